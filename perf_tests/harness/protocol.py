@@ -1,0 +1,298 @@
+"""The messages between the parent (pytest) and a worker: one JSON object per line, both ways.
+
+The worker speaks first (`Ready`), then answers each request with exactly one reply: the one named
+in the request's docstring, or `Failure`. It ends when its request pipe closes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import dataclass_transform
+
+import msgspec
+
+from perf_tests.tables.matrix import Case
+from perf_tests.tables.platforms import Device
+
+PROTOCOL_VERSION = 1
+
+
+# msgspec's own declaration does not tell type checkers that `frozen` is inherited.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all messages and records: immutable, keywords only, strict."""
+
+
+class Phase(StrEnum):
+    """What a worker is doing; each phase has its own timeout."""
+
+    IMPORT = "import"
+    LOAD = "load"
+    QUANTIZE = "quantize"
+    COMPILE = "compile"
+    GENERATE = "generate"
+    INSPECT = "inspect"
+
+
+class FailureKind(StrEnum):
+    """Why a worker could not do what it was asked."""
+
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    NUMERICS = "numerics"
+    LOAD = "load"
+    UNPROVEN = "unproven"
+    UNSUPPORTED = "unsupported"
+
+
+class Fault(StrEnum):
+    """What a fire drill breaks (`--perf-inject`)."""
+
+    LATENCY = "latency"
+    MEMORY = "memory"
+    DROP_QUANTIZATION = "drop-quantization"
+    HANG = "hang"
+    OOM = "oom"
+    NAN = "nan"
+    CRASH = "crash"
+
+
+class Injection(Struct):
+    """One fault and how much of it."""
+
+    fault: Fault
+    amount: float | None = None
+    """Percent for latency and memory, modules for drop-quantization, None for the others."""
+
+
+# What both sides tell about the machine
+
+
+class Gpu(Struct):
+    """The GPU a worker runs on, as NVML reports it."""
+
+    name: str
+    uuid: str
+    capability: tuple[int, int]
+    memory_gib: float
+    power_limit_w: float
+    driver: str
+
+
+class Environment(Struct):
+    """Everything a number depends on besides the case."""
+
+    python: str
+    packages: dict[str, str]
+    """Version of every package of the stack that is installed, git revision included where known."""
+    gpu: Gpu | None
+    """None for a worker on the CPU."""
+    cpu_model: str
+    cpu_count: int
+    """Processors this process may use."""
+    settings: dict[str, str]
+    """torch settings and library versions that change numbers: matmul precision, threads, CUDA, cuDNN."""
+    variables: dict[str, str]
+    """Environment variables handed to the worker that change numbers."""
+
+    @property
+    def unit(self) -> str:
+        """What absolute times belong to: the card's UUID, or the processor model."""
+        return self.gpu.uuid if self.gpu else self.cpu_model
+
+
+# Evidence and measurements
+
+
+class MemoryWindow(Struct):
+    """Peaks in MiB between two points in time; None where the device has no such counter."""
+
+    allocated_mib: float | None
+    """Live tensors: torch.cuda.max_memory_allocated."""
+    reserved_mib: float | None
+    """Held by torch's allocator, CUDA graph pools included: torch.cuda.max_memory_reserved."""
+    device_mib: float | None
+    """Used on the whole device, CUDA context included: NVML, highest of the looks taken."""
+    rss_mib: float
+    """Peak resident memory of the worker's process since its start."""
+
+
+class ModuleGroup(Struct):
+    """Linear modules of one component whose weights look the same."""
+
+    component: str
+    subclass: str
+    """`type(weight).__name__`; `Parameter` for an ordinary one."""
+    dtype: str
+    scale: str | None
+    """`per-row`, `per-tensor`, another shape written out, or None without scales."""
+    dynamic_activation: bool
+    count: int
+    examples: tuple[str, ...]
+    """Up to three qualified module names."""
+
+
+class Quantization(Struct):
+    """What the linear modules of a pipeline are, beside what the recipe says they should be."""
+
+    expected_modules: int
+    """Linear modules of the quantized components minus the recipe's exclusions, counted before quantizing."""
+    groups: tuple[ModuleGroup, ...]
+    excluded: dict[str, int]
+    """Exclusion pattern -> modules it took out."""
+    unquantized: tuple[str, ...]
+    """Names of up to ten modules that should have been quantized and are not as the scheme says."""
+
+
+class CompileCache(Struct):
+    """Inductor's own counters over the compile phase: what was looked up, and what was found."""
+
+    hits: int
+    misses: int
+    bypasses: int
+
+    @property
+    def state(self) -> str:
+        """`cold`, `warm`, or `mixed`, where hits stand beside misses or the cache was bypassed."""
+        if self.bypasses or (self.hits and self.misses):
+            return "mixed"
+        return "warm" if self.hits else "cold"
+
+
+class Telemetry(Struct):
+    """The GPU between two generations (NVML)."""
+
+    sm_clock_mhz: float
+    memory_clock_mhz: float
+    power_w: float
+    temperature_c: float
+    throttle_reasons: tuple[str, ...]
+    throttled_ms: dict[str, float]
+    """Milliseconds throttled since the telemetry before this one, by cause."""
+    compute_processes: int
+    """Processes with a context on the GPU, this worker included."""
+    device_used_mib: float
+
+
+class Sample(Struct):
+    """One generation."""
+
+    values: dict[str, tuple[float, ...]]
+    """Metric name -> what was measured; one value per step for `denoise_step_ms`."""
+    output_sha256: str
+    telemetry: Telemetry | None = None
+    """Read after the generation; None on the CPU."""
+
+
+class Capture(Struct):
+    """The output of one generation, as files of the run directory."""
+
+    array: str
+    """float32 `.npy` in [0, 1]: images as (batch, height, width, 3), videos as (batch, frames, height,
+    width, 3)."""
+    sha256: str
+    """Of the `.npy` file."""
+    image: str
+    """PNG of the first image or frame."""
+
+
+# Requests
+
+
+class Load(Struct, tag="load"):
+    """Build the case's pipeline, unquantized -> Loaded."""
+
+    case: Case
+    device: Device
+    injections: tuple[Injection, ...] = ()
+
+
+class Quantize(Struct, tag="quantize"):
+    """Fuse and quantize as the recipe says -> Quantized."""
+
+
+class Compile(Struct, tag="compile"):
+    """Compile as the recipe says and prime with a two-step generation, eager pipelines, too -> Compiled."""
+
+
+class Generate(Struct, tag="generate"):
+    """Generate once -> Generated."""
+
+    warmup: bool = False
+    """The first warm-up also arms the injected faults, which need its timings."""
+    capture: str | None = None
+    """Path without suffix to save the output to; None: it is only hashed."""
+
+
+class Inspect(Struct, tag="inspect"):
+    """Report what is known once everything was generated -> Inspected."""
+
+
+Request = Load | Quantize | Compile | Generate | Inspect
+
+
+# Replies
+
+
+class Ready(Struct, tag="ready"):
+    """A worker's first message."""
+
+    protocol_version: int
+    environment: Environment
+
+
+class Loaded(Struct, tag="loaded"):
+    """The pipeline stands on the device."""
+
+    seconds: float
+    memory: MemoryWindow
+    weights: dict[str, str]
+    """sha256 of a few named tensors."""
+
+
+class Quantized(Struct, tag="quantized"):
+    """The pipeline is quantized."""
+
+    seconds: float
+    memory: MemoryWindow
+    quantization: Quantization
+
+
+class Compiled(Struct, tag="compiled"):
+    """The pipeline ran once."""
+
+    seconds: float
+    memory: MemoryWindow
+    cache: CompileCache | None
+    """None for eager pipelines."""
+
+
+class Generated(Struct, tag="generated"):
+    """One generation."""
+
+    sample: Sample
+    capture: Capture | None = None
+
+
+class Inspected(Struct, tag="inspected"):
+    """What describes the whole process."""
+
+    values: dict[str, float]
+    """Metric name -> value."""
+    memory: MemoryWindow
+    """From the first warm-up to the last sample."""
+
+
+class Failure(Struct, tag="failure"):
+    """The request could not be fulfilled; the worker ends."""
+
+    kind: FailureKind
+    phase: Phase
+    message: str
+    """One sentence."""
+    details: str = ""
+    """Traceback, or the end of the worker's log."""
+
+
+Reply = Ready | Loaded | Quantized | Compiled | Generated | Inspected | Failure

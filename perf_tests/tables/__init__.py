@@ -1,0 +1,1 @@
+"""What is measured: frozen rows. Nothing runs here and nothing imports torch."""

@@ -1,0 +1,19 @@
+"""Objects of the stack under test, named by a table and built by a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Scalar = bool | int | float | str | None
+Value = bool | int | float | str | None | tuple[bool | int | float | str | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lazy:
+    """The call `target(**kwargs, **nested)`, made only where the stack under test is installed."""
+
+    target: str
+    """`"package.module:Name"`; a method is written `"package.module:Name.method"`."""
+    kwargs: dict[str, Value] = field(default_factory=dict)
+    nested: dict[str, Lazy] = field(default_factory=dict)
+    """Keyword arguments which are themselves objects of the stack."""

@@ -1,0 +1,175 @@
+"""TABLE: which combinations are cases, and on which platforms."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+from perf_tests.tables.pipelines import (
+    COGVIDEOX_5B,
+    COGVIDEOX_MINI,
+    FLUX1_DEV,
+    FLUX_MINI,
+    PipelineSpec,
+    Workload,
+)
+from perf_tests.tables.platforms import CPU, H100, H200, Platform
+from perf_tests.tables.recipes import FP32_EAGER, CompileMode, Recipe, bf16_twin
+from perf_tests.tables.schemes import BF16, FP8DQ, FP8DQROW, FP8WO, INT8DQ, INT8WO
+
+
+class Weights(StrEnum):
+    """Where a pipeline's weights come from."""
+
+    SYNTHETIC = "synthetic"
+    """Computed on the device: a pure function of (parameter name, element index)."""
+    PRETRAINED = "pretrained"
+    """The hub's, at the pinned revision, from the local cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Build:
+    """What one worker holds."""
+
+    pipeline: PipelineSpec
+    recipe: Recipe
+    weights: Weights = Weights.SYNTHETIC
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """A build and what it is asked to generate: one test id, one baseline entry, one report row."""
+
+    build: Build
+    workload: Workload
+
+    @property
+    def id(self) -> str:
+        """Pipeline, batch size, scheme, compile mode, then only what differs from the pipeline's
+        defaults. Never parsed back."""
+        pipeline, default = self.build.pipeline, self.build.pipeline.workload
+        differences = (
+            (f"{self.workload.height}x{self.workload.width}", self._resized),
+            (f"f{self.workload.num_frames}", self.workload.num_frames != default.num_frames),
+            (f"s{self.workload.steps}", self.workload.steps != default.steps),
+            (self.build.weights, self.build.weights is not Weights.SYNTHETIC),
+        )
+        return "-".join(
+            (
+                pipeline.id,
+                f"b{self.workload.batch_size}",
+                self.build.recipe.id,
+                *(name for name, differs in differences if differs),
+            )
+        )
+
+    @property
+    def _resized(self) -> bool:
+        default = self.build.pipeline.workload
+        return (self.workload.height, self.workload.width) != (default.height, default.width)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of recipe, workload, weights and pipeline row: two entries with different digests
+        are different cases, whatever their ids. How a case is judged is no part of it."""
+        identity = dataclasses.asdict(self)
+        scheme = identity["build"]["recipe"]["scheme"]
+        for judged_only in ("floor", "min_capability"):
+            scheme.pop(judged_only)
+        scheme["exclusions"] = sorted(scheme["exclusions"])  # the patterns without their reasons
+        for description_only in ("family", "licence"):
+            identity["build"]["pipeline"].pop(description_only)
+        # The pipeline's default workload only shapes ids; what this case runs is `workload`.
+        identity["build"]["pipeline"].pop("workload")
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def with_recipe(self, recipe: Recipe) -> Case:
+        """The same pipeline, weights and workload under another recipe."""
+        return dataclasses.replace(self, build=dataclasses.replace(self.build, recipe=recipe))
+
+    @property
+    def reference(self) -> Case:
+        """The bf16 twin; the case itself where it is one."""
+        return self.with_recipe(bf16_twin(self.build.recipe))
+
+    @property
+    def fp32_twin(self) -> Case:
+        """The fp32 eager case that CPU time ratios are taken against."""
+        return self.with_recipe(FP32_EAGER)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the case is its own reference."""
+        return self.reference == self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One case of the matrix, with the platforms it is measured on."""
+
+    pipeline: PipelineSpec
+    recipe: Recipe
+    platforms: tuple[Platform, ...]
+    workload: Workload | None = None
+    """None: the pipeline's default."""
+
+    def case(self, weights: Weights) -> Case:
+        """The case of this row with weights from `weights`."""
+        return Case(
+            build=Build(pipeline=self.pipeline, recipe=self.recipe, weights=weights),
+            workload=self.workload or self.pipeline.workload,
+        )
+
+
+EAGER, REGIONAL, FULL = CompileMode.EAGER, CompileMode.REGIONAL, CompileMode.FULL
+
+CPU_ROWS = (
+    *(
+        Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,))
+        for recipe in (
+            Recipe(scheme=BF16),
+            Recipe(scheme=INT8WO),
+            Recipe(scheme=INT8DQ),
+            Recipe(scheme=FP8WO),
+            Recipe(scheme=BF16, compile=REGIONAL),
+            Recipe(scheme=INT8DQ, compile=REGIONAL),
+            Recipe(scheme=INT8WO, fuse_qkv=True),
+        )
+    ),
+    *(
+        Row(pipeline=COGVIDEOX_MINI, recipe=recipe, platforms=(CPU,))
+        for recipe in (
+            Recipe(scheme=BF16),
+            Recipe(scheme=INT8DQ),
+            Recipe(scheme=FP8WO),
+            Recipe(scheme=BF16, compile=REGIONAL),
+            Recipe(scheme=INT8WO, compile=REGIONAL),
+        )
+    ),
+)
+HOPPER = (H100, H200)
+GPU_ROWS = (
+    *(
+        Row(pipeline=FLUX1_DEV, recipe=recipe, platforms=HOPPER)
+        for recipe in (
+            Recipe(scheme=BF16),
+            Recipe(scheme=BF16, compile=REGIONAL),
+            Recipe(scheme=FP8DQROW),
+            Recipe(scheme=FP8DQROW, compile=REGIONAL),
+            Recipe(scheme=FP8DQROW, compile=REGIONAL, fuse_qkv=True),
+            Recipe(scheme=FP8DQ, compile=REGIONAL),
+            Recipe(scheme=INT8DQ, compile=REGIONAL),
+        )
+    ),
+    Row(
+        pipeline=COGVIDEOX_5B,
+        recipe=Recipe(scheme=BF16),
+        platforms=HOPPER,
+        workload=dataclasses.replace(COGVIDEOX_5B.workload, steps=4),
+    ),
+)
+
+MATRIX = (*CPU_ROWS, *GPU_ROWS)

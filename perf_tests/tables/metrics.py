@@ -1,0 +1,295 @@
+"""TABLE: what is measured, in which unit, in which direction, and how much change is too much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from perf_tests.tables.platforms import Device
+
+
+class Better(StrEnum):
+    """The direction in which a metric improves."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    EXACT = "exact"
+    """Neither: any difference from the baseline is a regression."""
+
+
+class Group(StrEnum):
+    """The test that judges a metric: `test_<group>.py`."""
+
+    LATENCY = "latency"
+    MEMORY = "memory"
+    COMPILE = "compile"
+    QUANTIZATION = "quantization"
+    FIDELITY = "fidelity"
+
+
+class Source(StrEnum):
+    """Where the value of a process comes from."""
+
+    SAMPLES = "samples"
+    """The median of what the timed generations reported under the metric's name."""
+    BUILD = "build"
+    """What the worker reported once for the whole process, under the metric's name."""
+    TWIN_RATIO = "twin-ratio"
+    """Median over pairs of (this generation / the fp32 twin's generation beside it) of `of`."""
+    REFERENCE_RATIO = "reference-ratio"
+    """`of` of the bf16 reference / `of` of this case, as a speed-up."""
+    OUTPUTS = "outputs"
+    """How many different outputs the process's generations gave; all of them had the same seed."""
+    CAPTURE = "capture"
+    """Comparison of the process's image or video with the bf16 reference's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tolerance:
+    """The larger of a relative (percent of the baseline) and an absolute (in the metric's unit) allowance."""
+
+    relative_pct: float = 0.0
+    absolute: float = 0.0
+
+    def allowance(self, baseline: float) -> float:
+        """The largest difference from `baseline` that is tolerated, in the metric's unit."""
+        return max(abs(baseline) * self.relative_pct / 100.0, self.absolute)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """When a change of a metric is a failure, on one type of device."""
+
+    tolerance: Tolerance = Tolerance()
+    surprise: Tolerance | None = None
+    """An improvement beyond this fails until it is blessed with a reason; None: no improvement does."""
+
+
+EXACTLY = Gate()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One measured quantity."""
+
+    name: str
+    unit: str
+    better: Better
+    group: Group
+    source: Source
+    gates: dict[Device, Gate]
+    """The devices whose platforms gate it; on others it is shown."""
+    of: str | None = None
+    """For ratios: the metric they are formed from."""
+    per_unit: bool = False
+    """Whether the value belongs to one card or processor, so that another unit is judged at
+    `Platform.unit_tolerance_pct`."""
+    noisy: bool = False
+    """Whether `Platform.process_noise_pct` describes it: fewer than 3 processes widen its limit."""
+    proven_only: bool = False
+    """Not judged where the evidence contradicts the recipe: a time or memory of something else."""
+    compiled_only: bool = False
+    """Not judged for eager cases."""
+    quantized_only: bool = False
+    """Not judged for cases that are their own reference."""
+    some_processes: bool = False
+    """Whether one process that reports it is enough: only the first compiles into an empty cache."""
+
+
+METRICS = (
+    Metric(
+        name="denoise_step_ms",
+        unit="ms",
+        better=Better.LOWER,
+        group=Group.LATENCY,
+        source=Source.SAMPLES,
+        gates={
+            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=3.0), surprise=Tolerance(relative_pct=10.0))
+        },
+        per_unit=True,
+        noisy=True,
+        proven_only=True,
+    ),
+    Metric(
+        name="decode_ms",
+        unit="ms",
+        better=Better.LOWER,
+        group=Group.LATENCY,
+        source=Source.SAMPLES,
+        gates={
+            Device.CUDA: Gate(
+                tolerance=Tolerance(relative_pct=5.0, absolute=3.0), surprise=Tolerance(relative_pct=20.0)
+            )
+        },
+        per_unit=True,
+        noisy=True,
+        proven_only=True,
+    ),
+    Metric(
+        name="speedup_vs_bf16",
+        unit="x",
+        better=Better.HIGHER,
+        group=Group.LATENCY,
+        source=Source.REFERENCE_RATIO,
+        of="denoise_step_ms",
+        gates={
+            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=3.0), surprise=Tolerance(relative_pct=10.0))
+        },
+        noisy=True,
+        proven_only=True,
+        quantized_only=True,
+    ),
+    Metric(
+        name="time_ratio_vs_fp32",
+        unit="x",
+        better=Better.LOWER,
+        group=Group.LATENCY,
+        source=Source.TWIN_RATIO,
+        of="latency_s",
+        # A shared two-core machine: only a change of kind (a kernel that fell back) is visible here.
+        gates={Device.CPU: Gate(tolerance=Tolerance(relative_pct=75.0))},
+        per_unit=True,
+        proven_only=True,
+    ),
+    *(
+        Metric(
+            name=name,
+            unit=unit,
+            better=Better.LOWER,
+            group=Group.LATENCY,
+            source=Source.SAMPLES,
+            gates={},
+            per_unit=True,
+            proven_only=True,
+        )
+        for name, unit in (
+            ("latency_s", "s"),
+            ("device_latency_s", "s"),
+            ("encode_ms", "ms"),
+            ("first_step_ms", "ms"),
+        )
+    ),
+    Metric(
+        name="model_memory_mib",
+        unit="MiB",
+        better=Better.LOWER,
+        group=Group.MEMORY,
+        source=Source.BUILD,
+        gates={
+            device: Gate(tolerance=Tolerance(relative_pct=0.5), surprise=Tolerance(relative_pct=0.5))
+            for device in Device
+        },
+        proven_only=True,
+    ),
+    Metric(
+        name="peak_allocated_mib",
+        unit="MiB",
+        better=Better.LOWER,
+        group=Group.MEMORY,
+        source=Source.BUILD,
+        gates={
+            Device.CUDA: Gate(
+                tolerance=Tolerance(relative_pct=1.0, absolute=64.0),
+                surprise=Tolerance(relative_pct=5.0, absolute=64.0),
+            )
+        },
+        proven_only=True,
+    ),
+    Metric(
+        name="peak_reserved_mib",
+        unit="MiB",
+        better=Better.LOWER,
+        group=Group.MEMORY,
+        source=Source.BUILD,
+        gates={
+            Device.CUDA: Gate(
+                tolerance=Tolerance(relative_pct=3.0, absolute=256.0),
+                surprise=Tolerance(relative_pct=10.0, absolute=256.0),
+            )
+        },
+        proven_only=True,
+    ),
+    *(
+        Metric(
+            name=name,
+            unit="MiB",
+            better=Better.LOWER,
+            group=Group.MEMORY,
+            source=Source.BUILD,
+            gates={},
+            proven_only=True,
+        )
+        for name in ("peak_device_mib", "peak_rss_mib")
+    ),
+    *(
+        Metric(
+            name=name,
+            unit="",
+            better=Better.EXACT,
+            group=Group.COMPILE,
+            source=Source.BUILD,
+            gates={Device.CPU: EXACTLY, Device.CUDA: EXACTLY},
+        )
+        for name in ("compiled_graphs", "graph_breaks", "recompiles")
+    ),
+    Metric(
+        name="compile_cold_s",
+        unit="s",
+        better=Better.LOWER,
+        group=Group.COMPILE,
+        source=Source.BUILD,
+        # Host work, and hosts differ: a gate against doubled compile times, not against percents.
+        gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=10.0))},
+        proven_only=True,
+        compiled_only=True,
+        some_processes=True,
+    ),
+    Metric(
+        name="compile_warm_s",
+        unit="s",
+        better=Better.LOWER,
+        group=Group.COMPILE,
+        source=Source.BUILD,
+        gates={},
+        proven_only=True,
+        compiled_only=True,
+        some_processes=True,
+    ),
+    *(
+        Metric(
+            name=name,
+            unit=unit,
+            better=Better.EXACT,
+            group=Group.QUANTIZATION,
+            source=Source.BUILD,
+            gates={Device.CPU: EXACTLY, Device.CUDA: EXACTLY},
+        )
+        for name, unit in (("quantized_modules", ""), ("weight_bytes", "B"))
+    ),
+    Metric(
+        name="psnr_db",
+        unit="dB",
+        better=Better.HIGHER,
+        group=Group.FIDELITY,
+        source=Source.CAPTURE,
+        gates={device: Gate(tolerance=Tolerance(absolute=3.0)) for device in Device},
+        quantized_only=True,
+    ),
+    Metric(
+        name="ssim",
+        unit="",
+        better=Better.HIGHER,
+        group=Group.FIDELITY,
+        source=Source.CAPTURE,
+        gates={device: Gate(tolerance=Tolerance(absolute=0.03)) for device in Device},
+        quantized_only=True,
+    ),
+    Metric(
+        name="distinct_outputs",
+        unit="",
+        better=Better.EXACT,
+        group=Group.FIDELITY,
+        source=Source.OUTPUTS,
+        gates={Device.CPU: EXACTLY, Device.CUDA: EXACTLY},
+    ),
+)

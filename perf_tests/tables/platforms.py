@@ -1,0 +1,114 @@
+"""TABLE: the machines that have baselines, and how each is recognised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from perf_tests.tables.schemes import BF16, FP8DQ, FP8DQROW, FP8WO, INT8DQ, INT8WO
+
+
+class Device(StrEnum):
+    """The torch device type a platform's pipelines live on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeouts:
+    """Seconds a worker may take for each phase before it is killed."""
+
+    import_s: float
+    load_s: float
+    quantize_s: float
+    compile_s: float
+    generate_s: float
+    """One generation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuMatch:
+    """What a GPU must report to be this platform. Name alone is not enough: MIG slices and
+    power-limited or PCIe cards share names, or parts of them, with the full-speed card."""
+
+    name: str
+    """The exact product name, as NVML reports it."""
+    capability: tuple[int, int]
+    memory_gib: tuple[float, float]
+    """Lowest and highest total memory."""
+    power_limit_w: tuple[float, float]
+    """Lowest and highest enforced power limit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Platform:
+    """A kind of machine: pytest marker, folder under baselines/, and the name in every record."""
+
+    id: str
+    device: Device
+    gpu: GpuMatch | None
+    """None for the CPU platform."""
+    timeouts: Timeouts
+    process_noise_pct: float
+    """Standard deviation between fresh processes of a time metric, in percent of it."""
+    unit_tolerance_pct: float
+    """Relative tolerance of absolute times on another unit (another card; another processor model) of
+    the same platform than the one the baseline was taken on."""
+    samples: int
+    """Timed generations per process."""
+    interleave_twin: bool
+    """Whether every case is measured alternately with its fp32 eager twin."""
+    required_schemes: tuple[str, ...]
+    """Losing support of one of these is a failure, not a skip."""
+
+
+GPU_TIMEOUTS = Timeouts(import_s=180, load_s=600, quantize_s=180, compile_s=1800, generate_s=900)
+
+CPU = Platform(
+    id="cpu",
+    device=Device.CPU,
+    gpu=None,
+    timeouts=Timeouts(import_s=120, load_s=60, quantize_s=60, compile_s=300, generate_s=60),
+    process_noise_pct=5.0,
+    unit_tolerance_pct=300.0,
+    samples=9,
+    interleave_twin=True,
+    required_schemes=(BF16.id, INT8WO.id, INT8DQ.id, FP8WO.id),
+)
+H100 = Platform(
+    id="h100",
+    device=Device.CUDA,
+    gpu=GpuMatch(
+        name="NVIDIA H100 80GB HBM3",
+        capability=(9, 0),
+        memory_gib=(79.0, 81.0),
+        power_limit_w=(650.0, 750.0),
+    ),
+    timeouts=GPU_TIMEOUTS,
+    # Seven fresh processes of FLUX.1-dev: 0.36 % quantized and compiled, 0.27 % bf16 eager.
+    process_noise_pct=0.36,
+    unit_tolerance_pct=8.0,
+    samples=3,
+    interleave_twin=False,
+    required_schemes=(BF16.id, INT8WO.id, INT8DQ.id, FP8WO.id, FP8DQ.id, FP8DQROW.id),
+)
+H200 = Platform(
+    id="h200",
+    device=Device.CUDA,
+    gpu=GpuMatch(
+        name="NVIDIA H200",
+        capability=(9, 0),
+        memory_gib=(139.0, 142.0),
+        power_limit_w=(650.0, 750.0),
+    ),
+    timeouts=GPU_TIMEOUTS,
+    # Taken over from the H100, the same processor; to be measured on an H200.
+    process_noise_pct=0.36,
+    unit_tolerance_pct=8.0,
+    samples=3,
+    interleave_twin=False,
+    required_schemes=(BF16.id, INT8WO.id, INT8DQ.id, FP8WO.id, FP8DQ.id, FP8DQROW.id),
+)
+
+PLATFORMS = (CPU, H100, H200)
