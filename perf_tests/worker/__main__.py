@@ -1,0 +1,125 @@
+"""A worker: one build, then it ends.
+
+    python -m perf_tests.worker --request-fd N --reply-fd M
+
+Requests and replies are JSON lines on two inherited pipes; stdout and stderr are for people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import traceback
+from collections.abc import Callable
+from typing import IO, Any
+
+import msgspec
+
+from perf_tests.harness import protocol
+from perf_tests.harness.errors import WorkerError
+from perf_tests.worker import lifeline
+
+PHASES: dict[type[protocol.Struct], protocol.Phase] = {
+    protocol.Load: protocol.Phase.LOAD,
+    protocol.Quantize: protocol.Phase.QUANTIZE,
+    protocol.Compile: protocol.Phase.COMPILE,
+    protocol.Generate: protocol.Phase.GENERATE,
+    protocol.Inspect: protocol.Phase.INSPECT,
+}
+
+
+def main() -> None:
+    """Say Ready, then answer one request after the other until the parent closes the pipe."""
+    arguments = _arguments()
+    lifeline.hold(arguments.request_fd)
+    # A measuring process reads the local cache and nothing else; before diffusers is imported.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with (
+        os.fdopen(arguments.request_fd, "rb") as requests,
+        os.fdopen(arguments.reply_fd, "wb", buffering=0) as replies,
+    ):
+        ready, handlers = _start()
+        _send(replies, ready)
+        for line in requests:
+            request = msgspec.json.decode(line, type=protocol.Request)
+            reply = _answer(request, handlers)
+            _send(replies, reply)
+            if isinstance(reply, protocol.Failure):
+                return
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m perf_tests.worker")
+    parser.add_argument("--request-fd", type=int, required=True)
+    parser.add_argument("--reply-fd", type=int, required=True)
+    return parser.parse_args()
+
+
+Handler = Callable[[Any], protocol.Reply]
+
+
+def _start() -> tuple[protocol.Ready, dict[type[protocol.Struct], Handler]]:
+    # Imported here, after the lifeline: these imports take seconds, and the parent may be gone by then.
+    # All of the stack, so that no later phase pays for it.
+    import torch
+
+    from perf_tests.worker import environment
+    from perf_tests.worker.session import Session
+    from perf_tests.worker.telemetry import GpuMonitor
+
+    # The images' and the pip packages' defaults differ between distributions of torch.
+    torch.set_float32_matmul_precision("highest")
+    monitor = GpuMonitor() if torch.cuda.is_available() else None
+    session = Session(monitor)
+    ready = protocol.Ready(
+        protocol_version=protocol.PROTOCOL_VERSION,
+        environment=environment.describe(monitor.describe() if monitor else None),
+    )
+    handlers: dict[type[protocol.Struct], Handler] = {
+        protocol.Load: session.load,
+        protocol.Quantize: session.quantize,
+        protocol.Compile: session.compile,
+        protocol.Generate: session.generate,
+        protocol.Inspect: session.inspect,
+    }
+    return ready, handlers
+
+
+def _answer(request: protocol.Request, handlers: dict[type[protocol.Struct], Handler]) -> protocol.Reply:
+    try:
+        return handlers[type(request)](request)
+    except WorkerError as error:
+        return error.failure
+    except Exception as error:  # noqa: BLE001 - whatever the stack under test raises is a result here
+        traceback.print_exc()
+        return _failure(error, PHASES[type(request)])
+
+
+def _failure(error: Exception, phase: protocol.Phase) -> protocol.Failure:
+    text = f"{type(error).__name__}: {error}".strip()
+    return protocol.Failure(
+        kind=_kind(error, phase),
+        phase=phase,
+        message=text.splitlines()[0][:500],
+        details=traceback.format_exc(),
+    )
+
+
+def _kind(error: Exception, phase: protocol.Phase) -> protocol.FailureKind:
+    import torch
+
+    # torch's CPU allocator raises a bare RuntimeError.
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
+        return protocol.FailureKind.OOM
+    building = phase in (protocol.Phase.LOAD, protocol.Phase.QUANTIZE, protocol.Phase.COMPILE)
+    return protocol.FailureKind.LOAD if building else protocol.FailureKind.CRASH
+
+
+def _send(replies: IO[bytes], reply: protocol.Reply) -> None:
+    data = memoryview(msgspec.json.encode(reply) + b"\n")
+    while data:
+        data = data[replies.write(data) :]
+
+
+if __name__ == "__main__":
+    main()

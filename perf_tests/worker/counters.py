@@ -1,0 +1,42 @@
+"""What dynamo and inductor count about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perf_tests.harness.protocol import CompileCache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """A reading; only differences of two readings mean anything."""
+
+    graphs: int
+    graph_breaks: int
+    hits: int
+    misses: int
+    bypasses: int
+
+
+def read() -> Counters:
+    """The counters of this process so far."""
+    from torch._dynamo.utils import counters
+
+    inductor, aot = counters["inductor"], counters["aot_autograd"]
+    return Counters(
+        graphs=counters["stats"]["unique_graphs"],
+        graph_breaks=sum(counters["graph_break"].values()),
+        # A hit of AOTAutograd's cache, which wraps inductor's, need not reach inductor's counter.
+        hits=max(inductor["fxgraph_cache_hit"], aot["autograd_cache_hit"]),
+        misses=inductor["fxgraph_cache_miss"],
+        bypasses=inductor["fxgraph_cache_bypass"],
+    )
+
+
+def cache(before: Counters, after: Counters) -> CompileCache:
+    """What the compile cache did between two readings."""
+    return CompileCache(
+        hits=after.hits - before.hits,
+        misses=after.misses - before.misses,
+        bypasses=after.bypasses - before.bypasses,
+    )

@@ -1,0 +1,113 @@
+"""Fire drill: break exactly one thing, inside the worker, so that anyone can see the gate fire."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from perf_tests.harness.protocol import Fault, Injection
+from perf_tests.worker.memory import MIB
+
+# Work that occupies the stream for a known time. Matrix products, not sleeping: on a power-capped GPU an
+# idle gap lets the clocks rise afterwards and takes back half of the time it was meant to cost.
+GEMM_SIZE = 4096
+GEMM_CALIBRATION_RUNS = 50
+
+# No machine has this much.
+TOO_MANY_BYTES = 1 << 60
+
+
+class Faults:
+    """The injected faults of one worker; armed by the first warm-up, which they leave alone."""
+
+    def __init__(self, injections: tuple[Injection, ...], device: torch.device) -> None:
+        self._amounts = {injection.fault: injection.amount for injection in injections}
+        self._device = device
+        self._extra_ms: dict[str, float] = {}
+        self._ballast: torch.Tensor | None = None
+        self._gemm: tuple[torch.Tensor, float] | None = None
+
+    @property
+    def dropped_modules(self) -> int:
+        """How many modules keep their unquantized weights."""
+        return int(self._amounts.get(Fault.DROP_QUANTIZATION) or 0)
+
+    def arm(self, values: Mapping[str, tuple[float, ...]], peak_mib: float) -> None:
+        """Learn from an undisturbed generation how much a percent of time and of memory is."""
+        latency_pct = self._amounts.get(Fault.LATENCY)
+        if latency_pct is not None:
+            self._extra_ms = {
+                stage: statistics.median(spans) * latency_pct / 100
+                for stage, spans in values.items()
+                if stage.endswith("_ms")
+            }
+        memory_pct = self._amounts.get(Fault.MEMORY)
+        if memory_pct is not None:
+            size = int(peak_mib * MIB * memory_pct / 100)
+            self._ballast = torch.ones(size, dtype=torch.uint8, device=self._device)
+
+    def before_mark(self, stage: str) -> None:
+        """Lengthen the stage that is about to end."""
+        if extra_ms := self._extra_ms.get(stage):
+            self._occupy(extra_ms)
+
+    def strike(self, pipeline: Any) -> None:
+        """Do what ends a worker, or spoils its numbers, just before a timed generation."""
+        for fault in self._amounts:
+            if fault in STRIKES:
+                STRIKES[fault](pipeline, self._device)
+
+    def _occupy(self, extra_ms: float) -> None:
+        if self._device.type == "cpu":
+            until = time.perf_counter() + extra_ms / 1e3
+            while time.perf_counter() < until:
+                pass
+            return
+        matrix, gemm_ms = self._calibrated()
+        for _ in range(max(1, round(extra_ms / gemm_ms))):
+            torch.mm(matrix, matrix)
+
+    def _calibrated(self) -> tuple[torch.Tensor, float]:
+        if self._gemm is None:
+            matrix = torch.randn(GEMM_SIZE, GEMM_SIZE, dtype=torch.bfloat16, device=self._device)
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.mm(matrix, matrix)
+            start.record()
+            for _ in range(GEMM_CALIBRATION_RUNS):
+                torch.mm(matrix, matrix)
+            end.record()
+            end.synchronize()
+            self._gemm = matrix, start.elapsed_time(end) / GEMM_CALIBRATION_RUNS
+        return self._gemm
+
+
+def _hang(pipeline: Any, device: torch.device) -> None:
+    threading.Event().wait()
+
+
+def _out_of_memory(pipeline: Any, device: torch.device) -> None:
+    torch.empty(TOO_MANY_BYTES, dtype=torch.uint8, device=device)
+
+
+def _not_a_number(pipeline: Any, device: torch.device) -> None:
+    vectors = [parameter for parameter in pipeline.transformer.parameters() if parameter.ndim == 1]
+    vectors[-1].data.fill_(float("nan"))
+
+
+def _crash(pipeline: Any, device: torch.device) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+STRIKES = {
+    Fault.HANG: _hang,
+    Fault.OOM: _out_of_memory,
+    Fault.NAN: _not_a_number,
+    Fault.CRASH: _crash,
+}

@@ -1,0 +1,24 @@
+"""Rows of the tables -> objects of the stack under test."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+from perf_tests.tables.lazy import Lazy
+
+
+def resolve(target: str) -> Any:
+    """The object called `"package.module:Name.attribute"`.
+
+    Raises ImportError or AttributeError where the installed stack does not have it.
+    """
+    module, _, path = target.partition(":")
+    return functools.reduce(getattr, path.split("."), importlib.import_module(module))
+
+
+def construct(lazy: Lazy) -> Any:
+    """The object `lazy` stands for."""
+    nested = {name: construct(value) for name, value in lazy.nested.items()}
+    return resolve(lazy.target)(**lazy.kwargs, **nested)

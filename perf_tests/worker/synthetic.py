@@ -1,0 +1,101 @@
+"""Full-size weights without a download: a pure function of (parameter name, element index).
+
+A weight is an integer hash of its name and index, looked up in a table of 1021 values that is rounded
+to the parameter's dtype once. Only integer operations touch the index, so the bits are the same on
+every device and torch version, and any parameter can be made alone, in any order.
+
+Shape of the distribution: the sum of four uniform bytes (Irwin-Hall), mean 0, variance 1 / fan_in,
+within 3.5 standard deviations; vectors are norms (1) or biases (0).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+# Chunks bound the int64 scratch memory to a few GiB on the device.
+CHUNK = 1 << 26
+
+MASK = 0xFFFFFFFF
+# Constants of a 32-bit mixer with low bias (github.com/skeeto/hash-prospector, "lowbias32" family).
+# Both are below 2**31, so that no product of theirs with a 32-bit value leaves int64.
+MIX_1, MIX_2 = 0x21F0AAAD, 0x735A2D97
+
+SUM_OF_BYTES_MEAN = 510
+# Variance of one uniform byte is (256**2 - 1) / 12.
+SUM_OF_BYTES_VARIANCE = 4 * (256**2 - 1) / 12
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    x = x ^ (x >> 16)
+    x = (x * MIX_1) & MASK
+    x = x ^ (x >> 15)
+    x = (x * MIX_2) & MASK
+    return x ^ (x >> 15)
+
+
+def _seeds(name: str) -> tuple[int, int]:
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
+
+
+def _values(fan_in: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The 1021 values a weight can take, computed in float64 on the CPU and rounded once."""
+    scale = math.sqrt(1.0 / (fan_in * SUM_OF_BYTES_VARIANCE))
+    values = [(total - SUM_OF_BYTES_MEAN) * scale for total in range(4 * 255 + 1)]
+    return torch.tensor(values, dtype=torch.float64).to(dtype).to(device)
+
+
+def _sums(name: str, start: int, stop: int, device: torch.device) -> torch.Tensor:
+    """int64 sums of four hashed bytes, in [0, 1020], for the elements [start, stop) of `name`."""
+    first, second = _seeds(name)
+    index = torch.arange(start, stop, dtype=torch.int64, device=device)
+    hashed = _mix((_mix(index ^ first) + second) & MASK)
+    return (hashed & 255) + ((hashed >> 8) & 255) + ((hashed >> 16) & 255) + (hashed >> 24)
+
+
+def fill(name: str, parameter: torch.Tensor) -> None:
+    """Write the synthetic weight called `name` into `parameter`, in place, whatever its dtype and device."""
+    if parameter.ndim < 2:
+        parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+        return
+    fan_in = parameter.numel() // parameter.shape[0]
+    values = _values(fan_in, parameter.dtype, parameter.device)
+    flat = parameter.view(-1)
+    for start in range(0, flat.numel(), CHUNK):
+        stop = min(start + CHUNK, flat.numel())
+        flat[start:stop] = values[_sums(name, start, stop, parameter.device)]
+
+
+def _owners(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    for prefix, owner in module.named_modules():
+        for local, parameter in owner.named_parameters(recurse=False):
+            yield f"{prefix}.{local}" if prefix else local, owner, local, parameter
+
+
+def materialise(component: str, module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> None:
+    """Replace the meta parameters of `module` by synthetic ones on `device`; buffers are moved as they are.
+
+    Parameters that share storage stay shared: the first of their names decides their values.
+    """
+    made: dict[int, nn.Parameter] = {}
+    for name, owner, local, empty in list(_owners(module)):
+        if id(empty) not in made:
+            parameter = nn.Parameter(
+                torch.empty(empty.shape, dtype=dtype, device=device), requires_grad=False
+            )
+            fill(f"{component}.{name}", parameter)
+            made[id(empty)] = parameter
+        owner.register_parameter(local, made[id(empty)])
+    # Moves the buffers; integer and float buffers keep the dtype the architecture gave them.
+    module.to(device=device)
+
+
+def sha256(tensor: torch.Tensor) -> str:
+    """sha256 over the little-endian bytes of a contiguous copy of `tensor`."""
+    data = tensor.detach().contiguous().cpu().view(torch.uint8)
+    return hashlib.sha256(data.numpy().tobytes()).hexdigest()
