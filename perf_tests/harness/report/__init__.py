@@ -1,0 +1,1 @@
+"""Verdicts -> words. No decisions: a report prints what was judged elsewhere."""

@@ -1,0 +1,61 @@
+"""What a session cost: seconds per case and phase, summed over the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from perf_tests.harness.protocol import Phase
+from perf_tests.harness.records import Run
+from perf_tests.harness.report.terminal import aligned
+from perf_tests.tables.platforms import PLATFORMS, Device
+
+DEVICE_OF_PLATFORM = {platform.id: platform.device for platform in PLATFORMS}
+ORDER = [phase.value for phase in Phase]
+TITLES = {
+    Device.CPU: "CPU seconds (host clock) by case and phase, all processes",
+    Device.CUDA: "GPU seconds (host clock while the worker held the GPU) by case and phase, all processes",
+}
+
+
+def table(runs: Sequence[Run], references: Sequence[Run] = ()) -> list[str]:
+    """One line per case, one per reference (labelled), and the total; empty where nothing was measured.
+
+    Phases which nobody reported have no column.
+    """
+    labelled = [
+        *((run.id, seconds(run)) for run in runs),
+        *((f"{run.id} (reference)", seconds(run)) for run in references),
+    ]
+    spent = [(label, by_phase) for label, by_phase in labelled if by_phase]
+    if not spent:
+        return []
+    total = _summed(by_phase for _, by_phase in spent)
+    phases = sorted(total, key=lambda phase: (ORDER.index(phase) if phase in ORDER else len(ORDER), phase))
+    header = ("case", *phases, "total")
+    lines = aligned(
+        [header, *(_row(label, by_phase, phases) for label, by_phase in (*spent, ("total", total)))],
+        right=header[1:],
+    )
+    return [TITLES[_device((*runs, *references))], *lines]
+
+
+def seconds(run: Run) -> dict[str, float]:
+    """Phase -> seconds, summed over the processes of `run`."""
+    return _summed(process.build.seconds for process in run.processes)
+
+
+def _device(runs: Sequence[Run]) -> Device:
+    return DEVICE_OF_PLATFORM[runs[0].platform]
+
+
+def _summed(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for phase, spent in part.items():
+            total[phase] = total.get(phase, 0.0) + spent
+    return total
+
+
+def _row(label: str, by_phase: dict[str, float], phases: Sequence[str]) -> tuple[str, ...]:
+    cells = (f"{by_phase[phase]:,.1f}" if phase in by_phase else "-" for phase in phases)
+    return (label, *cells, f"{sum(by_phase.values()):,.1f}")

@@ -1,0 +1,234 @@
+"""One failed test, explained on one screen: what, against what, what changed, what to do."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import PurePath
+
+from perf_tests.harness import stats
+from perf_tests.harness.baseline import Entry, Provenance
+from perf_tests.harness.protocol import Environment
+from perf_tests.harness.records import Run, Status, Verdict
+from perf_tests.tables.metrics import Metric
+
+SIGNIFICANT_DIGITS = 4
+MAX_DECIMALS = 4
+MAX_CHANGES = 8
+MAX_DETAIL_LINES = 10
+MAX_LINE_LENGTH = 160
+MAX_LOGS = 4
+
+OUTCOMES = {
+    Status.REGRESSED: "regressed",
+    Status.SURPRISE: "improved without explanation",
+    Status.NO_BASELINE: "has no baseline",
+    Status.INCONCLUSIVE: "is inconclusive",
+    Status.INVALID: "is invalid",
+    Status.IMPROVED: "improved",
+    Status.PASS: "passed",
+}
+ACCEPTABLE = (Status.REGRESSED, Status.SURPRISE, Status.IMPROVED, Status.NO_BASELINE)
+"""What can be blessed; the others have no trustworthy number to bless."""
+
+
+def format_value(value: float | None, unit: str) -> str:
+    """`value` with four significant digits, all digits of counts and bytes, and its unit; `-` for None."""
+    if value is None:
+        return "-"
+    return f"{_digits(value, exact=unit in ('', 'B'))} {unit}".rstrip()
+
+
+def format_change(change_pct: float | None) -> str:
+    """A signed percentage with two decimals; `-` for None."""
+    return "-" if change_pct is None else f"{change_pct:+.2f} %"
+
+
+def explain(
+    *,
+    run: Run,
+    verdict: Verdict,
+    metric: Metric,
+    entry: Entry | None,
+    provenance: Provenance | None,
+    environment: Environment | None,
+    run_path: str,
+) -> str:
+    """The failure text of one verdict: at most 24 lines.
+
+    `environment` is the one the run was measured in; `run_path` is the folder of run.json.
+    """
+    outcome = OUTCOMES.get(verdict.status, verdict.status.value)
+    lines = [
+        f"{run.id} on {run.platform}: {metric.name} {outcome}",
+        _line("measured", format_value(verdict.measured, metric.unit), _spread(run, metric)),
+        _line(
+            "baseline",
+            format_value(verdict.baseline, metric.unit),
+            _origin(entry, provenance, environment),
+        ),
+        _line("limit", format_value(verdict.limit, metric.unit), verdict.reason),
+        *_changed_since(provenance, environment),
+        *_injected(run),
+        *(_accept(run, run_path) if verdict.status in ACCEPTABLE and not run.injected else ()),
+        *_where(run, run_path),
+    ]
+    return "\n".join(_cut(line) for line in lines)
+
+
+def explain_failure(*, run: Run, run_path: str) -> str:
+    """The failure text of a case that could not be measured as asked: at most 24 lines.
+
+    `run_path` is the folder of run.json.
+    """
+    failure = run.failure
+    when = f" while the worker was in phase {failure.phase.value!r}" if failure else ""
+    details = failure.details.rstrip().splitlines() if failure else []
+    lines = [
+        f"{run.id} on {run.platform}: {run.status.value}{when}",
+        f"  reason     {_flat(failure.message if failure else run.reason) or 'none was given'}",
+        *_evidence(run),
+        *(f"    | {line}" for line in details[-MAX_DETAIL_LINES:]),
+        *_injected(run),
+        *_where(run, run_path),
+    ]
+    return "\n".join(_cut(line) for line in lines)
+
+
+def differences(provenance: Provenance, environment: Environment) -> list[str]:
+    """`name then -> now` for everything recorded that differs between a baseline and a run."""
+    gpu = environment.gpu
+    then = {
+        "python": provenance.python,
+        "GPU": provenance.gpu,
+        "unit": provenance.unit,
+        "driver": provenance.driver,
+        "power limit": _watts(provenance.power_limit_w),
+    }
+    now = {
+        "python": environment.python,
+        "GPU": gpu.name if gpu else None,
+        "unit": environment.unit,
+        "driver": gpu.driver if gpu else None,
+        "power limit": _watts(gpu.power_limit_w if gpu else None),
+    }
+    return [
+        *_differing(provenance.packages, environment.packages),
+        *_differing(then, now),
+        *_differing(provenance.settings, environment.settings),
+    ]
+
+
+# Numbers
+
+
+def _digits(value: float, *, exact: bool) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0 or (exact and float(value).is_integer()):
+        return f"{value:,.0f}"
+    decimals = SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{min(max(decimals, 0), MAX_DECIMALS)}f}"
+
+
+def _watts(power_limit_w: float | None) -> str | None:
+    return None if power_limit_w is None else f"{power_limit_w:.0f} W"
+
+
+# Lines
+
+
+def _line(name: str, value: str, remark: str) -> str:
+    return f"  {name:<10} {value:<14} {_flat(remark)}".rstrip()
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _cut(line: str) -> str:
+    # Commands and paths are for copying: they stay whole.
+    if len(line) <= MAX_LINE_LENGTH or line.startswith(("  accept", "  reproduce", "  log")):
+        return line
+    return line[: MAX_LINE_LENGTH - 3] + "..."
+
+
+def _spread(run: Run, metric: Metric) -> str:
+    # Without the reference's run, metrics formed with it have no value per process here.
+    values = stats.observe(metric, run, None).values
+    count = len(values) or len(run.processes)
+    processes = f"median of {count} process{'es' if count != 1 else ''}"
+    if len(values) < 2:
+        return processes
+    lowest, highest = min(values), max(values)
+    return f"{processes}, {format_value(lowest, '')} to {format_value(highest, metric.unit)}"
+
+
+def _origin(entry: Entry | None, provenance: Provenance | None, environment: Environment | None) -> str:
+    if entry is None or provenance is None:
+        return "none recorded"
+    recorded_on = provenance.recorded_at[: len("2026-01-31")]
+    stack = (
+        f"{name} {provenance.packages[name]}" for name in ("torch", "torchao") if name in provenance.packages
+    )
+    unit = (
+        ()
+        if environment is None
+        else ("same unit" if environment.unit == provenance.unit else f"another unit ({provenance.unit})",)
+    )
+    provisional = (f"provisional: {entry.processes} of 3 processes",) if entry.provisional else ()
+    return ", ".join((recorded_on, *stack, f'"{provenance.reason}"', *unit, *provisional))
+
+
+def _changed_since(provenance: Provenance | None, environment: Environment | None) -> list[str]:
+    if provenance is None or environment is None:
+        return []
+    changes = differences(provenance, environment)
+    if not changes:
+        return ["  changed since the baseline: nothing that is recorded"]
+    more = len(changes) - MAX_CHANGES
+    return [
+        "  changed since the baseline:",
+        *(f"    {change}" for change in changes[:MAX_CHANGES]),
+        *([f"    and {more} more"] if more > 0 else []),
+    ]
+
+
+def _differing(then: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:
+    return [
+        f"{name} {then.get(name) or 'absent'} -> {now.get(name) or 'absent'}"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    ]
+
+
+def _evidence(run: Run) -> list[str]:
+    quantization = run.processes[-1].build.quantization if run.processes else None
+    if quantization is None or not quantization.unquantized:
+        return []
+    names = ", ".join(quantization.unquantized[:3])
+    return [
+        f"  evidence   of {quantization.expected_modules} modules to quantize, not as they should be: {names}"
+    ]
+
+
+def _injected(run: Run) -> list[str]:
+    if not run.injected:
+        return []
+    return [f"  injected   {', '.join(run.injected)}: a fire drill, which is never accepted as a baseline"]
+
+
+def _accept(run: Run, run_path: str) -> list[str]:
+    return [
+        f"  accept     python tools/rebaseline.py apply {shlex.quote(run_path)} --only '{run.id}' "
+        '--reason "..." --write'
+    ]
+
+
+def _where(run: Run, run_path: str) -> list[str]:
+    logs = [str(PurePath(run_path, process.log)) for process in run.processes if process.log]
+    return [
+        f"  reproduce  pytest --perf-case '{run.id}'",
+        f"  log        {' '.join(logs[-MAX_LOGS:]) or run_path}",
+    ]

@@ -1,0 +1,75 @@
+"""The table a session ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from perf_tests.harness.baseline import Entry
+from perf_tests.harness.records import Run, Status, Verdict
+from perf_tests.harness.report.failure import format_change, format_value
+
+HEADER = ("case", "metric", "baseline", "now", "change", "limit", "verdict")
+NUMBERS = frozenset(HEADER[2:6])
+MAX_REASON_LENGTH = 120
+
+NOT_MEASURED = frozenset({Status.INVALID, Status.UNSUPPORTED, Status.NOT_RUN})
+
+Row = tuple[str, ...]
+
+
+def table(runs: Sequence[Run], units: Mapping[str, str]) -> list[str]:
+    """One line per verdict; one line with status and reason for a case that could not be measured as asked.
+
+    `units` maps metric names to their units. Empty without runs.
+    """
+    if not runs:
+        return []
+    return aligned([HEADER, *(row for run in runs for row in _rows(run, units))], right=NUMBERS)
+
+
+def provisional(runs: Iterable[Run], entries: Mapping[str, Entry]) -> list[str]:
+    """The ids of the cases judged by a provisional baseline; `entries` by case id."""
+    return [run.id for run in runs if run.verdicts and run.id in entries and entries[run.id].provisional]
+
+
+def aligned(rows: Sequence[Row], *, right: Iterable[str]) -> list[str]:
+    """`rows` as lines with two spaces between columns; the columns headed by a name in `right` end flush."""
+    flush = frozenset(right)
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    ends_flush = [column[0] in flush for column in columns]
+    return [
+        "  ".join(
+            cell.rjust(width) if flush_right else cell.ljust(width)
+            for cell, width, flush_right in zip(row, widths, ends_flush, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _rows(run: Run, units: Mapping[str, str]) -> list[Row]:
+    rows = [_status_row(run)] if _is_not_measured(run) else []
+    rows += [_verdict_row(verdict, units.get(verdict.metric, "")) for verdict in run.verdicts]
+    return [(run.id if number == 0 else "", *row) for number, row in enumerate(rows)]
+
+
+def _is_not_measured(run: Run) -> bool:
+    return run.status.is_error or run.status in NOT_MEASURED or not run.verdicts
+
+
+def _status_row(run: Run) -> Row:
+    reason = " ".join((run.failure.message if run.failure else run.reason).split())
+    if len(reason) > MAX_REASON_LENGTH:
+        reason = reason[: MAX_REASON_LENGTH - 3] + "..."
+    return ("-",) * 5 + (": ".join(filter(None, (run.status.value, reason))),)
+
+
+def _verdict_row(verdict: Verdict, unit: str) -> Row:
+    return (
+        verdict.metric,
+        format_value(verdict.baseline, unit),
+        format_value(verdict.measured, unit),
+        format_change(verdict.change_pct),
+        format_value(verdict.limit, unit),
+        verdict.status.value,
+    )

@@ -1,0 +1,125 @@
+"""The files around the code: what README, workflows, pyproject and the constraint file promise."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+SET_UP = "python3.11 -m venv .venv && .venv/bin/pip install -q -c requirements/stable.txt -e '.[dev]'"
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+OURSELVES = "diffusion-perf-tests"
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]  # type: ignore[no-any-return]  # TOML has no types
+
+
+def declared() -> list[Requirement]:
+    table = project()
+    extras = table["optional-dependencies"].values()
+    return [
+        Requirement(line) for line in (*table["dependencies"], *(line for extra in extras for line in extra))
+    ]
+
+
+def pins() -> list[str]:
+    lines = (ROOT / "requirements/stable.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def without_comments(workflow: Path) -> str:
+    return re.sub(r"(^|[ \t])#.*", "", workflow.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def test_the_first_two_commands_of_the_readme_run_the_main_job_and_the_tests() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    blocks = re.findall(r"```bash\n(.*?)```", readme, flags=re.DOTALL)
+
+    assert blocks[:2] == [
+        f"{SET_UP} && .venv/bin/pytest -m cpu\n",
+        f"{SET_UP} && .venv/bin/pytest perf_tests/unit\n",
+    ]
+
+
+def test_the_readme_says_what_is_caught_before_the_first_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert 0 < readme.index("It catches") < readme.index("```bash")
+    assert len(readme.splitlines()) < 200
+
+
+def test_every_pin_is_exact() -> None:
+    inexact = [line for line in pins() if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)]
+
+    assert inexact == []
+
+
+def test_every_dependency_is_pinned_to_a_version_that_its_bound_allows() -> None:
+    pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in pins())}
+    wrong = [
+        str(requirement)
+        for requirement in declared()
+        if requirement.name != OURSELVES
+        and not requirement.specifier.contains(pinned.get(canonicalize_name(requirement.name), "0"))
+    ]
+
+    assert wrong == []
+
+
+def test_no_dependency_is_pinned_twice() -> None:
+    names = [canonicalize_name(line.split("==")[0]) for line in pins()]
+
+    assert len(names) == len(set(names))
+
+
+def test_check_and_nightly_are_the_workflows() -> None:
+    assert [workflow.name for workflow in WORKFLOWS] == ["check.yml", "nightly.yml"]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_a_self_hosted_runner_never_runs_pull_requests(workflow: Path) -> None:
+    text = without_comments(workflow)
+
+    assert not ("self-hosted" in text and "pull_request" in text)
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_every_action_is_pinned_by_commit(workflow: Path) -> None:
+    actions = re.findall(r"uses:\s*(\S+)", without_comments(workflow))
+
+    assert actions
+    assert [action for action in actions if not re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", action)] == []
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_workflows_may_read_the_repository_and_no_more(workflow: Path) -> None:
+    text = without_comments(workflow)
+
+    assert re.findall(r"permissions:\n((?:[ ]+.*\n)+)", text) == ["  contents: read\n"]
+    assert text.count("persist-credentials: false") == text.count("actions/checkout@")
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_no_expression_is_pasted_into_a_shell_script(workflow: Path) -> None:
+    scripts = re.findall(r"run: (?:\|\n((?:[ ]{10}.*\n|\n)+)|(.*)\n)", without_comments(workflow))
+
+    assert scripts
+    assert [script for script in scripts if "${{" in "".join(script)] == []
+
+
+def test_the_nightly_measures_on_its_gpu_or_fails_and_keeps_the_run() -> None:
+    nightly = without_comments(ROOT / ".github/workflows/nightly.yml")
+
+    assert "cancel-in-progress: false" in nightly
+    assert 'pytest" -m h100 --perf-require-gpu --perf-out' in nightly
+    upload = nightly[nightly.index("- name: Upload the run") :]
+    assert "if: always()" in upload
+    assert "if-no-files-found: error" in upload
