@@ -1,0 +1,360 @@
+"""Run records in, baseline files out: what `tools/rebaseline.py` proposes, refuses and writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness import baseline, stats, verdict
+from perf_tests.harness.baseline import Baselines, Entry, Provenance
+from perf_tests.harness.errors import BaselineError, UsageError
+from perf_tests.harness.records import Run, RunRecord, Status, read_record
+from perf_tests.tables.matrix import MATRIX, Case, Weights
+from perf_tests.tables.metrics import METRICS, Better
+from perf_tests.tables.platforms import PLATFORMS, Platform
+
+NOT_PLATFORMS = frozenset({"published"})
+"""Folders under baselines/ which hold something else."""
+UNMEASURED = frozenset({Status.INVALID, Status.INCONCLUSIVE, Status.UNSUPPORTED, Status.NOT_RUN})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownCase:
+    """A case of the matrix and the platforms its row names."""
+
+    case: Case
+    platforms: tuple[str, ...]
+
+
+CASES = {
+    case.id: KnownCase(case=case, platforms=tuple(platform.id for platform in row.platforms))
+    for row in MATRIX
+    for case in (row.case(weights) for weights in Weights)
+}
+METRIC_NAMES = tuple(metric.name for metric in METRICS)
+PLATFORM_BY_ID = {platform.id: platform for platform in PLATFORMS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A run record, as it is found on disk."""
+
+    record: RunRecord
+    sha256: str
+    """Of the file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """One metric whose accepted numbers would change; medians over processes."""
+
+    case: str
+    metric: str
+    old: float | None
+    """None where it has no baseline."""
+    new: float | None
+    """None where the run no longer measures it."""
+
+    @property
+    def change_pct(self) -> float | None:
+        """None where there is nothing to divide by."""
+        if self.old is None or self.new is None or self.old == 0:
+            return None
+        return (self.new / self.old - 1.0) * 100.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """What blessing would do to the files."""
+
+    changes: tuple[Change, ...]
+    refusals: tuple[str, ...]
+    """One sentence per selected case that cannot be blessed."""
+    files: Mapping[Path, Baselines]
+    """Only those that would be written."""
+
+
+def read_run(path: Path) -> Source:
+    """The record in `path`, a run.json or the folder that holds one. Raises RecordError."""
+    file = path / "run.json" if path.is_dir() else path
+    record = read_record(file)
+    return Source(record=record, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def propose(
+    source: Source, *, root: Path, patterns: tuple[str, ...], reason: str, platform: str | None
+) -> Proposal:
+    """What the cases of the run that match one of `patterns` would change under `root`.
+
+    Raises UsageError for a pattern without a match or an unknown platform, BaselineError for a store
+    that cannot be read. Writes nothing.
+    """
+    if platform is not None and platform not in PLATFORM_BY_ID:
+        raise UsageError(f"--platform {platform!r} is not one of {', '.join(PLATFORM_BY_ID)}")
+    runs = _selected(source.record, patterns)
+    refusals = {run.id: _refusal(run, source.record, platform) for run in runs}
+    blessed = tuple(run for run in runs if refusals[run.id] is None)
+    files: dict[Path, Baselines] = {}
+    changes: list[Change] = []
+    for run in blessed:
+        path = baseline.path_of(root, run.platform, run.pipeline)
+        before = files.get(path) or _read_or_empty(path, run)
+        after = _with(before, run, source, reason)
+        changes.extend(_changes(run.id, before.cases.get(run.id), after.cases[run.id]))
+        if after != before:
+            files[path] = after
+    return Proposal(
+        changes=tuple(changes),
+        refusals=tuple(f"{case}: {why}" for case, why in refusals.items() if why is not None),
+        files=files,
+    )
+
+
+def write(proposal: Proposal) -> None:
+    """Write what is proposed. Raises UsageError, having written nothing, where a case is refused."""
+    if proposal.refusals:
+        raise UsageError("nothing was written: " + "; ".join(proposal.refusals))
+    for path, baselines in proposal.files.items():
+        baseline.write(path, baselines)
+
+
+def commit_message(proposal: Proposal, reason: str) -> str:
+    """A conventional commit message for the files of `proposal`."""
+    platforms = ",".join(sorted({baselines.platform for baselines in proposal.files.values()}))
+    cases = sorted({change.case for change in proposal.changes})
+    return "\n".join((f"baseline({platforms}): {reason.strip()}", "", *(f"- {case}" for case in cases)))
+
+
+def problems(root: Path) -> tuple[str, ...]:
+    """Everything that is wrong with the store under `root`, one sentence each."""
+    if not root.is_dir():
+        raise UsageError(f"the baseline folder {root} does not exist: name another with --baselines")
+    found: list[str] = []
+    for path in sorted(root.rglob("*")):
+        parts = path.relative_to(root).parts
+        if path.is_file() and not path.name.startswith(".") and parts[0] not in NOT_PLATFORMS:
+            found.extend(_file_problems(path, parts))
+    return tuple(found)
+
+
+def stored(root: Path, pattern: str) -> tuple[tuple[str, str, Entry, Provenance], ...]:
+    """(platform, case, entry, provenance) of every stored case whose id matches `pattern`."""
+    rows = tuple(
+        (platform.id, case, entry, of_pipeline.provenance[entry.provenance])
+        for platform in PLATFORMS
+        for of_pipeline in baseline.load(root, platform.id).values()
+        for case, entry in sorted(of_pipeline.cases.items())
+        if fnmatchcase(case, pattern)
+    )
+    if not rows:
+        raise UsageError(f"no baseline under {root} matches {pattern!r}: `show` without a pattern lists all")
+    return rows
+
+
+def _file_problems(path: Path, parts: tuple[str, ...]) -> Iterator[str]:
+    if len(parts) != 2 or parts[0] not in PLATFORM_BY_ID or path.suffix != ".json":
+        yield f"{path} is no baseline file: they are <platform>/<pipeline>.json, of a known platform"
+        return
+    try:
+        baselines = baseline.read(path)
+    except BaselineError as exc:
+        yield str(exc)
+        return
+    if path.read_bytes() != baseline.dumps(baselines).encode():
+        yield f"{path} is not as rebaseline.py writes it: it was edited, or merged, by hand"
+    for case, entry in baselines.cases.items():
+        why = _orphan(case, entry, baselines)
+        if why is not None:
+            yield f"{path}: {case} {why}"
+
+
+def _orphan(case: str, entry: Entry, baselines: Baselines) -> str | None:
+    known = CASES.get(case)
+    if known is None or known.case.build.pipeline.id != baselines.pipeline:
+        return f"is no case of {baselines.pipeline} in the matrix: remove the entry"
+    if baselines.platform not in known.platforms:
+        return f"is not measured on {baselines.platform}, says the matrix: remove the entry"
+    if entry.digest != known.case.digest:
+        digests = f"digest {entry.digest[:12]} then, {known.case.digest[:12]} now"
+        return f"has changed since its baseline ({digests}): record it again"
+    unknown = sorted(set(entry.metrics).difference(METRIC_NAMES))
+    return f"has unknown metrics: {', '.join(unknown)}" if unknown else None
+
+
+# Selecting and refusing
+
+
+def _selected(record: RunRecord, patterns: tuple[str, ...]) -> tuple[Run, ...]:
+    for pattern in patterns:
+        if not any(fnmatchcase(run.id, pattern) for run in record.cases):
+            ids = ", ".join(sorted(run.id for run in record.cases)) or "none"
+            raise UsageError(f"--only {pattern!r} matches no case of the run; its cases are: {ids}")
+    return tuple(run for run in record.cases if any(fnmatchcase(run.id, each) for each in patterns))
+
+
+def _refusal(run: Run, record: RunRecord, platform: str | None) -> str | None:
+    if platform is not None and run.platform != platform:
+        return f"a run of another platform: it was measured on {run.platform}, not on {platform}"
+    for check in (_unknown, _injected, _failed, _moved, _foreign, _unmeasured):
+        why = check(run, record)
+        if why is not None:
+            return why
+    return None
+
+
+def _unknown(run: Run, _record: RunRecord) -> str | None:
+    known = CASES.get(run.id)
+    if known is None:
+        return "the matrix has no such case: it was renamed or removed since the run"
+    if run.platform not in known.platforms or run.pipeline != known.case.build.pipeline.id:
+        return (
+            f"a run of another platform: it was measured on {run.platform}, and the matrix has the case on "
+            f"{', '.join(known.platforms)}"
+        )
+    return None
+
+
+def _injected(run: Run, _record: RunRecord) -> str | None:
+    return f"faults were injected into it: {', '.join(run.injected)}" if run.injected else None
+
+
+def _failed(run: Run, _record: RunRecord) -> str | None:
+    if run.failure is not None:
+        return f"it failed: {run.failure.message}"
+    unjudged = run.status is Status.INCONCLUSIVE and not run.verdicts
+    if run.status.is_error or (run.status in UNMEASURED and not unjudged):
+        return f"it is {run.status}: {run.reason}"
+    for each in run.verdicts:
+        if each.status in UNMEASURED or each.status.is_error:
+            return f"{each.metric} is {each.status}: {each.reason}"
+    return None
+
+
+def _moved(run: Run, _record: RunRecord) -> str | None:
+    digest = CASES[run.id].case.digest
+    if run.digest == digest:
+        return None
+    digests = f"digest {run.digest[:12]} then, {digest[:12]} now"
+    return f"the case has changed since the run ({digests}): measure it again"
+
+
+def _foreign(run: Run, _record: RunRecord) -> str | None:
+    asked = PLATFORM_BY_ID[run.platform].gpu
+    asked_name = asked.name if asked else None
+    for process in run.processes:
+        gpu = process.environment.gpu
+        if (gpu.name if gpu else None) != asked_name:
+            return (
+                f"a run of another platform: it ran on {gpu.name if gpu else 'a processor'}, "
+                f"which is not {run.platform}"
+            )
+    units = sorted({process.environment.unit for process in run.processes})
+    return f"its processes ran on different units: {', '.join(units)}" if len(units) > 1 else None
+
+
+def _unmeasured(run: Run, record: RunRecord) -> str | None:
+    case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
+    for metric in verdict.gated_metrics(case, platform):
+        observation = stats.observe(metric, run, _reference(run, record))
+        if observation.missing is not None:
+            return observation.missing
+        if metric.better is Better.EXACT and len(set(observation.values)) > 1:
+            values = ", ".join(f"{value:g}" for value in observation.values)
+            return f"{metric.name} has no exact value, its processes differ: {values}"
+    return None
+
+
+# Entries
+
+
+def _reference(run: Run, record: RunRecord) -> Run | None:
+    # A bf16 case that was itself selected may stand among the cases only.
+    for other in (*record.references, *record.cases):
+        if other.id == run.reference:
+            return other
+    return None
+
+
+def _read_or_empty(path: Path, run: Run) -> Baselines:
+    if path.exists():
+        return baseline.read(path)
+    return Baselines(
+        format_version=baseline.FORMAT_VERSION,
+        platform=run.platform,
+        pipeline=run.pipeline,
+        cases={},
+        provenance={},
+    )
+
+
+def _with(before: Baselines, run: Run, source: Source, reason: str) -> Baselines:
+    provenance = _provenance(run, source, reason)
+    key = _key(provenance)
+    entry = _entry(run, source.record, PLATFORM_BY_ID[run.platform], key)
+    old = before.cases.get(run.id)
+    # The same numbers again keep their first reason: to bless a run twice changes nothing.
+    if old is not None and msgspec.structs.replace(entry, provenance=old.provenance) == old:
+        return before
+    return msgspec.structs.replace(
+        before,
+        cases={**before.cases, run.id: entry},
+        provenance={**before.provenance, key: provenance},
+    )
+
+
+def _entry(run: Run, record: RunRecord, platform: Platform, provenance: str) -> Entry:
+    case = CASES[run.id].case
+    observed = {
+        metric.name: stats.observe(metric, run, _reference(run, record)).values
+        for metric in (*verdict.gated_metrics(case, platform), *verdict.shown_metrics(case, platform))
+    }
+    return Entry(
+        digest=run.digest,
+        provenance=provenance,
+        processes=len(run.processes),
+        noise_pct=platform.process_noise_pct,
+        metrics={name: values for name, values in observed.items() if values},
+    )
+
+
+def _provenance(run: Run, source: Source, reason: str) -> Provenance:
+    environment = run.processes[0].environment
+    gpu = environment.gpu
+    return Provenance(
+        recorded_at=source.record.created_at,
+        reason=reason.strip(),
+        run_sha256=source.sha256,
+        unit=environment.unit,
+        gpu=gpu.name if gpu else None,
+        power_limit_w=gpu.power_limit_w if gpu else None,
+        driver=gpu.driver if gpu else None,
+        python=environment.python,
+        packages=environment.packages,
+        settings=environment.settings,
+    )
+
+
+def _key(provenance: Provenance) -> str:
+    canonical = json.dumps(msgspec.to_builtins(provenance), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _changes(case: str, old: Entry | None, new: Entry) -> tuple[Change, ...]:
+    before = old.metrics if old else {}
+    return tuple(
+        Change(case=case, metric=name, old=_median(before.get(name)), new=_median(new.metrics.get(name)))
+        # A metric that has left the table leaves the file, too: not without being shown.
+        for name in dict.fromkeys((*METRIC_NAMES, *before))
+        if before.get(name) != new.metrics.get(name)
+    )
+
+
+def _median(values: tuple[float, ...] | None) -> float | None:
+    return None if values is None else statistics.median(values)

@@ -1,0 +1,122 @@
+"""What a worker built against what the recipe asked for; every contradiction is a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from perf_tests.harness.protocol import ModuleGroup, Quantization
+from perf_tests.harness.records import BuildReport
+from perf_tests.tables.matrix import Case
+from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.schemes import QuantizedWeight
+
+ORDINARY = "Parameter"
+"""`ModuleGroup.subclass` of a weight that is no tensor subclass."""
+
+
+def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
+    """Empty where the evidence agrees with the recipe of `case`.
+
+    To be asked once the compile phase is over; a counter that was not reported is no contradiction
+    (its metric is missing, which is a verdict of its own).
+    """
+    recipe = case.build.recipe
+    found = [*_compile_contradictions(recipe, build)]
+    if build.quantization is None:
+        found.append("the worker did not report what the Linear modules are")
+    else:
+        for check in CHECKS:
+            found.extend(check(recipe, build.quantization))
+    return tuple(found)
+
+
+def compiles(recipe: Recipe) -> bool:
+    """Whether anything of the pipeline is compiled."""
+    return recipe.compile is not CompileMode.EAGER or recipe.compile_vae
+
+
+def _compile_contradictions(recipe: Recipe, build: BuildReport) -> Iterator[str]:
+    graphs = build.values.get("compiled_graphs")
+    if compiles(recipe):
+        if graphs == 0:
+            yield f"the recipe {recipe.id} compiles, but no graph was compiled: it fell back to eager"
+        if build.cache is None:
+            yield f"the recipe {recipe.id} compiles, but inductor's cache was never asked"
+    else:
+        if graphs:
+            yield f"the recipe {recipe.id} is eager, but {graphs:.0f} graphs were compiled"
+        if build.cache is not None:
+            yield f"the recipe {recipe.id} is eager, but inductor's cache counters were reported"
+
+
+def _wrong_count(recipe: Recipe, quantization: Quantization) -> Iterator[str]:
+    if recipe.scheme.weight is None:
+        return
+    expected = quantization.expected_modules
+    as_asked = sum(
+        group.count
+        for group in quantization.groups
+        if group.component in recipe.quantized_components and _looks_like(group, recipe.scheme.weight)
+    )
+    if expected == 0:
+        yield f"the scheme {recipe.scheme.id} found no Linear module to quantize"
+    elif as_asked != expected:
+        names = ", ".join(quantization.unquantized) or "none is named"
+        yield (
+            f"{as_asked} of {expected} Linear modules are quantized as {recipe.scheme.id} says; "
+            f"not as it says: {names}"
+        )
+
+
+def _wrong_look(recipe: Recipe, quantization: Quantization) -> Iterator[str]:
+    weight = recipe.scheme.weight
+    for group in quantization.groups:
+        if group.subclass == ORDINARY:
+            continue
+        if weight is None:
+            yield f"{_described(group)}, but the scheme {recipe.scheme.id} quantizes nothing"
+        elif group.component not in recipe.quantized_components:
+            allowed = ", ".join(recipe.quantized_components)
+            yield f"{_described(group)}, but the recipe quantizes only {allowed}"
+        elif not _looks_like(group, weight):
+            yield f"{_described(group)}, but the scheme {recipe.scheme.id} says {_wanted(weight)}"
+
+
+def _wrong_exclusions(recipe: Recipe, quantization: Quantization) -> Iterator[str]:
+    declared = recipe.scheme.exclusions
+    for pattern in declared:
+        if not quantization.excluded.get(pattern):
+            yield f"the exclusion {pattern!r} of the scheme {recipe.scheme.id} excluded no module"
+    for pattern, count in quantization.excluded.items():
+        if pattern not in declared:
+            yield f"{count} modules were excluded by {pattern!r}, which the scheme does not declare"
+
+
+CHECKS: tuple[Callable[[Recipe, Quantization], Iterator[str]], ...] = (
+    _wrong_count,
+    _wrong_look,
+    _wrong_exclusions,
+)
+
+
+def _looks_like(group: ModuleGroup, weight: QuantizedWeight) -> bool:
+    return (group.subclass, group.dtype, group.scale, group.dynamic_activation) == (
+        weight.subclass,
+        weight.dtype,
+        weight.scale,
+        weight.dynamic_activation,
+    )
+
+
+def _described(group: ModuleGroup) -> str:
+    look = _look(group.subclass, group.dtype, group.scale, group.dynamic_activation)
+    return f"{group.count} Linear modules of {group.component} are {look} ({', '.join(group.examples)})"
+
+
+def _wanted(weight: QuantizedWeight) -> str:
+    return _look(weight.subclass, weight.dtype, weight.scale, weight.dynamic_activation)
+
+
+def _look(subclass: str, dtype: str, scale: str | None, dynamic_activation: bool) -> str:
+    activation = "dynamic" if dynamic_activation else "unquantized"
+    return f"{subclass} {dtype} with {scale or 'no'} scales and {activation} activations"

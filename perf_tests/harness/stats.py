@@ -1,0 +1,202 @@
+"""Samples in, one statistic per process out; pure. What was not measured is said, never invented."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+
+from perf_tests.harness.protocol import Sample
+from perf_tests.harness.records import Fidelity, Process, Run
+from perf_tests.tables.metrics import Metric, Source
+
+FALSE_ALARM_SIGMAS = 3.0
+NORMAL_95 = 1.959964
+"""Two-sided 95 % quantile of the standard normal distribution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One statistic per process in the metric's unit, or why there is none."""
+
+    values: tuple[float, ...] = ()
+    """Empty where `missing` says why."""
+    missing: str | None = None
+    """A sentence naming the metric and what was found instead."""
+
+
+class NotMeasured(Exception):
+    """A process, or the run it is compared with, does not have what a metric needs."""
+
+
+def observe(metric: Metric, run: Run, reference: Run | None) -> Observation:
+    """The statistic of `metric` for each process of `run`.
+
+    One process without it makes the whole observation missing, unless the metric says that some
+    processes are enough. `reference` is the bf16 twin's run, None where there is none.
+    """
+    values: list[float] = []
+    gaps: list[str] = []
+    for number, process in enumerate(_reporting(metric, run), start=1):
+        try:
+            values.append(_finite(metric, READERS[metric.source](metric, process, reference)))
+        except NotMeasured as gap:
+            gaps.append(f"process {number}: {gap}")
+    if values and (metric.some_processes or not gaps):
+        return Observation(values=tuple(values))
+    return Observation(missing=f"{metric.name} of {run.id} is missing: {_why(metric, gaps, reference)}")
+
+
+def smallest_detectable_change_pct(noise_pct: float, baseline_processes: int, processes: int) -> float:
+    """Three standard deviations of the difference of two means: 1 of 370 unchanged pairs exceeds it."""
+    return FALSE_ALARM_SIGMAS * _difference_noise_pct(noise_pct, baseline_processes, processes)
+
+
+def interval_pct(
+    change_pct: float, noise_pct: float, baseline_processes: int, processes: int
+) -> tuple[float, float]:
+    """95 % normal interval of a change between two means, in percent of the baseline."""
+    half = NORMAL_95 * _difference_noise_pct(noise_pct, baseline_processes, processes)
+    return change_pct - half, change_pct + half
+
+
+def _difference_noise_pct(noise_pct: float, baseline_processes: int, processes: int) -> float:
+    return noise_pct * math.sqrt(1.0 / baseline_processes + 1.0 / processes)
+
+
+def _reporting(metric: Metric, run: Run) -> tuple[Process, ...]:
+    # Only the first process of a case captures its output: the others have nothing to compare.
+    if metric.source is Source.CAPTURE:
+        return tuple(process for process in run.processes if process.fidelity is not None)
+    return run.processes
+
+
+def _why(metric: Metric, gaps: list[str], reference: Run | None) -> str:
+    if gaps:
+        return gaps[0]
+    if metric.source is not Source.CAPTURE:
+        return "no process was measured"
+    if reference is not None and reference.failure is not None:
+        return f"the bf16 reference {reference.id} failed: {reference.failure.message}"
+    return "no output was compared with the bf16 reference's"
+
+
+def _finite(metric: Metric, value: float) -> float:
+    if not math.isfinite(value):
+        raise NotMeasured(f"{metric.name} is {value}, not a finite number")
+    return float(value)
+
+
+# One reader per Source
+
+
+def _samples(metric: Metric, process: Process, _reference: Run | None) -> float:
+    return _statistic(metric.name, process)
+
+
+def _build(metric: Metric, process: Process, _reference: Run | None) -> float:
+    values = process.build.values
+    if metric.name not in values:
+        raise NotMeasured(f"the worker reported {_listed(values)}, but no {metric.name}")
+    return values[metric.name]
+
+
+def _twin_ratio(metric: Metric, process: Process, _reference: Run | None) -> float:
+    samples, twins = process.samples, process.twin_samples
+    if len(samples) != len(twins):
+        raise NotMeasured(f"{len(samples)} samples stand beside {len(twins)} of the fp32 twin")
+    of = _of(metric)
+    return _median(
+        of,
+        tuple(
+            _ratio(of, _of_sample(of, sample), _of_sample(of, twin))
+            for sample, twin in zip(samples, twins, strict=True)
+        ),
+    )
+
+
+def _reference_ratio(metric: Metric, process: Process, reference: Run | None) -> float:
+    if reference is None:
+        raise NotMeasured("the bf16 reference was not measured")
+    if reference.failure is not None or reference.status.is_error or not reference.processes:
+        why = reference.failure.message if reference.failure else reference.reason or reference.status
+        raise NotMeasured(f"the bf16 reference {reference.id} failed: {why}")
+    of = _of(metric)
+    by_process = tuple(_statistic(of, each) for each in reference.processes)
+    return _ratio(of, _median(of, by_process), _statistic(of, process))
+
+
+def _outputs(_metric: Metric, process: Process, _reference: Run | None) -> float:
+    if not process.samples:
+        raise NotMeasured("it has no samples")
+    return float(len({sample.output_sha256 for sample in process.samples}))
+
+
+CAPTURED: dict[str, Callable[[Fidelity], float | None]] = {
+    "psnr_db": attrgetter("psnr_db"),
+    "ssim": attrgetter("ssim"),
+}
+
+
+def _capture(metric: Metric, process: Process, _reference: Run | None) -> float:
+    assert process.fidelity is not None, "processes without a comparison are left out by observe()"
+    value = CAPTURED[metric.name](process.fidelity)
+    if value is None:
+        # Not a perfect score: a quantized pipeline which gives the very same bits was not quantized.
+        raise NotMeasured(f"the output is identical to the bf16 reference: {metric.name} is infinite")
+    return value
+
+
+READERS: dict[Source, Callable[[Metric, Process, Run | None], float]] = {
+    Source.SAMPLES: _samples,
+    Source.BUILD: _build,
+    Source.TWIN_RATIO: _twin_ratio,
+    Source.REFERENCE_RATIO: _reference_ratio,
+    Source.OUTPUTS: _outputs,
+    Source.CAPTURE: _capture,
+}
+
+
+# What the readers share
+
+
+def _of(metric: Metric) -> str:
+    assert metric.of is not None, f"the row of {metric.name} does not say what it is a ratio of"
+    return metric.of
+
+
+def _statistic(name: str, process: Process) -> float:
+    per_sample = tuple(_values(name, sample) for sample in process.samples)
+    return _median(name, tuple(value for values in per_sample for value in values))
+
+
+def _of_sample(name: str, sample: Sample) -> float:
+    return _median(name, _values(name, sample))
+
+
+def _values(name: str, sample: Sample) -> tuple[float, ...]:
+    values = sample.values.get(name, ())
+    if not values:
+        raise NotMeasured(f"a sample has {_listed(sample.values)}, but no {name}")
+    return values
+
+
+def _median(name: str, values: tuple[float, ...]) -> float:
+    if not values:
+        raise NotMeasured("it has no samples")
+    for value in values:  # a median would hide a NaN anywhere but in the middle
+        if not math.isfinite(value):
+            raise NotMeasured(f"{name} was reported as {value}")
+    return statistics.median(values)
+
+
+def _ratio(name: str, numerator: float, denominator: float) -> float:
+    if denominator <= 0:
+        raise NotMeasured(f"{name} was reported as {denominator}")
+    return numerator / denominator
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

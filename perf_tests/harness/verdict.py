@@ -1,0 +1,314 @@
+"""A run and its baseline in, verdicts out; pure, and allowed to answer "cannot tell"."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+
+from perf_tests.harness import stats
+from perf_tests.harness.baseline import Entry, Provenance
+from perf_tests.harness.records import STATUS_OF_FAILURE, Run, Status, Verdict
+from perf_tests.tables.matrix import Case
+from perf_tests.tables.metrics import METRICS, Better, Gate, Group, Metric, Tolerance
+from perf_tests.tables.platforms import Platform
+from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.schemes import FidelityFloor, Scheme
+
+FLOORS: dict[str, Callable[[FidelityFloor], float]] = {
+    "psnr_db": attrgetter("psnr_db"),
+    "ssim": attrgetter("ssim"),
+}
+"""Metric name -> the field of the scheme's floor that bounds it."""
+
+SLOWDOWNS = frozenset({"HwSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown", "SwThermalSlowdown"})
+"""Throttle reasons that make a time worthless. SwPowerCap is not among them: at full load it is normal."""
+
+SEVERITY = (
+    Status.CRASH,
+    Status.TIMEOUT,
+    Status.OOM,
+    Status.NUMERICS,
+    Status.LOAD,
+    Status.UNPROVEN,
+    Status.REGRESSED,
+    Status.SURPRISE,
+    Status.INVALID,
+    Status.INCONCLUSIVE,
+    Status.NO_BASELINE,
+    Status.NOT_RUN,
+    Status.UNSUPPORTED,
+    Status.IMPROVED,
+    Status.PASS,
+)
+"""Worst first."""
+
+DECLARED = frozenset({Status.UNSUPPORTED, Status.NOT_RUN, Status.INVALID})
+"""Statuses of a whole case which no verdict can improve."""
+
+
+def gated_metrics(case: Case, platform: Platform, group: Group | None = None) -> tuple[Metric, ...]:
+    """The metrics that can fail `case` on `platform`; of one test file, or of all."""
+    return tuple(metric for metric in _applicable(case, group) if platform.device in metric.gates)
+
+
+def shown_metrics(case: Case, platform: Platform, group: Group | None = None) -> tuple[Metric, ...]:
+    """The metrics that are recorded and reported for `case` on `platform`, and cannot fail it."""
+    return tuple(metric for metric in _applicable(case, group) if platform.device not in metric.gates)
+
+
+def judge(
+    metric: Metric,
+    *,
+    case: Case,
+    platform: Platform,
+    run: Run,
+    reference: Run | None,
+    entry: Entry | None,
+    provenance: Provenance | None,
+    unit: str,
+) -> Verdict:
+    """The verdict on one metric that `platform` gates, of a run that neither failed nor is unproven.
+
+    `entry` and `provenance` come together from the baselines, both None where there is no baseline;
+    `unit` is the `Environment.unit` the run was measured on.
+    """
+    observation = stats.observe(metric, run, reference)
+    if observation.missing is not None:
+        return _unjudged(metric, Status.INCONCLUSIVE, observation.missing)
+    absence = _absence(metric, run, entry)
+    if entry is None or absence is not None:
+        measured = statistics.median(observation.values)
+        return _unjudged(metric, Status.NO_BASELINE, f"{absence}: {recording_command(case)}", measured)
+    pair = _Pair(metric=metric, measured=observation.values, baseline=entry.metrics[metric.name])
+    if metric.better is Better.EXACT:
+        return _judge_exactly(pair)
+    assert provenance is not None, "an entry always comes with its provenance"
+    another_unit = metric.per_unit and unit != provenance.unit
+    gate = _widened(pair, platform=platform, entry=entry, another_unit=another_unit)
+    return _judge_within(pair, gate, scheme=case.build.recipe.scheme, entry=entry, another_unit=another_unit)
+
+
+def recording_command(case: Case) -> str:
+    """The command that records a baseline of `case`; RUN stands for the run's folder."""
+    return f"python tools/rebaseline.py apply RUN --only '{case.id}' --reason \"...\" --write"
+
+
+def invalidity(run: Run) -> str | None:
+    """Why no time of `run` can be trusted, from what the GPU told beside the samples; None if they can."""
+    for number, process in enumerate(run.processes, start=1):
+        for telemetry in (sample.telemetry for sample in process.samples):
+            if telemetry is None:
+                continue
+            slowdowns = sorted(SLOWDOWNS.intersection(telemetry.throttle_reasons))
+            if slowdowns:
+                return f"the GPU was throttled during process {number}: {', '.join(slowdowns)}"
+            if telemetry.compute_processes > 1:
+                return (
+                    f"{telemetry.compute_processes} processes computed on the GPU during process {number}, "
+                    "where the worker should have been alone"
+                )
+    return None
+
+
+def overall(run: Run) -> tuple[Status, str]:
+    """The status of a whole case and why: its failure, or the worst of its verdicts.
+
+    The reason is empty for PASS only.
+    """
+    if run.failure is not None:
+        return STATUS_OF_FAILURE[run.failure.kind], run.failure.message
+    if run.status.is_error:
+        return run.status, run.reason
+    outcomes = [(each.status, f"{each.metric}: {each.reason}") for each in run.verdicts]
+    if run.status in DECLARED:
+        outcomes.append((run.status, run.reason))
+    if not outcomes:
+        return Status.INCONCLUSIVE, "measured, not judged"
+    status, reason = min(outcomes, key=lambda outcome: SEVERITY.index(outcome[0]))
+    return status, "" if status is Status.PASS else reason
+
+
+def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
+    eager = case.build.recipe.compile is CompileMode.EAGER
+    return tuple(
+        metric
+        for metric in METRICS
+        if group in (None, metric.group)
+        and not (metric.compiled_only and eager)
+        and not (metric.quantized_only and case.is_reference)
+    )
+
+
+# Judging
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pair:
+    """One metric's statistics per process, now and in the baseline."""
+
+    metric: Metric
+    measured: tuple[float, ...]
+    baseline: tuple[float, ...]
+
+    @property
+    def baseline_median(self) -> float:
+        return statistics.median(self.baseline)
+
+    def verdict(
+        self,
+        status: Status,
+        measured: float,
+        *,
+        limit: float,
+        reason: str,
+        noise_pct: float | None = None,
+    ) -> Verdict:
+        change_pct = _change_pct(measured, self.baseline_median)
+        return Verdict(
+            metric=self.metric.name,
+            status=status,
+            measured=measured,
+            baseline=self.baseline_median,
+            change_pct=change_pct,
+            ci_pct=None
+            if change_pct is None or noise_pct is None
+            else stats.interval_pct(change_pct, noise_pct, len(self.baseline), len(self.measured)),
+            limit=limit,
+            reason=reason,
+        )
+
+
+def _absence(metric: Metric, run: Run, entry: Entry | None) -> str | None:
+    if entry is None:
+        return "no baseline is recorded; record one with"
+    if entry.digest != run.digest:
+        return (
+            f"the case has changed since its baseline (digest {entry.digest[:12]} then, "
+            f"{run.digest[:12]} now); record a new one with"
+        )
+    if metric.name not in entry.metrics:
+        return f"the baseline has no {metric.name}; record it with"
+    return None
+
+
+def _unjudged(metric: Metric, status: Status, reason: str, measured: float | None = None) -> Verdict:
+    return Verdict(
+        metric=metric.name,
+        status=status,
+        measured=measured,
+        baseline=None,
+        change_pct=None,
+        ci_pct=None,
+        limit=None,
+        reason=reason,
+    )
+
+
+def _judge_exactly(pair: _Pair) -> Verdict:
+    # Not medians: one process of three with a graph break has a graph break.
+    baseline = pair.baseline_median
+    differing = tuple(value for value in pair.measured if value != baseline)
+    if not differing:
+        reason = f"{baseline:g} as in the baseline"
+        return pair.verdict(Status.PASS, baseline, limit=baseline, reason=reason)
+    reason = f"{differing[0]:.12g} instead of {baseline:.12g}, and no difference is allowed"
+    if len(pair.measured) > 1:
+        reason += f" ({len(differing)} of {len(pair.measured)} processes differ)"
+    return pair.verdict(Status.REGRESSED, differing[0], limit=baseline, reason=reason)
+
+
+def _widened(pair: _Pair, *, platform: Platform, entry: Entry, another_unit: bool) -> Gate:
+    gate = pair.metric.gates[platform.device]
+    widening_pct = platform.unit_tolerance_pct if another_unit else 0.0
+    if pair.metric.noisy:
+        detectable_pct = stats.smallest_detectable_change_pct(
+            entry.noise_pct, len(pair.baseline), len(pair.measured)
+        )
+        widening_pct = max(widening_pct, detectable_pct)
+    return Gate(
+        tolerance=_at_least(gate.tolerance, widening_pct),
+        surprise=gate.surprise and _at_least(gate.surprise, widening_pct),
+    )
+
+
+def _at_least(tolerance: Tolerance, relative_pct: float) -> Tolerance:
+    return dataclasses.replace(tolerance, relative_pct=max(tolerance.relative_pct, relative_pct))
+
+
+def _judge_within(pair: _Pair, gate: Gate, *, scheme: Scheme, entry: Entry, another_unit: bool) -> Verdict:
+    measured = statistics.median(pair.measured)
+    limit, rule = _limit(pair, gate.tolerance, scheme)
+    status = _status(pair, measured, limit=limit, gate=gate)
+    return pair.verdict(
+        status,
+        measured,
+        limit=limit,
+        reason=_circumstances(pair.metric, entry, another_unit)
+        + _sentence(status, pair, measured, limit=limit, rule=rule),
+        noise_pct=entry.noise_pct if pair.metric.noisy else None,
+    )
+
+
+def _limit(pair: _Pair, tolerance: Tolerance, scheme: Scheme) -> tuple[float, str]:
+    baseline, unit = pair.baseline_median, pair.metric.unit
+    allowance = tolerance.allowance(baseline)
+    terms = (
+        (f"{tolerance.relative_pct:.3g} %", tolerance.relative_pct > 0),
+        (f"{tolerance.absolute:g} {unit}".rstrip(), tolerance.absolute > 0),
+    )
+    rule = " or ".join(term for term, applies in terms if applies) or "nothing"
+    if pair.metric.better is Better.LOWER:
+        return baseline + allowance, f"baseline + {rule}"
+    if scheme.floor is not None and pair.metric.name in FLOORS:
+        floor = FLOORS[pair.metric.name](scheme.floor)
+        if floor > baseline - allowance:
+            return floor, f"the floor of {scheme.id}"
+    return baseline - allowance, f"baseline - {rule}"
+
+
+def _status(pair: _Pair, measured: float, *, limit: float, gate: Gate) -> Status:
+    baseline = pair.baseline_median
+    lower = pair.metric.better is Better.LOWER
+    if measured > limit if lower else measured < limit:
+        return Status.REGRESSED
+    gain = baseline - measured if lower else measured - baseline
+    # First the tolerance: in its absolute term it can be wider than the surprise bound of a small value.
+    if gain <= gate.tolerance.allowance(baseline):
+        return Status.PASS
+    surprising = gate.surprise is not None and gain > gate.surprise.allowance(baseline)
+    return Status.SURPRISE if surprising else Status.IMPROVED
+
+
+SENTENCES = {
+    Status.REGRESSED: "{change} against the baseline, beyond the limit {limit} ({rule})",
+    Status.SURPRISE: (
+        "unexplained improvement of {change} against the baseline: find its cause, then bless it "
+        "with a reason"
+    ),
+    Status.IMPROVED: "{change} against the baseline, an improvement of more than the tolerance",
+    Status.PASS: "{change} against the baseline, within the limit {limit} ({rule})",
+}
+
+
+def _sentence(status: Status, pair: _Pair, measured: float, *, limit: float, rule: str) -> str:
+    change_pct = _change_pct(measured, pair.baseline_median)
+    unit = pair.metric.unit
+    change = f"{measured:.6g} {unit}".rstrip() if change_pct is None else f"{change_pct:+.2f} %"
+    return SENTENCES[status].format(change=change, limit=f"{limit:.6g} {unit}".rstrip(), rule=rule)
+
+
+def _circumstances(metric: Metric, entry: Entry, another_unit: bool) -> str:
+    processes = "1 process" if entry.processes == 1 else f"{entry.processes} processes"
+    notes = (
+        ("on another unit than the baseline's", another_unit),
+        (f"provisional baseline of {processes}", metric.noisy and entry.provisional),
+    )
+    said = ", ".join(note for note, applies in notes if applies)
+    return f"{said}: " if said else ""
+
+
+def _change_pct(measured: float, baseline: float) -> float | None:
+    return None if baseline == 0 else (measured / baseline - 1.0) * 100.0

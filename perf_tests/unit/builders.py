@@ -1,0 +1,284 @@
+"""Values for tests: whole records with defaults, of which a test names only what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from perf_tests.harness import baseline, verdict
+from perf_tests.harness.baseline import Baselines, Entry, Provenance
+from perf_tests.harness.protocol import (
+    CompileCache,
+    Environment,
+    Failure,
+    FailureKind,
+    Gpu,
+    MemoryWindow,
+    ModuleGroup,
+    Phase,
+    Quantization,
+    Sample,
+    Telemetry,
+)
+from perf_tests.harness.records import (
+    FORMAT_VERSION,
+    BuildReport,
+    Fidelity,
+    Process,
+    Run,
+    RunRecord,
+    Status,
+    Verdict,
+)
+from perf_tests.tables.matrix import Build, Case
+from perf_tests.tables.metrics import METRICS, Metric, Source
+from perf_tests.tables.pipelines import FLUX1_DEV, FLUX_MINI, PipelineSpec
+from perf_tests.tables.platforms import CPU, Platform
+from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.schemes import BF16, FP8DQROW, INT8WO
+
+H100_UUID = "GPU-00000000-0000-0000-0000-000000000001"
+CPU_MODEL = "Example CPU"
+GPU = Gpu(
+    name="NVIDIA H100 80GB HBM3",
+    uuid=H100_UUID,
+    capability=(9, 0),
+    memory_gib=79.6,
+    power_limit_w=700.0,
+    driver="580.10",
+)
+
+
+def metric_named(name: str) -> Metric:
+    """The row of the metric table."""
+    return next(metric for metric in METRICS if metric.name == name)
+
+
+def make_case(pipeline: PipelineSpec = FLUX_MINI, **recipe: Any) -> Case:
+    """A case of `pipeline` with its default workload; bf16 eager unless `recipe` says otherwise."""
+    return Case(
+        build=Build(pipeline=pipeline, recipe=Recipe(**{"scheme": BF16, **recipe})),
+        workload=pipeline.workload,
+    )
+
+
+MINI_BF16 = make_case()
+MINI_INT8WO = make_case(scheme=INT8WO)
+"""A quantized case of the CPU platform, in the matrix."""
+FLUX_FP8 = make_case(FLUX1_DEV, scheme=FP8DQROW, compile=CompileMode.REGIONAL)
+"""A quantized and compiled case of the GPU platforms, in the matrix."""
+
+
+def make_environment(**changes: Any) -> Environment:
+    """A worker on the CPU; `gpu=GPU` for one on an H100."""
+    default = Environment(
+        python="3.11.9",
+        packages={"torch": "2.13.0", "torchao": "0.18.0"},
+        gpu=None,
+        cpu_model=CPU_MODEL,
+        cpu_count=2,
+        settings={"matmul_precision": "highest"},
+        variables={},
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_memory(**changes: Any) -> MemoryWindow:
+    """Peaks of a GPU worker."""
+    default = MemoryWindow(allocated_mib=100.0, reserved_mib=120.0, device_mib=600.0, rss_mib=900.0)
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_telemetry(**changes: Any) -> Telemetry:
+    """An undisturbed GPU at its power cap, as is normal at full load."""
+    default = Telemetry(
+        sm_clock_mhz=1500.0,
+        memory_clock_mhz=2619.0,
+        power_w=690.0,
+        temperature_c=60.0,
+        throttle_reasons=("SwPowerCap",),
+        throttled_ms={},
+        compute_processes=1,
+        device_used_mib=30000.0,
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_sample(
+    values: Mapping[str, Sequence[float]] | None = None,
+    *,
+    output: str = "a" * 64,
+    telemetry: Telemetry | None = None,
+) -> Sample:
+    """One generation; every timed metric is 1.0 where `values` does not name it."""
+    timed = {metric.name: (1.0,) for metric in METRICS if metric.source is Source.SAMPLES}
+    named = {name: tuple(each) for name, each in (values or {}).items()}
+    return Sample(values={**timed, **named}, output_sha256=output, telemetry=telemetry)
+
+
+def make_group(**changes: Any) -> ModuleGroup:
+    """Four Linear modules of the transformer, quantized as int8wo says."""
+    default = ModuleGroup(
+        component="transformer",
+        subclass="Int8Tensor",
+        dtype="int8",
+        scale="per-row",
+        dynamic_activation=False,
+        count=4,
+        examples=("blocks.0.to_q", "blocks.0.to_k"),
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+ORDINARY_GROUP = make_group(
+    component="text_encoder",
+    subclass="Parameter",
+    dtype="bfloat16",
+    scale=None,
+    count=7,
+    examples=("encoder.fc1",),
+)
+
+
+def make_quantization(*groups: ModuleGroup, **changes: Any) -> Quantization:
+    """`groups`, or four modules quantized as int8wo says, beside an ordinary text encoder."""
+    default = Quantization(
+        expected_modules=4,
+        groups=(*(groups or (make_group(),)), ORDINARY_GROUP),
+        excluded={},
+        unquantized=(),
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_build(values: Mapping[str, float] | None = None, **changes: Any) -> BuildReport:
+    """An eager int8wo build; every metric of the whole process is 1.0 where `values` does not name it."""
+    of_process = {metric.name: 1.0 for metric in METRICS if metric.source is Source.BUILD}
+    default = BuildReport(
+        seconds={"load": 1.0, "quantize": 1.0},
+        memory={"load": make_memory()},
+        weights={"transformer.proj_out.weight": "b" * 64},
+        quantization=make_quantization(),
+        cache=None,
+        values={**of_process, "compiled_graphs": 0.0, **(values or {})},
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+COLD_CACHE = CompileCache(hits=0, misses=6, bypasses=0)
+
+
+def make_process(**changes: Any) -> Process:
+    """One process with two samples, a twin's sample beside each, and a comparison with the reference."""
+    default = Process(
+        environment=make_environment(),
+        build=make_build(),
+        samples=(make_sample(), make_sample()),
+        twin_samples=(make_sample(), make_sample()),
+        fidelity=Fidelity(psnr_db=30.0, ssim=0.95, identical=False),
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_run(case: Case = MINI_INT8WO, platform: Platform = CPU, **changes: Any) -> Run:
+    """A measured run of `case` that was not judged, with one process."""
+    environment = make_environment(gpu=GPU if platform.gpu else None)
+    default = Run(
+        id=case.id,
+        digest=case.digest,
+        platform=platform.id,
+        pipeline=case.build.pipeline.id,
+        status=Status.INCONCLUSIVE,
+        reason="measured, not judged",
+        reference=None if case.is_reference else case.reference.id,
+        processes=(make_process(environment=environment),),
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_reference(case: Case = MINI_INT8WO, platform: Platform = CPU, **changes: Any) -> Run:
+    """The run of the bf16 twin of `case`."""
+    return make_run(case.reference, platform, **changes)
+
+
+def make_verdict(metric: str, status: Status, **changes: Any) -> Verdict:
+    """A verdict with a reason and no numbers."""
+    default = Verdict(
+        metric=metric,
+        status=status,
+        measured=None,
+        baseline=None,
+        change_pct=None,
+        ci_pct=None,
+        limit=None,
+        reason=f"because of {metric}",
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_failure(**changes: Any) -> Failure:
+    """A worker that ran out of memory while loading."""
+    default = Failure(kind=FailureKind.OOM, phase=Phase.LOAD, message="out of memory at 79 GiB")
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_provenance(**changes: Any) -> Provenance:
+    """A first recording on the default CPU; `unit=H100_UUID` for one on the default GPU."""
+    default = Provenance(
+        recorded_at="2026-08-02T10:00:00+00:00",
+        reason="first recording",
+        run_sha256="c" * 64,
+        unit=CPU_MODEL,
+        gpu=None,
+        power_limit_w=None,
+        driver=None,
+        python="3.11.9",
+        packages={"torch": "2.13.0"},
+        settings={},
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_entry(
+    metrics: Mapping[str, Sequence[float]] | None = None, *, case: Case = MINI_INT8WO, **changes: Any
+) -> Entry:
+    """The accepted numbers of `case`; every gated metric of the CPU platform is 1.0 by default."""
+    named = (
+        {metric.name: (1.0,) for metric in verdict.gated_metrics(case, CPU)} if metrics is None else metrics
+    )
+    values = {name: tuple(each) for name, each in named.items()}
+    default = Entry(
+        digest=case.digest,
+        provenance="p1",
+        processes=max(len(each) for each in values.values()),
+        noise_pct=0.0,
+        metrics=values,
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_baselines(**changes: Any) -> Baselines:
+    """flux-mini on the CPU platform, with one entry."""
+    default = Baselines(
+        format_version=baseline.FORMAT_VERSION,
+        platform=CPU.id,
+        pipeline=FLUX_MINI.id,
+        cases={MINI_INT8WO.id: make_entry()},
+        provenance={"p1": make_provenance()},
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def make_record(*cases: Run, references: tuple[Run, ...] | None = None, **changes: Any) -> RunRecord:
+    """A session of `cases`, or of int8wo on flux-mini, with the bf16 reference."""
+    default = RunRecord(
+        format_version=FORMAT_VERSION,
+        created_at="2026-08-02T10:00:00+00:00",
+        command="pytest -m cpu",
+        environment=make_environment(),
+        cases=cases or (make_run(),),
+        references=(make_reference(),) if references is None else references,
+    )
+    return msgspec.structs.replace(default, **changes)

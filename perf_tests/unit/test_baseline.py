@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from perf_tests.harness import baseline
+from perf_tests.harness.errors import BaselineError
+from perf_tests.unit.builders import (
+    MINI_BF16,
+    MINI_INT8WO,
+    make_baselines,
+    make_entry,
+    make_provenance,
+)
+
+PATH = Path("baselines/cpu/flux-mini.json")
+
+
+def _edited(edit: Callable[[dict[str, Any]], object]) -> str:
+    content = json.loads(baseline.dumps(make_baselines()))
+    edit(content)
+    return json.dumps(content)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    baseline.write(baseline.path_of(tmp_path, "cpu", "flux-mini"), make_baselines())
+    assert baseline.load(tmp_path, "cpu") == {"flux-mini": make_baselines()}
+
+
+def test_a_missing_folder_is_an_empty_store(tmp_path: Path) -> None:
+    assert baseline.load(tmp_path, "h100") == {}
+
+
+def test_an_entry_is_found_with_its_provenance() -> None:
+    found = baseline.find({"flux-mini": make_baselines()}, MINI_INT8WO)
+    assert found == (make_entry(), make_provenance())
+
+
+def test_a_case_without_an_entry_has_neither_entry_nor_provenance() -> None:
+    assert baseline.find({"flux-mini": make_baselines()}, MINI_BF16) == (None, None)
+    assert baseline.find({}, MINI_INT8WO) == (None, None)
+
+
+def test_each_metric_of_each_case_is_one_line_and_keys_are_sorted() -> None:
+    entry = make_entry({"ssim": [0.9, 0.91], "decode_ms": [12.5, 12.25]}, digest="d" * 4)
+    text = baseline.dumps(make_baselines(cases={"case-a": entry}))
+    assert text.startswith(
+        """{
+  "cases": {
+    "case-a": {
+      "digest": "dddd",
+      "metrics": {
+        "decode_ms": [12.5, 12.25],
+        "ssim": [0.9, 0.91]
+      },
+      "noise_pct": 0.0,
+      "processes": 2,
+      "provenance": "p1"
+    }
+  },
+  "format_version": 1,
+"""
+    )
+    assert text.endswith("}\n")
+
+
+def test_the_order_of_cases_and_metrics_does_not_change_the_text() -> None:
+    entries = {"a": make_entry({"ssim": [1.0], "psnr_db": [2.0]}), "b": make_entry({"ssim": [1.0]})}
+    turned = {"b": entries["b"], "a": make_entry({"psnr_db": [2.0], "ssim": [1.0]})}
+    assert baseline.dumps(make_baselines(cases=entries)) == baseline.dumps(make_baselines(cases=turned))
+
+
+def test_untouched_rows_stay_byte_identical() -> None:
+    before = make_baselines(cases={"a": make_entry({"ssim": [0.1 + 0.2]}), "b": make_entry({"ssim": [1.0]})})
+    after = msgspec.structs.replace(before, cases={**before.cases, "b": make_entry({"ssim": [2.0]})})
+    changed = [
+        (old, new)
+        for old, new in zip(
+            baseline.dumps(before).splitlines(), baseline.dumps(after).splitlines(), strict=True
+        )
+        if old != new
+    ]
+    assert changed == [('        "ssim": [1.0]', '        "ssim": [2.0]')]
+
+
+def test_text_is_the_same_after_reading_it() -> None:
+    # Whole numbers that a caller may give as int are written as they will be read: as float.
+    text = baseline.dumps(make_baselines(cases={"a": make_entry({"weight_bytes": [3]}, noise_pct=5)}))
+    assert baseline.dumps(baseline.loads(text, PATH)) == text
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -3])
+def test_a_truncated_file_is_refused_by_name(length: int) -> None:
+    with pytest.raises(BaselineError, match=r"baselines/cpu/flux-mini\.json is not JSON"):
+        baseline.loads(baseline.dumps(make_baselines())[:length], PATH)
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        pytest.param(
+            lambda c: c.update(format_version=99), "has format 99, and this version reads 1", id="format"
+        ),
+        pytest.param(lambda c: c.pop("format_version"), "does not hold baselines", id="no-format"),
+        pytest.param(lambda c: c.update(later=1), "does not hold baselines.*later", id="unknown-field"),
+        pytest.param(lambda c: c.update(platform="h100"), "of the platform 'h100', not 'cpu'", id="platform"),
+        pytest.param(
+            lambda c: c.update(pipeline="sd"), "of the pipeline 'sd', not 'flux-mini'", id="pipeline"
+        ),
+        pytest.param(
+            lambda c: c.update(provenance={}),
+            "names the provenance 'p1', which is not there",
+            id="provenance",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_trusted_is_refused(
+    edit: Callable[[dict[str, Any]], object], problem: str
+) -> None:
+    with pytest.raises(BaselineError, match=problem):
+        baseline.loads(_edited(edit), PATH)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        pytest.param({"metrics": {"ssim": ()}}, "ssim of a has 0 values from 1 processes", id="no-values"),
+        pytest.param({"metrics": {"ssim": (1.0, 2.0)}}, "has 2 values from 1 processes", id="too-many"),
+        pytest.param({"metrics": {}}, "a has no metrics", id="no-metrics"),
+        pytest.param({"processes": 0}, "a has 0 processes", id="no-processes"),
+        pytest.param({"noise_pct": -1.0}, r"a noise of -1.0 %", id="noise"),
+    ],
+)
+def test_broken_entries_are_refused_when_read_and_when_written(changes: dict[str, Any], problem: str) -> None:
+    entry = msgspec.structs.replace(make_entry({"ssim": [1.0]}), **changes)
+    broken = make_baselines(cases={"a": entry})
+    with pytest.raises(BaselineError, match=problem):
+        baseline.dumps(broken)
+    with pytest.raises(BaselineError, match=problem):
+        baseline.loads(msgspec.json.encode(broken).decode(), PATH)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_never_written(value: float) -> None:
+    with pytest.raises(BaselineError, match="holds a number that is not finite"):
+        baseline.dumps(make_baselines(cases={"a": make_entry({"ssim": [value]})}))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "null"])
+def test_a_number_that_is_not_finite_is_never_read(number: str) -> None:
+    text = baseline.dumps(make_baselines(cases={"a": make_entry({"ssim": [1.0]})}))
+    with pytest.raises(BaselineError, match=r"flux-mini\.json"):
+        baseline.loads(text.replace('"ssim": [1.0]', f'"ssim": [{number}]'), PATH)
+
+
+def test_a_file_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "cpu" / "flux-mini.json"
+    path.parent.mkdir()
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BaselineError, match=r"flux-mini\.json cannot be read"):
+        baseline.load(tmp_path, "cpu")
+
+
+def test_writing_leaves_no_other_file_behind(tmp_path: Path) -> None:
+    path = baseline.path_of(tmp_path, "cpu", "flux-mini")
+    baseline.write(path, make_baselines())
+    assert list(tmp_path.rglob("*.*")) == [path]
+
+
+def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = baseline.path_of(tmp_path, "cpu", "flux-mini")
+    baseline.write(path, make_baselines())
+    before = path.read_bytes()
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(BaselineError, match=r"cannot be written.*No space left on device"):
+        baseline.write(path, make_baselines(cases={}))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_by_name(tmp_path: Path) -> None:
+    (tmp_path / "cpu").write_text("in the way")
+    with pytest.raises(BaselineError, match=r"cpu/flux-mini\.json cannot be written"):
+        baseline.write(baseline.path_of(tmp_path, "cpu", "flux-mini"), make_baselines())
+
+
+def test_fewer_than_three_processes_are_provisional() -> None:
+    assert make_entry({"ssim": [1.0, 1.0]}).provisional
+    assert not make_entry({"ssim": [1.0, 1.0, 1.0]}).provisional

@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from perf_tests.harness import baseline, blessing
+from perf_tests.harness.errors import BaselineError, RecordError, UsageError
+from perf_tests.harness.records import Process, Run, RunRecord, Status
+from perf_tests.tables.pipelines import COGVIDEOX_MINI
+from perf_tests.tables.platforms import CPU, H100
+from perf_tests.unit.builders import (
+    CPU_MODEL,
+    FLUX_FP8,
+    GPU,
+    H100_UUID,
+    MINI_BF16,
+    MINI_INT8WO,
+    make_baselines,
+    make_build,
+    make_case,
+    make_entry,
+    make_environment,
+    make_failure,
+    make_process,
+    make_record,
+    make_reference,
+    make_run,
+    make_sample,
+    make_verdict,
+)
+
+ID = MINI_INT8WO.id
+
+
+def _propose(
+    root: Path,
+    record: RunRecord,
+    *,
+    patterns: tuple[str, ...] = ("*",),
+    reason: str = "because",
+    platform: str | None = None,
+) -> blessing.Proposal:
+    source = blessing.Source(record=record, sha256="f" * 64)
+    return blessing.propose(source, root=root, patterns=patterns, reason=reason, platform=platform)
+
+
+def _refusal(root: Path, run: Run, platform: str | None = None) -> str:
+    (refusal,) = _propose(root, make_record(run), platform=platform).refusals
+    return refusal
+
+
+def _with_bytes(value: float) -> Process:
+    return make_process(build=make_build({"weight_bytes": value}))
+
+
+def _text(root: Path) -> str:
+    return baseline.path_of(root, "cpu", "flux-mini").read_text(encoding="utf-8")
+
+
+# Entries
+
+
+def test_a_first_recording_holds_every_metric_that_was_observed_one_value_per_process(tmp_path: Path) -> None:
+    run = make_run(processes=(_with_bytes(5.0), _with_bytes(5.0)))
+    blessing.write(_propose(tmp_path, make_record(run)))
+    entry = baseline.load(tmp_path, "cpu")["flux-mini"].cases[ID]
+    assert entry.metrics["weight_bytes"] == (5.0, 5.0)
+    assert (entry.processes, entry.noise_pct, entry.digest) == (2, 5.0, MINI_INT8WO.digest)
+
+
+def test_shown_metrics_are_recorded_beside_gated_ones(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, make_record()))
+    metrics = baseline.load(tmp_path, "cpu")["flux-mini"].cases[ID].metrics
+    assert {"time_ratio_vs_fp32", "denoise_step_ms", "speedup_vs_bf16"} <= set(metrics)
+    assert "compile_cold_s" not in metrics
+
+
+def test_a_shown_metric_that_was_not_observed_is_left_out(tmp_path: Path) -> None:
+    # Without references there is no speed-up, which the CPU platform only shows.
+    blessing.write(_propose(tmp_path, make_record(references=())))
+    assert "speedup_vs_bf16" not in baseline.load(tmp_path, "cpu")["flux-mini"].cases[ID].metrics
+
+
+def test_a_reference_that_was_selected_as_a_case_is_found_among_the_cases(tmp_path: Path) -> None:
+    slow = make_process(samples=(make_sample({"denoise_step_ms": [4.0]}),) * 2)
+    record = make_record(make_run(), make_run(MINI_BF16, processes=(slow,)), references=())
+    blessing.write(_propose(tmp_path, record))
+    metrics = baseline.load(tmp_path, "cpu")["flux-mini"].cases[ID].metrics
+    assert metrics["speedup_vs_bf16"] == (4.0,)
+
+
+def test_provenance_says_where_the_numbers_come_from(tmp_path: Path) -> None:
+    environment = make_environment(gpu=GPU)
+    run = make_run(
+        FLUX_FP8,
+        H100,
+        processes=(make_process(environment=environment, build=make_build({"compiled_graphs": 2.0})),),
+    )
+    record = make_record(run, references=(make_reference(FLUX_FP8, H100),))
+    blessing.write(_propose(tmp_path, record, reason="  first H100 run "))
+    (found,) = baseline.load(tmp_path, "h100")["flux1-dev"].provenance.values()
+    assert (found.unit, found.gpu, found.power_limit_w) == (H100_UUID, "NVIDIA H100 80GB HBM3", 700.0)
+    assert (found.reason, found.run_sha256) == ("first H100 run", "f" * 64)
+    assert found.recorded_at == "2026-08-02T10:00:00+00:00"
+
+
+def test_a_new_blessing_keeps_the_provenance_and_the_lines_of_other_cases(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, make_record(make_run(), make_run(MINI_BF16)), reason="first"))
+    before = baseline.load(tmp_path, "cpu")["flux-mini"]
+    changed = make_record(make_run(processes=(_with_bytes(7.0),)), make_run(MINI_BF16))
+    blessing.write(_propose(tmp_path, changed, patterns=(ID,), reason="second"))
+    after = baseline.load(tmp_path, "cpu")["flux-mini"]
+    assert after.cases[MINI_BF16.id] == before.cases[MINI_BF16.id]
+    assert {each.reason for each in after.provenance.values()} == {"first", "second"}
+    assert after.provenance[after.cases[ID].provenance].reason == "second"
+
+
+def test_blessing_the_same_run_twice_changes_nothing(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, make_record()))
+    before = _text(tmp_path)
+    again = _propose(tmp_path, make_record(), reason="another reason")
+    blessing.write(again)
+    assert (again.changes, dict(again.files)) == ((), {})
+    assert _text(tmp_path) == before
+
+
+def test_a_proposal_writes_nothing(tmp_path: Path) -> None:
+    _propose(tmp_path, make_record())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_changes_name_old_new_and_percent_of_what_differs_only(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, make_record(make_run(processes=(_with_bytes(4.0),)))))
+    proposal = _propose(tmp_path, make_record(make_run(processes=(_with_bytes(5.0),))))
+    (change,) = proposal.changes
+    assert (change.case, change.metric, change.old, change.new) == (ID, "weight_bytes", 4.0, 5.0)
+    assert change.change_pct == pytest.approx(25.0)
+
+
+def test_a_first_recording_changes_from_nothing(tmp_path: Path) -> None:
+    change = _propose(tmp_path, make_record()).changes[0]
+    assert (change.old, change.new, change.change_pct) == (None, 1.0, None)
+
+
+def test_a_metric_that_is_no_longer_measured_is_shown_as_it_goes(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, make_record()))
+    proposal = _propose(tmp_path, make_record(references=()))
+    (change,) = proposal.changes
+    assert (change.metric, change.old, change.new) == ("speedup_vs_bf16", 1.0, None)
+
+
+def test_the_commit_message_names_platform_reason_and_cases(tmp_path: Path) -> None:
+    proposal = _propose(tmp_path, make_record(make_run(), make_run(MINI_BF16)))
+    assert blessing.commit_message(proposal, "new torchao") == (
+        "baseline(cpu): new torchao\n\n- flux-mini-b1-bf16-eager\n- flux-mini-b1-int8wo-eager"
+    )
+
+
+# What can be blessed
+
+
+@pytest.mark.parametrize(
+    "status", [Status.PASS, Status.IMPROVED, Status.SURPRISE, Status.REGRESSED, Status.NO_BASELINE]
+)
+def test_any_judgement_can_be_blessed(tmp_path: Path, status: Status) -> None:
+    run = make_run(status=status, reason="judged", verdicts=(make_verdict("weight_bytes", status),))
+    assert _propose(tmp_path, make_record(run)).refusals == ()
+
+
+def test_a_run_that_was_not_judged_can_be_blessed(tmp_path: Path) -> None:
+    assert _propose(tmp_path, make_record(make_run(verdicts=()))).refusals == ()
+
+
+def test_a_selected_case_is_blessed_although_another_failed(tmp_path: Path) -> None:
+    record = make_record(make_run(), make_run(MINI_BF16, failure=make_failure()))
+    proposal = _propose(tmp_path, record, patterns=(ID,))
+    assert (proposal.refusals, {change.case for change in proposal.changes}) == ((), {ID})
+
+
+# What is refused
+
+
+def test_an_unknown_pattern_is_refused_with_the_ids_there_are(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=f"--only 'flux-maxi' matches no case of the run; its cases are: {ID}"
+    ):
+        _propose(tmp_path, make_record(), patterns=("*", "flux-maxi"))
+
+
+def test_a_reference_cannot_be_selected(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="matches no case of the run"):
+        _propose(tmp_path, make_record(), patterns=(MINI_BF16.id,))
+
+
+def test_an_unknown_platform_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--platform 'h1000' is not one of cpu, h100, h200"):
+        _propose(tmp_path, make_record(), platform="h1000")
+
+
+def test_a_run_of_another_platform_than_asked_is_refused(tmp_path: Path) -> None:
+    refusal = _refusal(tmp_path, make_run(), platform="h100")
+    assert "a run of another platform: it was measured on cpu, not on h100" in refusal
+
+
+@pytest.mark.parametrize("platform", ["h100", "moon"])
+def test_a_case_is_refused_on_a_platform_that_its_row_does_not_name(tmp_path: Path, platform: str) -> None:
+    refusal = _refusal(tmp_path, msgspec.structs.replace(make_run(), platform=platform))
+    assert f"it was measured on {platform}, and the matrix has the case on cpu" in refusal
+
+
+def test_a_record_that_names_another_gpu_than_its_platform_is_refused(tmp_path: Path) -> None:
+    process = make_process(environment=make_environment(gpu=msgspec.structs.replace(GPU, name="NVIDIA L4")))
+    refusal = _refusal(tmp_path, make_run(FLUX_FP8, H100, processes=(process,)))
+    assert "it ran on NVIDIA L4, which is not h100" in refusal
+
+
+def test_processes_of_different_units_are_refused(tmp_path: Path) -> None:
+    elsewhere = make_process(environment=make_environment(cpu_model="Another CPU"))
+    refusal = _refusal(tmp_path, make_run(processes=(make_process(), elsewhere)))
+    assert f"its processes ran on different units: Another CPU, {CPU_MODEL}" in refusal
+
+
+def test_a_case_that_the_matrix_does_not_have_is_refused(tmp_path: Path) -> None:
+    assert "the matrix has no such case" in _refusal(tmp_path, make_run(make_case(compile_vae=True)))
+
+
+def test_a_case_that_has_changed_since_the_run_is_refused(tmp_path: Path) -> None:
+    refusal = _refusal(tmp_path, make_run(digest="0123456789abcdef"))
+    assert f"digest 0123456789ab then, {MINI_INT8WO.digest[:12]} now" in refusal
+
+
+def test_a_fire_drill_is_refused(tmp_path: Path) -> None:
+    assert "faults were injected into it: memory:+2%" in _refusal(
+        tmp_path, make_run(injected=("memory:+2%",))
+    )
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        *(status for status in Status if status.is_error),
+        Status.INVALID,
+        Status.UNSUPPORTED,
+        Status.NOT_RUN,
+    ],
+)
+def test_a_case_that_was_not_measured_as_asked_is_refused(tmp_path: Path, status: Status) -> None:
+    refusal = _refusal(tmp_path, make_run(status=status, reason="the reason"))
+    assert refusal == f"{ID}: it is {status}: the reason"
+
+
+def test_a_failure_is_refused_with_its_message(tmp_path: Path) -> None:
+    assert "it failed: out of memory at 79 GiB" in _refusal(tmp_path, make_run(failure=make_failure()))
+
+
+@pytest.mark.parametrize("status", [Status.INCONCLUSIVE, Status.INVALID])
+def test_one_verdict_that_could_not_be_given_refuses_the_case(tmp_path: Path, status: Status) -> None:
+    verdicts = (make_verdict("ssim", Status.REGRESSED), make_verdict("psnr_db", status))
+    refusal = _refusal(tmp_path, make_run(status=Status.REGRESSED, verdicts=verdicts))
+    assert f"psnr_db is {status}: because of psnr_db" in refusal
+
+
+def test_an_inconclusive_case_that_was_judged_is_refused(tmp_path: Path) -> None:
+    run = make_run(status=Status.INCONCLUSIVE, reason="noise", verdicts=(make_verdict("ssim", Status.PASS),))
+    assert "it is INCONCLUSIVE: noise" in _refusal(tmp_path, run)
+
+
+def test_a_gated_metric_that_was_not_measured_is_refused(tmp_path: Path) -> None:
+    refusal = _refusal(tmp_path, make_run(processes=(make_process(fidelity=None),)))
+    assert f"psnr_db of {ID} is missing" in refusal
+
+
+def test_an_exact_metric_that_differs_between_processes_is_refused(tmp_path: Path) -> None:
+    refusal = _refusal(tmp_path, make_run(processes=(_with_bytes(5.0), _with_bytes(6.0))))
+    assert "weight_bytes has no exact value, its processes differ: 5, 6" in refusal
+
+
+def test_one_refused_case_stops_the_writing_of_all(tmp_path: Path) -> None:
+    record = make_record(make_run(), make_run(MINI_BF16, failure=make_failure()))
+    with pytest.raises(UsageError, match="nothing was written: flux-mini-b1-bf16-eager: it failed"):
+        blessing.write(_propose(tmp_path, record))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_baseline_file_is_not_overwritten(tmp_path: Path) -> None:
+    path = baseline.path_of(tmp_path, "cpu", "flux-mini")
+    path.parent.mkdir()
+    path.write_text("{")
+    with pytest.raises(BaselineError, match="is not JSON"):
+        _propose(tmp_path, make_record())
+    assert path.read_text() == "{"
+
+
+def test_an_incomplete_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(msgspec.json.encode(make_record())[:-20])
+    with pytest.raises(RecordError, match=r"run\.json"):
+        blessing.read_run(tmp_path)
+
+
+def test_a_missing_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"run\.json"):
+        blessing.read_run(tmp_path / "run.json")
+
+
+# The store
+
+
+def test_a_store_as_it_was_written_has_no_problems(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, make_record()))
+    assert blessing.problems(tmp_path) == ()
+
+
+def test_published_tables_are_not_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "table.csv").write_text("a,b")
+    assert blessing.problems(tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["h9000/flux-mini.json", "flux-mini.json", "cpu/a/flux-mini.json", "cpu/x.bak"]
+)
+def test_a_file_that_belongs_to_no_platform_is_a_problem(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    (problem,) = blessing.problems(tmp_path)
+    assert "is no baseline file" in problem
+
+
+def test_a_file_that_was_edited_by_hand_is_a_problem(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, make_record()))
+    path = baseline.path_of(tmp_path, "cpu", "flux-mini")
+    path.write_text(path.read_text().replace("  ", " "))
+    (problem,) = blessing.problems(tmp_path)
+    assert "is not as rebaseline.py writes it" in problem
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "problem"),
+    [
+        pytest.param("gone-b1", {}, "is no case of flux-mini in the matrix", id="orphan"),
+        pytest.param(
+            make_case(COGVIDEOX_MINI).id, {}, "is no case of flux-mini in the matrix", id="other-pipeline"
+        ),
+        pytest.param(ID, {"digest": "d" * 64}, "has changed since its baseline", id="digest"),
+        pytest.param(ID, {"metrics": {"speed": (1.0,)}}, "has unknown metrics: speed", id="unknown-metric"),
+    ],
+)
+def test_an_entry_that_belongs_to_no_case_is_a_problem(
+    tmp_path: Path, case: str, changes: dict[str, Any], problem: str
+) -> None:
+    baselines = make_baselines(cases={case: make_entry(**changes)})
+    baseline.write(baseline.path_of(tmp_path, "cpu", "flux-mini"), baselines)
+    (found,) = blessing.problems(tmp_path)
+    assert f"{case} {problem}" in found
+
+
+def test_an_entry_on_a_platform_that_its_row_does_not_name_is_a_problem(tmp_path: Path) -> None:
+    path = baseline.path_of(tmp_path, "h100", "flux-mini")
+    baseline.write(path, make_baselines(platform="h100"))
+    (found,) = blessing.problems(tmp_path)
+    assert "is not measured on h100" in found
+
+
+def test_every_problem_of_the_store_is_listed(tmp_path: Path) -> None:
+    for pipeline in ("flux-mini", "cogvideox-mini"):
+        path = baseline.path_of(tmp_path, "cpu", pipeline)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{")
+    assert len(blessing.problems(tmp_path)) == 2
+
+
+def test_every_case_of_the_matrix_can_be_looked_up_with_both_sources_of_weights() -> None:
+    assert blessing.CASES[ID].case == MINI_INT8WO
+    assert blessing.CASES[ID].platforms == (CPU.id,)
+    assert f"{ID}-pretrained" in blessing.CASES

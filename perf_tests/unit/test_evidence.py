@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from perf_tests.harness.evidence import contradictions
+from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.schemes import BF16, INT8WO
+from perf_tests.unit.builders import (
+    COLD_CACHE,
+    MINI_BF16,
+    MINI_INT8WO,
+    ORDINARY_GROUP,
+    make_build,
+    make_case,
+    make_group,
+    make_quantization,
+)
+
+REGIONAL = make_case(scheme=INT8WO, compile=CompileMode.REGIONAL)
+ORDINARY_TRANSFORMER = make_group(subclass="Parameter", dtype="bfloat16", scale=None)
+
+
+def test_evidence_that_agrees_has_no_contradictions() -> None:
+    assert contradictions(MINI_INT8WO, make_build()) == ()
+
+
+def test_ordinary_modules_agree_with_an_unquantized_recipe() -> None:
+    quantization = make_quantization(ORDINARY_TRANSFORMER, expected_modules=0)
+    assert contradictions(MINI_BF16, make_build(quantization=quantization)) == ()
+
+
+def test_a_compiled_build_with_graphs_and_cache_counters_agrees() -> None:
+    assert contradictions(REGIONAL, make_build({"compiled_graphs": 2.0}, cache=COLD_CACHE)) == ()
+
+
+def test_a_dropped_module_is_named() -> None:
+    quantization = make_quantization(make_group(count=3), unquantized=("transformer_blocks.1.attn.to_q",))
+    assert contradictions(MINI_INT8WO, make_build(quantization=quantization)) == (
+        "3 of 4 Linear modules are quantized as int8wo says; not as it says: transformer_blocks.1.attn.to_q",
+    )
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        pytest.param({"subclass": "Float8Tensor"}, id="subclass"),
+        pytest.param({"dtype": "int4"}, id="dtype"),
+        pytest.param({"scale": "per-tensor"}, id="scale"),
+        pytest.param({"dynamic_activation": True}, id="activation"),
+    ],
+)
+def test_a_module_quantized_otherwise_is_not_counted_and_is_described(look: dict[str, str | bool]) -> None:
+    build = make_build(quantization=make_quantization(make_group(**look)))
+    count, looks = contradictions(MINI_INT8WO, build)
+    assert count.startswith("0 of 4 Linear modules")
+    assert looks.endswith(
+        "but the scheme int8wo says Int8Tensor int8 with per-row scales and unquantized activations"
+    )
+
+
+def test_modules_of_several_groups_are_counted_together() -> None:
+    quantization = make_quantization(make_group(count=1), make_group(count=3))
+    assert contradictions(MINI_INT8WO, make_build(quantization=quantization)) == ()
+
+
+def test_a_quantized_module_of_an_unquantized_recipe_is_a_contradiction() -> None:
+    quantization = make_quantization(make_group(), expected_modules=0)
+    (found,) = contradictions(MINI_BF16, make_build(quantization=quantization))
+    assert found.startswith("4 Linear modules of transformer are Int8Tensor int8")
+    assert found.endswith("but the scheme bf16 quantizes nothing")
+
+
+def test_a_quantized_module_of_another_component_is_a_contradiction() -> None:
+    quantization = make_quantization(make_group(), make_group(component="text_encoder_2", count=2))
+    (found,) = contradictions(MINI_INT8WO, make_build(quantization=quantization))
+    assert found.startswith("2 Linear modules of text_encoder_2")
+    assert found.endswith("but the recipe quantizes only transformer")
+
+
+def test_a_quantized_module_of_another_component_does_not_stand_in_for_a_dropped_one() -> None:
+    quantization = make_quantization(make_group(count=3), make_group(component="vae", count=1))
+    found = contradictions(MINI_INT8WO, make_build(quantization=quantization))
+    assert found[0].startswith("3 of 4 Linear modules")
+
+
+def test_a_scheme_that_found_nothing_to_quantize_is_a_contradiction() -> None:
+    quantization = make_quantization(ORDINARY_GROUP, expected_modules=0)
+    assert contradictions(MINI_INT8WO, make_build(quantization=quantization)) == (
+        "the scheme int8wo found no Linear module to quantize",
+    )
+
+
+def test_an_exclusion_that_excluded_nothing_is_a_contradiction() -> None:
+    scheme = dataclasses.replace(INT8WO, exclusions={"*.proj_out": "too narrow"})
+    assert contradictions(make_case(scheme=scheme), make_build()) == (
+        "the exclusion '*.proj_out' of the scheme int8wo excluded no module",
+    )
+
+
+def test_an_exclusion_that_took_modules_out_agrees() -> None:
+    scheme = dataclasses.replace(INT8WO, exclusions={"*.proj_out": "too narrow"})
+    build = make_build(quantization=make_quantization(excluded={"*.proj_out": 1}))
+    assert contradictions(make_case(scheme=scheme), build) == ()
+
+
+def test_an_exclusion_that_nobody_declared_is_a_contradiction() -> None:
+    build = make_build(quantization=make_quantization(excluded={"*.norm": 2}))
+    assert contradictions(MINI_INT8WO, build) == (
+        "2 modules were excluded by '*.norm', which the scheme does not declare",
+    )
+
+
+def test_a_compile_that_fell_back_is_a_contradiction() -> None:
+    (found,) = contradictions(REGIONAL, make_build({"compiled_graphs": 0.0}, cache=COLD_CACHE))
+    assert "int8wo-regional compiles, but no graph was compiled" in found
+
+
+def test_a_compiled_recipe_without_cache_counters_is_a_contradiction() -> None:
+    (found,) = contradictions(REGIONAL, make_build({"compiled_graphs": 2.0}))
+    assert "cache was never asked" in found
+
+
+def test_graphs_and_cache_counters_of_an_eager_recipe_are_contradictions() -> None:
+    graphs, cache = contradictions(MINI_INT8WO, make_build({"compiled_graphs": 2.0}, cache=COLD_CACHE))
+    assert "is eager, but 2 graphs were compiled" in graphs
+    assert "is eager, but inductor's cache counters were reported" in cache
+
+
+def test_an_eager_recipe_with_a_compiled_vae_compiles() -> None:
+    case = make_case(scheme=INT8WO, compile_vae=True)
+    assert contradictions(case, make_build({"compiled_graphs": 1.0}, cache=COLD_CACHE)) == ()
+
+
+def test_a_build_without_module_counts_is_a_contradiction() -> None:
+    case = make_case(scheme=BF16)
+    assert contradictions(case, make_build(quantization=None)) == (
+        "the worker did not report what the Linear modules are",
+    )

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+
+from perf_tests.harness.records import Fidelity, Process, Status
+from perf_tests.harness.stats import interval_pct, observe, smallest_detectable_change_pct
+from perf_tests.unit.builders import (
+    make_build,
+    make_failure,
+    make_process,
+    make_reference,
+    make_run,
+    make_sample,
+    metric_named,
+)
+
+
+def _process(*steps_ms: float) -> Process:
+    return make_process(samples=tuple(make_sample({"denoise_step_ms": [each]}) for each in steps_ms))
+
+
+def _missing(metric: str, process: Process) -> str:
+    observation = observe(metric_named(metric), make_run(processes=(process,)), make_reference())
+    assert observation.values == ()
+    assert observation.missing is not None
+    return observation.missing
+
+
+def test_samples_give_the_median_of_all_values_of_all_samples_per_process() -> None:
+    first = make_process(
+        samples=(
+            make_sample({"denoise_step_ms": [1.0, 2.0]}),
+            make_sample({"denoise_step_ms": [3.0, 50.0, 4.0]}),
+        )
+    )
+    run = make_run(processes=(first, _process(7.0)))
+    assert observe(metric_named("denoise_step_ms"), run, None).values == (3.0, 7.0)
+
+
+def test_build_values_are_taken_as_the_worker_reported_them() -> None:
+    run = make_run(processes=(make_process(build=make_build({"graph_breaks": 2.0})),))
+    assert observe(metric_named("graph_breaks"), run, None).values == (2.0,)
+
+
+def test_twin_ratio_is_the_median_of_paired_ratios_not_the_ratio_of_medians() -> None:
+    process = make_process(
+        samples=tuple(make_sample({"latency_s": [each]}) for each in (2.0, 4.0, 9.0)),
+        twin_samples=tuple(make_sample({"latency_s": [each]}) for each in (1.0, 4.0, 3.0)),
+    )
+    run = make_run(processes=(process,))
+    # Ratios 2, 1 and 3; the medians alone would give 4 / 3.
+    assert observe(metric_named("time_ratio_vs_fp32"), run, None).values == (2.0,)
+
+
+def test_twin_ratio_is_missing_where_a_twin_sample_is() -> None:
+    process = make_process(samples=(make_sample(),) * 3, twin_samples=(make_sample(),) * 2)
+    assert "3 samples stand beside 2 of the fp32 twin" in _missing("time_ratio_vs_fp32", process)
+
+
+def test_reference_ratio_is_the_speed_up_over_the_median_of_the_reference_processes() -> None:
+    run = make_run(processes=(_process(50.0), _process(40.0)))
+    reference = make_reference(processes=(_process(100.0), _process(120.0), _process(90.0)))
+    assert observe(metric_named("speedup_vs_bf16"), run, reference).values == (2.0, 2.5)
+
+
+def test_reference_ratio_without_a_reference_is_missing() -> None:
+    missing = observe(metric_named("speedup_vs_bf16"), make_run(), None).missing
+    assert missing is not None
+    assert "the bf16 reference was not measured" in missing
+
+
+def test_reference_ratio_names_the_failure_of_the_reference() -> None:
+    reference = make_reference(failure=make_failure(message="out of memory at 79 GiB"))
+    missing = observe(metric_named("speedup_vs_bf16"), make_run(), reference).missing
+    assert missing is not None
+    assert "flux-mini-b1-bf16-eager failed: out of memory at 79 GiB" in missing
+
+
+def test_reference_ratio_never_uses_a_reference_that_is_not_what_it_claims() -> None:
+    reference = make_reference(status=Status.UNPROVEN, reason="no graph was compiled")
+    missing = observe(metric_named("speedup_vs_bf16"), make_run(), reference).missing
+    assert missing is not None
+    assert "no graph was compiled" in missing
+
+
+def test_outputs_are_counted_over_samples_and_not_over_warmups() -> None:
+    process = make_process(
+        warmups=(make_sample(output="w"),),
+        samples=(make_sample(output="a"), make_sample(output="b"), make_sample(output="a")),
+    )
+    run = make_run(processes=(process,))
+    assert observe(metric_named("distinct_outputs"), run, None).values == (2.0,)
+
+
+def test_processes_without_a_capture_are_skipped_where_one_has_it() -> None:
+    run = make_run(
+        processes=(
+            make_process(fidelity=Fidelity(psnr_db=31.5, ssim=0.97, identical=False)),
+            make_process(fidelity=None),
+        )
+    )
+    assert observe(metric_named("psnr_db"), run, None).values == (31.5,)
+    assert observe(metric_named("ssim"), run, None).values == (0.97,)
+
+
+def test_fidelity_without_any_comparison_is_missing() -> None:
+    assert "no output was compared" in _missing("ssim", make_process(fidelity=None))
+
+
+def test_fidelity_names_the_failure_of_the_reference() -> None:
+    run = make_run(processes=(make_process(fidelity=None),))
+    missing = observe(metric_named("ssim"), run, make_reference(failure=make_failure())).missing
+    assert missing is not None
+    assert "failed: out of memory at 79 GiB" in missing
+
+
+def test_an_image_identical_to_the_reference_is_no_psnr() -> None:
+    process = make_process(fidelity=Fidelity(psnr_db=None, ssim=1.0, identical=True))
+    assert "identical to the bf16 reference: psnr_db is infinite" in _missing("psnr_db", process)
+
+
+def test_a_metric_missing_from_one_process_is_missing_and_says_what_was_reported() -> None:
+    without = make_process(build=msgspec.structs.replace(make_build(), values={"recompiles": 0.0}))
+    run = make_run(processes=(make_process(), without))
+    missing = observe(metric_named("model_memory_mib"), run, None).missing
+    assert missing == (
+        "model_memory_mib of flux-mini-b1-int8wo-eager is missing: process 2: "
+        "the worker reported recompiles, but no model_memory_mib"
+    )
+
+
+def test_one_process_is_enough_for_a_metric_that_says_so() -> None:
+    cold = make_process(build=make_build({"compile_cold_s": 40.0}))
+    warm = make_process(build=msgspec.structs.replace(make_build(), values={"compile_warm_s": 9.0}))
+    run = make_run(processes=(cold, warm))
+    assert observe(metric_named("compile_cold_s"), run, None).values == (40.0,)
+
+
+def test_a_sample_without_the_metric_makes_it_missing() -> None:
+    without = msgspec.structs.replace(make_sample(), values={"latency_s": (1.0,)})
+    missing = _missing("decode_ms", make_process(samples=(make_sample(), without)))
+    assert "a sample has latency_s, but no decode_ms" in missing
+
+
+@pytest.mark.parametrize("metric", ["denoise_step_ms", "distinct_outputs", "time_ratio_vs_fp32"])
+def test_a_process_without_samples_is_missing(metric: str) -> None:
+    assert "it has no samples" in _missing(metric, make_process(samples=(), twin_samples=()))
+
+
+def test_a_run_without_processes_is_missing() -> None:
+    missing = observe(metric_named("latency_s"), make_run(processes=()), None).missing
+    assert missing is not None
+    assert "no process was measured" in missing
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_is_missing_even_where_the_median_would_hide_it(value: float) -> None:
+    process = make_process(samples=(make_sample({"denoise_step_ms": [1.0, 2.0, 3.0, value]}),))
+    assert f"was reported as {value}" in _missing("denoise_step_ms", process)
+
+
+def test_a_build_value_that_is_not_finite_is_missing() -> None:
+    process = make_process(build=make_build({"weight_bytes": math.nan}))
+    assert "weight_bytes is nan, not a finite number" in _missing("weight_bytes", process)
+
+
+def test_a_twin_that_took_no_time_is_missing() -> None:
+    twins = (make_sample({"latency_s": [0.0]}),) * 2
+    assert "latency_s was reported as 0.0" in _missing("time_ratio_vs_fp32", make_process(twin_samples=twins))
+
+
+@pytest.mark.parametrize(
+    ("baseline_processes", "processes", "expected_pct"),
+    [
+        pytest.param(1, 1, 1.5273506, id="one-against-one"),
+        pytest.param(3, 3, 0.8818163, id="three-against-three"),
+        pytest.param(3, 1, 1.2470766, id="three-against-one"),
+    ],
+)
+def test_smallest_detectable_change_is_three_sigma_of_the_difference(
+    baseline_processes: int, processes: int, expected_pct: float
+) -> None:
+    detectable_pct = smallest_detectable_change_pct(0.36, baseline_processes, processes)
+    assert detectable_pct == pytest.approx(expected_pct)
+
+
+def test_interval_is_symmetric_around_the_change() -> None:
+    # 1.959964 * 1 % * sqrt(1/2 + 1/2)
+    assert interval_pct(5.0, 1.0, 2, 2) == pytest.approx((3.040036, 6.959964))

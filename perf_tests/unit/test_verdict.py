@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from perf_tests.harness.protocol import FailureKind
+from perf_tests.harness.records import STATUS_OF_FAILURE, Fidelity, Run, Status, Verdict
+from perf_tests.harness.verdict import (
+    SEVERITY,
+    SLOWDOWNS,
+    gated_metrics,
+    invalidity,
+    judge,
+    overall,
+    shown_metrics,
+)
+from perf_tests.tables.metrics import METRICS, Group
+from perf_tests.tables.platforms import CPU, H100, Platform
+from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.schemes import INT8WO, FidelityFloor
+from perf_tests.unit.builders import (
+    FLUX_FP8,
+    H100_UUID,
+    MINI_BF16,
+    MINI_INT8WO,
+    make_build,
+    make_case,
+    make_entry,
+    make_failure,
+    make_process,
+    make_provenance,
+    make_reference,
+    make_run,
+    make_sample,
+    make_telemetry,
+    make_verdict,
+    metric_named,
+)
+
+OTHER_CARD = "GPU-00000000-0000-0000-0000-000000000002"
+
+
+def _run(metric: str, values: Sequence[float], platform: Platform = H100) -> Run:
+    """A run of FLUX_FP8 with one process per value, reported wherever the metric is read from."""
+    return make_run(
+        FLUX_FP8,
+        platform,
+        processes=tuple(
+            make_process(
+                samples=(make_sample({metric: [value]}),),
+                build=make_build({metric: value}),
+                fidelity=Fidelity(psnr_db=value, ssim=value, identical=False),
+            )
+            for value in values
+        ),
+    )
+
+
+def _judge(
+    metric: str,
+    measured: Sequence[float],
+    baseline: Sequence[float] | None,
+    *,
+    unit: str = H100_UUID,
+    entry: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Verdict:
+    arguments: dict[str, Any] = {
+        "case": FLUX_FP8,
+        "platform": H100,
+        "run": _run(metric, measured),
+        "reference": make_reference(FLUX_FP8, H100),
+        "entry": baseline and make_entry({metric: baseline}, case=FLUX_FP8, **(entry or {})),
+        "provenance": make_provenance(unit=H100_UUID),
+        "unit": unit,
+    }
+    return judge(metric_named(metric), **{**arguments, **changes})
+
+
+# Which metrics
+
+
+def test_every_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None:
+    gated, shown = gated_metrics(FLUX_FP8, H100), shown_metrics(FLUX_FP8, H100)
+    assert sorted(metric.name for metric in (*gated, *shown)) == sorted(metric.name for metric in METRICS)
+
+
+def test_a_platform_gates_the_metrics_that_name_its_device() -> None:
+    names = {metric.name for metric in gated_metrics(MINI_INT8WO, CPU)}
+    assert "time_ratio_vs_fp32" in names
+    assert "denoise_step_ms" not in names
+    assert "denoise_step_ms" in {metric.name for metric in shown_metrics(MINI_INT8WO, CPU)}
+
+
+def test_eager_cases_have_no_compile_times_but_have_compile_counters() -> None:
+    case = make_case(FLUX_FP8.build.pipeline, scheme=INT8WO)
+    names = {metric.name for metric in gated_metrics(case, H100, Group.COMPILE)}
+    assert names == {"compiled_graphs", "graph_breaks", "recompiles"}
+    assert "compile_warm_s" not in {metric.name for metric in shown_metrics(case, H100)}
+
+
+def test_a_case_that_is_its_own_reference_is_not_compared_with_itself() -> None:
+    names = {metric.name for metric in gated_metrics(MINI_BF16, CPU, Group.FIDELITY)}
+    assert names == {"distinct_outputs"}
+
+
+def test_a_fused_bf16_case_is_compared_with_the_unfused_reference() -> None:
+    names = {metric.name for metric in gated_metrics(make_case(fuse_qkv=True), CPU, Group.FIDELITY)}
+    assert names == {"psnr_db", "ssim", "distinct_outputs"}
+
+
+def test_a_group_holds_the_metrics_of_one_test_file() -> None:
+    metrics = gated_metrics(MINI_INT8WO, CPU, Group.QUANTIZATION)
+    assert [metric.name for metric in metrics] == ["quantized_modules", "weight_bytes"]
+
+
+# Within limits
+
+
+@pytest.mark.parametrize(
+    ("measured", "status"),
+    [
+        pytest.param(89.9, Status.SURPRISE, id="beyond-surprise"),
+        pytest.param(90.0, Status.IMPROVED, id="at-surprise"),
+        pytest.param(96.9, Status.IMPROVED, id="better-than-tolerance"),
+        pytest.param(97.0, Status.PASS, id="better-by-the-tolerance"),
+        pytest.param(100.0, Status.PASS, id="same"),
+        pytest.param(103.0, Status.PASS, id="at-limit"),
+        pytest.param(103.1, Status.REGRESSED, id="beyond-limit"),
+    ],
+)
+def test_lower_is_better_for_a_step_time(measured: float, status: Status) -> None:
+    verdict = _judge("denoise_step_ms", [measured] * 3, [100.0] * 3)
+    assert (verdict.status, verdict.limit) == (status, 103.0)
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "status"),
+    [
+        pytest.param(55.0, Status.REGRESSED, id="less-speed-up"),
+        pytest.param(50.0, Status.PASS, id="same"),
+        pytest.param(47.0, Status.IMPROVED, id="more-speed-up"),
+        pytest.param(40.0, Status.SURPRISE, id="far-more-speed-up"),
+    ],
+)
+def test_higher_is_better_for_a_speed_up(step_ms: float, status: Status) -> None:
+    reference = make_reference(FLUX_FP8, H100, processes=_run("denoise_step_ms", [100.0]).processes)
+    verdict = _judge(
+        "speedup_vs_bf16",
+        [],
+        [2.0] * 3,
+        run=_run("denoise_step_ms", [step_ms] * 3),
+        reference=reference,
+    )
+    assert verdict.status is status
+    assert verdict.limit == pytest.approx(1.94)
+
+
+def test_the_larger_of_relative_and_absolute_tolerance_applies() -> None:
+    # decode_ms: 5 % or 3 ms.
+    assert _judge("decode_ms", [22.9] * 3, [20.0] * 3).limit == 23.0
+    assert _judge("decode_ms", [209.0] * 3, [200.0] * 3).limit == 210.0
+
+
+def test_medians_over_processes_are_compared() -> None:
+    verdict = _judge("denoise_step_ms", [100.0, 250.0, 101.0], [100.0, 99.0, 180.0])
+    assert (verdict.measured, verdict.baseline, verdict.status) == (101.0, 100.0, Status.PASS)
+
+
+def test_change_and_its_interval_are_in_percent_of_the_baseline() -> None:
+    verdict = _judge("denoise_step_ms", [102.0] * 3, [100.0] * 3, entry={"noise_pct": 1.0})
+    assert verdict.change_pct == pytest.approx(2.0)
+    # 2 +- 1.959964 * 1 * sqrt(1/3 + 1/3)
+    assert verdict.ci_pct == pytest.approx((0.399696, 3.600304), abs=1e-6)
+
+
+def test_an_improvement_has_a_negative_change_where_lower_is_better() -> None:
+    verdict = _judge("denoise_step_ms", [95.0] * 3, [100.0] * 3)
+    assert verdict.change_pct == pytest.approx(-5.0)
+    assert verdict.reason == "-5.00 % against the baseline, an improvement of more than the tolerance"
+
+
+def test_a_metric_without_noise_has_no_interval() -> None:
+    assert _judge("model_memory_mib", [100.1] * 3, [100.0] * 3).ci_pct is None
+
+
+def test_the_reason_of_a_regression_names_change_limit_and_rule() -> None:
+    reason = _judge("decode_ms", [24.0] * 3, [20.0] * 3).reason
+    assert reason == "+20.00 % against the baseline, beyond the limit 23 ms (baseline + 5 % or 3 ms)"
+
+
+def test_the_reason_of_a_surprise_asks_for_a_blessing_with_a_reason() -> None:
+    reason = _judge("denoise_step_ms", [50.0] * 3, [100.0] * 3).reason
+    assert reason.startswith("unexplained improvement of -50.00 %")
+    assert reason.endswith("bless it with a reason")
+
+
+def test_no_improvement_of_a_metric_without_surprise_bound_fails() -> None:
+    assert _judge("compile_cold_s", [10.0] * 3, [100.0] * 3).status is Status.IMPROVED
+
+
+def test_what_the_absolute_tolerance_covers_is_no_surprise() -> None:
+    # decode_ms: 5 % or 3 ms, and a surprise beyond 20 %, which is 2 ms here.
+    assert _judge("decode_ms", [7.5] * 3, [10.0] * 3).status is Status.PASS
+
+
+# Another unit, few processes
+
+
+def test_another_card_is_judged_at_the_tolerance_between_units() -> None:
+    verdict = _judge("denoise_step_ms", [107.0] * 3, [100.0] * 3, unit=OTHER_CARD)
+    assert (verdict.status, verdict.limit) == (Status.PASS, 108.0)
+    assert verdict.reason.startswith("on another unit than the baseline's: +7.00 %")
+
+
+def test_another_card_widens_the_surprise_bound_too() -> None:
+    wide = dataclasses.replace(H100, unit_tolerance_pct=30.0)
+    assert _judge("denoise_step_ms", [75.0] * 3, [100.0] * 3).status is Status.SURPRISE
+    elsewhere = _judge("denoise_step_ms", [75.0] * 3, [100.0] * 3, unit=OTHER_CARD, platform=wide)
+    assert elsewhere.status is Status.PASS
+
+
+def test_another_card_is_no_excuse_for_memory() -> None:
+    verdict = _judge("model_memory_mib", [101.0] * 3, [100.0] * 3, unit=OTHER_CARD)
+    assert (verdict.status, verdict.limit) == (Status.REGRESSED, 100.5)
+    assert "another unit" not in verdict.reason
+
+
+def test_a_provisional_baseline_gates_at_its_smallest_detectable_change() -> None:
+    # 3 * 2 % * sqrt(1/1 + 1/1) = 8.485 %
+    verdict = _judge("denoise_step_ms", [108.0], [100.0], entry={"noise_pct": 2.0})
+    assert verdict.status is Status.PASS
+    assert verdict.limit == pytest.approx(108.485, abs=0.001)
+    assert verdict.reason.startswith("provisional baseline of 1 process: +8.00 %")
+
+
+def test_a_baseline_of_three_processes_is_not_provisional() -> None:
+    assert "provisional" not in _judge("denoise_step_ms", [100.0], [100.0] * 3).reason
+
+
+def test_few_processes_do_not_widen_what_has_no_noise() -> None:
+    verdict = _judge("model_memory_mib", [101.0], [100.0], entry={"noise_pct": 50.0})
+    assert (verdict.status, verdict.limit) == (Status.REGRESSED, 100.5)
+    assert "provisional" not in verdict.reason
+
+
+# Exactly
+
+
+@pytest.mark.parametrize("measured", [3.0, 5.0])
+def test_any_difference_of_an_exact_metric_is_a_regression(measured: float) -> None:
+    verdict = _judge("compiled_graphs", [measured], [4.0])
+    assert (verdict.status, verdict.measured, verdict.limit) == (Status.REGRESSED, measured, 4.0)
+    assert verdict.reason == f"{measured:g} instead of 4, and no difference is allowed"
+
+
+def test_an_exact_metric_that_is_the_same_passes() -> None:
+    verdict = _judge("graph_breaks", [0.0] * 3, [0.0] * 3)
+    assert (verdict.status, verdict.change_pct) == (Status.PASS, None)
+
+
+def test_one_process_that_differs_is_enough_to_regress_an_exact_metric() -> None:
+    verdict = _judge("graph_breaks", [0.0, 1.0, 0.0], [0.0] * 3)
+    assert (verdict.status, verdict.measured) == (Status.REGRESSED, 1.0)
+    assert "1 of 3 processes differ" in verdict.reason
+
+
+# Floors
+
+
+@pytest.mark.parametrize(
+    ("baseline_db", "measured_db", "status", "limit_db"),
+    [
+        pytest.param(30.0, 27.1, Status.PASS, 27.0, id="within-tolerance"),
+        pytest.param(30.0, 26.9, Status.REGRESSED, 27.0, id="beyond-tolerance"),
+        pytest.param(21.0, 20.1, Status.PASS, 20.0, id="above-floor"),
+        pytest.param(21.0, 19.9, Status.REGRESSED, 20.0, id="below-floor-within-tolerance"),
+    ],
+)
+def test_fidelity_gates_at_the_higher_of_tolerance_and_floor(
+    baseline_db: float, measured_db: float, status: Status, limit_db: float
+) -> None:
+    verdict = _judge("psnr_db", [measured_db], [baseline_db])
+    assert (verdict.status, verdict.limit) == (status, limit_db)
+
+
+def test_the_reason_says_whether_tolerance_or_floor_was_the_limit() -> None:
+    assert _judge("psnr_db", [30.0], [30.0]).reason.endswith("limit 27 dB (baseline - 3 dB)")
+    assert _judge("psnr_db", [21.0], [21.0]).reason.endswith("limit 20 dB (the floor of fp8dqrow)")
+
+
+def test_each_fidelity_metric_has_its_own_floor() -> None:
+    scheme = dataclasses.replace(INT8WO, floor=FidelityFloor(psnr_db=1.0, ssim=0.9))
+    case = make_case(FLUX_FP8.build.pipeline, scheme=scheme, compile=CompileMode.REGIONAL)
+    assert _judge("ssim", [0.905], [0.91], case=case).limit == 0.9
+
+
+def test_a_case_without_a_floor_has_the_tolerance_alone() -> None:
+    case = make_case(FLUX_FP8.build.pipeline, fuse_qkv=True)
+    assert _judge("psnr_db", [15.0], [16.0], case=case).limit == 13.0
+
+
+# Cannot tell, nothing to compare with
+
+
+def test_a_missing_metric_is_inconclusive_and_named() -> None:
+    verdict = _judge("psnr_db", [], [30.0])
+    assert (verdict.status, verdict.measured) == (Status.INCONCLUSIVE, None)
+    assert "psnr_db of flux1-dev-b1-fp8dqrow-regional is missing" in verdict.reason
+
+
+def test_a_speed_up_without_a_reference_is_inconclusive() -> None:
+    verdict = _judge("speedup_vs_bf16", [1.0], [2.0], reference=None)
+    assert verdict.status is Status.INCONCLUSIVE
+    assert "the bf16 reference was not measured" in verdict.reason
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("metric", ["denoise_step_ms", "compiled_graphs"])
+def test_a_number_that_is_not_finite_is_inconclusive(metric: str, value: float) -> None:
+    assert _judge(metric, [value], [100.0]).status is Status.INCONCLUSIVE
+
+
+def test_no_entry_is_no_baseline_with_the_command_that_records_one() -> None:
+    verdict = _judge("denoise_step_ms", [100.0], None, provenance=None)
+    assert (verdict.status, verdict.measured, verdict.baseline) == (Status.NO_BASELINE, 100.0, None)
+    assert verdict.reason == (
+        "no baseline is recorded; record one with: python tools/rebaseline.py apply RUN "
+        "--only 'flux1-dev-b1-fp8dqrow-regional' --reason \"...\" --write"
+    )
+
+
+def test_another_digest_is_no_baseline_and_both_digests_are_named() -> None:
+    verdict = _judge("denoise_step_ms", [100.0], [100.0], entry={"digest": "0123456789abcdef"})
+    assert verdict.status is Status.NO_BASELINE
+    assert "the case has changed since its baseline" in verdict.reason
+    assert "0123456789ab then" in verdict.reason
+    assert f"{FLUX_FP8.digest[:12]} now" in verdict.reason
+
+
+def test_a_metric_that_the_entry_lacks_is_no_baseline() -> None:
+    entry = make_entry({"decode_ms": [1.0]}, case=FLUX_FP8)
+    verdict = judge(
+        metric_named("denoise_step_ms"),
+        case=FLUX_FP8,
+        platform=H100,
+        run=_run("denoise_step_ms", [1.0]),
+        reference=None,
+        entry=entry,
+        provenance=make_provenance(),
+        unit=H100_UUID,
+    )
+    assert verdict.status is Status.NO_BASELINE
+    assert verdict.reason.startswith("the baseline has no denoise_step_ms; record it with: python tools/")
+
+
+# Validity
+
+
+@pytest.mark.parametrize("reason", sorted(SLOWDOWNS))
+def test_a_throttled_sample_makes_the_run_invalid(reason: str) -> None:
+    telemetry = make_telemetry(throttle_reasons=("SwPowerCap", reason))
+    run = make_run(processes=(make_process(), make_process(samples=(make_sample(telemetry=telemetry),))))
+    assert invalidity(run) == f"the GPU was throttled during process 2: {reason}"
+
+
+def test_the_power_cap_alone_is_normal() -> None:
+    run = make_run(processes=(make_process(samples=(make_sample(telemetry=make_telemetry()),)),))
+    assert invalidity(run) is None
+
+
+def test_another_process_on_the_gpu_makes_the_run_invalid() -> None:
+    telemetry = make_telemetry(compute_processes=2)
+    why = invalidity(make_run(processes=(make_process(samples=(make_sample(telemetry=telemetry),)),)))
+    assert why is not None
+    assert why.startswith("2 processes computed on the GPU during process 1")
+
+
+def test_throttling_during_warm_up_does_not_count() -> None:
+    telemetry = make_telemetry(throttle_reasons=("HwSlowdown",))
+    assert (
+        invalidity(make_run(processes=(make_process(warmups=(make_sample(telemetry=telemetry),)),))) is None
+    )
+
+
+# Overall
+
+
+def test_severity_orders_every_status() -> None:
+    assert sorted(SEVERITY) == sorted(Status)
+
+
+def test_every_status_that_is_not_green_is_worse_than_every_one_that_is() -> None:
+    greens = [status.is_green for status in SEVERITY]
+    assert greens == sorted(greens)
+
+
+@pytest.mark.parametrize("kind", [*FailureKind])
+def test_a_failure_decides_whatever_was_judged(kind: FailureKind) -> None:
+    run = make_run(
+        failure=make_failure(kind=kind, message="it broke"),
+        verdicts=(make_verdict("ssim", Status.REGRESSED),),
+    )
+    assert overall(run) == (STATUS_OF_FAILURE[kind], "it broke")
+
+
+@pytest.mark.parametrize("status", [Status.UNPROVEN, Status.UNSUPPORTED, Status.NOT_RUN, Status.INVALID])
+def test_a_declared_status_is_not_improved_by_verdicts(status: Status) -> None:
+    run = make_run(status=status, reason="because", verdicts=(make_verdict("ssim", Status.PASS),))
+    assert overall(run) == (status, "because")
+
+
+def test_an_invalid_run_does_not_hide_what_regressed_all_the_same() -> None:
+    run = make_run(status=Status.INVALID, verdicts=(make_verdict("weight_bytes", Status.REGRESSED),))
+    assert overall(run) == (Status.REGRESSED, "weight_bytes: because of weight_bytes")
+
+
+def test_the_worst_verdict_decides_and_is_named() -> None:
+    run = make_run(
+        verdicts=(
+            make_verdict("ssim", Status.PASS),
+            make_verdict("graph_breaks", Status.REGRESSED),
+            make_verdict("psnr_db", Status.NO_BASELINE),
+        )
+    )
+    assert overall(run) == (Status.REGRESSED, "graph_breaks: because of graph_breaks")
+
+
+def test_a_case_whose_verdicts_all_pass_passes_without_a_reason() -> None:
+    assert overall(make_run(verdicts=(make_verdict("ssim", Status.PASS),))) == (Status.PASS, "")
+
+
+def test_a_run_that_was_not_judged_is_inconclusive() -> None:
+    run = msgspec.structs.replace(make_run(), status=Status.PASS)
+    assert overall(run) == (Status.INCONCLUSIVE, "measured, not judged")

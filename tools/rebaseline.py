@@ -1,0 +1,175 @@
+"""Accept measured numbers as baselines, with a reason: diff, apply, check, show."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+# The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from perf_tests.harness import blessing
+from perf_tests.harness.errors import PerfError, UsageError
+
+SAME, CHANGED, REFUSED = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 the same or done, 1 `diff` found changes, 2 refused."""
+    options = _parse(sys.argv[1:] if argv is None else argv)
+    try:
+        code: int = options.command(options)
+    except PerfError as exc:
+        print(f"rebaseline: {exc}", file=sys.stderr)
+        return REFUSED
+    return code
+
+
+def diff(options: argparse.Namespace) -> int:
+    """Print what the run would change."""
+    proposal = _propose(options, reason="", patterns=tuple(options.only or ("*",)))
+    _print_proposal(proposal)
+    if proposal.refusals:
+        return REFUSED
+    return CHANGED if proposal.files else SAME
+
+
+def apply(options: argparse.Namespace) -> int:
+    """Print, and with --write record, what the run would change."""
+    if not options.only:
+        raise UsageError("apply needs --only GLOB: name the cases whose numbers are accepted")
+    if not options.reason.strip():
+        raise UsageError("apply needs --reason TEXT: say why the new numbers are right")
+    proposal = _propose(options, reason=options.reason, patterns=tuple(options.only))
+    _print_proposal(proposal)
+    if proposal.refusals:
+        print("rebaseline: nothing was written", file=sys.stderr)
+        return REFUSED
+    if options.write:
+        blessing.write(proposal)
+    if proposal.files:
+        said = "written; a commit message" if options.write else "nothing is written without --write"
+        print(f"\n{said}:\n\n{blessing.commit_message(proposal, options.reason)}")
+    return SAME
+
+
+def check(options: argparse.Namespace) -> int:
+    """Print everything that is wrong with the store."""
+    problems = blessing.problems(options.baselines)
+    for problem in problems:
+        print(f"rebaseline: {problem}", file=sys.stderr)
+    return REFUSED if problems else SAME
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print the stored medians, with where they come from."""
+    _print_table(
+        ("platform", "case", "metric", "median", "processes", "recorded", "reason"),
+        (
+            (
+                platform,
+                case,
+                metric,
+                _number(statistics.median(values)),
+                str(len(values)),
+                provenance.recorded_at[:10],
+                provenance.reason,
+            )
+            for platform, case, entry, provenance in blessing.stored(options.baselines, options.glob)
+            for metric, values in sorted(entry.metrics.items())
+        ),
+    )
+    return SAME
+
+
+COMMANDS = {"diff": diff, "apply": apply, "check": check, "show": show}
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    # Apart from the commands' parsers, so that it may stand before and after the command.
+    everywhere = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    everywhere.add_argument(
+        "--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="default: baselines"
+    )
+    options, rest = everywhere.parse_known_args(argv)
+    if rest and rest[0] not in COMMANDS and not rest[0].startswith("-"):
+        rest.insert(0, "diff")
+    return _parser(everywhere).parse_args(rest, options)
+
+
+def _parser(everywhere: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, parents=[everywhere], allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="{diff,apply,check,show}")
+    for name, command in COMMANDS.items():
+        of_command = commands.add_parser(name, help=command.__doc__, allow_abbrev=False)
+        of_command.set_defaults(command=command)
+        for flags, settings in ARGUMENTS[name]:
+            of_command.add_argument(flags, **settings)
+    return parser
+
+
+RUN = ("run", {"type": Path, "metavar": "RUN", "help": "run.json, or the folder that holds it"})
+ONLY = (
+    "--only",
+    {"action": "append", "metavar": "GLOB", "help": "the cases with ids like this; may be repeated"},
+)
+PLATFORM = ("--platform", {"metavar": "ID", "help": "refuse a run of another platform"})
+ARGUMENTS = {
+    "diff": (RUN, ONLY, PLATFORM),
+    "apply": (
+        RUN,
+        ONLY,
+        PLATFORM,
+        ("--reason", {"default": "", "metavar": "TEXT", "help": "why the new numbers are right"}),
+        ("--write", {"action": "store_true", "help": "write; without it, only show"}),
+    ),
+    "check": (),
+    "show": (("glob", {"nargs": "?", "default": "*", "metavar": "GLOB", "help": "case ids"}),),
+}
+
+
+def _propose(options: argparse.Namespace, *, reason: str, patterns: tuple[str, ...]) -> blessing.Proposal:
+    return blessing.propose(
+        blessing.read_run(options.run),
+        root=options.baselines,
+        patterns=patterns,
+        reason=reason,
+        platform=options.platform,
+    )
+
+
+def _print_proposal(proposal: blessing.Proposal) -> None:
+    if proposal.changes:
+        _print_table(
+            ("case", "metric", "old", "new", "change"),
+            (
+                (each.case, each.metric, _number(each.old), _number(each.new), _percent(each.change_pct))
+                for each in proposal.changes
+            ),
+        )
+    elif not proposal.refusals:
+        print("nothing changes")
+    for refusal in proposal.refusals:
+        print(f"rebaseline: refused: {refusal}", file=sys.stderr)
+
+
+def _print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    table = (head, *rows)
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f} %"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
