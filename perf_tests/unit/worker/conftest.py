@@ -1,0 +1,60 @@
+"""Every test beside this file needs the stack under test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from perf_tests.tables.matrix import Build, Case, Weights
+from perf_tests.tables.pipelines import FLUX_MINI, PipelineSpec
+from perf_tests.tables.recipes import Recipe
+from perf_tests.tables.schemes import BF16
+from perf_tests.worker import build
+
+HERE = Path(__file__).parent
+CPU = torch.device("cpu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.torch)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_threads() -> Iterator[None]:
+    # Miniatures gain nothing from threads, and test machines are shared.
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make_case() -> Callable[..., Case]:
+    """A case of a miniature, bf16 eager unless told otherwise."""
+
+    def make(
+        recipe: Recipe | None = None,
+        *,
+        pipeline: PipelineSpec = FLUX_MINI,
+        weights: Weights = Weights.SYNTHETIC,
+    ) -> Case:
+        built = Build(pipeline=pipeline, recipe=recipe or Recipe(scheme=BF16), weights=weights)
+        return Case(build=built, workload=pipeline.workload)
+
+    return make
+
+
+@pytest.fixture
+def make_pipeline(make_case: Callable[..., Case]) -> Callable[..., Any]:
+    """The pipeline of such a case on the CPU, unquantized."""
+
+    def make(recipe: Recipe | None = None, **kwargs: Any) -> Any:
+        return build.build(make_case(recipe, **kwargs).build, CPU)
+
+    return make

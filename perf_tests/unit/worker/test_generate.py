@@ -1,0 +1,138 @@
+"""A generation is what was asked for, and its stages add up to it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from perf_tests.harness.errors import WorkerError
+from perf_tests.harness.protocol import FailureKind, Fault, Injection
+from perf_tests.tables.matrix import Case
+from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec
+from perf_tests.worker.clock import HostClock
+from perf_tests.worker.faults import Faults
+from perf_tests.worker.generate import Stages, generate_once, output_sha256
+
+Make = Callable[..., Any]
+
+
+class StepMark:
+    """A mark of `StepClock`."""
+
+    def __init__(self, ms: float) -> None:
+        self.ms = ms
+
+    def until_ms(self, later: Any) -> float:
+        return float(later.ms - self.ms)
+
+
+class StepClock:
+    """Each mark is 1 ms longer after the one before: 0, 1, 3, 6, 10, ... ms."""
+
+    def __init__(self) -> None:
+        self.marks = 0
+
+    def mark(self) -> StepMark:
+        self.marks += 1
+        return StepMark(self.marks * (self.marks - 1) / 2)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+
+def staged(pipeline: Any, clock: Any = None) -> Stages:
+    stages = Stages(clock or HostClock(), lambda stage: None)
+    stages.attach(pipeline)
+    return stages
+
+
+def test_stages_are_cut_at_the_schedulers_calls(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
+    pipeline = make_pipeline()
+    values = generate_once(pipeline, make_case(), staged(pipeline, StepClock())).values
+    assert values["encode_ms"] == (1.0,)
+    assert values["first_step_ms"] == (2.0,)
+    assert values["denoise_step_ms"] == (3.0, 4.0, 5.0)
+    assert values["decode_ms"] == (6.0,)
+    assert values["device_latency_s"] == (0.021,)
+
+
+@pytest.mark.parametrize("spec", [FLUX_MINI, COGVIDEOX_MINI], ids=lambda spec: spec.id)
+def test_stages_add_up_to_the_whole(
+    make_pipeline: Make, make_case: Callable[..., Case], spec: PipelineSpec
+) -> None:
+    pipeline = make_pipeline(pipeline=spec)
+    values = generate_once(pipeline, make_case(pipeline=spec), staged(pipeline)).values
+    parts = sum(sum(values[name]) for name in ("encode_ms", "first_step_ms", "denoise_step_ms", "decode_ms"))
+    assert parts / 1e3 == pytest.approx(values["device_latency_s"][0], rel=1e-9)
+    assert values["latency_s"][0] >= values["device_latency_s"][0]
+
+
+def test_the_same_seed_gives_the_same_bits(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
+    pipeline = make_pipeline()
+    stages = staged(pipeline)
+    digests = {output_sha256(generate_once(pipeline, make_case(), stages).output) for _ in range(2)}
+    assert len(digests) == 1
+
+
+def test_a_scheduler_that_skips_a_step_is_unproven(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
+    pipeline = make_pipeline()
+    original = pipeline.scheduler.set_timesteps
+
+    @functools.wraps(original)  # the pipeline looks at its signature
+    def one_less(*args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        pipeline.scheduler.timesteps = pipeline.scheduler.timesteps[:-1]
+
+    pipeline.scheduler.set_timesteps = one_less
+    with pytest.raises(WorkerError, match="asked for 4 steps, the scheduler ran 3") as caught:
+        generate_once(pipeline, make_case(), staged(pipeline))
+    assert caught.value.failure.kind is FailureKind.UNPROVEN
+
+
+def poison(pipeline: Any, value: float) -> None:
+    decode = pipeline.vae.decode
+
+    def spoiled(*args: Any, **kwargs: Any) -> Any:
+        return (torch.full_like(decode(*args, **kwargs)[0], value),)
+
+    pipeline.vae.decode = spoiled
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param(float("nan"), "the output holds NaN", id="nan"),
+        pytest.param(-1.0, "the output is a single colour", id="black"),
+    ],
+)
+def test_a_broken_image_is_a_numerics_error(
+    make_pipeline: Make, make_case: Callable[..., Case], value: float, message: str
+) -> None:
+    pipeline = make_pipeline()
+    poison(pipeline, value)
+    with pytest.raises(WorkerError, match=message) as caught:
+        generate_once(pipeline, make_case(), staged(pipeline))
+    assert caught.value.failure.kind is FailureKind.NUMERICS
+
+
+def test_injected_latency_lengthens_each_stage_by_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = Faults((Injection(fault=Fault.LATENCY, amount=50.0),), torch.device("cpu"))
+    occupied: list[float] = []
+    monkeypatch.setattr(faults, "_occupy", occupied.append)
+    faults.arm({"encode_ms": (10.0,), "denoise_step_ms": (4.0, 6.0, 5.0), "latency_s": (1.0,)}, peak_mib=1.0)
+    for stage in ("encode_ms", "denoise_step_ms", "decode_ms"):
+        faults.before_mark(stage)
+    assert occupied == [5.0, 2.5]
+
+
+def test_injected_memory_is_a_live_allocation_of_its_share() -> None:
+    faults = Faults((Injection(fault=Fault.MEMORY, amount=3.0),), torch.device("cpu"))
+    faults.arm({}, peak_mib=100.0)
+    assert faults._ballast is not None
+    assert faults._ballast.nbytes == 3 * (1 << 20)
