@@ -59,7 +59,7 @@ def _synthetic(spec: PipelineSpec, dtype: torch.dtype, device: torch.device) -> 
 def _pretrained(spec: PipelineSpec, dtype: torch.dtype, device: torch.device) -> Any:
     try:
         pipeline = resolve(spec.cls).from_pretrained(
-            spec.repo, revision=spec.revision, torch_dtype=dtype, local_files_only=True
+            spec.repo, revision=spec.revision, dtype=dtype, local_files_only=True
         )
     except (OSError, ValueError) as error:
         licence = f"accept the licence at {spec.licence}, then " if spec.licence else ""

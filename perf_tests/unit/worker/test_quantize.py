@@ -77,13 +77,13 @@ def test_a_shape_that_a_scheme_passes_over_in_silence_is_named(make_pipeline: Ma
     pipeline = make_pipeline()
     # 8 is no multiple of 16: torchao's float8 configs return such a weight as it is, without a word.
     pipeline.transformer.x_embedder = torch.nn.Linear(8, 256, dtype=torch.bfloat16)
-    config = Lazy(target="perf_tests.unit.worker.test_quantize:PassesOver", kwargs={})
+    config = Lazy(target="perf_tests.unit.worker.test_quantize:passes_over", kwargs={})
     evidence = quantize.apply(pipeline, Recipe(scheme=dataclasses.replace(INT8WO, config=config)))
     assert evidence.unquantized == ("transformer.x_embedder",)
 
 
-def PassesOver() -> Any:
-    """int8 weight-only, except for a width of 8: as torchao's float8 configs do for widths not fit."""
+def passes_over() -> Any:
+    """int8 weight-only, except for a width of 8: as torchao's float8 configs do where a shape does not fit."""
     from torchao.core.config import AOBaseConfig
     from torchao.quantization import Int8WeightOnlyConfig
     from torchao.quantization.transform_module import (
@@ -91,17 +91,16 @@ def PassesOver() -> Any:
         register_quantize_module_handler,
     )
 
-    class Config(AOBaseConfig):
-        pass
-
-    @register_quantize_module_handler(Config)
-    def handle(module: torch.nn.Module, config: Config) -> torch.nn.Module:
+    def handle(module: torch.nn.Linear, config: Any) -> torch.nn.Module:
         if module.in_features == 8:
             return module
         inner = Int8WeightOnlyConfig(set_inductor_config=False)
-        return _QUANTIZE_CONFIG_HANDLER[Int8WeightOnlyConfig](module, inner)
+        quantized: torch.nn.Module = _QUANTIZE_CONFIG_HANDLER[Int8WeightOnlyConfig](module, inner)
+        return quantized
 
-    return Config()
+    config_class = type("Config", (AOBaseConfig,), {})
+    register_quantize_module_handler(config_class)(handle)
+    return config_class()
 
 
 def test_fused_projections_are_quantized_beside_the_separate_ones(make_pipeline: Make) -> None:

@@ -1,0 +1,381 @@
+"""Options, fixtures and hooks: the pytest side of a session. Fixtures look up; they own nothing."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from perf_tests.harness import benchmark as replaying
+from perf_tests.harness import machine
+from perf_tests.harness.errors import PerfError, UsageError
+from perf_tests.harness.options import Options, parse_drill
+from perf_tests.harness.records import Run, Status
+from perf_tests.harness.report import costs, terminal
+from perf_tests.harness.session import Session, nearest
+from perf_tests.tables.matrix import MATRIX, Case, Row, Weights
+from perf_tests.tables.metrics import METRICS, Group
+from perf_tests.tables.platforms import Device, Platform
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+SESSION = pytest.StashKey[Session]()
+TARGET = pytest.StashKey["Target"]()
+HERE = Path(__file__).parents[2]
+
+
+# Options
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the public options."""
+    group = parser.getgroup("perf", "performance of quantized and compiled diffusion pipelines")
+    group.addoption(
+        "--perf-case", action="append", default=[], metavar="GLOB", help="whole case ids; may repeat"
+    )
+    group.addoption(
+        "--perf-out",
+        default=".perf/latest",
+        metavar="DIR",
+        help="run.json and reports (default: %(default)s)",
+    )
+    group.addoption(
+        "--perf-baselines",
+        default=str(HERE / "baselines"),
+        metavar="DIR",
+        help="accepted numbers (default: baselines/)",
+    )
+    group.addoption(
+        "--perf-processes", type=int, default=1, metavar="N", help="fresh processes per case (default: 1)"
+    )
+    group.addoption("--perf-max-processes", type=int, default=5, metavar="N", help="and at most (default: 5)")
+    group.addoption("--perf-weights", choices=[*Weights], default=Weights.SYNTHETIC.value)
+    group.addoption(
+        "--perf-require-gpu", action="store_true", help="a missing GPU is an error, not a skip (CI)"
+    )
+    group.addoption(
+        "--perf-inject",
+        action="append",
+        default=[],
+        metavar="SPEC[@GLOB]",
+        help="fire drill on the selected cases: latency:+3%% | memory:+2%% | drop-quantization:N | "
+        "hang | oom | nan | crash; may repeat",
+    )
+    group.addoption(
+        "--perf-python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="interpreter with the stack under test (default: this one)",
+    )
+    group.addoption(
+        "--perf-worker-module",
+        default="perf_tests.worker",
+        help="for the suite's own tests: another module that speaks the worker's side of the protocol",
+    )
+
+
+def _options(config: pytest.Config) -> Options:
+    option = config.option
+    if option.perf_processes < 1:
+        raise UsageError(f"--perf-processes {option.perf_processes}: at least one process measures a case")
+    return Options(
+        case_globs=tuple(option.perf_case),
+        out=Path(option.perf_out),
+        baselines=Path(option.perf_baselines),
+        processes=option.perf_processes,
+        max_processes=option.perf_max_processes,
+        weights=Weights(option.perf_weights),
+        require_gpu=option.perf_require_gpu,
+        drills=tuple(parse_drill(spec) for spec in option.perf_inject),
+        python=option.perf_python,
+        worker_module=option.perf_worker_module,
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options and look at the machine, once."""
+    config.addinivalue_line("markers", "judges(group): the group of metrics a test asserts; none: the build")
+    try:
+        options = _options(config)
+        config.stash[TARGET] = Target.of_this_machine()
+    except PerfError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[SESSION] = Session(options, tuple(config.invocation_params.args))
+
+
+# Collection
+
+
+class Target:
+    """What this machine can measure."""
+
+    def __init__(self, gpu_platform: Platform | None, *, problem: str | None, found: str) -> None:
+        self.gpu_platform = gpu_platform
+        self.problem = problem
+        """Why the GPU that is there cannot be used; None without one, too."""
+        self.found = found
+
+    @classmethod
+    def of_this_machine(cls) -> Target:
+        """Ask NVML."""
+        try:
+            gpu = machine.first_gpu()
+            if gpu is None:
+                return cls(None, problem=None, found="no NVIDIA GPU")
+            return cls(machine.recognise(gpu), problem=None, found=f"{gpu.name} ({gpu.uuid})")
+        except UsageError as error:
+            return cls(None, problem=str(error), found="a GPU of no known platform")
+
+    def platforms(self, row: Row) -> tuple[Platform, ...]:
+        """Where tests of `row` are filed: this machine's platform if the row has it, else all of its own."""
+        here = tuple(p for p in row.platforms if p.device is Device.CPU or p is self.gpu_platform)
+        return here or row.platforms
+
+    def can_measure(self, platform: Platform) -> bool:
+        """Whether the platform is this machine."""
+        return platform.device is Device.CPU or platform is self.gpu_platform
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per case, marked with its platforms and its pipeline's family."""
+    if "case" not in metafunc.fixturenames or not metafunc.definition.get_closest_marker("judges"):
+        return
+    options = metafunc.config.stash[SESSION].options
+    target = metafunc.config.stash[TARGET]
+    cases = [(row, row.case(options.weights)) for row in MATRIX]
+    chosen = [(row, case) for row, case in cases if options.selects(case.id)]
+    if not chosen:
+        near = ", ".join(nearest(options.case_globs[0], [case.id for _, case in cases]))
+        raise pytest.UsageError(
+            f"--perf-case {' '.join(options.case_globs)} matches no case; nearest: {near}"
+        )
+    metafunc.parametrize(
+        "case",
+        [pytest.param(case, id=case.id, marks=_marks(row, target)) for row, case in chosen],
+    )
+
+
+def _marks(row: Row, target: Target) -> list[pytest.MarkDecorator]:
+    platforms = target.platforms(row)
+    marks = [getattr(pytest.mark, name) for name in (row.pipeline.family, *(p.id for p in platforms))]
+    if not any(target.can_measure(platform) for platform in platforms):
+        wanted = " or ".join(platform.id for platform in platforms)
+        marks.append(pytest.mark.skip(reason=f"needs {wanted}; this machine has {target.found}"))
+    return marks
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Enter what was selected into the books, once everything else has had its say."""
+    judging = [item for item in items if item.get_closest_marker("judges")]
+    if not judging:
+        return
+    try:
+        _refuse_parallel(config)
+        _plan(config, judging)
+    except PerfError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _refuse_parallel(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
+        raise UsageError("pytest-xdist runs tests side by side, and they would share one GPU: run with -n 0")
+
+
+def _plan(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    session, target = config.stash[SESSION], config.stash[TARGET]
+    rows = {row.case(session.options.weights).id: row for row in MATRIX}
+    on_gpu = False
+    for item in items:
+        case = _case(item)
+        platforms = target.platforms(rows[case.id])
+        if target.problem and all(platform.device is Device.CUDA for platform in platforms):
+            raise UsageError(target.problem)
+        here = [platform for platform in platforms if target.can_measure(platform)]
+        on_gpu = on_gpu or any(platform.device is Device.CUDA for platform in here)
+        for platform in here[:1]:
+            session.plan(case, platform, _group(item))
+    if session.options.require_gpu and not on_gpu:
+        raise UsageError(
+            f"--perf-require-gpu: no selected case can run here; this machine has {target.found}"
+        )
+    session.check_plan()
+
+
+def _case(item: pytest.Item) -> Case:
+    case = item.callspec.params["case"] if isinstance(item, pytest.Function) else None
+    assert isinstance(case, Case), f"{item.nodeid} judges no case"
+    return case
+
+
+def _group(item: pytest.Item) -> Group | None:
+    marker = item.get_closest_marker("judges")
+    return marker.args[0] if marker and marker.args else None
+
+
+# Fixtures
+
+
+class Judged:
+    """One case under one test."""
+
+    def __init__(self, session: Session, run: Run, group: Group | None, item: pytest.Item) -> None:
+        self._session = session
+        self._run = run
+        self._group = group
+        self._item = item
+
+    def check_build(self) -> None:
+        """Fail once for a case that could not be measured as asked; skip one that need not be supported."""
+        __tracebackhide__ = True
+        self._session.say_built(self._run)
+        self._item.user_properties.append(("status", self._run.status.value))
+        if self._session.is_green(self._run):
+            if self._run.status is Status.UNSUPPORTED:
+                pytest.skip(self._run.reason)
+            return
+        pytest.fail(self._session.explain_failure(self._run), pytrace=False)
+
+    def replay(self, benchmark: BenchmarkFixture) -> None:
+        """Show the device times of the generations in pytest-benchmark."""
+        self._skip_unmeasured()
+        seconds = [
+            second
+            for process in self._run.processes
+            for sample in process.samples
+            for second in sample.values.get("device_latency_s", ())
+        ]
+        if seconds:
+            replaying.replay(benchmark, seconds)
+        benchmark.extra_info.update(replaying.extra_info(self._run))
+
+    def check(self) -> None:
+        """Judge the group's metrics and fail with one text that holds all violations."""
+        __tracebackhide__ = True
+        self._skip_unmeasured()
+        assert self._group is not None, "test_build has its own check"
+        verdicts = self._session.judge(self._run, self._group)
+        self._item.user_properties += [(v.metric, f"{v.status.value}: {v.reason}") for v in verdicts]
+        red = [v for v in verdicts if not v.status.is_green]
+        if red:
+            pytest.fail("\n\n".join(self._session.explain(self._run, v) for v in red), pytrace=False)
+        if not verdicts:
+            pytest.skip(self._see_build())
+
+    def _skip_unmeasured(self) -> None:
+        __tracebackhide__ = True
+        if self._run.failure is not None and self._run.status is not Status.UNPROVEN:
+            pytest.skip(self._see_build())
+
+    def _see_build(self) -> str:
+        return f"{self._run.status.value}: see test_build[{self._run.id}]"
+
+
+@pytest.fixture
+def judged(request: pytest.FixtureRequest, case: Case) -> Judged:
+    """The case, measured: the first test that asks pays for it."""
+    session = request.config.stash[SESSION]
+    try:
+        run = session.measure(case.id)
+    except PerfError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
+    return Judged(session, run, _group(request.node), request.node)
+
+
+# Session
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+    """While tests run, SIGTERM means what Ctrl-C means: stop, and lose nothing that was measured."""
+    if threading.current_thread() is not threading.main_thread():
+        return (yield)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return (yield)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Close the books: a planned pair without verdict, or a failed case without a failed test, is red."""
+    perf = session.config.stash[SESSION]
+    if not perf.is_planned or session.config.option.collectonly:
+        return
+    interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
+    try:
+        record = perf.close(interrupted=interrupted)
+    except PerfError as error:
+        perf.problem = str(error)
+        record = None
+    failed = record is not None and not all(perf.is_green(run) for run in record.cases)
+    if exitstatus == pytest.ExitCode.OK and (perf.ledger.missing() or failed or perf.problem):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Where numbers come from and go to."""
+    target, options = config.stash[TARGET], config.stash[SESSION].options
+    return [
+        f"perf: {target.problem or target.found}; run directory {options.out}; baselines {options.baselines}"
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of verdicts, what it cost, and what is missing."""
+    perf = config.stash[SESSION]
+    record = perf.record
+    if record is not None:
+        terminalreporter.section("performance")
+        units = {metric.name: metric.unit for metric in METRICS}
+        _write(terminalreporter, terminal.table(record.cases, units))
+        _write(terminalreporter, costs.table(record.cases, record.references))
+        provisional = terminal.provisional(record.cases, perf.entries())
+        if provisional:
+            _write(
+                terminalreporter,
+                [f"provisional baselines (fewer than 3 processes): {', '.join(provisional)}"],
+            )
+        _write(terminalreporter, [f"raw samples: {perf.options.out}/run.json"])
+    missing = perf.ledger.missing() if perf.is_planned and not config.option.collectonly else ()
+    if missing:
+        terminalreporter.section("planned, but no verdict was given", red=True)
+        _write(terminalreporter, _by_case(missing))
+    if perf.problem:
+        terminalreporter.section("the run directory is incomplete", red=True)
+        _write(terminalreporter, [perf.problem])
+
+
+def _by_case(pairs: Sequence[str]) -> list[str]:
+    metrics: dict[str, list[str]] = {}
+    for pair in pairs:
+        case_id, _, metric = pair.partition(": ")
+        metrics.setdefault(case_id, []).append(metric)
+    return [f"{case_id}: {', '.join(names)}" for case_id, names in metrics.items()]
+
+
+def _write(terminalreporter: pytest.TerminalReporter, lines: Sequence[str]) -> None:
+    for line in lines:
+        terminalreporter.write_line(line)
+    if lines:
+        terminalreporter.write_line("")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """The GPU and the stack instead of what pytest-benchmark sees of the host."""
+    record = config.stash[SESSION].record
+    if record is not None and record.environment is not None:
+        machine_info.update(replaying.machine_info(record.environment))

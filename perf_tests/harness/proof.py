@@ -1,0 +1,69 @@
+"""Before anything is judged: is the run what was asked for, and is it the same picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from perf_tests.harness import evidence, fidelity
+from perf_tests.harness.errors import PerfError
+from perf_tests.harness.protocol import Capture, Failure, FailureKind, Phase
+from perf_tests.harness.records import Process, Run, Status
+from perf_tests.tables.matrix import Case
+
+
+def prove(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
+    """`run` with the fidelity of its captures (files under `out`), as ERROR(unproven) where the evidence
+    of any process contradicts the recipe."""
+    run = _with_fidelity(run, reference, out)
+    sentences = tuple(_unique(evidence.contradictions(case, process.build) for process in run.processes))
+    if not sentences:
+        return run
+    failure = Failure(
+        kind=FailureKind.UNPROVEN,
+        phase=Phase.INSPECT,
+        message=f"what was built is not what was asked for: {sentences[0]}",
+        details="\n".join(sentences),
+    )
+    return msgspec.structs.replace(run, failure=failure, status=Status.UNPROVEN, reason=failure.message)
+
+
+def prepared(cases: Mapping[str, Case], out: Path, run: Run, reference: Run | None) -> Run:
+    """`prove` for a campaign, which knows runs by their ids."""
+    return prove(cases[run.id], run, reference, out)
+
+
+def _unique(groups: Iterable[tuple[str, ...]]) -> dict[str, None]:
+    return {sentence: None for group in groups for sentence in group}
+
+
+def _with_fidelity(run: Run, reference: Run | None, out: Path) -> Run:
+    original = _capture(reference)
+    if original is None:
+        return run
+    processes = tuple(_compared(process, original, out) for process in run.processes)
+    return msgspec.structs.replace(run, processes=processes)
+
+
+def _capture(reference: Run | None) -> Capture | None:
+    if reference is None or reference.failure is not None:
+        return None
+    return next((process.capture for process in reference.processes if process.capture), None)
+
+
+def _compared(process: Process, original: Capture, out: Path) -> Process:
+    if process.capture is None:
+        return process
+    compared = fidelity.compare(_array(out, process.capture), _array(out, original))
+    return msgspec.structs.replace(process, fidelity=compared)
+
+
+def _array(out: Path, capture: Capture) -> np.ndarray:
+    path = out / capture.array
+    try:
+        return np.asarray(np.load(path))
+    except (OSError, ValueError) as error:
+        raise PerfError(f"cannot read the captured output {path}: {error}") from error

@@ -1,0 +1,225 @@
+"""What a run leaves behind: versioned, with raw samples; `run.json` is `RunRecord` as JSON."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.errors import PerfError, RecordError
+from perf_tests.harness.protocol import (
+    Capture,
+    CompileCache,
+    Environment,
+    Failure,
+    FailureKind,
+    MemoryWindow,
+    Quantization,
+    Sample,
+    Struct,
+)
+
+# 1: first format
+FORMAT_VERSION = 1
+
+
+class Status(StrEnum):
+    """The outcome of a verdict or of a whole case."""
+
+    PASS = "PASS"
+    IMPROVED = "IMPROVED"
+    SURPRISE = "IMPROVED(unexplained)"
+    """Better than the metric's surprise bound allows without a reason."""
+    REGRESSED = "REGRESSED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INVALID = "INVALID"
+    NO_BASELINE = "NO_BASELINE"
+    OOM = "ERROR(oom)"
+    TIMEOUT = "ERROR(timeout)"
+    CRASH = "ERROR(crash)"
+    NUMERICS = "ERROR(numerics)"
+    LOAD = "ERROR(load)"
+    UNPROVEN = "ERROR(unproven)"
+    UNSUPPORTED = "UNSUPPORTED"
+    NOT_RUN = "NOT_RUN(budget)"
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the case could not be measured as asked."""
+        return self.value.startswith("ERROR(")
+
+    @property
+    def is_green(self) -> bool:
+        """Whether the status leaves the session green."""
+        return self in (Status.PASS, Status.IMPROVED, Status.UNSUPPORTED)
+
+
+STATUS_OF_FAILURE = {
+    FailureKind.OOM: Status.OOM,
+    FailureKind.TIMEOUT: Status.TIMEOUT,
+    FailureKind.CRASH: Status.CRASH,
+    FailureKind.NUMERICS: Status.NUMERICS,
+    FailureKind.LOAD: Status.LOAD,
+    FailureKind.UNPROVEN: Status.UNPROVEN,
+    FailureKind.UNSUPPORTED: Status.UNSUPPORTED,
+}
+
+
+class Verdict(Struct):
+    """One metric of one case, judged."""
+
+    metric: str
+    status: Status
+    measured: float | None
+    """None where nothing was measured."""
+    baseline: float | None
+    """None without a baseline."""
+    change_pct: float | None
+    ci_pct: tuple[float, float] | None
+    """95 % interval of `change_pct`; None where the metric has no noise or it is unknown."""
+    limit: float | None
+    """The value beyond which the metric is REGRESSED."""
+    reason: str
+    """One sentence, always."""
+
+
+class BuildReport(Struct):
+    """What a worker built, with the evidence."""
+
+    seconds: dict[str, float]
+    """Phase -> seconds."""
+    memory: dict[str, MemoryWindow]
+    """Phase -> peaks within it."""
+    weights: dict[str, str]
+    """sha256 of a few named tensors before quantization."""
+    quantization: Quantization | None
+    """None while the process has not come that far."""
+    cache: CompileCache | None
+    """None for eager pipelines."""
+    values: dict[str, float]
+    """Metric name -> value of the whole process."""
+
+
+class Fidelity(Struct):
+    """A process's capture beside its reference's."""
+
+    psnr_db: float | None
+    """Lowest of all images or frames; None where they are identical (infinite)."""
+    ssim: float
+    """Lowest of all images or frames."""
+    identical: bool
+
+
+class Process(Struct):
+    """One fresh worker process: the unit of replication."""
+
+    environment: Environment
+    build: BuildReport
+    warmups: tuple[Sample, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    twin_samples: tuple[Sample, ...] = ()
+    """The fp32 twin's generations, the i-th beside `samples[i]`; empty where not interleaved."""
+    capture: Capture | None = None
+    fidelity: Fidelity | None = None
+    """None without a reference."""
+    log: str = ""
+    """The worker's output, a file of the run directory."""
+
+
+class Run(Struct):
+    """Everything measured for one case."""
+
+    id: str
+    digest: str
+    platform: str
+    pipeline: str
+    status: Status
+    reason: str = ""
+    """Why, for every status but PASS."""
+    reference: str | None = None
+    """Id of the bf16 reference; None for a case that is one."""
+    injected: tuple[str, ...] = ()
+    """The faults of a fire drill: a run with any of them is never blessed."""
+    verdicts: tuple[Verdict, ...] = ()
+    processes: tuple[Process, ...] = ()
+    failure: Failure | None = None
+    looks: tuple[str, ...] = ()
+    """What the sampling rule answered after each process."""
+
+
+class RunRecord(Struct):
+    """One session: `run.json`."""
+
+    format_version: int
+    created_at: str
+    """ISO 8601, UTC."""
+    command: str
+    environment: Environment | None
+    """None before the first worker answered."""
+    cases: tuple[Run, ...]
+    references: tuple[Run, ...]
+    missing: tuple[str, ...] = ()
+    """`case: metric` pairs that were planned and have neither verdict nor declared status."""
+
+
+# Files
+
+
+class _Header(msgspec.Struct):
+    """What every format has."""
+
+    format_version: int
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Replace the file `path` at once or not at all; PerfError where the disk refuses."""
+    text = msgspec.json.format(msgspec.json.encode(record), indent=1)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(text + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        _discard(temporary)
+        raise PerfError(
+            f"cannot write {path}: {error.strerror}; nothing measured is lost while this session lives and "
+            "the file of before is intact: make room, or choose another directory with --perf-out"
+        ) from error
+
+
+def _discard(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        return  # the error that led here says more
+
+
+def read_record(path: Path) -> RunRecord:
+    """The record in `path`, a run.json or a run directory.
+
+    RecordError for anything but a whole record of this format.
+    """
+    file = path / "run.json" if path.is_dir() else path
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RecordError(
+            f"cannot read the run record {file}: {error.strerror}; give a run.json or the directory of a run"
+        ) from error
+    try:
+        version = msgspec.json.decode(content, type=_Header).format_version
+        if version == FORMAT_VERSION:
+            return msgspec.json.decode(content, type=RunRecord)
+    except msgspec.DecodeError as error:
+        raise RecordError(
+            f"cannot read the run record {file}: {error}; it is truncated or not a run.json, "
+            "run the suite again"
+        ) from error
+    raise RecordError(
+        f"the run record {file} has format version {version}, this suite reads {FORMAT_VERSION}: "
+        "read it with the checkout that wrote it, or run the suite again"
+    )

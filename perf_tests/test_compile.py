@@ -1,0 +1,13 @@
+"""As many graphs, breaks and recompiles as before, compiled in the time it took before."""
+
+from __future__ import annotations
+
+import pytest
+
+from perf_tests.harness.plugin import Judged
+from perf_tests.tables.metrics import Group
+
+
+@pytest.mark.judges(Group.COMPILE)
+def test_compile(judged: Judged) -> None:
+    judged.check()

@@ -1,0 +1,17 @@
+"""Each case generates as fast as it did, and as much faster than its twin."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from perf_tests.harness.benchmark import CLOCK
+from perf_tests.harness.plugin import Judged
+from perf_tests.tables.metrics import Group
+
+
+@pytest.mark.judges(Group.LATENCY)
+@pytest.mark.benchmark(timer=CLOCK)
+def test_latency(judged: Judged, benchmark: BenchmarkFixture) -> None:
+    judged.replay(benchmark)
+    judged.check()

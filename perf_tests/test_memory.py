@@ -1,0 +1,13 @@
+"""What the model occupies and what generating needs at its peak are what they were."""
+
+from __future__ import annotations
+
+import pytest
+
+from perf_tests.harness.plugin import Judged
+from perf_tests.tables.metrics import Group
+
+
+@pytest.mark.judges(Group.MEMORY)
+def test_memory(judged: Judged) -> None:
+    judged.check()

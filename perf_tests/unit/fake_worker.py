@@ -1,0 +1,416 @@
+"""A worker without torch: same command line, same protocol, numbers that follow from the case alone.
+
+The variable PERF_FAKE makes it misbehave: `SWITCH[:ARGUMENT][@GLOB]`, several separated by commas, each
+for the cases whose id matches GLOB (all without one).
+
+    at the start, whatever the case     no-torch  die-on-start  hang-on-start  old-protocol  new-torch:MARKER
+    instead of an answer                SWITCH:PHASE of empty-reply, garbage, wrong-type, exit, segfault,
+                                        killed, hang; without PHASE at a timed generation
+    at a timed generation               die-once:MARKER
+    in the answers                      missing-metric:NAME  huge-reply
+
+MARKER is a file: once it exists, `new-torch` reports another torch and `die-once` no longer dies; both
+create it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import struct
+import sys
+import threading
+import zlib
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import msgspec
+
+from perf_tests.harness.protocol import (
+    PROTOCOL_VERSION,
+    Capture,
+    Compile,
+    CompileCache,
+    Compiled,
+    Environment,
+    Failure,
+    FailureKind,
+    Fault,
+    Generate,
+    Generated,
+    Gpu,
+    Inspect,
+    Inspected,
+    Load,
+    Loaded,
+    MemoryWindow,
+    ModuleGroup,
+    Phase,
+    Quantization,
+    Quantize,
+    Quantized,
+    Ready,
+    Reply,
+    Request,
+    Sample,
+    Telemetry,
+)
+from perf_tests.tables.matrix import Case
+from perf_tests.tables.platforms import Device
+from perf_tests.tables.recipes import CompileMode
+from perf_tests.worker import lifeline
+
+STEP_MS = 20.0
+MODULES = 24
+BYTES_PER_MODULE = 1 << 20
+PEAK_MIB = 400.0
+PHASES: dict[type[Request], Phase] = {
+    Load: Phase.LOAD,
+    Quantize: Phase.QUANTIZE,
+    Compile: Phase.COMPILE,
+    Generate: Phase.GENERATE,
+    Inspect: Phase.INSPECT,
+}
+GPU = Gpu(
+    name="NVIDIA H100 80GB HBM3",
+    uuid="GPU-00000000-fake",
+    capability=(9, 0),
+    memory_gib=80.0,
+    power_limit_w=700.0,
+    driver="575.57",
+)
+
+
+class Failed(Exception):
+    """A request that is answered with a failure."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Switches:
+    """PERF_FAKE, parsed."""
+
+    def __init__(self, text: str) -> None:
+        self._switches = [self._parse(switch) for switch in text.split(",") if switch]
+
+    @staticmethod
+    def _parse(switch: str) -> tuple[str, str, str]:
+        action, _, pattern = switch.partition("@")
+        name, _, argument = action.partition(":")
+        return name, argument, pattern or "*"
+
+    def argument(self, name: str, case_id: str = "") -> str | None:
+        """The switch's argument, None where it is off."""
+        for switch, argument, pattern in self._switches:
+            if switch == name and fnmatchcase(case_id, pattern):
+                return argument
+        return None
+
+    def strikes(self, name: str, phase: Phase, case_id: str) -> bool:
+        """Whether the switch is on in `phase`; without an argument it means generating."""
+        argument = self.argument(name, case_id)
+        return argument is not None and (argument or Phase.GENERATE) == phase
+
+
+class Session:
+    """One fake build."""
+
+    case: Case
+
+    def __init__(self, switches: Switches) -> None:
+        self._switches = switches
+        self._amounts: dict[Fault, float] = {}
+        self._device = Device.CPU
+
+    def load(self, request: Load) -> Loaded:
+        self._device = request.device
+        self._amounts = {injection.fault: injection.amount or 0.0 for injection in request.injections}
+        weights = {"transformer.proj_out.weight": _sha256(request.case.build.pipeline.id)}
+        if self._switches.argument("huge-reply", request.case.id) is not None:
+            weights |= {f"tensor.{number}": "0" * 64 for number in range(5000)}
+        return Loaded(seconds=0.5, memory=self._window(300.0), weights=weights)
+
+    def quantize(self, request: Quantize) -> Quantized:
+        weight = self.case.build.recipe.scheme.weight
+        plain = ModuleGroup(
+            component="transformer",
+            subclass="Parameter",
+            dtype=self.case.build.recipe.scheme.dtype,
+            scale=None,
+            dynamic_activation=False,
+            count=MODULES if weight is None else self._dropped,
+            examples=("transformer_blocks.0.attn.to_q",),
+        )
+        groups = [plain] if plain.count else []
+        if weight is not None:
+            groups.append(
+                ModuleGroup(
+                    component="transformer",
+                    subclass=weight.subclass,
+                    dtype=weight.dtype,
+                    scale=weight.scale,
+                    dynamic_activation=weight.dynamic_activation,
+                    count=self._quantized,
+                    examples=("transformer_blocks.0.attn.to_k",),
+                )
+            )
+        quantization = Quantization(
+            expected_modules=0 if weight is None else MODULES,
+            groups=tuple(groups),
+            excluded=dict.fromkeys(self.case.build.recipe.scheme.exclusions, 1),
+            unquantized=tuple(f"transformer_blocks.{number}.attn.to_q" for number in range(self._dropped)),
+        )
+        return Quantized(seconds=0.25, memory=self._window(320.0), quantization=quantization)
+
+    def compile(self, request: Compile) -> Compiled:
+        if not self._compiles:
+            return Compiled(seconds=0.125, memory=self._window(330.0), cache=None)
+        marker = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / "graph"
+        warm = marker.exists()
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+        cache = CompileCache(hits=2 if warm else 0, misses=0 if warm else 2, bypasses=0)
+        return Compiled(seconds=1.5 if warm else 6.0, memory=self._window(350.0), cache=cache)
+
+    def generate(self, request: Generate) -> Generated:
+        if not request.warmup:
+            self._strike()
+        values = {
+            name: tuple(value * (1 + self._amounts.get(Fault.LATENCY, 0.0) / 100) for value in spans)
+            for name, spans in self._times().items()
+            if name != self._switches.argument("missing-metric", self.case.id)
+        }
+        capture = self._capture(request.capture) if request.capture else None
+        telemetry = TELEMETRY if self._device is Device.CUDA else None
+        sample = Sample(values=values, output_sha256=_sha256(self.case.id), telemetry=telemetry)
+        return Generated(sample=sample, capture=capture)
+
+    def inspect(self, request: Inspect) -> Inspected:
+        weight_bytes = (2 * MODULES - self._quantized) * BYTES_PER_MODULE
+        peak_mib = PEAK_MIB * (1 + self._amounts.get(Fault.MEMORY, 0.0) / 100)
+        values = {
+            "quantized_modules": float(self._quantized),
+            "weight_bytes": float(weight_bytes),
+            "model_memory_mib": weight_bytes / 2**20,
+            "compiled_graphs": 2.0 if self._compiles else 0.0,
+            "graph_breaks": 0.0,
+            "recompiles": 0.0,
+            "peak_rss_mib": peak_mib,
+        }
+        if self._device is Device.CUDA:
+            names = ("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib")
+            values |= dict.fromkeys(names, peak_mib)
+        values.pop(self._switches.argument("missing-metric", self.case.id) or "", None)
+        return Inspected(values=values, memory=self._window(peak_mib))
+
+    @property
+    def _compiles(self) -> bool:
+        return self.case.build.recipe.compile is not CompileMode.EAGER or self.case.build.recipe.compile_vae
+
+    @property
+    def _dropped(self) -> int:
+        return int(self._amounts.get(Fault.DROP_QUANTIZATION, 0.0))
+
+    @property
+    def _quantized(self) -> int:
+        return 0 if self.case.build.recipe.scheme.weight is None else MODULES - self._dropped
+
+    def _window(self, mib: float) -> MemoryWindow:
+        on_gpu = mib if self._device is Device.CUDA else None
+        return MemoryWindow(allocated_mib=on_gpu, reserved_mib=on_gpu, device_mib=on_gpu, rss_mib=mib)
+
+    def _times(self) -> dict[str, tuple[float, ...]]:
+        recipe, steps = self.case.build.recipe, self.case.workload.steps
+        faster = (0.5 if recipe.scheme.weight else 1.0) * (0.5 if self._compiles else 1.0)
+        step_ms = STEP_MS * faster * (2.0 if recipe.scheme.dtype == "float32" else 1.0)
+        times = {
+            "encode_ms": (5.0,),
+            "first_step_ms": (step_ms * 1.1,),
+            "denoise_step_ms": (step_ms,) * (steps - 1),
+            "decode_ms": (10.0,),
+            "latency_s": ((15.0 + step_ms * (steps + 0.1)) / 1000,),
+        }
+        if self._device is Device.CUDA:
+            times["device_latency_s"] = times["latency_s"]
+        return times
+
+    def _strike(self) -> None:
+        """The faults that spoil a timed generation, as the real worker has them."""
+        marker = self._switches.argument("die-once", self.case.id)
+        if marker is not None and not Path(marker).exists():
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        for fault in self._amounts:
+            STRIKES.get(fault, _nothing)()
+
+    def _capture(self, path: str) -> Capture:
+        import numpy as np  # here: most fake workers are never asked for a picture
+
+        frames = () if self.case.workload.num_frames is None else (self.case.workload.num_frames,)
+        quantized = self.case.build.recipe.scheme.weight is not None
+        ramp = np.linspace(0.1, 0.9, 16, dtype=np.float32)
+        down, right = np.meshgrid(ramp, ramp, indexing="ij")
+        picture = np.stack([down * right, down, right], axis=-1)
+        noise = np.random.default_rng(0).standard_normal(picture.shape, dtype=np.float32)
+        picture = np.clip(picture + (0.004 if quantized else 0.0) * noise, 0.0, 1.0).astype(np.float32)
+        array = np.broadcast_to(picture, (self.case.workload.batch_size, *frames, *picture.shape))
+        array_path, image_path = Path(f"{path}.npy"), Path(f"{path}.png")
+        array_path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(array_path, array)
+        image_path.write_bytes(_png((picture * 255).round().astype(np.uint8).tobytes(), 16, 16))
+        digest = hashlib.sha256(array_path.read_bytes()).hexdigest()
+        return Capture(array=str(array_path), sha256=digest, image=str(image_path))
+
+
+TELEMETRY = Telemetry(
+    sm_clock_mhz=1980.0,
+    memory_clock_mhz=2619.0,
+    power_w=650.0,
+    temperature_c=55.0,
+    throttle_reasons=(),
+    throttled_ms={},
+    compute_processes=1,
+    device_used_mib=PEAK_MIB,
+)
+
+
+def main() -> None:
+    """Greet, then answer one request after the other until the pipe closes or one fails."""
+    parser = argparse.ArgumentParser(prog="python -m perf_tests.unit.fake_worker")
+    parser.add_argument("--request-fd", type=int, required=True)
+    parser.add_argument("--reply-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    lifeline.hold(arguments.request_fd)
+    switches = Switches(os.environ.get("PERF_FAKE", ""))
+    with (
+        os.fdopen(arguments.request_fd, "rb") as requests,
+        os.fdopen(arguments.reply_fd, "wb", buffering=0) as replies,
+    ):
+        _send(replies, msgspec.json.encode(_ready(switches)))
+        session = Session(switches)
+        for line in requests:
+            reply = _answer(session, switches, msgspec.json.decode(line, type=Request))
+            _send(replies, reply if isinstance(reply, bytes) else msgspec.json.encode(reply))
+            if isinstance(reply, Failure):
+                return
+
+
+def _ready(switches: Switches) -> Ready:
+    if switches.argument("no-torch") is not None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    if switches.argument("die-on-start") is not None:
+        sys.exit(3)
+    if switches.argument("hang-on-start") is not None:
+        _hang()
+    torch = "2.13.0"
+    if (marker := switches.argument("new-torch")) is not None:
+        torch = "2.14.0" if Path(marker).exists() else torch
+        Path(marker).touch()
+    environment = Environment(
+        python="3.11.7",
+        packages={"torch": torch, "torchao": "0.18.0", "diffusers": "0.42.1"},
+        gpu=None if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else GPU,
+        cpu_model="fake processor",
+        cpu_count=2,
+        settings={"float32_matmul_precision": "highest"},
+        variables={name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ},
+    )
+    old = switches.argument("old-protocol") is not None
+    return Ready(protocol_version=0 if old else PROTOCOL_VERSION, environment=environment)
+
+
+def _answer(session: Session, switches: Switches, request: Request) -> Reply | bytes:
+    if isinstance(request, Load):
+        session.case = request.case
+    phase = PHASES[type(request)]
+    warming_up = isinstance(request, Generate) and request.warmup
+    for name, instead in INSTEAD.items():
+        if not warming_up and switches.strikes(name, phase, session.case.id):
+            return instead()
+    try:
+        return _handle(session, request)
+    except Failed as failed:
+        return Failure(kind=failed.kind, phase=phase, message=str(failed))
+
+
+def _handle(session: Session, request: Request) -> Reply:
+    match request:
+        case Load():
+            return session.load(request)
+        case Quantize():
+            return session.quantize(request)
+        case Compile():
+            return session.compile(request)
+        case Generate():
+            return session.generate(request)
+        case Inspect():
+            return session.inspect(request)
+
+
+def _send(replies: BinaryIO, message: bytes) -> None:
+    """In two pieces, as a pipe may deliver it."""
+    middle = len(message) // 2
+    for piece in (message[:middle], message[middle:] + b"\n"):
+        while piece:
+            piece = piece[replies.write(piece) :]
+
+
+def _hang() -> NoReturn:
+    while True:
+        threading.Event().wait()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _fail(kind: FailureKind, message: str) -> NoReturn:
+    raise Failed(kind, message)
+
+
+def _kill_self(number: signal.Signals) -> NoReturn:
+    print("fake worker: about to end", file=sys.stderr)
+    os.kill(os.getpid(), number)
+    _hang()
+
+
+STRIKES: dict[Fault, Callable[[], None]] = {
+    Fault.HANG: _hang,
+    Fault.OOM: lambda: _fail(FailureKind.OOM, "injected: out of memory"),
+    Fault.NAN: lambda: _fail(FailureKind.NUMERICS, "injected: the output holds NaN"),
+    Fault.CRASH: lambda: _kill_self(signal.SIGSEGV),
+}
+INSTEAD: dict[str, Callable[[], bytes]] = {
+    "empty-reply": lambda: b"",
+    "garbage": lambda: b"Segmentation fault (core dumped)",
+    "wrong-type": lambda: msgspec.json.encode(_ready(Switches(""))),
+    "exit": lambda: sys.exit(3),
+    "segfault": lambda: _kill_self(signal.SIGSEGV),
+    "killed": lambda: _kill_self(signal.SIGKILL),
+    "hang": _hang,
+}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _png(rgb: bytes, height: int, width: int) -> bytes:
+    """https://www.w3.org/TR/png-3: 8-bit RGB, rows without filter."""
+    rows = b"".join(b"\0" + rgb[row * width * 3 : (row + 1) * width * 3] for row in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+if __name__ == "__main__":
+    main()

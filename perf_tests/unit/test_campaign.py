@@ -1,0 +1,612 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+
+from perf_tests.harness.campaign import Campaign, Planned, prepare_run_directory
+from perf_tests.harness.errors import PerfError, UsageError
+from perf_tests.harness.protocol import Compile, Fault, Generate, Injection, Phase, Request
+from perf_tests.harness.records import Run, Status, Verdict, read_record
+from perf_tests.harness.sampling import Answer, fixed_processes
+from perf_tests.harness.workers import Worker
+from perf_tests.tables.matrix import CPU_ROWS, GPU_ROWS, Case, Weights
+from perf_tests.tables.platforms import CPU, H100, Platform
+
+CPU_FAST = dataclasses.replace(CPU, samples=2)
+CPU_ALONE = dataclasses.replace(CPU_FAST, interleave_twin=False)
+CPU_HASTY = dataclasses.replace(CPU_ALONE, timeouts=dataclasses.replace(CPU.timeouts, generate_s=1.0))
+GPU = dataclasses.replace(H100, samples=1)
+
+BF16, INT8WO, COMPILED, COGVIDEOX = (
+    "flux-mini-b1-bf16-eager",
+    "flux-mini-b1-int8wo-eager",
+    "flux-mini-b1-bf16-regional",
+    "cogvideox-mini-b1-bf16-eager",
+)
+TWIN = "flux-mini-b1-fp32-eager"
+CASES: dict[str, Case] = {
+    case.id: case for case in (row.case(Weights.SYNTHETIC) for row in (*CPU_ROWS, *GPU_ROWS))
+}
+CREATED_AT = "2026-01-02T03:04:05+00:00"
+
+
+class Conduct(Protocol):
+    def __call__(
+        self,
+        *case_ids: str,
+        platform: Platform = CPU_ALONE,
+        injected: tuple[Injection, ...] = (),
+        **other: Any,
+    ) -> Campaign:
+        """A campaign over `case_ids`, the first of them `injected`; `other` arguments are the campaign's."""
+
+
+@pytest.fixture
+def conduct(tmp_path: Path) -> Iterator[Conduct]:
+    """Campaigns on fake workers, closed at the end."""
+    campaigns = []
+
+    def conduct(
+        *case_ids: str,
+        platform: Platform = CPU_ALONE,
+        injected: tuple[Injection, ...] = (),
+        **other: Any,
+    ) -> Campaign:
+        plan = tuple(
+            Planned(CASES[case_id], platform, injected if case_id == case_ids[0] else ())
+            for case_id in case_ids
+        )
+        arguments: dict[str, Any] = {
+            "plan": plan,
+            "out": tmp_path,
+            "python": sys.executable,
+            "command": ("-m", "perf_tests.unit.fake_worker"),
+            "decide": fixed_processes(1),
+            "max_processes": 5,
+            "started_at": CREATED_AT,
+            "command_line": "pytest -m cpu",
+        }
+        campaign = Campaign(**arguments | other)
+        campaigns.append(campaign)
+        return campaign
+
+    yield conduct
+    for campaign in campaigns:
+        campaign.close()
+
+
+def living_workers() -> list[str]:
+    """Process ids of the fake workers that this process started."""
+    return [folder.name for folder in Path("/proc").iterdir() if folder.name.isdigit() and is_mine(folder)]
+
+
+def is_mine(folder: Path) -> bool:
+    try:
+        state, parent, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+        command = (folder / "cmdline").read_text()
+    except OSError:
+        return False  # it ended meanwhile
+    return parent == str(os.getpid()) and state != "Z" and "fake_worker" in command
+
+
+def verdict(metric: str, reason: str) -> Verdict:
+    return Verdict(
+        metric=metric,
+        status=Status.PASS,
+        measured=1.0,
+        baseline=1.0,
+        change_pct=0.0,
+        ci_pct=None,
+        limit=2.0,
+        reason=reason,
+    )
+
+
+# One case
+
+
+def test_a_case_is_measured_once_however_often_it_is_asked_for(conduct: Conduct) -> None:
+    looks = []
+
+    def decide(run: Run) -> Answer:
+        looks.append(run.id)
+        return Answer.ENOUGH
+
+    campaign = conduct(BF16, decide=decide)
+    assert campaign.run(BF16) is campaign.run(BF16)
+    assert looks == [BF16]
+
+
+def test_a_measured_case_waits_for_its_judge(conduct: Conduct) -> None:
+    run = conduct(BF16).run(BF16)
+    assert (run.status, run.reason) == (Status.INCONCLUSIVE, "measured, not judged")
+
+
+def test_warm_ups_are_kept_apart_from_the_samples(conduct: Conduct) -> None:
+    (process,) = conduct(BF16, warmups=3).run(BF16).processes
+    assert (len(process.warmups), len(process.samples)) == (3, 2)
+    assert process.samples[0].values["denoise_step_ms"] == (20.0, 20.0, 20.0)
+
+
+def test_the_build_report_has_every_phase(conduct: Conduct) -> None:
+    (process,) = conduct(INT8WO).run(INT8WO).processes
+    assert set(process.build.seconds) == {"import", "load", "quantize", "compile", "generate"}
+    assert set(process.build.memory) == {"load", "quantize", "compile", "generate"}
+    assert process.build.quantization is not None
+    assert process.build.quantization.groups[0].count == 24
+    assert process.build.values["weight_bytes"] == 24 * 2**20
+
+
+def test_only_the_first_process_saves_a_picture_in_the_run_directory(
+    conduct: Conduct, tmp_path: Path
+) -> None:
+    first, second = conduct(BF16, decide=fixed_processes(2)).run(BF16).processes
+    assert first.capture is not None
+    assert first.capture.array == "captures/flux-mini-b1-bf16-eager.0.npy"
+    assert (tmp_path / first.capture.array).exists()
+    assert (tmp_path / first.capture.image).exists()
+    assert second.capture is None
+
+
+def test_only_the_last_sample_is_saved(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask, saved = Worker.ask, []
+
+    def asked(worker: Worker, request: Request, *others: Any) -> Any:
+        if isinstance(request, Generate):
+            saved.append(request.capture is not None)
+        return ask(worker, request, *others)
+
+    monkeypatch.setattr(Worker, "ask", asked)
+    conduct(BF16).run(BF16)
+    assert saved == [False, False, True]
+
+
+def test_every_process_has_a_log_in_the_run_directory(conduct: Conduct, tmp_path: Path) -> None:
+    processes = conduct(BF16, decide=fixed_processes(2)).run(BF16).processes
+    assert [process.log for process in processes] == [
+        "logs/flux-mini-b1-bf16-eager.0.log",
+        "logs/flux-mini-b1-bf16-eager.1.log",
+    ]
+    assert all((tmp_path / process.log).exists() for process in processes)
+
+
+def test_the_first_process_compiles_cold_and_the_next_warm(conduct: Conduct) -> None:
+    first, second = conduct(COMPILED, decide=fixed_processes(2)).run(COMPILED).processes
+    assert first.build.values["compile_cold_s"] == 6.0
+    assert second.build.values["compile_warm_s"] == 1.5
+    assert "compile_warm_s" not in first.build.values
+    assert "compile_cold_s" not in second.build.values
+
+
+def test_an_eager_case_has_no_compile_time(conduct: Conduct) -> None:
+    (process,) = conduct(BF16).run(BF16).processes
+    assert not {"compile_cold_s", "compile_warm_s"} & set(process.build.values)
+
+
+def test_a_worker_on_the_cpu_sees_no_gpu_and_uses_every_processor_it_may(conduct: Conduct) -> None:
+    environment = conduct(BF16).run(BF16).processes[0].environment
+    assert environment.gpu is None
+    assert environment.variables["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
+
+
+def test_a_worker_on_a_gpu_reports_it_and_its_memory(conduct: Conduct) -> None:
+    (process,) = conduct("flux1-dev-b1-bf16-eager", platform=GPU).run("flux1-dev-b1-bf16-eager").processes
+    assert process.environment.unit == "GPU-00000000-fake"
+    assert process.build.memory["generate"].allocated_mib == 400.0
+    assert process.samples[0].telemetry is not None
+
+
+def test_an_unknown_case_names_its_neighbours(conduct: Conduct) -> None:
+    with pytest.raises(UsageError, match=r"no case 'flux-mini-b1-bf16-eagre' .* nearest: flux-mini-b1-bf16-"):
+        conduct(BF16, INT8WO).run("flux-mini-b1-bf16-eagre")
+
+
+def test_the_number_of_processes_is_bounded(conduct: Conduct) -> None:
+    run = conduct(BF16, decide=lambda run: Answer.MORE, max_processes=2).run(BF16)
+    assert len(run.processes) == 2
+
+
+# References
+
+
+def test_a_reference_outside_the_plan_is_measured_first_and_listed_apart(conduct: Conduct) -> None:
+    campaign = conduct(INT8WO)
+    assert campaign.run(INT8WO).reference == BF16
+    assert [run.id for run in campaign.record.cases] == [INT8WO]
+    assert [run.id for run in campaign.record.references] == [BF16]
+    capture = campaign.record.references[0].processes[0].capture
+    assert capture is not None
+    assert capture.array == "captures/flux-mini-b1-bf16-eager.reference.0.npy"
+
+
+def test_a_planned_reference_is_its_own_case(conduct: Conduct) -> None:
+    campaign = conduct(INT8WO, BF16)
+    campaign.run(INT8WO)
+    assert [run.id for run in campaign.record.cases] == [INT8WO, BF16]
+    assert campaign.record.references == ()
+
+
+def test_the_reference_of_a_case_can_be_asked_for(conduct: Conduct) -> None:
+    campaign = conduct(INT8WO)
+    campaign.run(INT8WO)
+    assert campaign.reference(INT8WO) is campaign.record.references[0]
+    assert conduct(BF16).reference(BF16) is None
+
+
+def test_one_reference_serves_every_case_of_its_build(conduct: Conduct) -> None:
+    campaign = conduct(INT8WO, "flux-mini-b1-int8dq-eager")
+    campaign.run(INT8WO)
+    before = campaign.record.references
+    campaign.run("flux-mini-b1-int8dq-eager")
+    assert campaign.record.references == before
+
+
+def test_a_reference_is_never_injected_even_where_its_planned_case_is(conduct: Conduct) -> None:
+    campaign = conduct(BF16, INT8WO, injected=(Injection(fault=Fault.LATENCY, amount=150.0),))
+    campaign.run(INT8WO)
+    campaign.run(BF16)
+    (injected,) = (run for run in campaign.record.cases if run.id == BF16)
+    (reference,) = campaign.record.references
+    assert injected.processes[0].samples[0].values["decode_ms"] == (25.0,)
+    assert reference.processes[0].samples[0].values["decode_ms"] == (10.0,)
+    assert (injected.injected, reference.injected) == (("latency:+150%",), ())
+
+
+def test_the_prepared_run_is_the_stored_one_and_sees_its_reference(conduct: Conduct) -> None:
+    def prepare(run: Run, reference: Run | None) -> Run:
+        return msgspec.structs.replace(run, reason=f"beside {reference.id if reference else 'nothing'}")
+
+    campaign = conduct(INT8WO, prepare=prepare)
+    assert campaign.run(INT8WO).reason == f"beside {BF16}"
+    assert campaign.record.references[0].reason == "beside nothing"
+
+
+def test_a_failed_reference_does_not_stop_its_dependent(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", "exit@*bf16*")
+    campaign = conduct(INT8WO)
+    assert campaign.run(INT8WO).failure is None
+    assert campaign.record.references[0].status is Status.CRASH
+
+
+# The fp32 twin
+
+
+def test_every_sample_has_its_twin_and_the_twin_a_run_without_samples(conduct: Conduct) -> None:
+    campaign = conduct(BF16, platform=CPU_FAST)
+    (process,) = campaign.run(BF16).processes
+    assert [sample.values["decode_ms"] for sample in process.twin_samples] == [(10.0,), (10.0,)]
+    assert process.twin_samples[0].values["denoise_step_ms"] == (40.0, 40.0, 40.0)
+    (twin,) = campaign.record.references
+    assert (twin.id, len(twin.processes[0].warmups), twin.processes[0].samples) == (TWIN, 1, ())
+
+
+def test_twin_and_case_take_turns_in_going_first(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask, order = Worker.ask, []
+
+    def asked(worker: Worker, request: Request, *others: Any) -> Any:
+        if isinstance(request, Generate) and not request.warmup:
+            order.append(worker.pid)
+        return ask(worker, request, *others)
+
+    monkeypatch.setattr(Worker, "ask", asked)
+    conduct(BF16, platform=dataclasses.replace(CPU_FAST, samples=3)).run(BF16)
+    twin, case = order[:2]
+    assert order == [twin, case, case, twin, twin, case]
+
+
+def test_one_twin_serves_all_cases_of_a_pipeline_and_ends_with_it(conduct: Conduct) -> None:
+    campaign = conduct(BF16, INT8WO, COGVIDEOX, platform=CPU_FAST)
+    campaign.run(BF16)
+    campaign.run(INT8WO)
+    (twin,) = campaign.record.references
+    assert len(twin.processes) == 1
+    campaign.run(COGVIDEOX)
+    assert len(living_workers()) == 1
+
+
+def test_a_twin_that_dies_once_is_restarted(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", f"die-once:{tmp_path / 'died'}@*fp32*")
+    campaign = conduct(BF16, platform=CPU_FAST, out=tmp_path / "run")
+    run = campaign.run(BF16)
+    assert run.failure is None
+    assert len(run.processes[0].twin_samples) == 2
+    (twin,) = campaign.record.references
+    assert (len(twin.processes), twin.failure) == (2, None)
+
+
+def test_a_twin_that_dies_again_fails_the_case_by_name(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", "exit@*fp32*")
+    campaign = conduct(BF16, platform=CPU_FAST)
+    run = campaign.run(BF16)
+    assert run.status is Status.CRASH
+    assert run.reason == f"fp32 twin {TWIN}: worker exited with code 3 while generating"
+    assert campaign.record.references[0].failure == run.failure
+
+
+def test_a_twin_does_not_count_its_restarts_across_cases(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", "exit@*fp32*")
+    campaign = conduct(BF16, INT8WO, platform=CPU_FAST)
+    campaign.run(BF16)
+    campaign.run(INT8WO)
+    assert len(campaign.record.references[0].processes) == 4
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [
+        pytest.param(Fault.HANG, Status.TIMEOUT, "no answer to generate within 1 s", id="hang"),
+        pytest.param(Fault.OOM, Status.OOM, "injected: out of memory", id="oom"),
+        pytest.param(Fault.NAN, Status.NUMERICS, "injected: the output holds NaN", id="nan"),
+        pytest.param(Fault.CRASH, Status.CRASH, "worker was killed by SIGSEGV while generating", id="crash"),
+    ],
+)
+def test_a_fault_fails_its_case_and_no_other(
+    conduct: Conduct, fault: Fault, status: Status, reason: str
+) -> None:
+    campaign = conduct(BF16, COMPILED, platform=CPU_HASTY, injected=(Injection(fault=fault),))
+    run = campaign.run(BF16)
+    assert (run.status, run.reason, run.injected) == (status, reason, (fault.value,))
+    assert campaign.run(COMPILED).failure is None
+    assert living_workers() == []
+
+
+def test_what_a_failed_process_measured_is_kept(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERF_FAKE", "exit:inspect")
+    run = conduct(COMPILED).run(COMPILED)
+    (process,) = run.processes
+    assert len(process.samples) == 2
+    assert process.build.values == {"compile_cold_s": 6.0}
+    assert run.failure is not None
+    assert run.failure.phase is Phase.INSPECT
+
+
+def test_a_process_that_did_not_load_leaves_only_its_failure(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", "exit:load")
+    run = conduct(BF16).run(BF16)
+    assert run.failure is not None
+    assert (run.processes, run.failure.phase) == ((), Phase.LOAD)
+
+
+def test_a_failure_after_a_good_process_keeps_both_and_starts_no_third(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def decide(run: Run) -> Answer:
+        monkeypatch.setenv("PERF_FAKE", "exit")
+        return Answer.MORE
+
+    run = conduct(BF16, decide=decide).run(BF16)
+    assert [len(process.samples) for process in run.processes] == [2, 0]
+    assert run.looks == ("1 process: more",)
+
+
+def test_the_compile_cache_of_a_killed_worker_is_not_used_again(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", "killed")
+    conduct(COMPILED).run(COMPILED)
+    assert not (tmp_path / "cache" / COMPILED).exists()
+
+
+def test_an_interpreter_without_torch_fails_every_case_by_name(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", "no-torch")
+    run = conduct(BF16).run(BF16)
+    assert run.status is Status.LOAD
+    assert run.reason.endswith("could not start: ModuleNotFoundError: No module named 'torch'")
+
+
+def test_a_stack_that_changes_during_the_run_is_refused(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", f"new-torch:{tmp_path / 'upgraded'}")
+    run = conduct(BF16, decide=fixed_processes(2), out=tmp_path / "run").run(BF16)
+    assert (run.status, run.reason) == (
+        Status.LOAD,
+        "stack changed during the run: torch 2.13.0 -> 2.14.0",
+    )
+    assert len(run.processes) == 1
+
+
+# The record
+
+
+def test_the_record_is_written_after_each_case(conduct: Conduct, tmp_path: Path) -> None:
+    campaign = conduct(BF16, COMPILED)
+    campaign.run(COMPILED)
+    assert [run.id for run in read_record(tmp_path).cases] == [COMPILED]
+    campaign.run(BF16)
+    assert read_record(tmp_path) == campaign.record
+    assert [run.id for run in campaign.record.cases] == [BF16, COMPILED]
+
+
+def test_the_record_says_when_how_and_on_what(conduct: Conduct) -> None:
+    campaign = conduct(BF16)
+    assert campaign.record.environment is None
+    campaign.run(BF16)
+    record = campaign.record
+    assert (record.created_at, record.command) == (CREATED_AT, "pytest -m cpu")
+    assert record.environment is not None
+    assert record.environment.cpu_model == "fake processor"
+
+
+def test_filed_verdicts_are_added_and_replaced_by_metric(conduct: Conduct, tmp_path: Path) -> None:
+    campaign = conduct(BF16)
+    campaign.run(BF16)
+    campaign.file(BF16, (verdict("ssim", "first"), verdict("decode_ms", "first")), Status.PASS, "all well")
+    filed = campaign.file(BF16, (verdict("ssim", "second"),), Status.REGRESSED, "ssim")
+    (run,) = read_record(tmp_path).cases
+    assert run == filed
+    assert [(v.metric, v.reason) for v in run.verdicts] == [("ssim", "second"), ("decode_ms", "first")]
+    assert (run.status, run.reason) == (Status.REGRESSED, "ssim")
+
+
+def test_a_case_that_was_not_run_can_be_filed_as_such(conduct: Conduct) -> None:
+    campaign = conduct(BF16)
+    campaign.file(BF16, (), Status.NOT_RUN, "the budget of 9 min is spent")
+    run = campaign.run(BF16)
+    assert (run.status, run.processes) == (Status.NOT_RUN, ())
+
+
+def test_missing_pairs_are_recorded(conduct: Conduct, tmp_path: Path) -> None:
+    campaign = conduct(BF16)
+    campaign.set_missing(("flux-mini-b1-bf16-eager: ssim",))
+    campaign.close()
+    assert read_record(tmp_path).missing == ("flux-mini-b1-bf16-eager: ssim",)
+
+
+def test_a_full_disk_is_one_sentence_and_costs_no_measurement(conduct: Conduct, tmp_path: Path) -> None:
+    campaign = conduct(BF16)
+    (tmp_path / "run.json.tmp").symlink_to("/dev/full")
+    with pytest.raises(PerfError, match=r"cannot write .*No space left on device"):
+        campaign.run(BF16)
+    campaign.close()
+    assert len(read_record(tmp_path).cases[0].processes) == 1
+
+
+# The end
+
+
+def test_no_worker_outlives_the_campaign(conduct: Conduct) -> None:
+    campaign = conduct(BF16, platform=CPU_FAST)
+    campaign.run(BF16)
+    assert len(living_workers()) == 1  # the twin
+    campaign.close()
+    assert living_workers() == []
+
+
+def test_an_interrupted_campaign_kills_its_workers_and_writes_what_it_has(
+    conduct: Conduct, tmp_path: Path
+) -> None:
+    campaign = conduct(BF16, platform=CPU_FAST)
+    campaign.run(BF16)
+    (tmp_path / "run.json").unlink()
+    campaign.interrupt()
+    assert living_workers() == []
+    assert read_record(tmp_path) == campaign.record
+
+
+def test_closing_twice_writes_once(conduct: Conduct, tmp_path: Path) -> None:
+    campaign = conduct(BF16)
+    campaign.close()
+    (tmp_path / "run.json").unlink()
+    campaign.close()
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_ctrl_c_in_the_first_process_leaves_no_entry_and_no_worker(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    interrupt_at(monkeypatch, Compile, 2)
+    campaign = conduct(COMPILED, BF16, platform=CPU_ALONE)
+    campaign.run(BF16)
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(COMPILED)
+    assert living_workers() == []
+    campaign.interrupt()
+    assert [run.id for run in read_record(tmp_path).cases] == [BF16]
+
+
+def test_ctrl_c_in_a_later_process_keeps_the_finished_ones(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    interrupt_at(monkeypatch, Compile, 3)
+    campaign = conduct(COMPILED, decide=fixed_processes(3))
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(COMPILED)
+    campaign.interrupt()
+    (run,) = read_record(tmp_path).cases
+    assert (run.status, run.reason, len(run.processes)) == (Status.INCONCLUSIVE, "interrupted", 2)
+    assert not (tmp_path / "cache" / COMPILED).exists()
+
+
+def test_ctrl_c_while_the_twin_is_built_leaves_no_worker(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at(monkeypatch, Compile, 2)
+    with pytest.raises(KeyboardInterrupt):
+        conduct(BF16, platform=CPU_FAST).run(BF16)
+    assert living_workers() == []
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, request_type: type[Request], count: int) -> None:
+    """Ctrl-C when a worker is asked the `count`-th request of a type."""
+    ask, asked = Worker.ask, []
+
+    def interrupted(worker: Worker, request: Request, *others: Any) -> Any:
+        asked.append(type(request))
+        if asked[-1] is request_type and asked.count(request_type) == count:
+            raise KeyboardInterrupt
+        return ask(worker, request, *others)
+
+    monkeypatch.setattr(Worker, "ask", interrupted)
+
+
+# The directory
+
+
+def test_a_new_run_directory_is_made_with_its_parents(tmp_path: Path) -> None:
+    assert prepare_run_directory(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_the_run_of_before_is_moved_to_its_date(conduct: Conduct, tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    conduct(BF16, out=tmp_path / "latest").close()
+    prepare_run_directory(tmp_path / "latest")
+    assert list((tmp_path / "latest").iterdir()) == []
+    assert (tmp_path / "latest.20260102T030405Z" / "run.json").exists()
+
+
+def test_two_runs_of_one_second_are_both_kept(conduct: Conduct, tmp_path: Path) -> None:
+    for _ in range(2):
+        out = prepare_run_directory(tmp_path / "latest")
+        conduct(BF16, out=out).close()
+    prepare_run_directory(out)
+    prepared = sorted(path.name for path in tmp_path.iterdir())
+    assert prepared == ["latest", "latest.20260102T030405Z", "latest.20260102T030405Z.2"]
+
+
+@pytest.mark.parametrize(
+    "left", [pytest.param("run.json", id="broken-record"), pytest.param("logs", id="none")]
+)
+def test_a_run_without_a_date_is_moved_to_the_time_of_its_folder(tmp_path: Path, left: str) -> None:
+    out = tmp_path / "latest"
+    (out / left).parent.mkdir()
+    (out / left).write_text("")
+    os.utime(out, (0, 0))
+    prepare_run_directory(out)
+    assert (tmp_path / "latest.19700101T000000Z" / left).exists()
+
+
+def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"holds 'thesis\.tex', which is no part of a run"):
+        prepare_run_directory(tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PerfError, match=r"cannot write .*: Not a directory; choose another"):
+        prepare_run_directory(tmp_path / "file" / "out")
