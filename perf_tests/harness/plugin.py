@@ -265,7 +265,7 @@ class Judged:
         self._item.user_properties += [(v.metric, f"{v.status.value}: {v.reason}") for v in verdicts]
         red = [v for v in verdicts if not v.status.is_green]
         if red:
-            pytest.fail("\n\n".join(self._session.explain(self._run, v) for v in red), pytrace=False)
+            pytest.fail(self._session.explain_all(self._run, red), pytrace=False)
         if not verdicts:
             pytest.skip(self._see_build())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -126,6 +126,11 @@ class Session:
     def say_built(self, run: Run) -> None:
         """`test_build` has asserted the outcome of the run."""
         self.ledger.say(run.id, (BUILD,))
+
+    def explain_all(self, run: Run, judged: Sequence[Verdict]) -> str:
+        """The failure text of several verdicts of one case: the first in full, a line for each of the others."""
+        others = [f"  also: {v.metric} {v.status.value}: {v.reason}" for v in judged[1:]]
+        return "\n".join([self.explain(run, judged[0]), *others])
 
     def explain(self, run: Run, judged: Verdict) -> str:
         """The failure text of one verdict."""
