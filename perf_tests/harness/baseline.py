@@ -45,7 +45,8 @@ class Entry(Struct, frozen=True):
     """Key of `Baselines.provenance`."""
     processes: int
     noise_pct: float
-    """The platform's process noise when the entry was recorded."""
+    """The platform's process noise when the entry was recorded, or the spread between the generations of
+    its own processes where that is larger."""
     metrics: dict[str, tuple[float, ...]]
     """Metric name -> one statistic per process."""
 

@@ -13,6 +13,8 @@ from perf_tests.harness.records import Fidelity, Process, Run
 from perf_tests.tables.metrics import Metric, Source
 
 FALSE_ALARM_SIGMAS = 3.0
+MAD_TO_SD = 1.4826
+"""Standard deviations in a median absolute deviation of normal values."""
 NORMAL_95 = 1.959964
 """Two-sided 95 % quantile of the standard normal distribution."""
 
@@ -99,7 +101,7 @@ def _samples(metric: Metric, process: Process, _reference: Run | None) -> float:
 def _build(metric: Metric, process: Process, _reference: Run | None) -> float:
     values = process.build.values
     if metric.name not in values:
-        raise NotMeasured(f"the worker reported {_listed(values)}, but no {metric.name}")
+        raise NotMeasured(f"the worker reported no {metric.name}, only {_listed(values)}")
     return values[metric.name]
 
 
@@ -179,7 +181,7 @@ def _of_sample(name: str, sample: Sample) -> float:
 def _values(name: str, sample: Sample) -> tuple[float, ...]:
     values = sample.values.get(name, ())
     if not values:
-        raise NotMeasured(f"a sample has {_listed(sample.values)}, but no {name}")
+        raise NotMeasured(f"a sample has no {name}, only {_listed(sample.values)}")
     return values
 
 
@@ -200,3 +202,20 @@ def _ratio(name: str, numerator: float, denominator: float) -> float:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
+
+
+def generation_noise_pct(run: Run, name: str = "denoise_step_ms") -> float:
+    """How far the generations of a process lie apart: the largest of all processes, in percent.
+
+    1.4826 x the median absolute deviation, which estimates a standard deviation and is not moved by one
+    stalled generation. 0 where the processes hold fewer than three generations with `name`.
+    """
+    return max((_spread_pct(process, name) for process in run.processes), default=0.0)
+
+
+def _spread_pct(process: Process, name: str) -> float:
+    medians = [statistics.median(sample.values[name]) for sample in process.samples if sample.values.get(name)]
+    if len(medians) < 3:
+        return 0.0
+    centre = statistics.median(medians)
+    return MAD_TO_SD * statistics.median(abs(value - centre) for value in medians) / centre * 100.0

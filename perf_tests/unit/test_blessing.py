@@ -376,3 +376,11 @@ def test_every_case_of_the_matrix_can_be_looked_up_with_both_sources_of_weights(
     assert blessing.CASES[ID].case == MINI_INT8WO
     assert blessing.CASES[ID].platforms == (CPU.id,)
     assert f"{ID}-pretrained" in blessing.CASES
+
+
+def test_an_entry_noisier_than_its_platform_says_so(tmp_path: Path) -> None:
+    samples = tuple(make_sample({"denoise_step_ms": [each]}) for each in (100.0, 110.0, 120.0))
+    process = make_process(samples=samples, twin_samples=samples)
+    blessing.write(_propose(tmp_path, make_record(make_run(processes=(process,)))))
+    noise_pct = baseline.load(tmp_path, "cpu")["flux-mini"].cases[ID].noise_pct
+    assert noise_pct == pytest.approx(1.4826 * 10 / 110 * 100)

@@ -6,7 +6,12 @@ import msgspec
 import pytest
 
 from perf_tests.harness.records import Fidelity, Process, Status
-from perf_tests.harness.stats import interval_pct, observe, smallest_detectable_change_pct
+from perf_tests.harness.stats import (
+    generation_noise_pct,
+    interval_pct,
+    observe,
+    smallest_detectable_change_pct,
+)
 from perf_tests.unit.builders import (
     make_build,
     make_failure,
@@ -128,7 +133,7 @@ def test_a_metric_missing_from_one_process_is_missing_and_says_what_was_reported
     missing = observe(metric_named("model_memory_mib"), run, None).missing
     assert missing == (
         "model_memory_mib of flux-mini-b1-int8wo-eager is missing: process 2: "
-        "the worker reported recompiles, but no model_memory_mib"
+        "the worker reported no model_memory_mib, only recompiles"
     )
 
 
@@ -142,7 +147,7 @@ def test_one_process_is_enough_for_a_metric_that_says_so() -> None:
 def test_a_sample_without_the_metric_makes_it_missing() -> None:
     without = msgspec.structs.replace(make_sample(), values={"latency_s": (1.0,)})
     missing = _missing("decode_ms", make_process(samples=(make_sample(), without)))
-    assert "a sample has latency_s, but no decode_ms" in missing
+    assert "a sample has no decode_ms, only latency_s" in missing
 
 
 @pytest.mark.parametrize("metric", ["denoise_step_ms", "distinct_outputs", "time_ratio_vs_fp32"])
@@ -190,3 +195,25 @@ def test_smallest_detectable_change_is_three_sigma_of_the_difference(
 def test_interval_is_symmetric_around_the_change() -> None:
     # 1.959964 * 1 % * sqrt(1/2 + 1/2)
     assert interval_pct(5.0, 1.0, 2, 2) == pytest.approx((3.040036, 6.959964))
+
+
+@pytest.mark.parametrize(
+    ("generations", "noise_pct"),
+    [
+        pytest.param([(100.0,), (102.0,), (101.0,)], 1.4826 / 101 * 100, id="spread of 1 ms"),
+        pytest.param([(100.0,), (101.0,), (150.0,)], 1.4826 / 101 * 100, id="one stalled generation"),
+        pytest.param([(100.0, 900.0, 100.0)] * 3, 0.0, id="one stalled step in each"),
+        pytest.param([(100.0,), (150.0,)], 0.0, id="too few to tell"),
+    ],
+)
+def test_noise_between_generations_is_not_moved_by_a_stall(
+    generations: list[tuple[float, ...]], noise_pct: float
+) -> None:
+    samples = tuple(make_sample({"denoise_step_ms": list(steps)}) for steps in generations)
+    run = make_run(processes=(make_process(samples=samples),))
+    assert generation_noise_pct(run) == pytest.approx(noise_pct)
+
+
+def test_the_noisiest_process_counts() -> None:
+    calm, wild = _process(100.0, 100.0, 100.0), _process(100.0, 110.0, 120.0)
+    assert generation_noise_pct(make_run(processes=(calm, wild))) == pytest.approx(1.4826 * 10 / 110 * 100)
