@@ -435,6 +435,9 @@ class _Twin:
     def close(self) -> None:
         if self._attempt:
             self._attempt.worker.close()
+            *before, last = self._run.processes
+            whole = self._attempt.process(self._launcher.out).build  # with the time it generated
+            self._note(processes=(*before, msgspec.structs.replace(last, build=whole)))
             self._attempt = None
 
     def _build(self) -> _Attempt:

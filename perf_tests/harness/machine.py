@@ -12,37 +12,54 @@ from perf_tests.harness.protocol import Gpu
 from perf_tests.tables.platforms import PLATFORMS, GpuMatch, Platform
 
 GIB = 1 << 30
+NO_GPU = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
+"""A machine without one. Any other error is a GPU that does not work, which must not pass for none."""
 
 
 def first_gpu() -> Gpu | None:
     """The GPU that CUDA would call device 0; None on a machine without one, or with all of them hidden.
 
-    Raises UsageError for a MIG slice: its speed is not the card's.
+    Raises UsageError for a MIG slice, whose speed is not the card's, for a GPU that is named and not
+    there, and for a driver that does not answer.
     """
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    except NO_GPU:
         return None
+    except pynvml.NVMLError as error:
+        raise UsageError(_not_answering(error)) from error
     try:
         handle = _first_visible()
         return None if handle is None else _describe(handle)
+    except pynvml.NVMLError as error:
+        raise UsageError(_not_answering(error)) from error
     finally:
         pynvml.nvmlShutdown()
 
 
+def _not_answering(error: Exception) -> str:
+    return f"NVML was asked for the GPU and answered {str(error)!r}: repair the driver until nvidia-smi works"
+
+
 def _first_visible() -> Any:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if pynvml.nvmlDeviceGetCount() == 0 or visible == "":
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    wanted, count = visible.split(",")[0].strip(), pynvml.nvmlDeviceGetCount()
+    if count == 0 or wanted in ("", "-1"):
         return None
-    first = "0" if visible is None else visible.split(",")[0].strip()
-    if first.startswith("MIG"):
-        raise UsageError(f"CUDA_VISIBLE_DEVICES names the MIG slice {first}: give the suite a whole GPU")
-    if first.isdecimal():
-        return pynvml.nvmlDeviceGetHandleByIndex(int(first))
-    return pynvml.nvmlDeviceGetHandleByUUID(first)
+    if wanted.startswith("MIG"):
+        raise UsageError(f"CUDA_VISIBLE_DEVICES names the MIG slice {wanted}: give the suite a whole GPU")
+    for index in range(count):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        # CUDA takes the first characters of a UUID for the whole.
+        if wanted == str(index) or pynvml.nvmlDeviceGetUUID(handle).startswith(wanted):
+            return handle
+    raise UsageError(
+        f"CUDA_VISIBLE_DEVICES names the GPU {wanted!r}, NVML sees {count} without it: correct the variable"
+    )
 
 
 def _describe(handle: Any) -> Gpu:
+    _refuse_mig(handle)
     capability = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Gpu(
         name=pynvml.nvmlDeviceGetName(handle),
@@ -52,6 +69,17 @@ def _describe(handle: Any) -> Gpu:
         power_limit_w=pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3,
         driver=pynvml.nvmlSystemGetDriverVersion(),
     )
+
+
+def _refuse_mig(handle: Any) -> None:
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError_NotSupported:
+        return
+    if current == pynvml.NVML_DEVICE_MIG_ENABLE:
+        uuid = pynvml.nvmlDeviceGetUUID(handle)
+        # NVML describes the whole card, CUDA would compute on the first slice of it.
+        raise UsageError(f"the GPU {uuid} is divided into MIG slices: give the suite a whole GPU")
 
 
 def recognise(gpu: Gpu) -> Platform:
@@ -70,7 +98,7 @@ def recognise(gpu: Gpu) -> Platform:
     assert closest.gpu is not None, "candidates were chosen by their GPU's name"
     raise UsageError(
         f"this {gpu.name!r} is not the platform {closest.id!r}: {'; '.join(_differences(gpu, closest.gpu))}; "
-        "add a row to perf_tests/tables/platforms.py"
+        "set the card as the table says, or add a row to perf_tests/tables/platforms.py"
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
@@ -18,7 +20,7 @@ from perf_tests.harness.errors import PerfError, UsageError
 from perf_tests.harness.options import Options, parse_drill
 from perf_tests.harness.records import Run, Status
 from perf_tests.harness.report import costs, terminal
-from perf_tests.harness.session import Session, nearest
+from perf_tests.harness.session import Session, check_selection
 from perf_tests.tables.matrix import MATRIX, Case, Row, Weights
 from perf_tests.tables.metrics import METRICS, Group
 from perf_tests.tables.platforms import Device, Platform
@@ -26,8 +28,11 @@ from perf_tests.tables.platforms import Device, Platform
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
+T = TypeVar("T")
+
 SESSION = pytest.StashKey[Session]()
 TARGET = pytest.StashKey["Target"]()
+UNWRITABLE = "the run directory cannot be written"
 HERE = Path(__file__).parents[2]
 
 
@@ -36,7 +41,11 @@ HERE = Path(__file__).parents[2]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the public options."""
-    group = parser.getgroup("perf", "performance of quantized and compiled diffusion pipelines")
+    # Before it knows these options, pytest looks for its configuration beside every argument that exists.
+    group = parser.getgroup(
+        "perf",
+        "performance of quantized and compiled diffusion pipelines (paths with =: --perf-out=DIR)",
+    )
     group.addoption(
         "--perf-case", action="append", default=[], metavar="GLOB", help="whole case ids; may repeat"
     )
@@ -104,6 +113,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "judges(group): the group of metrics a test asserts; none: the build")
     try:
         options = _options(config)
+        check_selection(options, _rows(options.weights))
         config.stash[TARGET] = Target.of_this_machine()
     except PerfError as error:
         raise pytest.UsageError(str(error)) from None
@@ -113,14 +123,15 @@ def pytest_configure(config: pytest.Config) -> None:
 # Collection
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
     """What this machine can measure."""
 
-    def __init__(self, gpu_platform: Platform | None, *, problem: str | None, found: str) -> None:
-        self.gpu_platform = gpu_platform
-        self.problem = problem
-        """Why the GPU that is there cannot be used; None without one, too."""
-        self.found = found
+    found: str
+    """For messages: the GPU, or that there is none."""
+    gpu_platform: Platform | None = None
+    problem: str | None = None
+    """Why the GPU that is there cannot be used; None without one, too."""
 
     @classmethod
     def of_this_machine(cls) -> Target:
@@ -128,10 +139,10 @@ class Target:
         try:
             gpu = machine.first_gpu()
             if gpu is None:
-                return cls(None, problem=None, found="no NVIDIA GPU")
-            return cls(machine.recognise(gpu), problem=None, found=f"{gpu.name} ({gpu.uuid})")
+                return cls(found="no NVIDIA GPU")
+            return cls(found=f"{gpu.name} ({gpu.uuid})", gpu_platform=machine.recognise(gpu))
         except UsageError as error:
-            return cls(None, problem=str(error), found="a GPU of no known platform")
+            return cls(found="a GPU of no known platform", problem=str(error))
 
     def platforms(self, row: Row) -> tuple[Platform, ...]:
         """Where tests of `row` are filed: this machine's platform if the row has it, else all of its own."""
@@ -143,19 +154,18 @@ class Target:
         return platform.device is Device.CPU or platform is self.gpu_platform
 
 
+def _rows(weights: Weights) -> Mapping[str, tuple[Row, Case]]:
+    """Case id -> its row of the matrix, and the case."""
+    cases = ((row, row.case(weights)) for row in MATRIX)
+    return {case.id: (row, case) for row, case in cases}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per case, marked with its platforms and its pipeline's family."""
     if "case" not in metafunc.fixturenames or not metafunc.definition.get_closest_marker("judges"):
         return
-    options = metafunc.config.stash[SESSION].options
-    target = metafunc.config.stash[TARGET]
-    cases = [(row, row.case(options.weights)) for row in MATRIX]
-    chosen = [(row, case) for row, case in cases if options.selects(case.id)]
-    if not chosen:
-        near = ", ".join(nearest(options.case_globs[0], [case.id for _, case in cases]))
-        raise pytest.UsageError(
-            f"--perf-case {' '.join(options.case_globs)} matches no case; nearest: {near}"
-        )
+    options, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
+    chosen = [(row, case) for row, case in _rows(options.weights).values() if options.selects(case.id)]
     metafunc.parametrize(
         "case",
         [pytest.param(case, id=case.id, marks=_marks(row, target)) for row, case in chosen],
@@ -171,15 +181,14 @@ def _marks(row: Row, target: Target) -> list[pytest.MarkDecorator]:
     return marks
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Enter what was selected into the books, once everything else has had its say."""
-    judging = [item for item in items if item.get_closest_marker("judges")]
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Enter what was selected into the books, now that every plugin has deselected what it wants to."""
+    judging = [item for item in session.items if item.get_closest_marker("judges")]
     if not judging:
         return
     try:
-        _refuse_parallel(config)
-        _plan(config, judging)
+        _refuse_parallel(session.config)
+        _plan(session.config, judging)
     except PerfError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -191,11 +200,11 @@ def _refuse_parallel(config: pytest.Config) -> None:
 
 def _plan(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     session, target = config.stash[SESSION], config.stash[TARGET]
-    rows = {row.case(session.options.weights).id: row for row in MATRIX}
+    rows = _rows(session.options.weights)
     on_gpu = False
     for item in items:
         case = _case(item)
-        platforms = target.platforms(rows[case.id])
+        platforms = target.platforms(rows[case.id][0])
         if target.problem and all(platform.device is Device.CUDA for platform in platforms):
             raise UsageError(target.problem)
         here = [platform for platform in platforms if target.can_measure(platform)]
@@ -236,7 +245,8 @@ class Judged:
         """Fail once for a case that could not be measured as asked; skip one that need not be supported."""
         __tracebackhide__ = True
         self._session.say_built(self._run)
-        self._item.user_properties.append(("status", self._run.status.value))
+        outcome = self._run.status if self._run.failure else Status.PASS
+        self._item.user_properties.append(("build", outcome.value))
         if self._session.is_green(self._run):
             if self._run.status is Status.UNSUPPORTED:
                 pytest.skip(self._run.reason)
@@ -244,24 +254,28 @@ class Judged:
         pytest.fail(self._session.explain_failure(self._run), pytrace=False)
 
     def replay(self, benchmark: BenchmarkFixture) -> None:
-        """Show the device times of the generations in pytest-benchmark."""
-        self._skip_unmeasured()
+        """Show the device times of the generations in pytest-benchmark; an unproven build has none."""
+        __tracebackhide__ = True
+        if self._run.failure is not None:
+            pytest.skip(self._see_build())
         seconds = [
             second
             for process in self._run.processes
             for sample in process.samples
             for second in sample.values.get("device_latency_s", ())
         ]
+        # The id instead of the repr of a whole table row; the rest follows when the session ends.
+        benchmark.params = {"case": self._run.id}
+        benchmark.extra_info["case"] = self._run.id
         if seconds:
             replaying.replay(benchmark, seconds)
-        benchmark.extra_info.update(replaying.extra_info(self._run))
 
     def check(self) -> None:
         """Judge the group's metrics and fail with one text that holds all violations."""
         __tracebackhide__ = True
         self._skip_unmeasured()
         assert self._group is not None, "test_build has its own check"
-        verdicts = self._session.judge(self._run, self._group)
+        verdicts = _or_stop(self._session, partial(self._session.judge, self._run, self._group))
         self._item.user_properties += [(v.metric, f"{v.status.value}: {v.reason}") for v in verdicts]
         red = [v for v in verdicts if not v.status.is_green]
         if red:
@@ -282,11 +296,17 @@ class Judged:
 def judged(request: pytest.FixtureRequest, case: Case) -> Judged:
     """The case, measured: the first test that asks pays for it."""
     session = request.config.stash[SESSION]
-    try:
-        run = session.measure(case.id)
-    except PerfError as error:
-        pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
+    run = _or_stop(session, partial(session.measure, case.id))
     return Judged(session, run, _group(request.node), request.node)
+
+
+def _or_stop(session: Session, ask: Callable[[], T]) -> T:
+    """The answer; where the run directory cannot be written, every further measurement would be lost."""
+    try:
+        return ask()
+    except PerfError as error:
+        session.problem = str(error)
+        pytest.exit(UNWRITABLE, returncode=pytest.ExitCode.TESTS_FAILED)
 
 
 # Session
@@ -312,7 +332,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Close the books: a planned pair without verdict, or a failed case without a failed test, is red."""
     perf = session.config.stash[SESSION]
-    if not perf.is_planned or session.config.option.collectonly:
+    if not _owes_verdicts(session.config, exitstatus):
         return
     interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
     try:
@@ -325,6 +345,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def _owes_verdicts(config: pytest.Config, exitstatus: int) -> bool:
+    """Whether the session was to measure anything at all."""
+    refused = exitstatus == pytest.ExitCode.USAGE_ERROR
+    return config.stash[SESSION].is_planned and not config.option.collectonly and not refused
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Where numbers come from and go to."""
     target, options = config.stash[TARGET], config.stash[SESSION].options
@@ -333,7 +359,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
     """The table of verdicts, what it cost, and what is missing."""
     perf = config.stash[SESSION]
     record = perf.record
@@ -348,13 +376,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
                 terminalreporter,
                 [f"provisional baselines (fewer than 3 processes): {', '.join(provisional)}"],
             )
-        _write(terminalreporter, [f"raw samples: {perf.options.out}/run.json"])
-    missing = perf.ledger.missing() if perf.is_planned and not config.option.collectonly else ()
+        if not perf.problem:
+            _write(terminalreporter, [f"raw samples: {perf.options.out}/run.json"])
+    missing = perf.ledger.missing() if _owes_verdicts(config, exitstatus) else ()
     if missing:
         terminalreporter.section("planned, but no verdict was given", red=True)
         _write(terminalreporter, _by_case(missing))
     if perf.problem:
-        terminalreporter.section("the run directory is incomplete", red=True)
+        terminalreporter.section(UNWRITABLE, red=True)
         _write(terminalreporter, [perf.problem])
 
 
@@ -379,3 +408,13 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     record = config.stash[SESSION].record
     if record is not None and record.environment is not None:
         machine_info.update(replaying.machine_info(record.environment))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """What is known of each case at the end: its latency was not yet judged when its times were replayed."""
+    record = config.stash[SESSION].record
+    runs = {run.id: run for run in record.cases} if record else {}
+    for each in output_json["benchmarks"]:
+        if run := runs.get(each["extra_info"].get("case", "")):
+            each["extra_info"].update(replaying.extra_info(run))

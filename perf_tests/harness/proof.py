@@ -8,32 +8,36 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from perf_tests.harness import evidence, fidelity
+from perf_tests.harness import evidence
 from perf_tests.harness.errors import PerfError
 from perf_tests.harness.protocol import Capture, Failure, FailureKind, Phase
-from perf_tests.harness.records import Process, Run, Status
+from perf_tests.harness.records import STATUS_OF_FAILURE, Process, Run
 from perf_tests.tables.matrix import Case
 
 
 def prove(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
-    """`run` with the fidelity of its captures (files under `out`), as ERROR(unproven) where the evidence
-    of any process contradicts the recipe."""
-    run = _with_fidelity(run, reference, out)
+    """`run` with the fidelity of its captures (files under `out`): ERROR(numerics) where an output is no
+    picture, ERROR(unproven) where the evidence of any process contradicts the recipe."""
+    try:
+        run = _with_fidelity(run, reference, out)
+    except PerfError as error:
+        return _failed(run, FailureKind.NUMERICS, str(error))
     sentences = tuple(_unique(evidence.contradictions(case, process.build) for process in run.processes))
     if not sentences:
         return run
-    failure = Failure(
-        kind=FailureKind.UNPROVEN,
-        phase=Phase.INSPECT,
-        message=f"what was built is not what was asked for: {sentences[0]}",
-        details="\n".join(sentences),
-    )
-    return msgspec.structs.replace(run, failure=failure, status=Status.UNPROVEN, reason=failure.message)
+    message = f"what was built is not what was asked for: {sentences[0]}"
+    return _failed(run, FailureKind.UNPROVEN, message, details="\n".join(sentences[1:]))
 
 
 def prepared(cases: Mapping[str, Case], out: Path, run: Run, reference: Run | None) -> Run:
     """`prove` for a campaign, which knows runs by their ids."""
     return prove(cases[run.id], run, reference, out)
+
+
+def _failed(run: Run, kind: FailureKind, message: str, details: str = "") -> Run:
+    failure = Failure(kind=kind, phase=Phase.INSPECT, message=message, details=details)
+    status = STATUS_OF_FAILURE[kind]
+    return msgspec.structs.replace(run, failure=failure, status=status, reason=message)
 
 
 def _unique(groups: Iterable[tuple[str, ...]]) -> dict[str, None]:
@@ -57,6 +61,8 @@ def _capture(reference: Run | None) -> Capture | None:
 def _compared(process: Process, original: Capture, out: Path) -> Process:
     if process.capture is None:
         return process
+    from perf_tests.harness import fidelity  # here: scikit-image doubles the time that pytest takes to start
+
     compared = fidelity.compare(_array(out, process.capture), _array(out, original))
     return msgspec.structs.replace(process, fidelity=compared)
 

@@ -143,6 +143,8 @@ class Run(Struct):
     injected: tuple[str, ...] = ()
     """The faults of a fire drill: a run with any of them is never blessed."""
     verdicts: tuple[Verdict, ...] = ()
+    measured: dict[str, float] = {}
+    """Metric name -> median over the processes, of every metric that was measured, gated or only shown."""
     processes: tuple[Process, ...] = ()
     failure: Failure | None = None
     looks: tuple[str, ...] = ()

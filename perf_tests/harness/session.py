@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
+
+import msgspec
 
 from perf_tests.harness import baseline, proof, verdict
 from perf_tests.harness.baseline import Baselines, Entry, Provenance
@@ -128,8 +130,8 @@ class Session:
         self.ledger.say(run.id, (BUILD,))
 
     def explain_all(self, run: Run, judged: Sequence[Verdict]) -> str:
-        """The failure text of several verdicts of one case: the first in full, a line for each of the others."""
-        others = [f"  also: {v.metric} {v.status.value}: {v.reason}" for v in judged[1:]]
+        """The failure text of several verdicts of one case: the first in full, a line for each other."""
+        others = [f"  also       {v.metric} {v.status.value}: {v.reason}" for v in judged[1:]]
         return "\n".join([self.explain(run, judged[0]), *others])
 
     def explain(self, run: Run, judged: Verdict) -> str:
@@ -192,9 +194,8 @@ class Session:
         return self.campaign.reference(run.id)
 
     def _file(self, run: Run, verdicts: tuple[Verdict, ...]) -> None:
-        filed = self.campaign.file(run.id, verdicts, run.status, run.reason)
-        status, reason = verdict.overall(filed)
-        self.campaign.file(run.id, (), status, reason)
+        status, reason = verdict.overall(msgspec.structs.replace(run, verdicts=(*run.verdicts, *verdicts)))
+        self.campaign.file(run.id, verdicts, status, reason)
 
     # Ending
 
@@ -215,7 +216,16 @@ class Session:
         return self._campaign.record
 
 
-def nearest(wanted: str, names: Iterable[str]) -> list[str]:
+def check_selection(options: Options, case_ids: Collection[str]) -> None:
+    """Raises UsageError for a `--perf-case` that names none of `case_ids`."""
+    for glob in options.case_globs:
+        if not fnmatch.filter(case_ids, glob):
+            raise UsageError(
+                f"--perf-case {glob!r} matches none of the {len(case_ids)} cases; "
+                f"nearest: {', '.join(nearest(glob, case_ids))}"
+            )
+
+
+def nearest(wanted: str, names: Collection[str]) -> list[str]:
     """Up to three of `names` that look like `wanted`; the first three if none does."""
-    all_names = list(names)
-    return difflib.get_close_matches(wanted, all_names, n=3, cutoff=0.4) or all_names[:3]
+    return difflib.get_close_matches(wanted, names, n=3, cutoff=0.4) or list(names)[:3]

@@ -214,7 +214,9 @@ def generation_noise_pct(run: Run, name: str = "denoise_step_ms") -> float:
 
 
 def _spread_pct(process: Process, name: str) -> float:
-    medians = [statistics.median(sample.values[name]) for sample in process.samples if sample.values.get(name)]
+    medians = [
+        statistics.median(sample.values[name]) for sample in process.samples if sample.values.get(name)
+    ]
     if len(medians) < 3:
         return 0.0
     centre = statistics.median(medians)

@@ -79,9 +79,9 @@ def judge(
     if observation.missing is not None:
         return _unjudged(metric, Status.INCONCLUSIVE, observation.missing)
     absence = _absence(metric, run, entry)
-    if entry is None or absence is not None:
-        measured = statistics.median(observation.values)
-        return _unjudged(metric, Status.NO_BASELINE, f"{absence}: {recording_command(case)}", measured)
+    if absence is not None:
+        return _unjudged(metric, Status.NO_BASELINE, absence, statistics.median(observation.values))
+    assert entry is not None, "the absence of an entry is one of a baseline"
     pair = _Pair(metric=metric, measured=observation.values, baseline=entry.metrics[metric.name])
     if metric.better is Better.EXACT:
         return _judge_exactly(pair)
@@ -89,11 +89,6 @@ def judge(
     another_unit = metric.per_unit and unit != provenance.unit
     gate = _widened(pair, platform=platform, entry=entry, another_unit=another_unit)
     return _judge_within(pair, gate, scheme=case.build.recipe.scheme, entry=entry, another_unit=another_unit)
-
-
-def recording_command(case: Case) -> str:
-    """The command that records a baseline of `case`; RUN stands for the run's folder."""
-    return f"python tools/rebaseline.py apply RUN --only '{case.id}' --reason \"...\" --write"
 
 
 def invalidity(run: Run) -> str | None:
@@ -183,14 +178,14 @@ class _Pair:
 
 def _absence(metric: Metric, run: Run, entry: Entry | None) -> str | None:
     if entry is None:
-        return "no baseline is recorded; record one with"
+        return "no baseline is recorded"
     if entry.digest != run.digest:
         return (
             f"the case has changed since its baseline (digest {entry.digest[:12]} then, "
-            f"{run.digest[:12]} now); record a new one with"
+            f"{run.digest[:12]} now)"
         )
     if metric.name not in entry.metrics:
-        return f"the baseline has no {metric.name}; record it with"
+        return f"the baseline has no {metric.name}"
     return None
 
 

@@ -7,7 +7,7 @@ for the cases whose id matches GLOB (all without one).
     instead of an answer                SWITCH:PHASE of empty-reply, garbage, wrong-type, exit, segfault,
                                         killed, hang; without PHASE at a timed generation
     at a timed generation               die-once:MARKER
-    in the answers                      missing-metric:NAME  huge-reply
+    in the answers                      missing-metric:NAME  huge-reply  refused-scheme  same-picture
 
 MARKER is a file: once it exists, `new-torch` reports another torch and `die-once` no longer dies; both
 create it.
@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
+import random
 import signal
 import struct
 import sys
 import threading
 import zlib
+from array import array
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -68,6 +71,7 @@ STEP_MS = 20.0
 MODULES = 24
 BYTES_PER_MODULE = 1 << 20
 PEAK_MIB = 400.0
+SIDE = 16
 PHASES: dict[type[Request], Phase] = {
     Load: Phase.LOAD,
     Quantize: Phase.QUANTIZE,
@@ -137,6 +141,8 @@ class Session:
         return Loaded(seconds=0.5, memory=self._window(300.0), weights=weights)
 
     def quantize(self, request: Quantize) -> Quantized:
+        if self._switches.argument("refused-scheme", self.case.id) is not None:
+            raise Failed(FailureKind.UNSUPPORTED, "this torchao has no config of that name")
         weight = self.case.build.recipe.scheme.weight
         plain = ModuleGroup(
             component="transformer",
@@ -236,9 +242,7 @@ class Session:
             "decode_ms": (10.0,),
             "latency_s": ((15.0 + step_ms * (steps + 0.1)) / 1000,),
         }
-        if self._device is Device.CUDA:
-            times["device_latency_s"] = times["latency_s"]
-        return times
+        return {**times, "device_latency_s": times["latency_s"]}
 
     def _strike(self) -> None:
         """The faults that spoil a timed generation, as the real worker has them."""
@@ -250,20 +254,15 @@ class Session:
             STRIKES.get(fault, _nothing)()
 
     def _capture(self, path: str) -> Capture:
-        import numpy as np  # here: most fake workers are never asked for a picture
-
-        frames = () if self.case.workload.num_frames is None else (self.case.workload.num_frames,)
-        quantized = self.case.build.recipe.scheme.weight is not None
-        ramp = np.linspace(0.1, 0.9, 16, dtype=np.float32)
-        down, right = np.meshgrid(ramp, ramp, indexing="ij")
-        picture = np.stack([down * right, down, right], axis=-1)
-        noise = np.random.default_rng(0).standard_normal(picture.shape, dtype=np.float32)
-        picture = np.clip(picture + (0.004 if quantized else 0.0) * noise, 0.0, 1.0).astype(np.float32)
-        array = np.broadcast_to(picture, (self.case.workload.batch_size, *frames, *picture.shape))
+        workload = self.case.workload
+        same = self._switches.argument("same-picture", self.case.id) is not None
+        quantized = self.case.build.recipe.scheme.weight is not None and not same
+        picture = _picture(noise=0.004 if quantized else 0.0)
+        frames = () if workload.num_frames is None else (workload.num_frames,)
         array_path, image_path = Path(f"{path}.npy"), Path(f"{path}.png")
         array_path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(array_path, array)
-        image_path.write_bytes(_png((picture * 255).round().astype(np.uint8).tobytes(), 16, 16))
+        array_path.write_bytes(_npy(picture, (workload.batch_size, *frames), (SIDE, SIDE, 3)))
+        image_path.write_bytes(_png(bytes(round(value * 255) for value in picture), SIDE, SIDE))
         digest = hashlib.sha256(array_path.read_bytes()).hexdigest()
         return Capture(array=str(array_path), sha256=digest, image=str(image_path))
 
@@ -399,6 +398,23 @@ INSTEAD: dict[str, Callable[[], bytes]] = {
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _picture(noise: float) -> array[float]:
+    """Ramps of SIDE by SIDE pixels, with normal noise of that standard deviation; all within (0, 1)."""
+    chance = random.Random(0)
+    ramp = [0.1 + 0.8 * step / (SIDE - 1) for step in range(SIDE)]
+    clean = (value for down in ramp for right in ramp for value in (0.1 + 0.8 * down * right, down, right))
+    return array("f", (value + noise * chance.gauss() for value in clean))
+
+
+def _npy(picture: array[float], copies: tuple[int, ...], shape: tuple[int, ...]) -> bytes:
+    """https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, version 1.0, by hand: to
+    import numpy takes longer than all the rest."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {(*copies, *shape)}}}".encode()
+    header = header.ljust(118 - 1) + b"\n"  # with magic, version and length a multiple of 64
+    content = picture.tobytes() * math.prod(copies)
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content
 
 
 def _png(rgb: bytes, height: int, width: int) -> bytes:

@@ -303,6 +303,15 @@ def test_twin_and_case_take_turns_in_going_first(conduct: Conduct, monkeypatch: 
     assert order == [twin, case, case, twin, twin, case]
 
 
+def test_what_the_twin_generated_beside_others_is_in_its_cost(conduct: Conduct) -> None:
+    campaign = conduct(BF16, platform=CPU_FAST)
+    campaign.run(BF16)
+    (built,) = campaign.record.references
+    campaign.close()
+    (ended,) = campaign.record.references
+    assert ended.processes[0].build.seconds["generate"] > built.processes[0].build.seconds["generate"]
+
+
 def test_one_twin_serves_all_cases_of_a_pipeline_and_ends_with_it(conduct: Conduct) -> None:
     campaign = conduct(BF16, INT8WO, COGVIDEOX, platform=CPU_FAST)
     campaign.run(BF16)

@@ -193,7 +193,7 @@ def test_a_missing_baseline_is_answered_with_the_command_that_records_one() -> N
 
     assert lines[0].endswith(": denoise_step_ms has no baseline")
     assert "  baseline   -              none recorded" in lines
-    assert any(line.startswith("  accept     python tools/rebaseline.py apply") for line in lines)
+    assert any(line.startswith("  record     python tools/rebaseline.py apply") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,19 @@ def test_the_table_aligns_its_columns_and_names_a_case_once() -> None:
     ]
 
 
+def test_what_no_test_judges_is_shown_after_the_verdicts() -> None:
+    run = msgspec.structs.replace(JUDGED, measured={"denoise_step_ms": 106.3, "encode_ms": 55.0})
+    assert table([run], {**UNITS, "encode_ms": "ms"})[-1].split() == [
+        "encode_ms",
+        "-",
+        "55.00",
+        "ms",
+        "-",
+        "-",
+        "shown",
+    ]
+
+
 def test_a_case_that_is_unproven_shows_its_status_before_what_was_judged() -> None:
     run = msgspec.structs.replace(JUDGED, status=Status.UNPROVEN, reason="1 module is not quantized")
 

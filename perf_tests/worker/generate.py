@@ -51,11 +51,17 @@ class Stages:
         self._marks: list[Mark] = []
         self._timesteps_set = 0
 
-    def attach(self, pipeline: Any) -> None:
-        """Let `pipeline`'s scheduler take the marks from now on."""
+    @contextmanager
+    def attached(self, pipeline: Any) -> Iterator[None]:
+        """Let `pipeline`'s scheduler take the marks; afterwards it is as it was."""
         scheduler = pipeline.scheduler
+        before = scheduler.set_timesteps, scheduler.step
         scheduler.set_timesteps = self._marked(scheduler.set_timesteps, self._on_timesteps)
         scheduler.step = self._marked(scheduler.step, self._on_step)
+        try:
+            yield
+        finally:
+            scheduler.set_timesteps, scheduler.step = before
 
     def _marked(self, function: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
         # `wraps`, because pipelines look at the signatures of their scheduler's methods.
@@ -113,7 +119,7 @@ def generate_once(pipeline: Any, case: Case, stages: Stages) -> Generation:
     output of another shape or another number of steps than asked.
     """
     arguments = call_arguments(case.build.pipeline, case.workload)
-    with _quiet(stages.clock):
+    with stages.attached(pipeline), _quiet(stages.clock):
         started_s = time.perf_counter()
         stages.begin()
         output = getattr(pipeline(**arguments), case.build.pipeline.output)

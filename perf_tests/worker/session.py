@@ -62,7 +62,7 @@ class Session:
         return protocol.Quantized(seconds=seconds, memory=window, quantization=evidence)
 
     def compile(self, request: protocol.Compile) -> protocol.Compiled:
-        """Compile by generating for the first time; from here on the stages are marked."""
+        """Compile by generating for the first time."""
         before = counters.read()
         self._meter.reset()
         started_s = time.perf_counter()
@@ -70,7 +70,6 @@ class Session:
         prime(self._pipeline, self._case)
         self._stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
-        self._stages.attach(self._pipeline)
         cache = counters.cache(before, counters.read()) if compile.compiles(self._case.build) else None
         # The millions of objects of the stack are here to stay: no later collection looks at them again.
         gc.collect()

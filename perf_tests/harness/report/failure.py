@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from perf_tests.harness import stats
 from perf_tests.harness.baseline import Entry, Provenance
-from perf_tests.harness.protocol import Environment
+from perf_tests.harness.protocol import Environment, Phase
 from perf_tests.harness.records import Run, Status, Verdict
 from perf_tests.tables.metrics import Metric
 
@@ -29,8 +29,18 @@ OUTCOMES = {
     Status.IMPROVED: "improved",
     Status.PASS: "passed",
 }
-ACCEPTABLE = (Status.REGRESSED, Status.SURPRISE, Status.IMPROVED, Status.NO_BASELINE)
-"""What can be blessed; the others have no trustworthy number to bless."""
+ACCEPTABLE = {
+    Status.REGRESSED: "accept",
+    Status.SURPRISE: "accept",
+    Status.IMPROVED: "accept",
+    Status.NO_BASELINE: "record",
+}
+"""What can be blessed, and how that is called; the others have no trustworthy number to bless."""
+
+ADVICE = {
+    Phase.IMPORT: "choose an interpreter that has the stack under test: --perf-python=PYTHON",
+}
+"""What to do about a failure whose message cannot know it."""
 
 
 def format_value(value: float | None, unit: str) -> str:
@@ -71,7 +81,7 @@ def explain(
         _line("limit", format_value(verdict.limit, metric.unit), verdict.reason),
         *_changed_since(provenance, environment),
         *_injected(run),
-        *(_accept(run, run_path) if verdict.status in ACCEPTABLE and not run.injected else ()),
+        *_accept(run, verdict.status, run_path),
         *_where(run, run_path),
     ]
     return "\n".join(_cut(line) for line in lines)
@@ -83,11 +93,14 @@ def explain_failure(*, run: Run, run_path: str) -> str:
     `run_path` is the folder of run.json.
     """
     failure = run.failure
+    advice = [f"  do         {ADVICE[failure.phase]}"] if failure and failure.phase in ADVICE else []
     when = f" while the worker was in phase {failure.phase.value!r}" if failure else ""
-    details = failure.details.rstrip().splitlines() if failure else []
+    # An interpreter that could not start has said in its last line, the reason, what there is to say.
+    details = failure.details.rstrip().splitlines() if failure and not advice else []
     lines = [
         f"{run.id} on {run.platform}: {run.status.value}{when}",
         f"  reason     {_flat(failure.message if failure else run.reason) or 'none was given'}",
+        *advice,
         *_evidence(run),
         *(f"    | {line}" for line in details[-MAX_DETAIL_LINES:]),
         *_injected(run),
@@ -149,7 +162,7 @@ def _flat(text: str) -> str:
 
 def _cut(line: str) -> str:
     # Commands and paths are for copying: they stay whole.
-    if len(line) <= MAX_LINE_LENGTH or line.startswith(("  accept", "  reproduce", "  log")):
+    if len(line) <= MAX_LINE_LENGTH or line.startswith(("  accept", "  record", "  reproduce", "  log")):
         return line
     return line[: MAX_LINE_LENGTH - 3] + "..."
 
@@ -219,11 +232,11 @@ def _injected(run: Run) -> list[str]:
     return [f"  injected   {', '.join(run.injected)}: a fire drill, which is never accepted as a baseline"]
 
 
-def _accept(run: Run, run_path: str) -> list[str]:
-    return [
-        f"  accept     python tools/rebaseline.py apply {shlex.quote(run_path)} --only '{run.id}' "
-        '--reason "..." --write'
-    ]
+def _accept(run: Run, status: Status, run_path: str) -> list[str]:
+    if status not in ACCEPTABLE or run.injected:
+        return []
+    command = f"python tools/rebaseline.py apply {shlex.quote(run_path)} --only '{run.id}'"
+    return [f'  {ACCEPTABLE[status]}     {command} --reason "..." --write']
 
 
 def _where(run: Run, run_path: str) -> list[str]:

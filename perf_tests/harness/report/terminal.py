@@ -12,6 +12,9 @@ HEADER = ("case", "metric", "baseline", "now", "change", "limit", "verdict")
 NUMBERS = frozenset(HEADER[2:6])
 MAX_REASON_LENGTH = 120
 
+SHOWN = "shown"
+"""Instead of a verdict: the metric was measured, and no test of this session judges it."""
+
 NOT_MEASURED = frozenset({Status.INVALID, Status.UNSUPPORTED, Status.NOT_RUN})
 
 Row = tuple[str, ...]
@@ -50,6 +53,9 @@ def aligned(rows: Sequence[Row], *, right: Iterable[str]) -> list[str]:
 def _rows(run: Run, units: Mapping[str, str]) -> list[Row]:
     rows = [_status_row(run)] if _is_not_measured(run) else []
     rows += [_verdict_row(verdict, units.get(verdict.metric, "")) for verdict in run.verdicts]
+    judged = {verdict.metric for verdict in run.verdicts}
+    shown = [(name, value) for name, value in run.measured.items() if name not in judged]
+    rows += [_shown_row(name, value, units.get(name, "")) for name, value in shown]
     return [(run.id if number == 0 else "", *row) for number, row in enumerate(rows)]
 
 
@@ -62,6 +68,10 @@ def _status_row(run: Run) -> Row:
     if len(reason) > MAX_REASON_LENGTH:
         reason = reason[: MAX_REASON_LENGTH - 3] + "..."
     return ("-",) * 5 + (": ".join(filter(None, (run.status.value, reason))),)
+
+
+def _shown_row(metric: str, value: float, unit: str) -> Row:
+    return (metric, "-", format_value(value, unit), "-", "-", SHOWN)
 
 
 def _verdict_row(verdict: Verdict, unit: str) -> Row:

@@ -44,15 +44,13 @@ class StepClock:
         """Nothing to wait for."""
 
 
-def staged(pipeline: Any, clock: Any = None) -> Stages:
-    stages = Stages(clock or HostClock(), lambda stage: None)
-    stages.attach(pipeline)
-    return stages
+def staged(clock: Any = None) -> Stages:
+    return Stages(clock or HostClock(), lambda stage: None)
 
 
 def test_stages_are_cut_at_the_schedulers_calls(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
     pipeline = make_pipeline()
-    values = generate_once(pipeline, make_case(), staged(pipeline, StepClock())).values
+    values = generate_once(pipeline, make_case(), staged(StepClock())).values
     assert values["encode_ms"] == (1.0,)
     assert values["first_step_ms"] == (2.0,)
     assert values["denoise_step_ms"] == (3.0, 4.0, 5.0)
@@ -65,15 +63,22 @@ def test_stages_add_up_to_the_whole(
     make_pipeline: Make, make_case: Callable[..., Case], spec: PipelineSpec
 ) -> None:
     pipeline = make_pipeline(pipeline=spec)
-    values = generate_once(pipeline, make_case(pipeline=spec), staged(pipeline)).values
+    values = generate_once(pipeline, make_case(pipeline=spec), staged()).values
     parts = sum(sum(values[name]) for name in ("encode_ms", "first_step_ms", "denoise_step_ms", "decode_ms"))
     assert parts / 1e3 == pytest.approx(values["device_latency_s"][0], rel=1e-9)
     assert values["latency_s"][0] >= values["device_latency_s"][0]
 
 
+def test_the_scheduler_is_left_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
+    pipeline = make_pipeline()
+    before = pipeline.scheduler.step, pipeline.scheduler.set_timesteps
+    generate_once(pipeline, make_case(), staged())
+    assert (pipeline.scheduler.step, pipeline.scheduler.set_timesteps) == before
+
+
 def test_the_same_seed_gives_the_same_bits(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
     pipeline = make_pipeline()
-    stages = staged(pipeline)
+    stages = staged()
     digests = {output_sha256(generate_once(pipeline, make_case(), stages).output) for _ in range(2)}
     assert len(digests) == 1
 
@@ -91,7 +96,7 @@ def test_a_scheduler_that_skips_a_step_is_unproven(
 
     pipeline.scheduler.set_timesteps = one_less
     with pytest.raises(WorkerError, match="asked for 4 steps, the scheduler ran 3") as caught:
-        generate_once(pipeline, make_case(), staged(pipeline))
+        generate_once(pipeline, make_case(), staged())
     assert caught.value.failure.kind is FailureKind.UNPROVEN
 
 
@@ -117,7 +122,7 @@ def test_a_broken_image_is_a_numerics_error(
     pipeline = make_pipeline()
     poison(pipeline, value)
     with pytest.raises(WorkerError, match=message) as caught:
-        generate_once(pipeline, make_case(), staged(pipeline))
+        generate_once(pipeline, make_case(), staged())
     assert caught.value.failure.kind is FailureKind.NUMERICS
 
 

@@ -83,7 +83,7 @@ def test_a_shape_that_a_scheme_passes_over_in_silence_is_named(make_pipeline: Ma
 
 
 def passes_over() -> Any:
-    """int8 weight-only, except for a width of 8: as torchao's float8 configs do where a shape does not fit."""
+    """int8 weight-only, except for a width of 8: as torchao passes over shapes that do not fit."""
     from torchao.core.config import AOBaseConfig
     from torchao.quantization import Int8WeightOnlyConfig
     from torchao.quantization.transform_module import (

@@ -1,0 +1,206 @@
+"""A whole session of the suite, on fake workers, in a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+
+from perf_tests.harness.options import Options
+from perf_tests.harness.records import Run, RunRecord, Status, read_record
+from perf_tests.harness.session import Session
+from perf_tests.tables.matrix import MATRIX, Case, Weights
+from perf_tests.tables.metrics import Group
+from perf_tests.tables.platforms import CPU, H100, Platform
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = tuple(map(str, sorted((ROOT / "perf_tests").glob("test_*.py"))))
+FAKE_WORKER = "perf_tests.unit.fake_worker"
+GIB = 1 << 30
+
+BF16 = "flux-mini-b1-bf16-eager"
+INT8WO = "flux-mini-b1-int8wo-eager"
+COMPILED = "flux-mini-b1-bf16-regional"
+FP8DQROW = "flux1-dev-b1-fp8dqrow-regional"
+RECORDED = ((CPU, (BF16, INT8WO, COMPILED)), (H100, (FP8DQROW,)))
+CASES = {case.id: case for case in (row.case(Weights.SYNTHETIC) for row in MATRIX)}
+
+rebaseline: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "rebaseline.py"))["main"]
+
+
+def make_options(**changes: Any) -> Options:
+    """One process of every case on the fake worker, nothing injected, no baselines."""
+    default: dict[str, Any] = {
+        "case_globs": (),
+        "out": Path("run"),
+        "baselines": Path("nowhere"),
+        "processes": 1,
+        "max_processes": 5,
+        "weights": Weights.SYNTHETIC,
+        "require_gpu": False,
+        "drills": (),
+        "python": sys.executable,
+        "worker_module": FAKE_WORKER,
+    }
+    return Options(**default | changes)
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Baselines of the fake worker, one process each: read only."""
+    folder = tmp_path_factory.mktemp("recorded")
+    for platform, case_ids in RECORDED:
+        out = folder / platform.id
+        _measure(out, platform, [CASES[case_id] for case_id in case_ids])
+        bless = ["apply", str(out), "--only", "*", "--reason", "first", "--write"]
+        assert rebaseline([*bless, "--baselines", str(folder / "baselines")]) == 0
+    return folder / "baselines"
+
+
+def _measure(out: Path, platform: Platform, cases: list[Case]) -> None:
+    session = Session(make_options(out=out), ("recording",))
+    for case in cases:
+        for group in Group:
+            session.plan(case, platform, group)
+    for case in cases:
+        for group in Group:
+            session.judge(session.measure(case.id), group)
+    session.close(interrupted=False)
+
+
+class Suite:
+    """The suite's own tests, run as a user runs them."""
+
+    def __init__(self, pytester: pytest.Pytester, baselines: Path) -> None:
+        self.folder = pytester.path
+        self.out = self.folder / "run"
+        self.baselines = baselines
+        self._pytester = pytester
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def run(self, *arguments: str, tests: tuple[str, ...] = TESTS) -> pytest.RunResult:
+        """A session inside this process."""
+        return self._pytester.runpytest_inprocess(*self._command(arguments, tests))
+
+    def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[bytes]:
+        """A session in a process of its own, its output in `session.log`; `settings` are Popen's."""
+        command = [sys.executable, "-m", "pytest", *self._command(arguments, TESTS)]
+        with (self._pytester.path / "session.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, cwd=self._pytester.path, **settings
+            )
+        self._started.append(process)
+        return process
+
+    def said(self) -> str:
+        """What a started session has written so far."""
+        return (self._pytester.path / "session.log").read_text()
+
+    def record(self) -> RunRecord:
+        """The run.json of the latest session."""
+        return read_record(self.out)
+
+    def case(self, case_id: str) -> Run:
+        """One case of it."""
+        return next(run for run in self.record().cases if run.id == case_id)
+
+    def statuses(self, case_id: str) -> dict[str, Status]:
+        """Metric -> status of one case of it."""
+        return {verdict.metric: verdict.status for verdict in self.case(case_id).verdicts}
+
+    def stop(self) -> None:
+        """End what is still running."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+
+    def _command(self, arguments: tuple[str, ...], tests: tuple[str, ...]) -> tuple[str, ...]:
+        # `=`, because pytest takes the value of an option that it does not know yet for a path to test.
+        return (
+            *tests,
+            "-p",
+            "no:unraisableexception",  # collects garbage at the end: a tenth of a second in each session
+            "-o",
+            f"cache_dir={self.folder / 'cache'}",
+            f"--perf-worker-module={FAKE_WORKER}",
+            f"--perf-out={self.out}",
+            f"--perf-baselines={self.baselines}",
+            *arguments,
+        )
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
+    """Sessions without a GPU, judged by the recorded baselines."""
+    monkeypatch.delenv("PERF_FAKE", raising=False)
+    monkeypatch.setattr(pynvml, "nvmlInit", _no_library)
+    started = Suite(pytester, recorded)
+    yield started
+    started.stop()
+
+
+def _no_library() -> None:
+    raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+
+Plug = Callable[..., None]
+
+
+@pytest.fixture
+def plug_gpu(monkeypatch: pytest.MonkeyPatch) -> Plug:
+    """Make NVML report one GPU, an H100 with all it has but for what is changed."""
+
+    def plug(**changes: Any) -> None:
+        card = SimpleNamespace(**{**H100_CARD, **changes})
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        for name, value in {
+            "nvmlInit": None,
+            "nvmlShutdown": None,
+            "nvmlDeviceGetCount": card.count,
+            "nvmlDeviceGetHandleByIndex": "handle",
+            "nvmlDeviceGetName": card.name,
+            "nvmlDeviceGetUUID": card.uuid,
+            "nvmlDeviceGetCudaComputeCapability": card.capability,
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=card.memory_gib * GIB),
+            "nvmlDeviceGetEnforcedPowerLimit": card.power_limit_w * 1000,
+            "nvmlDeviceGetMigMode": [card.mig, card.mig],
+            "nvmlSystemGetDriverVersion": "580.10",
+        }.items():
+            monkeypatch.setattr(pynvml, name, lambda *_, value=value: value)
+
+    return plug
+
+
+H100_CARD = {
+    "count": 1,
+    "name": "NVIDIA H100 80GB HBM3",
+    "uuid": "GPU-12345678-fake",
+    "capability": (9, 0),
+    "memory_gib": 80,
+    "power_limit_w": 700,
+    "mig": 0,
+}
+
+
+def workers_of(out: Path) -> list[int]:
+    """Process ids of the living workers whose compile cache lies in `out`."""
+    return [int(folder.name) for folder in Path("/proc").iterdir() if _serves(folder, str(out))]
+
+
+def _serves(folder: Path, out: str) -> bool:
+    if not folder.name.isdigit() or int(folder.name) == os.getpid():
+        return False
+    try:
+        state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        environment = (folder / "environ").read_text()
+    except OSError:
+        return False  # it ended meanwhile
+    return state != "Z" and f"TORCHINDUCTOR_CACHE_DIR={out}/" in environment

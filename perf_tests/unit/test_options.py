@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from perf_tests.harness.errors import UsageError
+from perf_tests.harness.options import parse_drill
+from perf_tests.harness.protocol import Fault, Injection
+from perf_tests.unit.conftest import BF16, INT8WO, make_options
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault", "amount", "glob"),
+    [
+        ("latency:+3%", Fault.LATENCY, 3.0, "*"),
+        ("latency:2.5%", Fault.LATENCY, 2.5, "*"),
+        ("memory:+2%@flux*", Fault.MEMORY, 2.0, "flux*"),
+        ("drop-quantization:12@*int8*", Fault.DROP_QUANTIZATION, 12.0, "*int8*"),
+        ("hang", Fault.HANG, None, "*"),
+    ],
+)
+def test_a_fault_is_read_with_its_amount_and_its_cases(
+    spec: str, fault: Fault, amount: float | None, glob: str
+) -> None:
+    drill = parse_drill(spec)
+    assert (drill.injection, drill.glob) == (Injection(fault=fault, amount=amount), glob)
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("slow:+3%", "no fault 'slow'; there are latency, memory, drop-quantization, hang, oom, nan, crash"),
+        ("", "no fault ''"),
+        ("latency", r"write an amount as in 'latency:\+3%'"),
+        ("latency:3", r"write an amount as in 'latency:\+3%'"),
+        ("latency:-3%", r"write an amount as in 'latency:\+3%'"),
+        ("drop-quantization:0", "write an amount as in 'drop-quantization:1'"),
+        ("oom:+3%", "oom takes no amount"),
+    ],
+)
+def test_a_fault_of_another_form_is_refused_with_the_right_one(spec: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        parse_drill(spec)
+
+
+def test_a_case_gets_the_faults_whose_glob_it_matches_in_their_order() -> None:
+    options = make_options(drills=tuple(map(parse_drill, ("oom@*int8*", "crash@*bf16*", "latency:+3%"))))
+    assert [each.fault for each in options.injections(INT8WO)] == [Fault.OOM, Fault.LATENCY]
+
+
+@pytest.mark.parametrize(
+    ("globs", "selected"),
+    [((), True), (("*int8wo-eager",), True), (("int8wo",), False), (("*bf16*", INT8WO), True)],
+)
+def test_a_case_is_selected_by_any_glob_that_matches_its_whole_id(
+    globs: tuple[str, ...], selected: bool
+) -> None:
+    assert make_options(case_globs=globs).selects(INT8WO) is selected
+
+
+def test_without_globs_every_case_is_selected() -> None:
+    assert make_options().selects(BF16)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from perf_tests.harness.proof import prepared, prove
+from perf_tests.harness.protocol import Capture, FailureKind, Phase
+from perf_tests.harness.records import Process, Run, Status
+from perf_tests.unit.builders import (
+    MINI_BF16,
+    MINI_INT8WO,
+    make_build,
+    make_failure,
+    make_group,
+    make_process,
+    make_quantization,
+    make_reference,
+    make_run,
+)
+
+RAMP = np.linspace(0.1, 0.9, 16 * 16 * 3, dtype=np.float32).reshape(1, 16, 16, 3)
+
+
+def saved(out: Path, name: str, array: np.ndarray) -> Process:
+    """A process whose output was captured as `array`, and not yet compared."""
+    np.save(out / f"{name}.npy", array)
+    capture = Capture(array=f"{name}.npy", sha256="0" * 64, image=f"{name}.png")
+    return make_process(capture=capture, fidelity=None)
+
+
+def reference_of(process: Process) -> Run:
+    return make_reference(processes=(process,))
+
+
+def test_each_capture_is_compared_with_the_references_first(tmp_path: Path) -> None:
+    run = make_run(processes=(saved(tmp_path, "case", RAMP + 0.01), make_process(fidelity=None)))
+    reference = reference_of(saved(tmp_path, "reference", RAMP))
+
+    first, second = prove(MINI_INT8WO, run, reference, tmp_path).processes
+
+    assert first.fidelity is not None
+    assert first.fidelity.psnr_db == pytest.approx(40.0, abs=0.01)  # an error of 0.01 everywhere
+    assert second.fidelity is None
+
+
+def test_without_a_reference_nothing_is_compared_and_nothing_fails(tmp_path: Path) -> None:
+    run = make_run(processes=(saved(tmp_path, "case", RAMP),))
+    assert prove(MINI_INT8WO, run, None, tmp_path) == run
+
+
+def test_a_reference_that_failed_is_none_though_it_left_a_picture(tmp_path: Path) -> None:
+    run = make_run(processes=(saved(tmp_path, "case", RAMP),))
+    reference = make_reference(processes=(saved(tmp_path, "reference", RAMP),), failure=make_failure())
+    assert prove(MINI_INT8WO, run, reference, tmp_path) == run
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (RAMP[:, :8], "the measured output has shape (1, 8, 16, 3) and the reference (1, 16, 16, 3)"),
+        (RAMP * np.nan, "the measured output holds values which are NaN"),
+    ],
+    ids=["shape", "nan"],
+)
+def test_an_output_that_is_no_picture_fails_its_case_and_not_the_session(
+    tmp_path: Path, array: np.ndarray, says: str
+) -> None:
+    run = make_run(processes=(saved(tmp_path, "case", array),))
+    proved = prove(MINI_INT8WO, run, reference_of(saved(tmp_path, "reference", RAMP)), tmp_path)
+
+    assert proved.status is Status.NUMERICS
+    assert proved.failure is not None
+    assert proved.failure.message.startswith(says)
+
+
+def test_a_capture_that_is_gone_is_named(tmp_path: Path) -> None:
+    run = make_run(processes=(saved(tmp_path, "case", RAMP),))
+    (tmp_path / "case.npy").unlink()
+    proved = prove(MINI_INT8WO, run, reference_of(saved(tmp_path, "reference", RAMP)), tmp_path)
+    assert proved.reason.startswith(f"cannot read the captured output {tmp_path}/case.npy: ")
+
+
+def test_evidence_against_the_recipe_makes_the_case_unproven(tmp_path: Path) -> None:
+    run = make_run(processes=(make_process(build=make_build(quantization=UNQUANTIZED)),))
+    proved = prove(MINI_INT8WO, run, None, tmp_path)
+
+    assert proved.status is Status.UNPROVEN
+    assert proved.failure is not None
+    assert (proved.failure.kind, proved.failure.phase) == (FailureKind.UNPROVEN, Phase.INSPECT)
+    assert proved.reason.startswith("what was built is not what was asked for: 3 of 4 Linear modules are")
+    assert proved.failure.message not in proved.failure.details
+
+
+UNQUANTIZED = make_quantization(make_group(count=3), unquantized=("blocks.3.to_q",))
+
+
+def test_what_two_processes_contradict_alike_is_said_once(tmp_path: Path) -> None:
+    process = make_process(build=make_build(quantization=UNQUANTIZED))
+    once = prove(MINI_INT8WO, make_run(processes=(process,)), None, tmp_path)
+    twice = prove(MINI_INT8WO, make_run(processes=(process, process)), None, tmp_path)
+    assert twice.failure == once.failure
+
+
+def test_a_run_is_proved_against_the_recipe_of_its_own_case(tmp_path: Path) -> None:
+    cases = {case.id: case for case in (MINI_BF16, MINI_INT8WO)}
+    run = msgspec.structs.replace(make_run(), id=MINI_BF16.id)
+    # The builder's default build is quantized, which nobody asked of bf16.
+    assert prepared(cases, tmp_path, run, None).status is Status.UNPROVEN

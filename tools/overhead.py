@@ -1,0 +1,102 @@
+"""What the harness adds to a generation: paired with a bare loop over the same pipeline, same process.
+
+    python tools/overhead.py [--case ID] [--pairs 12]
+
+Prints the 95 % interval of the paired difference, in percent of the bare generation; Student's t over pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# Works from a checkout that is not installed, too.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from perf_tests.tables.matrix import MATRIX, Weights
+
+WARMUPS = 3
+
+# Two-sided 95 % quantiles of Student's t by degrees of freedom.
+STUDENT_95 = {4: 2.776, 5: 2.571, 7: 2.365, 9: 2.262, 11: 2.201, 15: 2.131, 19: 2.093, 23: 2.069, 29: 2.045}
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _arguments()
+    differences_pct = _measure(arguments.case, arguments.pairs)
+    mean, low, high = interval(differences_pct)
+    print(f"{arguments.case}: {len(differences_pct)} interleaved pairs, harness minus bare")
+    print("pairs: " + " ".join(f"{value:+.2f}" for value in differences_pct))
+    print(f"mean {mean:+.2f} %, median {statistics.median(differences_pct):+.2f} %, 95 % interval")
+    print(f"[{low:+.2f}, {high:+.2f}] %")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--case", default="flux-mini-b1-bf16-eager")
+    parser.add_argument("--pairs", type=int, default=12, choices=[n + 1 for n in STUDENT_95])
+    return parser.parse_args()
+
+
+def interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % interval."""
+    mean = statistics.mean(values)
+    half = STUDENT_95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def _measure(case_id: str, pairs: int) -> list[float]:
+    harness_s, bare_s = _contestants(case_id)
+    for _ in range(WARMUPS):
+        harness_s()
+        bare_s()
+    differences_pct = []
+    for index in range(pairs):
+        # Alternately first, so that a drift of the machine favours neither.
+        first, second = (harness_s, bare_s) if index % 2 == 0 else (bare_s, harness_s)
+        seconds = {first: first(), second: second()}
+        differences_pct.append((seconds[harness_s] / seconds[bare_s] - 1) * 100)
+    return differences_pct
+
+
+def _contestants(case_id: str) -> tuple[Callable[[], float], Callable[[], float]]:
+    # The stack is imported here, so that --help needs none.
+    import torch
+
+    from perf_tests.worker import build, compile, quantize
+    from perf_tests.worker.clock import CLOCKS
+    from perf_tests.worker.generate import Stages, call_arguments, generate_once, prime
+
+    row = next(row for row in MATRIX if row.case(Weights.SYNTHETIC).id == case_id)
+    case, device = row.case(Weights.SYNTHETIC), row.platforms[0].device
+    pipeline = build.build(case.build, torch.device(device))
+    quantize.apply(pipeline, case.build.recipe)
+    compile.apply(pipeline, case.build)
+    prime(pipeline, case)
+    clock = CLOCKS[device]()
+    stages = Stages(clock, before_mark=lambda stage: None)
+
+    def harness_s() -> float:
+        return generate_once(pipeline, case, stages).values["latency_s"][0]
+
+    def bare_s() -> float:
+        arguments = call_arguments(case.build.pipeline, case.workload)
+        clock.synchronize()
+        started_s = time.perf_counter()
+        pipeline(**arguments)
+        clock.synchronize()
+        return time.perf_counter() - started_s
+
+    return harness_s, bare_s
+
+
+if __name__ == "__main__":
+    main()
