@@ -18,7 +18,7 @@ from perf_tests.harness.errors import BaselineError, UsageError
 from perf_tests.harness.records import Run, RunRecord, Status, read_record
 from perf_tests.tables.matrix import MATRIX, Case, Weights
 from perf_tests.tables.metrics import METRICS, Better
-from perf_tests.tables.platforms import PLATFORMS, Platform
+from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
 
 NOT_PLATFORMS = frozenset({"published"})
 """Folders under baselines/ which hold something else."""
@@ -39,7 +39,6 @@ CASES = {
     for case in (row.case(weights) for weights in Weights)
 }
 METRIC_NAMES = tuple(metric.name for metric in METRICS)
-PLATFORM_BY_ID = {platform.id: platform for platform in PLATFORMS}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,7 +147,7 @@ def stored(root: Path, pattern: str) -> tuple[tuple[str, str, Entry, Provenance]
     """(platform, case, entry, provenance) of every stored case whose id matches `pattern`."""
     rows = tuple(
         (platform.id, case, entry, of_pipeline.provenance[entry.provenance])
-        for platform in PLATFORMS
+        for platform in PLATFORM_BY_ID.values()
         for of_pipeline in baseline.load(root, platform.id).values()
         for case, entry in sorted(of_pipeline.cases.items())
         if fnmatchcase(case, pattern)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness import machine
 from perf_tests.harness.errors import PerfError, RecordError, UsageError, WorkerError
 from perf_tests.harness.protocol import (
     Capture,
@@ -279,6 +280,9 @@ class _Launcher:
         )
         self._workers.append(worker)
         self.environment = self.environment or worker.environment
+        if problem := machine.mismatch(planned.platform, worker.environment.gpu):
+            worker.kill()
+            raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=problem))
         if changes := _changes(self.environment.packages, worker.environment.packages):
             worker.kill()
             message = f"stack changed during the run: {', '.join(changes)}"

@@ -7,11 +7,11 @@ from typing import Any
 
 import pynvml
 
+from perf_tests.harness import nvml
 from perf_tests.harness.errors import UsageError
 from perf_tests.harness.protocol import Gpu
 from perf_tests.tables.platforms import PLATFORMS, GpuMatch, Platform
 
-GIB = 1 << 30
 NO_GPU = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
 """A machine without one. Any other error is a GPU that does not work, which must not pass for none."""
 
@@ -60,15 +60,7 @@ def _first_visible() -> Any:
 
 def _describe(handle: Any) -> Gpu:
     _refuse_mig(handle)
-    capability = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return Gpu(
-        name=pynvml.nvmlDeviceGetName(handle),
-        uuid=pynvml.nvmlDeviceGetUUID(handle),
-        capability=(capability[0], capability[1]),
-        memory_gib=pynvml.nvmlDeviceGetMemoryInfo(handle).total / GIB,
-        power_limit_w=pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3,
-        driver=pynvml.nvmlSystemGetDriverVersion(),
-    )
+    return nvml.describe(handle)
 
 
 def _refuse_mig(handle: Any) -> None:
@@ -100,6 +92,17 @@ def recognise(gpu: Gpu) -> Platform:
         f"this {gpu.name!r} is not the platform {closest.id!r}: {'; '.join(_differences(gpu, closest.gpu))}; "
         "set the card as the table says, or add a row to perf_tests/tables/platforms.py"
     )
+
+
+def mismatch(platform: Platform, gpu: Gpu | None) -> str | None:
+    """Why a worker on `gpu` does not measure `platform`; None where it does, and for the CPU's."""
+    if platform.gpu is None:
+        return None
+    if gpu is None:
+        return f"the worker's torch sees no GPU, and {platform.id} is one: is it a CPU build?"
+    if gpu.name != platform.gpu.name:
+        return f"the worker computes on {gpu.name!r}, and {platform.id} is {platform.gpu.name!r}"
+    return "; ".join(_differences(gpu, platform.gpu)) or None
 
 
 def _differences(gpu: Gpu, match: GpuMatch) -> list[str]:

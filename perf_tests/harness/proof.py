@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from perf_tests.harness import evidence
+from perf_tests.harness import evidence, stats, verdict
 from perf_tests.harness.errors import PerfError
 from perf_tests.harness.protocol import Capture, Failure, FailureKind, Phase
 from perf_tests.harness.records import STATUS_OF_FAILURE, Process, Run
 from perf_tests.tables.matrix import Case
+from perf_tests.tables.platforms import PLATFORM_BY_ID
 
 
 def prove(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
@@ -30,8 +32,21 @@ def prove(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
 
 
 def prepared(cases: Mapping[str, Case], out: Path, run: Run, reference: Run | None) -> Run:
-    """`prove` for a campaign, which knows runs by their ids."""
-    return prove(cases[run.id], run, reference, out)
+    """`prove` for a campaign, which knows runs by their ids; then what there is to show of the run."""
+    proven = prove(cases[run.id], run, reference, out)
+    return msgspec.structs.replace(proven, measured=_measured(cases[run.id], proven, reference))
+
+
+def _measured(case: Case, run: Run, reference: Run | None) -> dict[str, float]:
+    """Metric name -> median over processes; of a run that failed only what its failure leaves meaningful."""
+    platform = PLATFORM_BY_ID[run.platform]
+    metrics = (*verdict.gated_metrics(case, platform), *verdict.shown_metrics(case, platform))
+    observed = {
+        metric.name: stats.observe(metric, run, reference).values
+        for metric in metrics
+        if run.failure is None or not metric.proven_only
+    }
+    return {name: statistics.median(values) for name, values in observed.items() if values}
 
 
 def _failed(run: Run, kind: FailureKind, message: str, details: str = "") -> Run:

@@ -143,7 +143,7 @@ class Run(Struct):
     injected: tuple[str, ...] = ()
     """The faults of a fire drill: a run with any of them is never blessed."""
     verdicts: tuple[Verdict, ...] = ()
-    measured: dict[str, float] = {}
+    measured: dict[str, float] = msgspec.field(default_factory=dict)
     """Metric name -> median over the processes, of every metric that was measured, gated or only shown."""
     processes: tuple[Process, ...] = ()
     failure: Failure | None = None

@@ -118,7 +118,8 @@ METRICS = (
         source=Source.SAMPLES,
         gates={
             Device.CUDA: Gate(
-                tolerance=Tolerance(relative_pct=5.0, absolute=3.0), surprise=Tolerance(relative_pct=20.0, absolute=3.0)
+                tolerance=Tolerance(relative_pct=5.0, absolute=3.0),
+                surprise=Tolerance(relative_pct=20.0, absolute=3.0),
             )
         },
         per_unit=True,

@@ -112,3 +112,4 @@ H200 = Platform(
 )
 
 PLATFORMS = (CPU, H100, H200)
+PLATFORM_BY_ID = {platform.id: platform for platform in PLATFORMS}

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import msgspec
 import pynvml
 import pytest
 
 from perf_tests.harness.errors import UsageError
-from perf_tests.harness.machine import first_gpu, recognise
-from perf_tests.tables.platforms import H100, H200
+from perf_tests.harness.machine import first_gpu, mismatch, recognise
+from perf_tests.harness.protocol import Gpu
+from perf_tests.tables.platforms import CPU, H100, H200
 from perf_tests.unit.conftest import Plug
+
+H100_CARD = Gpu(
+    name="NVIDIA H100 80GB HBM3",
+    uuid="GPU-1",
+    capability=(9, 0),
+    memory_gib=79.6,
+    power_limit_w=700.0,
+    driver="580",
+)
 
 
 def nvml_fails(monkeypatch: pytest.MonkeyPatch, function: str, code: int) -> None:
@@ -134,3 +145,31 @@ def test_another_gpu_is_refused_with_what_differs(
     assert gpu is not None
     with pytest.raises(UsageError, match=says):
         recognise(gpu)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "problem"),
+    [
+        pytest.param(H100_CARD, None, id="the card the platform names"),
+        pytest.param(None, "sees no GPU, and h100 is one", id="a CPU build of torch"),
+        pytest.param(
+            msgspec.structs.replace(H100_CARD, name="NVIDIA L40S"),
+            "computes on 'NVIDIA L40S'",
+            id="another card",
+        ),
+        pytest.param(
+            msgspec.structs.replace(H100_CARD, power_limit_w=500.0),
+            "power limit 500.0 W",
+            id="a throttled card",
+        ),
+    ],
+)
+def test_a_worker_on_other_hardware_than_the_platforms_is_told_apart(
+    gpu: Gpu | None, problem: str | None
+) -> None:
+    found = mismatch(H100, gpu)
+    assert found is None if problem is None else problem in (found or "")
+
+
+def test_any_worker_may_measure_the_cpu_platform() -> None:
+    assert mismatch(CPU, None) is None

@@ -109,3 +109,19 @@ def test_a_run_is_proved_against_the_recipe_of_its_own_case(tmp_path: Path) -> N
     run = msgspec.structs.replace(make_run(), id=MINI_BF16.id)
     # The builder's default build is quantized, which nobody asked of bf16.
     assert prepared(cases, tmp_path, run, None).status is Status.UNPROVEN
+
+
+def test_a_campaigns_run_says_what_was_measured_median_over_processes(tmp_path: Path) -> None:
+    processes = tuple(make_process(build=make_build({"model_memory_mib": mib})) for mib in (10.0, 11.0, 15.0))
+    run = make_run(processes=processes)
+    measured = prepared({MINI_INT8WO.id: MINI_INT8WO}, tmp_path, run, None).measured
+    assert measured["model_memory_mib"] == 11.0
+
+
+def test_times_and_memory_of_an_unproven_build_are_not_shown(tmp_path: Path) -> None:
+    unquantized = make_quantization(groups=(make_group(subclass="Parameter"),))
+    run = make_run(processes=(make_process(build=make_build(quantization=unquantized)),))
+    proven = prepared({MINI_INT8WO.id: MINI_INT8WO}, tmp_path, run, None)
+    assert proven.status is Status.UNPROVEN
+    assert not {"latency_s", "denoise_step_ms", "model_memory_mib"} & set(proven.measured)
+    assert "quantized_modules" in proven.measured

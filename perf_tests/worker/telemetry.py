@@ -7,9 +7,10 @@ from typing import Any
 import pynvml
 import torch
 
+from perf_tests.harness import nvml
 from perf_tests.harness.protocol import Gpu, Telemetry
 
-GIB, MIB = 1 << 30, 1 << 20
+MIB = 1 << 20
 
 # NVML's clock event reasons, by the names of its header.
 REASONS = {
@@ -45,15 +46,7 @@ class GpuMonitor:
 
     def describe(self) -> Gpu:
         """What identifies the card."""
-        capability = pynvml.nvmlDeviceGetCudaComputeCapability(self._handle)
-        return Gpu(
-            name=pynvml.nvmlDeviceGetName(self._handle),
-            uuid=pynvml.nvmlDeviceGetUUID(self._handle),
-            capability=(capability[0], capability[1]),
-            memory_gib=pynvml.nvmlDeviceGetMemoryInfo(self._handle).total / GIB,
-            power_limit_w=pynvml.nvmlDeviceGetEnforcedPowerLimit(self._handle) / 1e3,
-            driver=pynvml.nvmlSystemGetDriverVersion(),
-        )
+        return nvml.describe(self._handle)
 
     def used_mib(self) -> float:
         """Memory in use on the whole card."""

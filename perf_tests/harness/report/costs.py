@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from perf_tests.harness.protocol import Phase
 from perf_tests.harness.records import Run
 from perf_tests.harness.report.terminal import aligned
-from perf_tests.tables.platforms import PLATFORMS, Device
+from perf_tests.tables.platforms import PLATFORM_BY_ID, Device
 
-DEVICE_OF_PLATFORM = {platform.id: platform.device for platform in PLATFORMS}
 ORDER = [phase.value for phase in Phase]
 TITLES = {
     Device.CPU: "CPU seconds (host clock) by case and phase, all processes",
@@ -45,7 +44,7 @@ def seconds(run: Run) -> dict[str, float]:
 
 
 def _device(runs: Sequence[Run]) -> Device:
-    return DEVICE_OF_PLATFORM[runs[0].platform]
+    return PLATFORM_BY_ID[runs[0].platform].device
 
 
 def _summed(parts: Iterable[dict[str, float]]) -> dict[str, float]:
