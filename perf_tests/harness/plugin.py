@@ -359,17 +359,18 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    """The table of verdicts, what it cost, and what is missing."""
+    """What it cost, the table of verdicts, and what is missing: last, where one looks."""
     perf = config.stash[SESSION]
     record = perf.record
     if record is not None:
         terminalreporter.section("performance")
         units = {metric.name: metric.unit for metric in METRICS}
-        _write(terminalreporter, terminal.table(record.cases, units))
         _write(terminalreporter, costs.table(record.cases, record.references))
+        _write(terminalreporter, terminal.table(record.cases, units))
         provisional = terminal.provisional(record.cases, perf.entries())
         if provisional:
             _write(
