@@ -12,7 +12,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Works from a checkout that is not installed, too.
@@ -29,10 +29,13 @@ STUDENT_95 = {4: 2.776, 5: 2.571, 7: 2.365, 9: 2.262, 11: 2.201, 15: 2.131, 19: 
 def main() -> None:
     """Measure and print."""
     arguments = _arguments()
-    differences_pct = _measure(arguments.case, arguments.pairs)
+    print(f"{arguments.case}: {arguments.pairs} interleaved pairs, harness minus bare, in percent")
+    differences_pct = []
+    for difference_pct in _measure(arguments.case, arguments.pairs):
+        differences_pct.append(difference_pct)
+        print(f"{difference_pct:+.2f}", end=" ", flush=True)
+    print()
     mean, low, high = interval(differences_pct)
-    print(f"{arguments.case}: {len(differences_pct)} interleaved pairs, harness minus bare")
-    print("pairs: " + " ".join(f"{value:+.2f}" for value in differences_pct))
     print(f"mean {mean:+.2f} %, median {statistics.median(differences_pct):+.2f} %, 95 % interval")
     print(f"[{low:+.2f}, {high:+.2f}] %")
 
@@ -53,18 +56,16 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _measure(case_id: str, pairs: int) -> list[float]:
+def _measure(case_id: str, pairs: int) -> Iterator[float]:
     harness_s, bare_s = _contestants(case_id)
     for _ in range(WARMUPS):
         harness_s()
         bare_s()
-    differences_pct = []
     for index in range(pairs):
         # Alternately first, so that a drift of the machine favours neither.
         first, second = (harness_s, bare_s) if index % 2 == 0 else (bare_s, harness_s)
         seconds = {first: first(), second: second()}
-        differences_pct.append((seconds[harness_s] / seconds[bare_s] - 1) * 100)
-    return differences_pct
+        yield (seconds[harness_s] / seconds[bare_s] - 1) * 100
 
 
 def _contestants(case_id: str) -> tuple[Callable[[], float], Callable[[], float]]:
@@ -73,7 +74,7 @@ def _contestants(case_id: str) -> tuple[Callable[[], float], Callable[[], float]
 
     from perf_tests.worker import build, compile, quantize
     from perf_tests.worker.clock import CLOCKS
-    from perf_tests.worker.generate import Stages, call_arguments, generate_once, prime
+    from perf_tests.worker.generate import Stages, call_arguments, generate_once, prime, settle
 
     row = next(row for row in MATRIX if row.case(Weights.SYNTHETIC).id == case_id)
     case, device = row.case(Weights.SYNTHETIC), row.platforms[0].device
@@ -81,6 +82,7 @@ def _contestants(case_id: str) -> tuple[Callable[[], float], Callable[[], float]
     quantize.apply(pipeline, case.build.recipe)
     compile.apply(pipeline, case.build)
     prime(pipeline, case)
+    settle()
     clock = CLOCKS[device]()
     stages = Stages(clock, before_mark=lambda stage: None)
 

@@ -14,7 +14,7 @@ from perf_tests.tables.platforms import Device
 from perf_tests.worker import build, capture, compile, counters, memory, quantize
 from perf_tests.worker.clock import CLOCKS
 from perf_tests.worker.faults import Faults
-from perf_tests.worker.generate import Generation, Stages, generate_once, output_sha256, prime
+from perf_tests.worker.generate import Generation, Stages, generate_once, output_sha256, prime, settle
 from perf_tests.worker.telemetry import GpuMonitor
 
 
@@ -71,9 +71,7 @@ class Session:
         self._stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
         cache = counters.cache(before, counters.read()) if compile.compiles(self._case.build) else None
-        # The millions of objects of the stack are here to stay: no later collection looks at them again.
-        gc.collect()
-        gc.freeze()
+        settle()
         # Not emptied: what compiling and graph capture hold on to is part of every later peak.
         window = self._windows[protocol.Phase.COMPILE] = self._meter.read()
         self._meter.reset()
