@@ -278,10 +278,10 @@ def test_a_failure_names_kind_phase_message_log_and_the_way_to_reproduce() -> No
     ]
 
 
-def test_a_failure_without_a_worker_points_at_the_run_folder() -> None:
+def test_a_failure_without_a_process_points_at_the_folder_of_the_logs() -> None:
     run = msgspec.structs.replace(FAILED, processes=())
 
-    assert explain_failure(run=run, run_path=".perf/latest").splitlines()[-1] == "  log        .perf/latest"
+    assert explain_failure(run=run, run_path=".perf/latest").splitlines()[-1] == "  log        .perf/latest/logs"
 
 
 def test_an_unproven_recipe_names_the_layers() -> None:

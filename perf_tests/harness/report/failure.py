@@ -243,5 +243,5 @@ def _where(run: Run, run_path: str) -> list[str]:
     logs = [str(PurePath(run_path, process.log)) for process in run.processes if process.log]
     return [
         f"  reproduce  pytest --perf-case '{run.id}'",
-        f"  log        {' '.join(logs[-MAX_LOGS:]) or run_path}",
+        f"  log        {' '.join(logs[-MAX_LOGS:]) or PurePath(run_path, 'logs')}",
     ]

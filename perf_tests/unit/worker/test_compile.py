@@ -1,0 +1,66 @@
+"""What each compile mode marks for compilation; compiling itself is what the main job does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from perf_tests.tables.matrix import Case
+from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec
+from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.schemes import BF16
+from perf_tests.worker import compile
+
+Make = Callable[..., Any]
+
+
+def marked(root: Any) -> list[str]:
+    """Names of the modules that compile when they are next called."""
+    return [name for name, module in root.named_modules() if module._compiled_call_impl is not None]
+
+
+FLUX_BLOCKS = [
+    *(f"transformer_blocks.{index}" for index in range(2)),
+    *(f"single_transformer_blocks.{index}" for index in range(4)),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "mode", "modules"),
+    [
+        pytest.param(FLUX_MINI, CompileMode.EAGER, [], id="eager"),
+        pytest.param(FLUX_MINI, CompileMode.REGIONAL, FLUX_BLOCKS, id="blocks that diffusers declares"),
+        pytest.param(
+            COGVIDEOX_MINI,
+            CompileMode.REGIONAL,
+            ["transformer_blocks.0", "transformer_blocks.1"],
+            id="blocks that the row names, where diffusers declares none",
+        ),
+        pytest.param(FLUX_MINI, CompileMode.FULL, [""], id="the whole transformer"),
+    ],
+)
+def test_each_mode_marks_its_modules(
+    make_pipeline: Make,
+    make_case: Callable[..., Case],
+    spec: PipelineSpec,
+    mode: CompileMode,
+    modules: list[str],
+) -> None:
+    recipe = Recipe(scheme=BF16, compile=mode)
+    pipeline = make_pipeline(recipe, pipeline=spec)
+    compile.apply(pipeline, make_case(recipe, pipeline=spec).build)
+    assert sorted(marked(pipeline.transformer)) == sorted(modules)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_decoder_is_compiled_only_where_the_recipe_says(
+    make_pipeline: Make, make_case: Callable[..., Case], is_on: bool
+) -> None:
+    recipe = Recipe(scheme=BF16, compile_vae=is_on)
+    pipeline = make_pipeline(recipe)
+    compile.apply(pipeline, make_case(recipe).build)
+    # torch.compile keeps what it wraps under this name.
+    assert hasattr(pipeline.vae.decode, "_torchdynamo_orig_callable") is is_on
+    assert compile.compiles(make_case(recipe).build) is is_on
