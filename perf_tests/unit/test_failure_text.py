@@ -281,7 +281,8 @@ def test_a_failure_names_kind_phase_message_log_and_the_way_to_reproduce() -> No
 def test_a_failure_without_a_process_points_at_the_folder_of_the_logs() -> None:
     run = msgspec.structs.replace(FAILED, processes=())
 
-    assert explain_failure(run=run, run_path=".perf/latest").splitlines()[-1] == "  log        .perf/latest/logs"
+    last_line = explain_failure(run=run, run_path=".perf/latest").splitlines()[-1]
+    assert last_line == "  log        .perf/latest/logs"
 
 
 def test_an_unproven_recipe_names_the_layers() -> None:
