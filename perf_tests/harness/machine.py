@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import pynvml
@@ -10,7 +11,8 @@ import pynvml
 from perf_tests.harness import nvml
 from perf_tests.harness.errors import UsageError
 from perf_tests.harness.protocol import Gpu
-from perf_tests.tables.platforms import PLATFORMS, GpuMatch, Platform
+from perf_tests.tables.matrix import Row
+from perf_tests.tables.platforms import PLATFORMS, Device, GpuMatch, Platform
 
 NO_GPU = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
 """A machine without one. Any other error is a GPU that does not work, which must not pass for none."""
@@ -116,3 +118,34 @@ def _differences(gpu: Gpu, match: GpuMatch) -> list[str]:
         if not low <= value <= high:
             found.append(f"{name} {value:.1f} {unit}, the table says {low:g} to {high:g}")
     return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What this machine can measure."""
+
+    found: str
+    """For messages: the GPU, or that there is none."""
+    gpu_platform: Platform | None = None
+    problem: str | None = None
+    """Why the GPU that is there cannot be used; None without one, too."""
+
+    @classmethod
+    def of_this_machine(cls) -> Target:
+        """Ask NVML."""
+        try:
+            gpu = first_gpu()
+            if gpu is None:
+                return cls(found="no NVIDIA GPU")
+            return cls(found=f"{gpu.name} ({gpu.uuid})", gpu_platform=recognise(gpu))
+        except UsageError as error:
+            return cls(found="a GPU of no known platform", problem=str(error))
+
+    def platforms(self, row: Row) -> tuple[Platform, ...]:
+        """Where tests of `row` are filed: this machine's platform if the row has it, else all of its own."""
+        here = tuple(p for p in row.platforms if p.device is Device.CPU or p is self.gpu_platform)
+        return here or row.platforms
+
+    def can_measure(self, platform: Platform) -> bool:
+        """Whether the platform is this machine."""
+        return platform.device is Device.CPU or platform is self.gpu_platform

@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import pytest
 
 from perf_tests.harness import benchmark as replaying
-from perf_tests.harness import machine
 from perf_tests.harness.errors import PerfError, UsageError
+from perf_tests.harness.machine import Target
 from perf_tests.harness.options import Options, parse_drill
 from perf_tests.harness.records import Run, Status
 from perf_tests.harness.report import costs, terminal
 from perf_tests.harness.session import Session, check_selection
 from perf_tests.tables.matrix import MATRIX, Case, Row, Weights
 from perf_tests.tables.metrics import METRICS, Group
-from perf_tests.tables.platforms import Device, Platform
+from perf_tests.tables.platforms import Device
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -121,37 +120,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # Collection
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """What this machine can measure."""
-
-    found: str
-    """For messages: the GPU, or that there is none."""
-    gpu_platform: Platform | None = None
-    problem: str | None = None
-    """Why the GPU that is there cannot be used; None without one, too."""
-
-    @classmethod
-    def of_this_machine(cls) -> Target:
-        """Ask NVML."""
-        try:
-            gpu = machine.first_gpu()
-            if gpu is None:
-                return cls(found="no NVIDIA GPU")
-            return cls(found=f"{gpu.name} ({gpu.uuid})", gpu_platform=machine.recognise(gpu))
-        except UsageError as error:
-            return cls(found="a GPU of no known platform", problem=str(error))
-
-    def platforms(self, row: Row) -> tuple[Platform, ...]:
-        """Where tests of `row` are filed: this machine's platform if the row has it, else all of its own."""
-        here = tuple(p for p in row.platforms if p.device is Device.CPU or p is self.gpu_platform)
-        return here or row.platforms
-
-    def can_measure(self, platform: Platform) -> bool:
-        """Whether the platform is this machine."""
-        return platform.device is Device.CPU or platform is self.gpu_platform
 
 
 def _rows(weights: Weights) -> Mapping[str, tuple[Row, Case]]:

@@ -13,13 +13,15 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness import baseline, proof, verdict
+from perf_tests.harness.attempt import Planned
 from perf_tests.harness.baseline import Baselines, Entry, Provenance
-from perf_tests.harness.campaign import Campaign, Planned, prepare_run_directory
+from perf_tests.harness.campaign import Campaign
 from perf_tests.harness.errors import UsageError
 from perf_tests.harness.ledger import BUILD, Ledger
 from perf_tests.harness.options import Options
 from perf_tests.harness.records import Run, RunRecord, Status, Verdict
 from perf_tests.harness.report import failure
+from perf_tests.harness.rundir import prepare_run_directory
 from perf_tests.harness.sampling import fixed_processes
 from perf_tests.tables.matrix import Case
 from perf_tests.tables.metrics import METRICS, Group, Metric

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -76,6 +77,11 @@ def _measure(out: Path, platform: Platform, cases: list[Case]) -> None:
     session.close(interrupted=False)
 
 
+def _hear_ctrl_c() -> None:
+    """Whatever runs in the background of a script is started deaf to SIGINT, and so would its children be."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Suite:
     """The suite's own tests, run as a user runs them."""
 
@@ -95,7 +101,12 @@ class Suite:
         command = [sys.executable, "-m", "pytest", *self._command(arguments, TESTS)]
         with (self._pytester.path / "session.log").open("wb") as log:
             process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, cwd=self._pytester.path, **settings
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._pytester.path,
+                preexec_fn=_hear_ctrl_c,
+                **settings,
             )
         self._started.append(process)
         return process

@@ -10,10 +10,12 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
-from perf_tests.harness.campaign import Campaign, Planned, prepare_run_directory
+from perf_tests.harness.attempt import Planned
+from perf_tests.harness.campaign import Campaign
 from perf_tests.harness.errors import PerfError, UsageError
 from perf_tests.harness.protocol import Compile, Fault, Generate, Injection, Phase, Request
 from perf_tests.harness.records import Run, Status, Verdict, read_record
+from perf_tests.harness.rundir import prepare_run_directory
 from perf_tests.harness.sampling import Answer, fixed_processes
 from perf_tests.harness.workers import Worker
 from perf_tests.tables.matrix import CPU_ROWS, GPU_ROWS, Case, Weights
