@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from perf_tests.harness.protocol import ModuleGroup, Quantization
 from perf_tests.harness.records import BuildReport
 from perf_tests.tables.matrix import Case
-from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import QuantizedWeight
 
 ORDINARY = "Parameter"
@@ -30,14 +30,9 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     return tuple(found)
 
 
-def compiles(recipe: Recipe) -> bool:
-    """Whether anything of the pipeline is compiled."""
-    return recipe.compile is not CompileMode.EAGER or recipe.compile_vae
-
-
 def _compile_contradictions(recipe: Recipe, build: BuildReport) -> Iterator[str]:
     graphs = build.values.get("compiled_graphs")
-    if compiles(recipe):
+    if recipe.compiles:
         if graphs == 0:
             yield f"the recipe {recipe.id} compiles, but no graph was compiled: it fell back to eager"
         if build.cache is None:
@@ -100,12 +95,7 @@ CHECKS: tuple[Callable[[Recipe, Quantization], Iterator[str]], ...] = (
 
 
 def _looks_like(group: ModuleGroup, weight: QuantizedWeight) -> bool:
-    return (group.subclass, group.dtype, group.scale, group.dynamic_activation) == (
-        weight.subclass,
-        weight.dtype,
-        weight.scale,
-        weight.dynamic_activation,
-    )
+    return weight.describes(group.subclass, group.dtype, group.scale, group.dynamic_activation)
 
 
 def _described(group: ModuleGroup) -> str:

@@ -14,7 +14,6 @@ from perf_tests.harness.records import STATUS_OF_FAILURE, Run, Status, Verdict
 from perf_tests.tables.matrix import Case
 from perf_tests.tables.metrics import METRICS, Better, Gate, Group, Metric, Tolerance
 from perf_tests.tables.platforms import Platform
-from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes import FidelityFloor, Scheme
 
 FLOORS: dict[str, Callable[[FidelityFloor], float]] = {
@@ -127,12 +126,11 @@ def overall(run: Run) -> tuple[Status, str]:
 
 
 def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
-    eager = case.build.recipe.compile is CompileMode.EAGER
     return tuple(
         metric
         for metric in METRICS
         if group in (None, metric.group)
-        and not (metric.compiled_only and eager)
+        and not (metric.compiled_only and not case.build.recipe.compiles)
         and not (metric.quantized_only and case.is_reference)
     )
 

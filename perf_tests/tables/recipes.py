@@ -36,6 +36,11 @@ class Recipe:
         toggles = (("fused", self.fuse_qkv), ("cvae", self.compile_vae))
         return "-".join((self.scheme.id, self.compile, *(name for name, on in toggles if on)))
 
+    @property
+    def compiles(self) -> bool:
+        """Whether anything of the pipeline is compiled."""
+        return self.compile is not CompileMode.EAGER or self.compile_vae
+
 
 def bf16_twin(recipe: Recipe) -> Recipe:
     """The unquantized recipe of the same compile mode: what fidelity and speed-up are taken against."""

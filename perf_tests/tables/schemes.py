@@ -27,6 +27,11 @@ class QuantizedWeight:
     dynamic_activation: bool
     """Whether the activations are quantized, too."""
 
+    def describes(self, subclass: str, dtype: str, scale: str | None, dynamic_activation: bool) -> bool:
+        """Whether a weight that looks like this is quantized exactly as the scheme says."""
+        asked = (self.subclass, self.dtype, self.scale, self.dynamic_activation)
+        return asked == (subclass, dtype, scale, dynamic_activation)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FidelityFloor:

@@ -22,11 +22,6 @@ def apply(pipeline: Any, build: Build) -> None:
         pipeline.vae.decode = torch.compile(pipeline.vae.decode, **OPTIONS)
 
 
-def compiles(build: Build) -> bool:
-    """Whether the recipe compiles anything at all."""
-    return build.recipe.compile is not CompileMode.EAGER or build.recipe.compile_vae
-
-
 def _eager(pipeline: Any, build: Build) -> None:
     """Nothing to compile."""
 

@@ -113,8 +113,9 @@ def _evidence(pipeline: Any, recipe: Recipe, targets: dict[str, nn.Linear]) -> Q
         component, local = name.split(".", 1)
         groups[component, look(module.weight)].append(local)
     asked = recipe.scheme.weight
-    as_asked = asked and (asked.subclass, asked.dtype, asked.scale, asked.dynamic_activation)
-    unquantized = [name for name, module in targets.items() if look(module.weight) != as_asked]
+    unquantized = [
+        name for name, module in targets.items() if asked and not asked.describes(*look(module.weight))
+    ]
     return Quantization(
         expected_modules=len(targets),
         groups=tuple(_group(*key, names) for key, names in sorted(groups.items(), key=str)),
@@ -156,6 +157,5 @@ def count_as_asked(quantization: Quantization, recipe: Recipe) -> int:
     return sum(
         group.count
         for group in quantization.groups
-        if (group.subclass, group.dtype, group.scale, group.dynamic_activation)
-        == (asked.subclass, asked.dtype, asked.scale, asked.dynamic_activation)
+        if asked.describes(group.subclass, group.dtype, group.scale, group.dynamic_activation)
     )

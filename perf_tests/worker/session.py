@@ -70,7 +70,7 @@ class Session:
         prime(self._pipeline, self._case)
         self._stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
-        cache = counters.cache(before, counters.read()) if compile.compiles(self._case.build) else None
+        cache = counters.cache(before, counters.read()) if self._case.build.recipe.compiles else None
         settle()
         # Not emptied: what compiling and graph capture hold on to is part of every later peak.
         window = self._windows[protocol.Phase.COMPILE] = self._meter.read()
