@@ -89,6 +89,10 @@ def _fidelity(fidelity: Fidelity | None) -> Mapping[str, float | bool | None] | 
     return None if fidelity is None else msgspec.to_builtins(fidelity)
 
 
+MACHINE_INFO = ("cpu", "unit", "gpu", "packages", "settings", "variables")
+"""What `machine_info` says about the machine."""
+
+
 def machine_info(environment: Environment) -> dict[str, Any]:
     """What the hook `pytest_benchmark_update_machine_info` adds to pytest-benchmark's own description.
 

@@ -379,6 +379,16 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         machine_info.update(replaying.machine_info(record.environment))
 
 
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_benchmark_compare_machine_info(
+    machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
+    """pytest-benchmark compares machines before anything is measured, when no worker has described this one
+    yet: without this, each comparison would begin with a warning about another machine."""
+    saved = compared_benchmark["machine_info"]
+    machine_info.update({name: saved[name] for name in replaying.MACHINE_INFO if name in saved})
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     """What is known of each case at the end: its latency was not yet judged when its times were replayed."""

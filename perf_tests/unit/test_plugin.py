@@ -90,6 +90,16 @@ def test_two_processes_compile_cold_once_and_warm_once(suite: Suite) -> None:
     assert (second["compile_warm_s"], "compile_cold_s" in second) == (1.5, False)
 
 
+def test_a_comparison_on_one_machine_does_not_warn_of_another(
+    suite: Suite, recwarn: pytest.WarningsRecorder
+) -> None:
+    suite.run(ONLY_BF16, "--benchmark-autosave")
+    compared = suite.run(ONLY_BF16, "--benchmark-compare")
+
+    compared.stdout.fnmatch_lines(["*(NOW)*"])
+    assert not [each for each in recwarn if "machine_info is different" in str(each.message)]
+
+
 def test_benchmark_json_holds_device_times_and_what_was_said_of_the_case(suite: Suite) -> None:
     path = suite.folder / "out.json"
     suite.run(ONLY_BF16, f"--benchmark-json={path}")
