@@ -20,6 +20,8 @@ from perf_tests.tables.matrix import MATRIX, Case, Weights
 from perf_tests.tables.metrics import METRICS, Better
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
 
+MAX_NOISE_PCT = 5.0
+"""Noise widens the limits of an entry: beyond this, its gate would be off without a word."""
 NOT_PLATFORMS = frozenset({"published"})
 """Folders under baselines/ which hold something else."""
 UNMEASURED = frozenset({Status.INVALID, Status.INCONCLUSIVE, Status.UNSUPPORTED, Status.NOT_RUN})
@@ -201,7 +203,7 @@ def _selected(record: RunRecord, patterns: tuple[str, ...]) -> tuple[Run, ...]:
 def _refusal(run: Run, record: RunRecord, platform: str | None) -> str | None:
     if platform is not None and run.platform != platform:
         return f"a run of another platform: it was measured on {run.platform}, not on {platform}"
-    for check in (_unknown, _injected, _failed, _moved, _foreign, _unmeasured):
+    for check in (_unknown, _injected, _failed, _moved, _foreign, _invalid, _noisy, _unmeasured):
         why = check(run, record)
         if why is not None:
             return why
@@ -256,6 +258,25 @@ def _foreign(run: Run, _record: RunRecord) -> str | None:
             )
     units = sorted({process.environment.unit for process in run.processes})
     return f"its processes ran on different units: {', '.join(units)}" if len(units) > 1 else None
+
+
+def _invalid(run: Run, _record: RunRecord) -> str | None:
+    # A run whose latency no test judged has no INVALID verdict, and its times are no better for it.
+    why = verdict.invalidity(run)
+    return f"its times cannot be trusted: {why}" if why else None
+
+
+def _noisy(run: Run, _record: RunRecord) -> str | None:
+    case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
+    if not any(metric.noisy for metric in verdict.gated_metrics(case, platform)):
+        return None
+    noise_pct = stats.generation_noise_pct(run)
+    if noise_pct <= MAX_NOISE_PCT:
+        return None
+    return (
+        f"its generations lie {noise_pct:.1f} % apart, more than {MAX_NOISE_PCT:g} %: a baseline of it would "
+        "gate nothing; measure it again"
+    )
 
 
 def _unmeasured(run: Run, record: RunRecord) -> str | None:

@@ -29,6 +29,7 @@ from perf_tests.unit.builders import (
     make_reference,
     make_run,
     make_sample,
+    make_telemetry,
     make_verdict,
 )
 
@@ -384,3 +385,24 @@ def test_an_entry_noisier_than_its_platform_says_so(tmp_path: Path) -> None:
     blessing.write(_propose(tmp_path, make_record(make_run(processes=(process,)))))
     noise_pct = baseline.load(tmp_path, "cpu")["flux-mini"].cases[ID].noise_pct
     assert noise_pct == pytest.approx(1.4826 * 10 / 110 * 100)
+
+
+def _on_h100(*steps_ms: float, **telemetry: Any) -> Process:
+    samples = tuple(
+        make_sample({"denoise_step_ms": [each]}, telemetry=make_telemetry(**telemetry)) for each in steps_ms
+    )
+    return make_process(samples=samples, environment=make_environment(gpu=GPU))
+
+
+def test_a_throttled_run_is_refused_though_no_test_judged_its_times(tmp_path: Path) -> None:
+    process = _on_h100(100.0, throttle_reasons=("HwThermalSlowdown",))
+    refusal = _refusal(tmp_path, make_run(FLUX_FP8, H100, processes=(process,)))
+    assert refusal.endswith(
+        "its times cannot be trusted: the GPU was throttled during process 1: HwThermalSlowdown"
+    )
+
+
+def test_a_run_so_noisy_that_its_entry_would_gate_nothing_is_refused(tmp_path: Path) -> None:
+    refusal = _refusal(tmp_path, make_run(FLUX_FP8, H100, processes=(_on_h100(100.0, 110.0, 120.0),)))
+    # 1.4826 x 10 ms of 110 ms.
+    assert "its generations lie 13.5 % apart, more than 5 %" in refusal
