@@ -79,7 +79,7 @@ def _contestants(case_id: str) -> tuple[Callable[[], float], Callable[[], float]
     row = next(row for row in MATRIX if row.case(Weights.SYNTHETIC).id == case_id)
     case, device = row.case(Weights.SYNTHETIC), row.platforms[0].device
     pipeline = build.build(case.build, torch.device(device))
-    quantize.apply(pipeline, case.build.recipe)
+    quantize.apply(pipeline, case.build)
     compile.apply(pipeline, case.build)
     prime(pipeline, case)
     settle()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from perf_tests.harness.protocol import ModuleGroup, Quantization
 from perf_tests.harness.records import BuildReport
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.matrix import Build, Case
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import QuantizedWeight
 
@@ -26,7 +26,7 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
         found.append("the worker did not report what the Linear modules are")
     else:
         for check in CHECKS:
-            found.extend(check(recipe, build.quantization))
+            found.extend(check(case.build, build.quantization))
     return tuple(found)
 
 
@@ -44,7 +44,8 @@ def _compile_contradictions(recipe: Recipe, build: BuildReport) -> Iterator[str]
             yield f"the recipe {recipe.id} is eager, but inductor's cache counters were reported"
 
 
-def _wrong_count(recipe: Recipe, quantization: Quantization) -> Iterator[str]:
+def _wrong_count(build: Build, quantization: Quantization) -> Iterator[str]:
+    recipe = build.recipe
     if recipe.scheme.weight is None:
         return
     expected = quantization.expected_modules
@@ -63,7 +64,8 @@ def _wrong_count(recipe: Recipe, quantization: Quantization) -> Iterator[str]:
         )
 
 
-def _wrong_look(recipe: Recipe, quantization: Quantization) -> Iterator[str]:
+def _wrong_look(build: Build, quantization: Quantization) -> Iterator[str]:
+    recipe = build.recipe
     weight = recipe.scheme.weight
     for group in quantization.groups:
         if group.subclass == ORDINARY:
@@ -77,17 +79,20 @@ def _wrong_look(recipe: Recipe, quantization: Quantization) -> Iterator[str]:
             yield f"{_described(group)}, but the scheme {recipe.scheme.id} says {_wanted(weight)}"
 
 
-def _wrong_exclusions(recipe: Recipe, quantization: Quantization) -> Iterator[str]:
-    declared = recipe.scheme.exclusions
+def _wrong_exclusions(build: Build, quantization: Quantization) -> Iterator[str]:
+    declared = build.exclusions
     for pattern in declared:
         if not quantization.excluded.get(pattern):
-            yield f"the exclusion {pattern!r} of the scheme {recipe.scheme.id} excluded no module"
+            yield (
+                f"the exclusion {pattern!r} of the scheme {build.recipe.scheme.id} excluded no module of "
+                f"{build.pipeline.id}"
+            )
     for pattern, count in quantization.excluded.items():
         if pattern not in declared:
             yield f"{count} modules were excluded by {pattern!r}, which the scheme does not declare"
 
 
-CHECKS: tuple[Callable[[Recipe, Quantization], Iterator[str]], ...] = (
+CHECKS: tuple[Callable[[Build, Quantization], Iterator[str]], ...] = (
     _wrong_count,
     _wrong_look,
     _wrong_exclusions,

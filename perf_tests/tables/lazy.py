@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from perf_tests.tables.identity import UNLESS_DEFAULT
+
 Scalar = bool | int | float | str | None
 Value = bool | int | float | str | None | tuple[bool | int | float | str | None, ...]
 
@@ -17,3 +19,5 @@ class Lazy:
     kwargs: dict[str, Value] = field(default_factory=dict)
     nested: dict[str, Lazy] = field(default_factory=dict)
     """Keyword arguments which are themselves objects of the stack."""
+    named: dict[str, str] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
+    """Keyword arguments which are objects that exist, as `torch:int4`: named, not called."""

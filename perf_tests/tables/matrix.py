@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
+from perf_tests.tables.identity import identity
 from perf_tests.tables.pipelines import (
     COGVIDEOX_5B,
     COGVIDEOX_MINI,
@@ -37,6 +38,14 @@ class Build:
     pipeline: PipelineSpec
     recipe: Recipe
     weights: Weights = Weights.SYNTHETIC
+
+    @property
+    def exclusions(self) -> dict[str, str]:
+        """Linear modules the scheme leaves alone in this pipeline: pattern of qualified names -> reason."""
+        scheme = self.recipe.scheme
+        few_rows = f"sees one row per image: the kernels need at least {scheme.min_rows}"
+        single = self.pipeline.single_row if scheme.min_rows > 1 else ()
+        return {**scheme.exclusions, **dict.fromkeys(single, few_rows)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,16 +84,10 @@ class Case:
     def digest(self) -> str:
         """sha256 of recipe, workload, weights and pipeline row: two entries with different digests
         are different cases, whatever their ids. How a case is judged is no part of it."""
-        identity = dataclasses.asdict(self)
-        scheme = identity["build"]["recipe"]["scheme"]
-        for judged_only in ("floor", "min_capability"):
-            scheme.pop(judged_only)
-        scheme["exclusions"] = sorted(scheme["exclusions"])  # the patterns without their reasons
-        for description_only in ("family", "licence"):
-            identity["build"]["pipeline"].pop(description_only)
-        # The pipeline's default workload only shapes ids; what this case runs is `workload`.
-        identity["build"]["pipeline"].pop("workload")
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        content = identity(self)
+        # Where they were declared, by the scheme or by the pipeline, and why, makes no difference.
+        content["build"]["recipe"]["scheme"]["exclusions"] = sorted(self.build.exclusions)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def with_recipe(self, recipe: Recipe) -> Case:
         """The same pipeline, weights and workload under another recipe."""
@@ -115,6 +118,9 @@ class Row:
     platforms: tuple[Platform, ...]
     workload: Workload | None = None
     """None: the pipeline's default."""
+    exhaustive: bool = False
+    """Whether it belongs to the cross product that is built and proved only when asked for, once and
+    without baselines."""
 
     def case(self, weights: Weights) -> Case:
         """The case of this row with weights from `weights`."""

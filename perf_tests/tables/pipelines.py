@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from perf_tests.tables.identity import NEVER, UNLESS_DEFAULT
 from perf_tests.tables.lazy import Lazy, Value
 
 
@@ -45,6 +46,9 @@ class Workload:
     prompt: str = "An astronaut in a garden on Mars, oil painting"
     arguments: dict[str, Value] = field(default_factory=dict)
     """Further keyword arguments of the pipeline call."""
+    measured_steps: int | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """Steps that are generated, where the latency of all `steps` is composed from measured stages; None:
+    all of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,19 +56,20 @@ class PipelineSpec:
     """An architecture with everything needed to build it offline, and its default workload."""
 
     id: str
-    family: str
+    family: str = field(metadata=NEVER)
     """The pytest marker shared by full size and miniature."""
     cls: str
     """`"diffusers:Class"`."""
     repo: str
     revision: str
     """Commit of `repo`, 40 hex digits."""
-    licence: str | None
+    licence: str | None = field(metadata=NEVER)
     """Where the licence is accepted, for gated repositories."""
     modules: dict[str, Module]
     tokenizers: dict[str, Tokenizer]
     scheduler: Lazy
-    workload: Workload
+    workload: Workload = field(metadata=NEVER)
+    """The default; what a case runs is its own."""
     batch_argument: str
     """The call's keyword for the batch size."""
     output: str
@@ -73,6 +78,8 @@ class PipelineSpec:
     """Module lists of the transformer whose items are its repeated blocks."""
     arguments: dict[str, Value] = field(default_factory=dict)
     """Arguments of the pipeline's constructor besides its components."""
+    single_row: tuple[str, ...] = field(default=(), metadata=NEVER)
+    """Linear modules of the transformer that see one row per image: patterns (`fnmatch`) of their names."""
 
 
 T5_XXL = Module(
@@ -180,6 +187,7 @@ FLUX1_DEV = PipelineSpec(
     batch_argument="num_images_per_prompt",
     output="images",
     blocks=("transformer_blocks", "single_transformer_blocks"),
+    single_row=("*norm*.linear", "time_*embed*"),
 )
 FLUX_MINI = PipelineSpec(
     id="flux-mini",
@@ -262,6 +270,7 @@ FLUX_MINI = PipelineSpec(
     batch_argument="num_images_per_prompt",
     output="images",
     blocks=("transformer_blocks", "single_transformer_blocks"),
+    single_row=("*norm*.linear", "time_*embed*"),
 )
 
 COGVIDEOX_SCHEDULER_KWARGS: dict[str, Value] = {
@@ -317,6 +326,7 @@ COGVIDEOX_5B = PipelineSpec(
     batch_argument="num_videos_per_prompt",
     output="frames",
     blocks=("transformer_blocks",),
+    single_row=("*norm*.linear", "time_*embed*"),
 )
 COGVIDEOX_MINI = PipelineSpec(
     id="cogvideox-mini",
@@ -384,6 +394,7 @@ COGVIDEOX_MINI = PipelineSpec(
     batch_argument="num_videos_per_prompt",
     output="frames",
     blocks=("transformer_blocks",),
+    single_row=("*norm*.linear", "time_*embed*"),
 )
 
 PIPELINES = (FLUX1_DEV, COGVIDEOX_5B, FLUX_MINI, COGVIDEOX_MINI)

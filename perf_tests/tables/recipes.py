@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from perf_tests.tables.identity import UNLESS_DEFAULT
 from perf_tests.tables.schemes import BF16, FP32, Scheme
 
 
@@ -18,6 +19,15 @@ class CompileMode(StrEnum):
     """The whole transformer."""
 
 
+COMPONENT_TOGGLES = {
+    "text_encoder": "qte",
+    "text_encoder_2": "qte2",
+    "text_encoder_3": "qte3",
+    "vae": "qvae",
+}
+"""Components quantized beside the transformer -> how a recipe's id says so."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Scheme, compile mode and toggles: everything that distinguishes two builds of one pipeline."""
@@ -29,11 +39,19 @@ class Recipe:
     compile_vae: bool = False
     """Compile the VAE's decoder as well."""
     quantized_components: tuple[str, ...] = ("transformer",)
+    """The transformer, and with the toggles qte, qte2, qte3 and qvae text encoders and VAE as well."""
+    channels_last: bool = field(default=False, metadata=UNLESS_DEFAULT)
+    """Convert transformer and VAE to `torch.channels_last` before anything else is done to them."""
 
     @property
     def id(self) -> str:
         """Scheme and compile mode, then only the toggles that are on; never parsed back."""
-        toggles = (("fused", self.fuse_qkv), ("cvae", self.compile_vae))
+        toggles = (
+            ("fused", self.fuse_qkv),
+            ("cvae", self.compile_vae),
+            *((name, part in self.quantized_components) for part, name in COMPONENT_TOGGLES.items()),
+            ("cl", self.channels_last),
+        )
         return "-".join((self.scheme.id, self.compile, *(name for name, on in toggles if on)))
 
     @property

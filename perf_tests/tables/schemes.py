@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from perf_tests.tables.identity import NEVER
 from perf_tests.tables.lazy import Lazy
 
 
@@ -56,18 +57,19 @@ class Scheme:
     """The torchao config; None where nothing is quantized."""
     weight: QuantizedWeight | None = None
     """The evidence a quantized module must show; None where nothing is quantized."""
-    min_capability: tuple[int, int] | None = None
+    min_capability: tuple[int, int] | None = field(default=None, metadata=NEVER)
     """The lowest CUDA compute capability with the kernels; None where any device will do."""
-    floor: FidelityFloor | None = None
+    floor: FidelityFloor | None = field(default=None, metadata=NEVER)
     """None for a scheme which is itself the reference."""
-    exclusions: dict[str, str] = field(default_factory=dict)
-    """Linear modules left alone: pattern of qualified names (`fnmatch`) -> the reason."""
+    exclusions: dict[str, str] = field(default_factory=dict, metadata=NEVER)
+    """Linear modules left alone in every pipeline: pattern of qualified names (`fnmatch`) -> the reason.
+    `Build.exclusions` are those that count."""
+    min_rows: int = field(default=1, metadata=NEVER)
+    """The fewest activation rows its kernels take: with more than 1, the modules that a pipeline names as
+    seeing one row per image are left alone."""
 
 
 EIGHT_BIT_FLOOR = FidelityFloor(psnr_db=20.0, ssim=0.75)
-
-# torch._int_mm, which int8 activations are multiplied with, refuses 16 rows or fewer under torch.compile.
-ONE_ROW_PER_IMAGE = "sees one row per image: torch._int_mm needs more than 16"
 
 # `set_inductor_config=False` everywhere: with True, torchao changes inductor's process-global settings
 # (coordinate descent), which costs eight times the compile time for 2 % at run time on FLUX.1-dev.
@@ -90,7 +92,8 @@ INT8DQ = Scheme(
         subclass="Int8Tensor", dtype="int8", scale=ScaleShape.PER_ROW, dynamic_activation=True
     ),
     floor=EIGHT_BIT_FLOOR,
-    exclusions={"*norm*.linear": ONE_ROW_PER_IMAGE, "time_*embed*": ONE_ROW_PER_IMAGE},
+    # torch._int_mm, which int8 activations are multiplied with, refuses 16 rows or fewer under torch.compile.
+    min_rows=17,
 )
 FP8WO = Scheme(
     id="fp8wo",

@@ -169,7 +169,7 @@ class Session:
         quantization = Quantization(
             expected_modules=0 if weight is None else MODULES,
             groups=tuple(groups),
-            excluded=dict.fromkeys(self.case.build.recipe.scheme.exclusions, 1),
+            excluded=dict.fromkeys(self.case.build.exclusions, 1),
             unquantized=tuple(f"transformer_blocks.{number}.attn.to_q" for number in range(self._dropped)),
         )
         return Quantized(seconds=0.25, memory=self._window(320.0), quantization=quantization)

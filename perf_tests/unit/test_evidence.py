@@ -95,7 +95,7 @@ def test_a_scheme_that_found_nothing_to_quantize_is_a_contradiction() -> None:
 def test_an_exclusion_that_excluded_nothing_is_a_contradiction() -> None:
     scheme = dataclasses.replace(INT8WO, exclusions={"*.proj_out": "too narrow"})
     assert contradictions(make_case(scheme=scheme), make_build()) == (
-        "the exclusion '*.proj_out' of the scheme int8wo excluded no module",
+        "the exclusion '*.proj_out' of the scheme int8wo excluded no module of flux-mini",
     )
 
 

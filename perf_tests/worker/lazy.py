@@ -21,4 +21,5 @@ def resolve(target: str) -> Any:
 def construct(lazy: Lazy) -> Any:
     """The object `lazy` stands for."""
     nested = {name: construct(value) for name, value in lazy.nested.items()}
-    return resolve(lazy.target)(**lazy.kwargs, **nested)
+    named = {name: resolve(target) for name, target in lazy.named.items()}
+    return resolve(lazy.target)(**lazy.kwargs, **nested, **named)

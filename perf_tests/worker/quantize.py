@@ -12,8 +12,9 @@ from torch import nn
 
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import Failure, FailureKind, ModuleGroup, Phase, Quantization
+from perf_tests.tables.matrix import Build
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import ScaleShape, Scheme
+from perf_tests.tables.schemes import ScaleShape
 from perf_tests.worker.build import components
 from perf_tests.worker.lazy import construct
 
@@ -21,20 +22,20 @@ EXAMPLES = 3
 MAX_UNQUANTIZED = 10
 
 
-def apply(pipeline: Any, recipe: Recipe, *, drop: int = 0) -> Quantization:
+def apply(pipeline: Any, build: Build, *, drop: int = 0) -> Quantization:
     """Fuse, quantize in place on the device, and look at every linear module afterwards.
 
     `drop` modules get their weights back (fire drill). Raises WorkerError(unsupported) where the stack or
     the device refuses the scheme.
     """
-    if recipe.fuse_qkv:
+    if build.recipe.fuse_qkv:
         pipeline.transformer.fuse_qkv_projections()
-    targets = dict(quantizable(pipeline, recipe))
+    targets = dict(quantizable(pipeline, build))
     dropped = {name: module.weight for name, module in list(targets.items())[:drop]}
-    _quantize(pipeline, recipe)
+    _quantize(pipeline, build)
     for name, weight in dropped.items():
         targets[name].weight = weight
-    return _evidence(pipeline, recipe, targets)
+    return _evidence(pipeline, build, targets)
 
 
 def linear_modules(pipeline: Any) -> Iterator[tuple[str, nn.Linear]]:
@@ -45,21 +46,23 @@ def linear_modules(pipeline: Any) -> Iterator[tuple[str, nn.Linear]]:
                 yield f"{component}.{name}", module
 
 
-def quantizable(pipeline: Any, recipe: Recipe) -> Iterator[tuple[str, nn.Linear]]:
-    """The linear modules that the recipe's filter lets through."""
-    if recipe.scheme.config is None:
+def quantizable(pipeline: Any, build: Build) -> Iterator[tuple[str, nn.Linear]]:
+    """The linear modules that are to be quantized."""
+    if build.recipe.scheme.config is None:
         return
     for name, module in linear_modules(pipeline):
-        if name.split(".", 1)[0] in recipe.quantized_components and not _excluded(name, recipe.scheme):
+        component = name.split(".", 1)[0]
+        if component in build.recipe.quantized_components and not _excluded(name, build):
             yield name, module
 
 
-def _excluded(name: str, scheme: Scheme) -> bool:
+def _excluded(name: str, build: Build) -> bool:
     local = name.split(".", 1)[1]
-    return any(fnmatch.fnmatch(local, pattern) for pattern in scheme.exclusions)
+    return any(fnmatch.fnmatch(local, pattern) for pattern in build.exclusions)
 
 
-def _quantize(pipeline: Any, recipe: Recipe) -> None:
+def _quantize(pipeline: Any, build: Build) -> None:
+    recipe = build.recipe
     if recipe.scheme.config is None:
         return
     try:
@@ -72,7 +75,7 @@ def _quantize(pipeline: Any, recipe: Recipe) -> None:
                 getattr(pipeline, component),
                 config,
                 filter_fn=lambda module, name, prefix=prefix: (
-                    isinstance(module, nn.Linear) and not _excluded(prefix + name, recipe.scheme)
+                    isinstance(module, nn.Linear) and not _excluded(prefix + name, build)
                 ),
             )
     except torch.OutOfMemoryError:
@@ -107,19 +110,19 @@ def _scale_shape(weight: torch.Tensor) -> str | None:
     return "x".join(map(str, scale.shape))
 
 
-def _evidence(pipeline: Any, recipe: Recipe, targets: dict[str, nn.Linear]) -> Quantization:
+def _evidence(pipeline: Any, build: Build, targets: dict[str, nn.Linear]) -> Quantization:
     groups: dict[tuple[str, Look], list[str]] = collections.defaultdict(list)
     for name, module in linear_modules(pipeline):
         component, local = name.split(".", 1)
         groups[component, look(module.weight)].append(local)
-    asked = recipe.scheme.weight
+    asked = build.recipe.scheme.weight
     unquantized = [
         name for name, module in targets.items() if asked and not asked.describes(*look(module.weight))
     ]
     return Quantization(
         expected_modules=len(targets),
         groups=tuple(_group(*key, names) for key, names in sorted(groups.items(), key=str)),
-        excluded=_exclusion_counts(pipeline, recipe),
+        excluded=_exclusion_counts(pipeline, build),
         unquantized=tuple(unquantized[:MAX_UNQUANTIZED]),
     )
 
@@ -137,16 +140,13 @@ def _group(component: str, seen: Look, names: list[str]) -> ModuleGroup:
     )
 
 
-def _exclusion_counts(pipeline: Any, recipe: Recipe) -> dict[str, int]:
+def _exclusion_counts(pipeline: Any, build: Build) -> dict[str, int]:
     locals_ = [
         name.split(".", 1)[1]
         for name, _ in linear_modules(pipeline)
-        if name.split(".", 1)[0] in recipe.quantized_components
+        if name.split(".", 1)[0] in build.recipe.quantized_components
     ]
-    return {
-        pattern: sum(fnmatch.fnmatch(name, pattern) for name in locals_)
-        for pattern in recipe.scheme.exclusions
-    }
+    return {pattern: sum(fnmatch.fnmatch(name, pattern) for name in locals_) for pattern in build.exclusions}
 
 
 def count_as_asked(quantization: Quantization, recipe: Recipe) -> int:

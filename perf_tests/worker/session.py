@@ -50,7 +50,7 @@ class Session:
         recipe = self._case.build.recipe
         self._meter.reset()
         started_s = time.perf_counter()
-        evidence = quantize.apply(self._pipeline, recipe, drop=self._faults.dropped_modules)
+        evidence = quantize.apply(self._pipeline, self._case.build, drop=self._faults.dropped_modules)
         self._stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
         window = self._close(protocol.Phase.QUANTIZE)

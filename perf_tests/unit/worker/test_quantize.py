@@ -12,6 +12,8 @@ import torch
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import FailureKind, ModuleGroup
 from perf_tests.tables.lazy import Lazy
+from perf_tests.tables.matrix import Build
+from perf_tests.tables.pipelines import FLUX_MINI
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import BF16, FP8DQROW, FP8WO, INT8DQ, INT8WO, Scheme
 from perf_tests.worker import memory, quantize
@@ -20,6 +22,10 @@ Make = Callable[..., Any]
 
 # FLUX miniature: 62 linear modules, 14 of which see one row per image (8 norms, 6 embedders).
 ALL, BATCH_ROWS = 62, 15
+
+
+def flux_mini(recipe: Recipe) -> Build:
+    return Build(pipeline=FLUX_MINI, recipe=recipe)
 
 
 def transformer_groups(groups: tuple[ModuleGroup, ...]) -> dict[tuple[str, str, str | None, bool], int]:
@@ -49,26 +55,26 @@ def transformer_groups(groups: tuple[ModuleGroup, ...]) -> dict[tuple[str, str, 
 def test_each_module_of_the_filter_is_what_the_scheme_says(
     make_pipeline: Make, scheme: Scheme, expected: dict[tuple[str, str, str | None, bool], int]
 ) -> None:
-    evidence = quantize.apply(make_pipeline(), Recipe(scheme=scheme))
+    evidence = quantize.apply(make_pipeline(), flux_mini(Recipe(scheme=scheme)))
     assert transformer_groups(evidence.groups) == expected
     assert evidence.unquantized == ()
 
 
 def test_exclusions_are_counted_by_pattern(make_pipeline: Make) -> None:
-    evidence = quantize.apply(make_pipeline(), Recipe(scheme=INT8DQ))
+    evidence = quantize.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8DQ)))
     assert evidence.expected_modules == ALL - BATCH_ROWS
     assert evidence.excluded == {"*norm*.linear": 9, "time_*embed*": 6}
 
 
 def test_text_encoders_and_vae_are_left_alone(make_pipeline: Make) -> None:
-    evidence = quantize.apply(make_pipeline(), Recipe(scheme=INT8WO))
+    evidence = quantize.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8WO)))
     others = {g.subclass for g in evidence.groups if g.component != "transformer"}
     assert others == {"Parameter"}
 
 
 def test_a_dropped_module_is_named(make_pipeline: Make) -> None:
     recipe = Recipe(scheme=INT8WO)
-    evidence = quantize.apply(make_pipeline(), recipe, drop=1)
+    evidence = quantize.apply(make_pipeline(), flux_mini(recipe), drop=1)
     assert evidence.unquantized == ("transformer.time_text_embed.timestep_embedder.linear_1",)
     assert quantize.count_as_asked(evidence, recipe) == ALL - 1
 
@@ -78,7 +84,7 @@ def test_a_shape_that_a_scheme_passes_over_in_silence_is_named(make_pipeline: Ma
     # 8 is no multiple of 16: torchao's float8 configs return such a weight as it is, without a word.
     pipeline.transformer.x_embedder = torch.nn.Linear(8, 256, dtype=torch.bfloat16)
     config = Lazy(target="perf_tests.unit.worker.test_quantize:passes_over", kwargs={})
-    evidence = quantize.apply(pipeline, Recipe(scheme=dataclasses.replace(INT8WO, config=config)))
+    evidence = quantize.apply(pipeline, flux_mini(Recipe(scheme=dataclasses.replace(INT8WO, config=config))))
     assert evidence.unquantized == ("transformer.x_embedder",)
 
 
@@ -104,7 +110,7 @@ def passes_over() -> Any:
 
 
 def test_fused_projections_are_quantized_beside_the_separate_ones(make_pipeline: Make) -> None:
-    evidence = quantize.apply(make_pipeline(), Recipe(scheme=INT8WO, fuse_qkv=True))
+    evidence = quantize.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8WO, fuse_qkv=True)))
     # Two double blocks gain two fused projections each, four single blocks one each.
     assert evidence.expected_modules == ALL + 2 * 2 + 4
     assert evidence.unquantized == ()
@@ -116,7 +122,7 @@ def test_weight_bytes_are_what_the_bit_width_implies(
 ) -> None:
     pipeline = make_pipeline()
     weights = sum(p.numel() for p in pipeline.transformer.parameters())
-    quantize.apply(pipeline, Recipe(scheme=scheme))
+    quantize.apply(pipeline, flux_mini(Recipe(scheme=scheme)))
     assert memory.weight_bytes(pipeline, ("transformer",)) == pytest.approx(
         weights * bytes_per_weight, rel=0.02
     )
@@ -124,12 +130,12 @@ def test_weight_bytes_are_what_the_bit_width_implies(
 
 def test_a_scheme_the_device_refuses_is_unsupported(make_pipeline: Make) -> None:
     with pytest.raises(WorkerError, match="fp8dqrow is refused by this stack") as caught:
-        quantize.apply(make_pipeline(), Recipe(scheme=FP8DQROW))
+        quantize.apply(make_pipeline(), flux_mini(Recipe(scheme=FP8DQROW)))
     assert caught.value.failure.kind is FailureKind.UNSUPPORTED
 
 
 def test_a_scheme_torchao_no_longer_has_is_unsupported(make_pipeline: Make) -> None:
     gone = dataclasses.replace(INT8WO, id="autoquant", config=Lazy(target="torchao.quantization:autoquant"))
     with pytest.raises(WorkerError, match="autoquant is refused by this stack: AttributeError") as caught:
-        quantize.apply(make_pipeline(), Recipe(scheme=gone))
+        quantize.apply(make_pipeline(), flux_mini(Recipe(scheme=gone)))
     assert caught.value.failure.kind is FailureKind.UNSUPPORTED
