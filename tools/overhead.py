@@ -18,7 +18,8 @@ from pathlib import Path
 # Works from a checkout that is not installed, too.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.tables.matrix import MATRIX, Weights
+from perf_tests.tables.cases import Weights
+from perf_tests.tables.matrix import MATRIX
 
 WARMUPS = 3
 

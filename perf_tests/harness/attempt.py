@@ -42,7 +42,7 @@ from perf_tests.harness.records import (
 )
 from perf_tests.harness.rundir import CACHE, LOGS
 from perf_tests.harness.workers import R, Worker
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device, Platform, Timeouts
 
 AMOUNTS = {
@@ -294,6 +294,7 @@ def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:
         Phase.QUANTIZE: timeouts.quantize_s,
         Phase.COMPILE: timeouts.compile_s,
         Phase.GENERATE: timeouts.generate_s,
+        Phase.TURN: timeouts.quantize_s,
         Phase.INSPECT: timeouts.generate_s,  # reads counters, waits for nothing but the last generation
     }[phase]
 

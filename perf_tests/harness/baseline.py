@@ -13,7 +13,7 @@ import msgspec
 
 from perf_tests.harness.errors import BaselineError
 from perf_tests.harness.protocol import Struct
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 
 # 1: first format
 FORMAT_VERSION = 1

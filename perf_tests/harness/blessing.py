@@ -16,7 +16,8 @@ from perf_tests.harness import baseline, stats, verdict
 from perf_tests.harness.baseline import Baselines, Entry, Provenance
 from perf_tests.harness.errors import BaselineError, UsageError
 from perf_tests.harness.records import Run, RunRecord, Status, read_record
-from perf_tests.tables.matrix import MATRIX, Case, Weights
+from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS, Better
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from perf_tests.harness.protocol import ModuleGroup, Quantization
 from perf_tests.harness.records import BuildReport
-from perf_tests.tables.matrix import Build, Case
+from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import QuantizedWeight
 

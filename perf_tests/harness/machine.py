@@ -11,7 +11,7 @@ import pynvml
 from perf_tests.harness import nvml
 from perf_tests.harness.errors import UsageError
 from perf_tests.harness.protocol import Gpu
-from perf_tests.tables.matrix import Row
+from perf_tests.tables.cases import Row
 from perf_tests.tables.platforms import PLATFORMS, Device, GpuMatch, Platform
 
 NO_GPU = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perf_tests.harness.errors import UsageError
 from perf_tests.harness.protocol import Fault, Injection
-from perf_tests.tables.matrix import Weights
+from perf_tests.tables.cases import Weights
 
 PERCENT = re.compile(r"\+?(\d+(?:\.\d+)?)%")
 COUNT = re.compile(r"([1-9]\d*)")

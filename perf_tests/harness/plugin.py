@@ -20,7 +20,8 @@ from perf_tests.harness.options import Options, parse_drill
 from perf_tests.harness.records import Run, Status
 from perf_tests.harness.report import costs, terminal
 from perf_tests.harness.session import Session, check_selection
-from perf_tests.tables.matrix import MATRIX, Case, Row, Weights
+from perf_tests.tables.cases import Case, Row, Weights
+from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS, Group
 from perf_tests.tables.platforms import Device
 

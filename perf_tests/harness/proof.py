@@ -13,7 +13,7 @@ from perf_tests.harness import evidence, stats, verdict
 from perf_tests.harness.errors import PerfError
 from perf_tests.harness.protocol import Capture, Failure, FailureKind, Phase
 from perf_tests.harness.records import STATUS_OF_FAILURE, Process, Run
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import PLATFORM_BY_ID
 
 

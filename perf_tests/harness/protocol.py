@@ -11,7 +11,7 @@ from typing import dataclass_transform
 
 import msgspec
 
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 
 PROTOCOL_VERSION = 1
@@ -31,6 +31,7 @@ class Phase(StrEnum):
     QUANTIZE = "quantize"
     COMPILE = "compile"
     GENERATE = "generate"
+    TURN = "turn"
     INSPECT = "inspect"
 
 
@@ -151,6 +152,8 @@ class CompileCache(Struct):
     hits: int
     misses: int
     bypasses: int
+    artifacts: str | None = None
+    """What was done with the file of artifacts: `loaded` or `saved`; None where none was asked for."""
 
     @property
     def state(self) -> str:
@@ -215,6 +218,10 @@ class Quantize(Struct, tag="quantize"):
 class Compile(Struct, tag="compile"):
     """Compile as the recipe says and prime with a two-step generation, eager pipelines, too -> Compiled."""
 
+    artifacts: str | None = None
+    """File of compile-cache artifacts: loaded before compiling where it is there, else written afterwards.
+    None: neither."""
+
 
 class Generate(Struct, tag="generate"):
     """Generate once -> Generated."""
@@ -225,11 +232,20 @@ class Generate(Struct, tag="generate"):
     """Path without suffix to save the output to; None: it is only hashed."""
 
 
+class Turn(Struct, tag="turn"):
+    """Turn to another workload of the same build -> Turned.
+
+    Afterwards the worker is as it was before Compile: compiler reset, caches emptied, peaks reset.
+    """
+
+    case: Case
+
+
 class Inspect(Struct, tag="inspect"):
     """Report what is known once everything was generated -> Inspected."""
 
 
-Request = Load | Quantize | Compile | Generate | Inspect
+Request = Load | Quantize | Compile | Generate | Turn | Inspect
 
 
 # Replies
@@ -275,6 +291,12 @@ class Generated(Struct, tag="generated"):
     capture: Capture | None = None
 
 
+class Turned(Struct, tag="turned"):
+    """The worker is ready to compile for another workload."""
+
+    seconds: float
+
+
 class Inspected(Struct, tag="inspected"):
     """What describes the whole process."""
 
@@ -295,4 +317,4 @@ class Failure(Struct, tag="failure"):
     """Traceback, or the end of the worker's log."""
 
 
-Reply = Ready | Loaded | Quantized | Compiled | Generated | Inspected | Failure
+Reply = Ready | Loaded | Quantized | Compiled | Generated | Turned | Inspected | Failure

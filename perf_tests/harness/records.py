@@ -147,6 +147,8 @@ class Run(Struct):
     """Metric name -> median over the processes, of every metric that was measured, gated or only shown."""
     processes: tuple[Process, ...] = ()
     failure: Failure | None = None
+    projected: bool = False
+    """Whether `latency_s` and `device_latency_s` are composed from the stages of a shorter generation."""
     looks: tuple[str, ...] = ()
     """What the sampling rule answered after each process."""
 

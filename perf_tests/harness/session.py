@@ -23,7 +23,7 @@ from perf_tests.harness.records import Run, RunRecord, Status, Verdict
 from perf_tests.harness.report import failure
 from perf_tests.harness.rundir import prepare_run_directory
 from perf_tests.harness.sampling import fixed_processes
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS, Group, Metric
 from perf_tests.tables.platforms import Platform
 

@@ -11,7 +11,7 @@ from operator import attrgetter
 from perf_tests.harness import stats
 from perf_tests.harness.baseline import Entry, Provenance
 from perf_tests.harness.records import STATUS_OF_FAILURE, Run, Status, Verdict
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS, Better, Gate, Group, Metric, Tolerance
 from perf_tests.tables.platforms import Platform
 from perf_tests.tables.schemes import FidelityFloor, Scheme

@@ -33,6 +33,7 @@ from perf_tests.harness.protocol import (
     Reply,
     Request,
     Struct,
+    Turn,
 )
 
 R = TypeVar("R", bound=Struct)
@@ -55,6 +56,7 @@ PHASE_OF_REQUEST: dict[type[Request], Phase] = {
     Quantize: Phase.QUANTIZE,
     Compile: Phase.COMPILE,
     Generate: Phase.GENERATE,
+    Turn: Phase.TURN,
     Inspect: Phase.INSPECT,
 }
 DOING = {
@@ -63,6 +65,7 @@ DOING = {
     Phase.QUANTIZE: "quantizing",
     Phase.COMPILE: "compiling",
     Phase.GENERATE: "generating",
+    Phase.TURN: "turning to another workload",
     Phase.INSPECT: "being inspected",
 }
 

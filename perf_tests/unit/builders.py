@@ -32,7 +32,7 @@ from perf_tests.harness.records import (
     Status,
     Verdict,
 )
-from perf_tests.tables.matrix import Build, Case
+from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.metrics import METRICS, Metric, Source
 from perf_tests.tables.pipelines import FLUX1_DEV, FLUX_MINI, PipelineSpec
 from perf_tests.tables.platforms import CPU, Platform

@@ -18,7 +18,8 @@ import pytest
 from perf_tests.harness.options import Options
 from perf_tests.harness.records import Run, RunRecord, Status, read_record
 from perf_tests.harness.session import Session
-from perf_tests.tables.matrix import MATRIX, Case, Weights
+from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import Group
 from perf_tests.tables.platforms import CPU, H100, Platform
 

@@ -61,8 +61,10 @@ from perf_tests.harness.protocol import (
     Request,
     Sample,
     Telemetry,
+    Turn,
+    Turned,
 )
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.worker import lifeline
@@ -77,6 +79,7 @@ PHASES: dict[type[Request], Phase] = {
     Quantize: Phase.QUANTIZE,
     Compile: Phase.COMPILE,
     Generate: Phase.GENERATE,
+    Turn: Phase.TURN,
     Inspect: Phase.INSPECT,
 }
 GPU = Gpu(
@@ -177,7 +180,7 @@ class Session:
     def compile(self, request: Compile) -> Compiled:
         if not self._compiles:
             return Compiled(seconds=0.125, memory=self._window(330.0), cache=None)
-        marker = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / "graph"
+        marker = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / f"graph.{self.case.digest}"
         warm = marker.exists()
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
@@ -232,9 +235,14 @@ class Session:
         return MemoryWindow(allocated_mib=on_gpu, reserved_mib=on_gpu, device_mib=on_gpu, rss_mib=mib)
 
     def _times(self) -> dict[str, tuple[float, ...]]:
-        recipe, steps = self.case.build.recipe, self.case.workload.steps
+        recipe, steps = self.case.build.recipe, self.case.workload.generated_steps
         faster = (0.5 if recipe.scheme.weight else 1.0) * (0.5 if self._compiles else 1.0)
-        step_ms = STEP_MS * faster * (2.0 if recipe.scheme.dtype == "float32" else 1.0)
+        step_ms = (
+            STEP_MS
+            * self.case.workload.batch_size
+            * faster
+            * (2.0 if recipe.scheme.dtype == "float32" else 1.0)
+        )
         times = {
             "encode_ms": (5.0,),
             "first_step_ms": (step_ms * 1.1,),
@@ -325,7 +333,7 @@ def _ready(switches: Switches) -> Ready:
 
 
 def _answer(session: Session, switches: Switches, request: Request) -> Reply | bytes:
-    if isinstance(request, Load):
+    if isinstance(request, Load | Turn):
         session.case = request.case
     phase = PHASES[type(request)]
     warming_up = isinstance(request, Generate) and request.warmup
@@ -348,6 +356,8 @@ def _handle(session: Session, request: Request) -> Reply:
             return session.compile(request)
         case Generate():
             return session.generate(request)
+        case Turn():
+            return Turned(seconds=0.125)
         case Inspect():
             return session.inspect(request)
 

@@ -18,7 +18,8 @@ from perf_tests.harness.records import Run, Status, Verdict, read_record
 from perf_tests.harness.rundir import prepare_run_directory
 from perf_tests.harness.sampling import Answer, fixed_processes
 from perf_tests.harness.workers import Worker
-from perf_tests.tables.matrix import CPU_ROWS, GPU_ROWS, Case, Weights
+from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.matrix import CPU_ROWS, GPU_ROWS
 from perf_tests.tables.platforms import CPU, H100, Platform
 
 CPU_FAST = dataclasses.replace(CPU, samples=2)

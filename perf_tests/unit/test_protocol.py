@@ -19,7 +19,8 @@ from perf_tests.harness.protocol import (
     Reply,
     Request,
 )
-from perf_tests.tables.matrix import MATRIX, Row, Weights
+from perf_tests.tables.cases import Row, Weights
+from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.platforms import Device
 
 GPU = Gpu(

@@ -8,7 +8,8 @@ import sys
 import msgspec
 import pytest
 
-from perf_tests.tables.matrix import MATRIX, Case, Row, Weights
+from perf_tests.tables.cases import Case, Row, Weights
+from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS, Metric
 from perf_tests.tables.pipelines import PIPELINES, PipelineSpec
 from perf_tests.tables.platforms import CPU, PLATFORMS, Device

@@ -27,7 +27,8 @@ from perf_tests.harness.protocol import (
     Quantized,
 )
 from perf_tests.harness.workers import REPOSITORY, Worker, worker_environment
-from perf_tests.tables.matrix import CPU_ROWS, Weights
+from perf_tests.tables.cases import Weights
+from perf_tests.tables.matrix import CPU_ROWS
 from perf_tests.tables.platforms import Device
 
 FAKE = ("-m", "perf_tests.unit.fake_worker")

@@ -24,6 +24,7 @@ PHASES: dict[type[protocol.Struct], protocol.Phase] = {
     protocol.Quantize: protocol.Phase.QUANTIZE,
     protocol.Compile: protocol.Phase.COMPILE,
     protocol.Generate: protocol.Phase.GENERATE,
+    protocol.Turn: protocol.Phase.TURN,
     protocol.Inspect: protocol.Phase.INSPECT,
 }
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import Failure, FailureKind, Phase
-from perf_tests.tables.matrix import Build, Weights
+from perf_tests.tables.cases import Build, Weights
 from perf_tests.tables.pipelines import Module, PipelineSpec
 from perf_tests.worker import synthetic
 from perf_tests.worker.lazy import construct, resolve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perf_tests.tables.matrix import Build
+from perf_tests.tables.cases import Build
 from perf_tests.tables.recipes import CompileMode
 
 # Not `fullgraph`: a graph break is counted and judged beside everything else, instead of ending the case.

@@ -21,7 +21,7 @@ import torch
 
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import Failure, FailureKind, Phase
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines import PipelineSpec, Workload
 from perf_tests.worker.clock import Clock, Mark
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import Failure, FailureKind, ModuleGroup, Phase, Quantization
-from perf_tests.tables.matrix import Build
+from perf_tests.tables.cases import Build
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import ScaleShape
 from perf_tests.worker.build import components

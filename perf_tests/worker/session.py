@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from perf_tests.harness import protocol
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 from perf_tests.worker import build, capture, compile, counters, memory, quantize
 from perf_tests.worker.clock import CLOCKS

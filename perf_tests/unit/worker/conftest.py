@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from perf_tests.tables.matrix import Build, Case, Weights
+from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.pipelines import FLUX_MINI, PipelineSpec
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import BF16

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from perf_tests.harness.errors import WorkerError
-from perf_tests.tables.matrix import Build, Weights
+from perf_tests.tables.cases import Build, Weights
 from perf_tests.tables.pipelines import (
     COGVIDEOX_5B,
     COGVIDEOX_MINI,
     FLUX1_DEV,
     FLUX_MINI,
-    T5_XXL,
     PipelineSpec,
 )
+from perf_tests.tables.pipelines.encoders import T5_XXL
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import BF16
 from perf_tests.worker import build

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes import BF16

@@ -11,7 +11,7 @@ import torch
 
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import FailureKind, Fault, Injection
-from perf_tests.tables.matrix import Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec
 from perf_tests.worker.clock import HostClock
 from perf_tests.worker.faults import Faults

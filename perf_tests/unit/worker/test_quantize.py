@@ -11,8 +11,8 @@ import torch
 
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import FailureKind, ModuleGroup
+from perf_tests.tables.cases import Build
 from perf_tests.tables.lazy import Lazy
-from perf_tests.tables.matrix import Build
 from perf_tests.tables.pipelines import FLUX_MINI
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import BF16, FP8DQROW, FP8WO, INT8DQ, INT8WO, Scheme

@@ -1,0 +1,122 @@
+"""What a case is: a build, a workload, and the platforms they are measured on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+from perf_tests.tables.identity import identity
+from perf_tests.tables.pipelines import PipelineSpec, Workload
+from perf_tests.tables.platforms import Platform
+from perf_tests.tables.recipes import FP32_EAGER, Recipe, bf16_twin
+
+
+class Weights(StrEnum):
+    """Where a pipeline's weights come from."""
+
+    SYNTHETIC = "synthetic"
+    """Computed on the device: a pure function of (parameter name, element index)."""
+    PRETRAINED = "pretrained"
+    """The hub's, at the pinned revision, from the local cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Build:
+    """What one worker holds."""
+
+    pipeline: PipelineSpec
+    recipe: Recipe
+    weights: Weights = Weights.SYNTHETIC
+
+    @property
+    def exclusions(self) -> dict[str, str]:
+        """Linear modules the scheme leaves alone in this pipeline: pattern of qualified names -> reason."""
+        scheme = self.recipe.scheme
+        few_rows = f"sees one row per image: the kernels need at least {scheme.min_rows}"
+        single = self.pipeline.single_row if scheme.min_rows > 1 else ()
+        return {**scheme.exclusions, **dict.fromkeys(single, few_rows)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """A build and what it is asked to generate: one test id, one baseline entry, one report row."""
+
+    build: Build
+    workload: Workload
+
+    @property
+    def id(self) -> str:
+        """Pipeline, batch size, scheme, compile mode, then only what differs from the pipeline's
+        defaults. Never parsed back."""
+        pipeline, default = self.build.pipeline, self.build.pipeline.workload
+        differences = (
+            (f"{self.workload.height}x{self.workload.width}", self._resized),
+            (f"f{self.workload.num_frames}", self.workload.num_frames != default.num_frames),
+            (f"s{self.workload.steps}", self.workload.steps != default.steps),
+            (self.build.weights, self.build.weights is not Weights.SYNTHETIC),
+        )
+        return "-".join(
+            (
+                pipeline.id,
+                f"b{self.workload.batch_size}",
+                self.build.recipe.id,
+                *(name for name, differs in differences if differs),
+            )
+        )
+
+    @property
+    def _resized(self) -> bool:
+        default = self.build.pipeline.workload
+        return (self.workload.height, self.workload.width) != (default.height, default.width)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of recipe, workload, weights and pipeline row: two entries with different digests
+        are different cases, whatever their ids. How a case is judged is no part of it."""
+        content = identity(self)
+        # Where they were declared, by the scheme or by the pipeline, and why, makes no difference.
+        content["build"]["recipe"]["scheme"]["exclusions"] = sorted(self.build.exclusions)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def with_recipe(self, recipe: Recipe) -> Case:
+        """The same pipeline, weights and workload under another recipe."""
+        return dataclasses.replace(self, build=dataclasses.replace(self.build, recipe=recipe))
+
+    @property
+    def reference(self) -> Case:
+        """The bf16 twin; the case itself where it is one."""
+        return self.with_recipe(bf16_twin(self.build.recipe))
+
+    @property
+    def fp32_twin(self) -> Case:
+        """The fp32 eager case that CPU time ratios are taken against."""
+        return self.with_recipe(FP32_EAGER)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the case is its own reference."""
+        return self.reference == self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One case of the matrix, with the platforms it is measured on."""
+
+    pipeline: PipelineSpec
+    recipe: Recipe
+    platforms: tuple[Platform, ...]
+    workload: Workload | None = None
+    """None: the pipeline's default."""
+    exhaustive: bool = False
+    """Whether it belongs to the cross product that is built and proved only when asked for, once and
+    without baselines."""
+
+    def case(self, weights: Weights) -> Case:
+        """The case of this row with weights from `weights`."""
+        return Case(
+            build=Build(pipeline=self.pipeline, recipe=self.recipe, weights=weights),
+            workload=self.workload or self.pipeline.workload,
+        )

@@ -1,0 +1,87 @@
+"""What a row of the pipeline table holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from perf_tests.tables.identity import NEVER, UNLESS_DEFAULT
+from perf_tests.tables.lazy import Lazy, Value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Module:
+    """A component with weights: a class of diffusers or transformers and its config."""
+
+    cls: str
+    """`"package:Class"`."""
+    config: dict[str, Value]
+    config_cls: str | None = None
+    """`"package:Config"` where the class takes one (transformers); None where it takes keywords."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokenizer:
+    """A tokenizer made offline: byte-level, with the special tokens where the checkpoint has them."""
+
+    max_length: int
+    pad_token_id: int
+    eos_token_id: int
+    bos_token_id: int | None = None
+    """None where the tokenizer adds none."""
+    first_byte_id: int = 3
+    """Token id of byte 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """What one generation is asked for."""
+
+    height: int
+    width: int
+    steps: int
+    batch_size: int = 1
+    num_frames: int | None = None
+    """None for images."""
+    seed: int = 0
+    prompt: str = "An astronaut in a garden on Mars, oil painting"
+    arguments: dict[str, Value] = field(default_factory=dict)
+    """Further keyword arguments of the pipeline call."""
+    measured_steps: int | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """Steps that are generated, where the latency of all `steps` is composed from measured stages; None:
+    all of them."""
+
+    @property
+    def generated_steps(self) -> int:
+        """The denoise steps that one generation takes."""
+        return self.measured_steps or self.steps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineSpec:
+    """An architecture with everything needed to build it offline, and its default workload."""
+
+    id: str
+    family: str = field(metadata=NEVER)
+    """The pytest marker shared by full size and miniature."""
+    cls: str
+    """`"diffusers:Class"`."""
+    repo: str
+    revision: str
+    """Commit of `repo`, 40 hex digits."""
+    licence: str | None = field(metadata=NEVER)
+    """Where the licence is accepted, for gated repositories."""
+    modules: dict[str, Module]
+    tokenizers: dict[str, Tokenizer]
+    scheduler: Lazy
+    workload: Workload = field(metadata=NEVER)
+    """The default; what a case runs is its own."""
+    batch_argument: str
+    """The call's keyword for the batch size."""
+    output: str
+    """The attribute of the pipeline's output which holds the images or videos."""
+    blocks: tuple[str, ...]
+    """Module lists of the transformer whose items are its repeated blocks."""
+    arguments: dict[str, Value] = field(default_factory=dict)
+    """Arguments of the pipeline's constructor besides its components."""
+    single_row: tuple[str, ...] = field(default=(), metadata=NEVER)
+    """Linear modules of the transformer that see one row per image: patterns (`fnmatch`) of their names."""
