@@ -52,7 +52,7 @@ def _synthetic(spec: PipelineSpec, dtype: torch.dtype, device: torch.device) -> 
         parts[name] = offline(tokenizer)
     for name, row in spec.modules.items():
         parts[name] = _empty(row)
-        synthetic.materialise(name, parts[name], dtype=dtype, device=device)
+        synthetic.materialise(name, parts[name], dtype=dtype, device=device, gains=row.gains)
     return resolve(spec.cls)(**parts, **spec.arguments)
 
 

@@ -4,15 +4,17 @@ A weight is an integer hash of its name and index, looked up in a table of 1021 
 to the parameter's dtype once. Only integer operations touch the index, so the bits are the same on
 every device and torch version, and any parameter can be made alone, in any order.
 
-Shape of the distribution: the sum of four uniform bytes (Irwin-Hall), mean 0, variance 1 / fan_in,
-within 3.5 standard deviations; vectors are norms (1) or biases (0).
+Shape of the distribution: the sum of four uniform bytes (Irwin-Hall), mean 0, variance 1 / fan_in (times
+the square of a gain, where the table gives one), within 3.5 standard deviations; vectors are norms (1) or
+biases (0).
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
@@ -43,9 +45,9 @@ def _seeds(name: str) -> tuple[int, int]:
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 
 
-def _values(fan_in: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _values(fan_in: int, gain: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """The 1021 values a weight can take, computed in float64 on the CPU and rounded once."""
-    scale = math.sqrt(1.0 / (fan_in * SUM_OF_BYTES_VARIANCE))
+    scale = gain * math.sqrt(1.0 / (fan_in * SUM_OF_BYTES_VARIANCE))
     values = [(total - SUM_OF_BYTES_MEAN) * scale for total in range(4 * 255 + 1)]
     return torch.tensor(values, dtype=torch.float64).to(dtype).to(device)
 
@@ -58,13 +60,16 @@ def _sums(name: str, start: int, stop: int, device: torch.device) -> torch.Tenso
     return (hashed & 255) + ((hashed >> 8) & 255) + ((hashed >> 16) & 255) + (hashed >> 24)
 
 
-def fill(name: str, parameter: torch.Tensor) -> None:
-    """Write the synthetic weight called `name` into `parameter`, in place, whatever its dtype and device."""
+def fill(name: str, parameter: torch.Tensor, gain: float = 1.0) -> None:
+    """Write `gain` times the synthetic weight called `name` into `parameter`, in place.
+
+    Whatever its dtype and device; vectors are not scaled.
+    """
     if parameter.ndim < 2:
         parameter.fill_(0.0 if name.endswith("bias") else 1.0)
         return
     fan_in = parameter.numel() // parameter.shape[0]
-    values = _values(fan_in, parameter.dtype, parameter.device)
+    values = _values(fan_in, gain, parameter.dtype, parameter.device)
     flat = parameter.view(-1)
     for start in range(0, flat.numel(), CHUNK):
         stop = min(start + CHUNK, flat.numel())
@@ -77,10 +82,20 @@ def _owners(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Paramet
             yield f"{prefix}.{local}" if prefix else local, owner, local, parameter
 
 
-def materialise(component: str, module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> None:
-    """Replace the meta parameters of `module` by synthetic ones on `device`; buffers are moved as they are.
+def materialise(
+    component: str,
+    module: nn.Module,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    gains: Mapping[str, float] | None = None,
+) -> None:
+    """Replace the meta parameters of `module` by synthetic ones on `device`; buffers keep their values.
 
-    Parameters that share storage stay shared: the first of their names decides their values.
+    `gains`: pattern of parameter names -> factor on their values; the first that matches counts.
+
+    Parameters that share storage stay shared: the first of their names decides their values. As in a
+    loaded checkpoint, the float buffers that it holds have `dtype`, those computed beside it their own.
     """
     made: dict[int, nn.Parameter] = {}
     for name, owner, local, empty in list(_owners(module)):
@@ -88,11 +103,24 @@ def materialise(component: str, module: nn.Module, *, dtype: torch.dtype, device
             parameter = nn.Parameter(
                 torch.empty(empty.shape, dtype=dtype, device=device), requires_grad=False
             )
-            fill(f"{component}.{name}", parameter)
+            fill(f"{component}.{name}", parameter, gain=_gain(name, gains or {}))
             made[id(empty)] = parameter
         owner.register_parameter(local, made[id(empty)])
-    # Moves the buffers; integer and float buffers keep the dtype the architecture gave them.
+    _cast_saved_buffers(module, dtype)
+    # Moves the buffers.
     module.to(device=device)
+
+
+def _gain(name: str, gains: Mapping[str, float]) -> float:
+    return next((gain for pattern, gain in gains.items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
+
+
+def _cast_saved_buffers(module: nn.Module, dtype: torch.dtype) -> None:
+    saved = module.state_dict().keys()
+    for name, buffer in list(module.named_buffers()):
+        if name in saved and buffer.is_floating_point():
+            owner, _, local = name.rpartition(".")
+            module.get_submodule(owner).register_buffer(local, buffer.to(dtype))
 
 
 def sha256(tensor: torch.Tensor) -> str:

@@ -38,4 +38,6 @@ def offline(row: Tokenizer) -> Any:
         bos_token="<bos>" if row.bos_token_id is not None else None,
         pad_token="<pad>" if "<pad>" in specials else "<eos>",
         padding_side="right",
+        # What the checkpoints' tokenizers return: pipelines hand all of it to the text encoder.
+        model_input_names=["input_ids", "attention_mask"],
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from perf_tests.tables.lazy import Lazy, Value
-from perf_tests.tables.pipelines.encoders import T5_XXL
+from perf_tests.tables.pipelines.encoders import T5_MINI, T5_MINI_TOKENIZER, T5_XXL
 from perf_tests.tables.pipelines.spec import Module, PipelineSpec, Tokenizer, Workload
 
 COGVIDEOX_SCHEDULER_KWARGS: dict[str, Value] = {
@@ -15,6 +17,13 @@ COGVIDEOX_SCHEDULER_KWARGS: dict[str, Value] = {
     "rescale_betas_zero_snr": True,
     "set_alpha_to_one": True,
 }
+COGVIDEOX_SCHEDULER = Lazy(
+    target="diffusers:CogVideoXDDIMScheduler",
+    kwargs={**COGVIDEOX_SCHEDULER_KWARGS, "snr_shift_scale": 1.0},
+)
+COGVIDEOX_2B_SCHEDULER = dataclasses.replace(
+    COGVIDEOX_SCHEDULER, kwargs={**COGVIDEOX_SCHEDULER_KWARGS, "snr_shift_scale": 3.0}
+)
 COGVIDEOX_5B = PipelineSpec(
     id="cogvideox-5b",
     family="cogvideox",
@@ -45,21 +54,33 @@ COGVIDEOX_5B = PipelineSpec(
         "text_encoder": T5_XXL,
     },
     tokenizers={"tokenizer": Tokenizer(max_length=226, pad_token_id=0, eos_token_id=1)},
-    scheduler=Lazy(
-        target="diffusers:CogVideoXDDIMScheduler",
-        kwargs={**COGVIDEOX_SCHEDULER_KWARGS, "snr_shift_scale": 1.0},
-    ),
+    scheduler=COGVIDEOX_SCHEDULER,
     workload=Workload(
         height=480,
         width=720,
         num_frames=49,
         steps=50,
+        measured_steps=6,
         arguments={"guidance_scale": 6.0, "use_dynamic_cfg": True, "max_sequence_length": 226},
     ),
     batch_argument="num_videos_per_prompt",
     output="frames",
     blocks=("transformer_blocks",),
     single_row=("*norm*.linear", "time_*embed*"),
+)
+COGVIDEOX_2B = dataclasses.replace(
+    COGVIDEOX_5B,
+    id="cogvideox-2b",
+    repo="THUDM/CogVideoX-2b",
+    revision="1137dacfc2c9c012bed6a0793f4ecf2ca8e7ba01",
+    modules={
+        **COGVIDEOX_5B.modules,
+        "transformer": COGVIDEOX_5B.modules["transformer"].with_config(
+            num_attention_heads=30, num_layers=30, use_rotary_positional_embeddings=False
+        ),
+        "vae": COGVIDEOX_5B.modules["vae"].with_config(scaling_factor=1.15258426),
+    },
+    scheduler=COGVIDEOX_2B_SCHEDULER,
 )
 COGVIDEOX_MINI = PipelineSpec(
     id="cogvideox-mini",
@@ -97,26 +118,10 @@ COGVIDEOX_MINI = PipelineSpec(
                 "scaling_factor": 0.7,
             },
         ),
-        "text_encoder": Module(
-            cls="transformers:T5EncoderModel",
-            config_cls="transformers:T5Config",
-            config={
-                "vocab_size": 512,
-                "d_model": 64,
-                "d_kv": 16,
-                "d_ff": 128,
-                "num_layers": 2,
-                "num_heads": 4,
-                "feed_forward_proj": "gated-gelu",
-                "tie_word_embeddings": False,
-            },
-        ),
+        "text_encoder": T5_MINI,
     },
-    tokenizers={"tokenizer": Tokenizer(max_length=64, pad_token_id=0, eos_token_id=1)},
-    scheduler=Lazy(
-        target="diffusers:CogVideoXDDIMScheduler",
-        kwargs={**COGVIDEOX_SCHEDULER_KWARGS, "snr_shift_scale": 1.0},
-    ),
+    tokenizers={"tokenizer": T5_MINI_TOKENIZER},
+    scheduler=COGVIDEOX_SCHEDULER,
     workload=Workload(
         height=64,
         width=96,
@@ -128,4 +133,18 @@ COGVIDEOX_MINI = PipelineSpec(
     output="frames",
     blocks=("transformer_blocks",),
     single_row=("*norm*.linear", "time_*embed*"),
+)
+COGVIDEOX_2B_MINI = dataclasses.replace(
+    COGVIDEOX_MINI,
+    id="cogvideox-2b-mini",
+    repo="perf-tests/cogvideox-2b-mini",
+    revision="c2" * 20,
+    modules={
+        **COGVIDEOX_MINI.modules,
+        "transformer": COGVIDEOX_MINI.modules["transformer"].with_config(
+            use_rotary_positional_embeddings=False
+        ),
+        "vae": COGVIDEOX_MINI.modules["vae"].with_config(scaling_factor=1.15258426),
+    },
+    scheduler=COGVIDEOX_2B_SCHEDULER,
 )

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from perf_tests.tables.lazy import Lazy, Value
-from perf_tests.tables.pipelines.encoders import CLIP_L, CLIP_TOKENIZER, T5_XXL
+from perf_tests.tables.pipelines.autoencoders import KL_FULL_SIZE, KL_MINI
+from perf_tests.tables.pipelines.encoders import (
+    CLIP_L,
+    CLIP_MINI,
+    CLIP_MINI_TOKENIZER,
+    CLIP_TOKENIZER,
+    T5_MINI,
+    T5_MINI_TOKENIZER,
+    T5_XXL,
+)
 from perf_tests.tables.pipelines.spec import Module, PipelineSpec, Tokenizer, Workload
 
-FLUX_VAE_BLOCKS: dict[str, Value] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
+FLUX_VAE: dict[str, Value] = {
     "use_quant_conv": False,
     "use_post_quant_conv": False,
     "scaling_factor": 0.3611,
@@ -25,6 +34,9 @@ FLUX_SCHEDULER = Lazy(
         "base_image_seq_len": 256,
         "max_image_seq_len": 4096,
     },
+)
+FLUX_SCHNELL_SCHEDULER = dataclasses.replace(
+    FLUX_SCHEDULER, kwargs={**FLUX_SCHEDULER.kwargs, "shift": 1.0, "use_dynamic_shifting": False}
 )
 FLUX1_DEV = PipelineSpec(
     id="flux1-dev",
@@ -51,16 +63,11 @@ FLUX1_DEV = PipelineSpec(
         ),
         "vae": Module(
             cls="diffusers:AutoencoderKL",
-            config={
-                **FLUX_VAE_BLOCKS,
-                "block_out_channels": (128, 256, 512, 512),
-                "layers_per_block": 2,
-                "latent_channels": 16,
-                "sample_size": 1024,
-            },
+            config={**FLUX_VAE, **KL_FULL_SIZE, "latent_channels": 16},
         ),
         "text_encoder": CLIP_L,
-        "text_encoder_2": T5_XXL,
+        # Without the gains, which came after its first baselines; its texts do not survive a change of dtype.
+        "text_encoder_2": dataclasses.replace(T5_XXL, gains={}),
     },
     tokenizers={
         "tokenizer": CLIP_TOKENIZER,
@@ -77,6 +84,23 @@ FLUX1_DEV = PipelineSpec(
     output="images",
     blocks=("transformer_blocks", "single_transformer_blocks"),
     single_row=("*norm*.linear", "time_*embed*"),
+    batch_measured_steps=6,
+)
+FLUX1_SCHNELL = dataclasses.replace(
+    FLUX1_DEV,
+    id="flux1-schnell",
+    repo="black-forest-labs/FLUX.1-schnell",
+    revision="741f7c3ce8b383c54771c7003378a50191e9efe9",
+    licence=None,
+    modules={
+        **FLUX1_DEV.modules,
+        "transformer": FLUX1_DEV.modules["transformer"].with_config(guidance_embeds=False),
+        "text_encoder_2": T5_XXL,
+    },
+    scheduler=FLUX_SCHNELL_SCHEDULER,
+    workload=dataclasses.replace(
+        FLUX1_DEV.workload, steps=4, arguments={"guidance_scale": 0.0, "max_sequence_length": 256}
+    ),
 )
 FLUX_MINI = PipelineSpec(
     id="flux-mini",
@@ -103,52 +127,12 @@ FLUX_MINI = PipelineSpec(
         ),
         "vae": Module(
             cls="diffusers:AutoencoderKL",
-            config={
-                **FLUX_VAE_BLOCKS,
-                "block_out_channels": (32, 32, 32, 32),
-                "layers_per_block": 1,
-                "latent_channels": 4,
-                "sample_size": 128,
-            },
+            config={**FLUX_VAE, **KL_MINI, "latent_channels": 4},
         ),
-        "text_encoder": Module(
-            cls="transformers:CLIPTextModel",
-            config_cls="transformers:CLIPTextConfig",
-            config={
-                "vocab_size": 512,
-                "hidden_size": 64,
-                "intermediate_size": 128,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 4,
-                "max_position_embeddings": 77,
-                "hidden_act": "quick_gelu",
-                "projection_dim": 64,
-                "bos_token_id": 510,
-                "eos_token_id": 511,
-                "pad_token_id": 511,
-            },
-        ),
-        "text_encoder_2": Module(
-            cls="transformers:T5EncoderModel",
-            config_cls="transformers:T5Config",
-            config={
-                "vocab_size": 512,
-                "d_model": 64,
-                "d_kv": 16,
-                "d_ff": 128,
-                "num_layers": 2,
-                "num_heads": 4,
-                "feed_forward_proj": "gated-gelu",
-                "tie_word_embeddings": False,
-            },
-        ),
+        "text_encoder": CLIP_MINI,
+        "text_encoder_2": T5_MINI,
     },
-    tokenizers={
-        "tokenizer": Tokenizer(
-            max_length=77, pad_token_id=511, bos_token_id=510, eos_token_id=511, first_byte_id=0
-        ),
-        "tokenizer_2": Tokenizer(max_length=64, pad_token_id=0, eos_token_id=1),
-    },
+    tokenizers={"tokenizer": CLIP_MINI_TOKENIZER, "tokenizer_2": T5_MINI_TOKENIZER},
     scheduler=FLUX_SCHEDULER,
     workload=Workload(
         height=128,
@@ -160,4 +144,18 @@ FLUX_MINI = PipelineSpec(
     output="images",
     blocks=("transformer_blocks", "single_transformer_blocks"),
     single_row=("*norm*.linear", "time_*embed*"),
+)
+FLUX_SCHNELL_MINI = dataclasses.replace(
+    FLUX_MINI,
+    id="flux-schnell-mini",
+    repo="perf-tests/flux-schnell-mini",
+    revision="f5" * 20,
+    modules={
+        **FLUX_MINI.modules,
+        "transformer": FLUX_MINI.modules["transformer"].with_config(guidance_embeds=False),
+    },
+    scheduler=FLUX_SCHNELL_SCHEDULER,
+    workload=dataclasses.replace(
+        FLUX_MINI.workload, arguments={"guidance_scale": 0.0, "max_sequence_length": 64}
+    ),
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass, field, replace
 
 from perf_tests.tables.identity import NEVER, UNLESS_DEFAULT
 from perf_tests.tables.lazy import Lazy, Value
@@ -17,6 +18,13 @@ class Module:
     config: dict[str, Value]
     config_cls: str | None = None
     """`"package:Config"` where the class takes one (transformers); None where it takes keywords."""
+    gains: dict[str, float] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
+    """Factors on synthetic weights, where a standard deviation of 1 / sqrt(fan_in) is not the architecture's:
+    pattern of parameter names (`fnmatch`) -> factor."""
+
+    def with_config(self, **changes: Value) -> Module:
+        """The same class, with some of its config changed."""
+        return dataclasses.replace(self, config={**self.config, **changes})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,3 +93,11 @@ class PipelineSpec:
     """Arguments of the pipeline's constructor besides its components."""
     single_row: tuple[str, ...] = field(default=(), metadata=NEVER)
     """Linear modules of the transformer that see one row per image: patterns (`fnmatch`) of their names."""
+    batch_measured_steps: int | None = field(default=None, metadata=NEVER)
+    """`Workload.measured_steps` of batches that are larger than the default workload's; None: as for that."""
+
+    def workload_of_batch(self, batch_size: int) -> Workload:
+        """The default workload with another batch size."""
+        default = self.workload
+        few = self.batch_measured_steps if batch_size > default.batch_size else None
+        return replace(default, batch_size=batch_size, measured_steps=few or default.measured_steps)

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from perf_tests.tables.cases import Case
-from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec
+from perf_tests.tables.pipelines import (
+    AURAFLOW_MINI,
+    COGVIDEOX_MINI,
+    FLUX_MINI,
+    PIXART_MINI,
+    SD3_MINI,
+    PipelineSpec,
+)
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes import BF16
 from perf_tests.worker import compile
@@ -37,6 +44,27 @@ FLUX_BLOCKS = [
             CompileMode.REGIONAL,
             ["transformer_blocks.0", "transformer_blocks.1"],
             id="blocks that the row names, where diffusers declares none",
+        ),
+        pytest.param(
+            SD3_MINI,
+            CompileMode.REGIONAL,
+            [f"transformer_blocks.{index}" for index in range(3)],
+            id="blocks of sd3",
+        ),
+        pytest.param(
+            PIXART_MINI,
+            CompileMode.REGIONAL,
+            [f"transformer_blocks.{index}" for index in range(3)],
+            id="blocks of pixart",
+        ),
+        pytest.param(
+            AURAFLOW_MINI,
+            CompileMode.REGIONAL,
+            [
+                *(f"joint_transformer_blocks.{index}" for index in range(2)),
+                *(f"single_transformer_blocks.{index}" for index in range(2)),
+            ],
+            id="two lists of blocks",
         ),
         pytest.param(FLUX_MINI, CompileMode.FULL, [""], id="the whole transformer"),
     ],

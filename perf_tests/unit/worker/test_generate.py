@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
+import fnmatch
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +14,14 @@ import torch
 
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import FailureKind, Fault, Injection
-from perf_tests.tables.cases import Case
-from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec
+from perf_tests.tables.cases import Build, Case
+from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, MINIATURES, PipelineSpec
+from perf_tests.tables.recipes import Recipe
+from perf_tests.tables.schemes import BF16
+from perf_tests.worker import build
 from perf_tests.worker.clock import HostClock
 from perf_tests.worker.faults import Faults
-from perf_tests.worker.generate import Stages, generate_once, output_sha256
+from perf_tests.worker.generate import Stages, call_arguments, generate_once, output_sha256
 
 Make = Callable[..., Any]
 
@@ -67,6 +73,59 @@ def test_stages_add_up_to_the_whole(
     parts = sum(sum(values[name]) for name in ("encode_ms", "first_step_ms", "denoise_step_ms", "decode_ms"))
     assert parts / 1e3 == pytest.approx(values["device_latency_s"][0], rel=1e-9)
     assert values["latency_s"][0] >= values["device_latency_s"][0]
+
+
+@pytest.fixture(scope="module", params=MINIATURES, ids=lambda spec: spec.id)
+def miniature(request: pytest.FixtureRequest) -> tuple[Case, Any]:
+    """A case of two steps, and its pipeline."""
+    workload = dataclasses.replace(request.param.workload, steps=2)
+    case = Case(build=Build(pipeline=request.param, recipe=Recipe(scheme=BF16)), workload=workload)
+    return case, build.build(case.build, torch.device("cpu"))
+
+
+def test_every_miniature_generates_what_was_asked_for_and_the_same_again(miniature: tuple[Case, Any]) -> None:
+    case, pipeline = miniature
+    first, second = (generate_once(pipeline, case, staged(StepClock())) for _ in range(2))
+    # Encode, two steps and decode lie between marks at 0, 1, 3, 6 and 10 ms of this clock.
+    assert first.values["denoise_step_ms"] == (3.0,)
+    assert first.values["device_latency_s"] == (0.01,)
+    assert first.output.shape[-3:] == (3, case.workload.height, case.workload.width)
+    assert first.output.float().std() > 0.1
+    assert output_sha256(first.output) == output_sha256(second.output)
+
+
+def rows_seen(case: Case, pipeline: Any) -> dict[str, int]:
+    """Name of each linear module of the transformer -> the most rows it sees in one step."""
+    rows: dict[str, int] = collections.Counter()
+
+    def watch(name: str) -> Callable[..., None]:
+        def count(module: Any, inputs: Any) -> None:
+            rows[name] = max(rows[name], inputs[0].numel() // module.in_features)
+
+        return count
+
+    handles = [
+        module.register_forward_pre_hook(watch(name))
+        for name, module in pipeline.transformer.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    workload = dataclasses.replace(case.workload, steps=1)
+    pipeline(**call_arguments(case.build.pipeline, workload))
+    for handle in handles:
+        handle.remove()
+    assert len(rows) == len(handles)
+    return rows
+
+
+def test_a_row_names_exactly_the_modules_that_see_one_row_per_image(miniature: tuple[Case, Any]) -> None:
+    case, pipeline = miniature
+    rows = rows_seen(case, pipeline)
+    patterns = case.build.pipeline.single_row
+    named = {name for name in rows if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
+    assert [pattern for pattern in patterns if not fnmatch.filter(rows, pattern)] == []
+    # Two rows with classifier-free guidance.
+    assert {name for name, seen in rows.items() if seen <= 2} == named
+    assert {name for name, seen in rows.items() if seen <= 16} == named
 
 
 def test_the_scheduler_is_left_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from perf_tests.worker import synthetic
+from perf_tests.tables.pipelines.encoders import T5_XXL
+from perf_tests.worker import build, synthetic
 
 
 def filled(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -80,3 +82,29 @@ def test_tied_parameters_stay_tied() -> None:
     synthetic.materialise("part", module, dtype=torch.bfloat16, device=torch.device("cpu"))
     assert module.second.weight is module.first.weight
     assert torch.equal(module.first.weight, filled("part.first.weight", 8, 8, dtype=torch.bfloat16))
+
+
+def test_a_gain_scales_the_parameters_it_names_and_no_other() -> None:
+    module: Any = nn.ModuleDict({"q": nn.Linear(64, 32), "k": nn.Linear(64, 32)}).to("meta")
+    on_cpu = torch.device("cpu")
+    synthetic.materialise("part", module, dtype=torch.float32, device=on_cpu, gains={"q.*": 0.25})
+    plain = torch.empty(32, 64)
+    synthetic.fill("part.q.weight", plain)
+    assert torch.equal(module["q"].weight, plain * 0.25)
+    synthetic.fill("part.k.weight", plain)
+    assert torch.equal(module["k"].weight, plain)
+    assert torch.equal(module["q"].bias, torch.zeros(32))
+
+
+def test_a_text_encoder_survives_the_rounding_of_its_weights() -> None:
+    """Without its gains T5 is chaotic, and no quantized text would be comparable with the bf16 one."""
+    row = T5_XXL.with_config(d_model=128, d_ff=256, num_heads=2, vocab_size=512)
+    tokens = torch.arange(3, 67).unsqueeze(0)
+    answers = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        encoder: Any = build._empty(row)
+        synthetic.materialise("t5", encoder, dtype=dtype, device=torch.device("cpu"), gains=row.gains)
+        answers[dtype] = encoder(tokens)[0].float()
+    exact, rounded = answers[torch.float32], answers[torch.bfloat16]
+    sqnr_db = 20 * torch.log10(exact.norm() / (exact - rounded).norm())
+    assert float(sqnr_db) > 30.0  # and -1 dB without
