@@ -10,7 +10,7 @@ from operator import attrgetter
 
 from perf_tests.harness.protocol import Sample
 from perf_tests.harness.records import Fidelity, Process, Run
-from perf_tests.tables.metrics import Metric, Source
+from perf_tests.tables.metrics import IDENTICAL_DB, Metric, Source
 
 FALSE_ALARM_SIGMAS = 3.0
 MAD_TO_SD = 1.4826
@@ -145,10 +145,18 @@ CAPTURED: dict[str, Callable[[Fidelity], float | None]] = {
 def _capture(metric: Metric, process: Process, _reference: Run | None) -> float:
     assert process.fidelity is not None, "processes without a comparison are left out by observe()"
     value = CAPTURED[metric.name](process.fidelity)
+    if value is None and not _quantizes(process):
+        return IDENTICAL_DB
     if value is None:
         # Not a perfect score: a quantized pipeline which gives the very same bits was not quantized.
         raise NotMeasured(f"the output is identical to the bf16 reference: {metric.name} is infinite")
     return value
+
+
+def _quantizes(process: Process) -> bool:
+    """Whether anything was to be quantized; a process that does not say so is taken to."""
+    quantization = process.build.quantization
+    return quantization is None or quantization.expected_modules > 0
 
 
 READERS: dict[Source, Callable[[Metric, Process, Run | None], float]] = {

@@ -14,7 +14,7 @@ from perf_tests.harness.records import STATUS_OF_FAILURE, Run, Status, Verdict
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS, Better, Gate, Group, Metric, Tolerance
 from perf_tests.tables.platforms import Platform
-from perf_tests.tables.schemes import FidelityFloor, Scheme
+from perf_tests.tables.schemes import FidelityFloor, Range, Scheme
 
 FLOORS: dict[str, Callable[[FidelityFloor], float]] = {
     "psnr_db": attrgetter("psnr_db"),
@@ -77,6 +77,9 @@ def judge(
     observation = stats.observe(metric, run, reference)
     if observation.missing is not None:
         return _unjudged(metric, Status.INCONCLUSIVE, observation.missing)
+    expected = _expected(metric, case)
+    if expected is not None:
+        return _judge_expected(metric, observation.values, expected)
     absence = _absence(metric, run, entry)
     if absence is not None:
         return _unjudged(metric, Status.NO_BASELINE, absence, statistics.median(observation.values))
@@ -132,7 +135,12 @@ def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
         if group in (None, metric.group)
         and not (metric.compiled_only and not case.build.recipe.compiles)
         and not (metric.quantized_only and case.is_reference)
+        and (metric.expected is None or _expected(metric, case) is not None)
     )
+
+
+def _expected(metric: Metric, case: Case) -> Range | None:
+    return metric.expected and metric.expected(case.build.recipe.scheme)
 
 
 # Judging
@@ -197,6 +205,24 @@ def _unjudged(metric: Metric, status: Status, reason: str, measured: float | Non
         ci_pct=None,
         limit=None,
         reason=reason,
+    )
+
+
+def _judge_expected(metric: Metric, values: tuple[float, ...], expected: Range) -> Verdict:
+    # Not the median: one process of three that is outside is outside.
+    outside = tuple(value for value in values if not expected.low <= value <= expected.high)
+    measured = outside[0] if outside else statistics.median(values)
+    bounds = f"{expected.low:g} to {expected.high:g} {metric.unit}".rstrip()
+    where = "outside" if outside else "within"
+    return Verdict(
+        metric=metric.name,
+        status=Status.REGRESSED if outside else Status.PASS,
+        measured=measured,
+        baseline=None,
+        change_pct=None,
+        ci_pct=None,
+        limit=min(expected.low, expected.high, key=lambda bound: abs(bound - measured)),
+        reason=f"{measured:.6g} {metric.unit}".rstrip() + f" is {where} {bounds}: {expected.source}",
     )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
+from typing import Final
 
 from perf_tests.tables.platforms import Device
+from perf_tests.tables.schemes import Range, Scheme
 
 
 class Better(StrEnum):
@@ -25,6 +30,7 @@ class Group(StrEnum):
     COMPILE = "compile"
     QUANTIZATION = "quantization"
     FIDELITY = "fidelity"
+    NUMERICS = "numerics"
 
 
 class Source(StrEnum):
@@ -92,9 +98,28 @@ class Metric:
     """Not judged for eager cases."""
     quantized_only: bool = False
     """Not judged for cases that are their own reference."""
+    cold_only: bool = False
+    """Not judged in sessions that load compile caches from files."""
     some_processes: bool = False
     """Whether one process that reports it is enough: only the first compiles into an empty cache."""
+    expected: Callable[[Scheme], Range | None] | None = None
+    """The range that the tables imply for a scheme, which judges instead of a baseline; the metric is none
+    of a scheme for which it is None."""
 
+
+IDENTICAL_DB: Final = 20 * math.log10(2**24)
+"""What stands for the infinite ratio of two identical signals: that of one rounding step of float32."""
+
+
+def _bytes_as_implied(scheme: Scheme) -> Range | None:
+    if scheme.weight is None:
+        return None
+    source = f"{scheme.weight.bits} bits an element and {scheme.weight.scale_bytes} bytes a scale imply 1"
+    return Range(low=0.98, high=1.02, source=source)
+
+
+BY_RANGE = Gate()
+"""The gate of a metric that is judged by its expected range."""
 
 METRICS = (
     Metric(
@@ -243,6 +268,7 @@ METRICS = (
         gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=10.0))},
         proven_only=True,
         compiled_only=True,
+        cold_only=True,
         some_processes=True,
     ),
     Metric(
@@ -284,6 +310,24 @@ METRICS = (
         source=Source.CAPTURE,
         gates={device: Gate(tolerance=Tolerance(absolute=0.03)) for device in Device},
         quantized_only=True,
+    ),
+    Metric(
+        name="output_sqnr_db",
+        unit="dB",
+        better=Better.HIGHER,
+        group=Group.NUMERICS,
+        source=Source.BUILD,
+        gates={Device.CPU: BY_RANGE},
+        expected=attrgetter("output_sqnr_db"),
+    ),
+    Metric(
+        name="weight_bytes_vs_implied",
+        unit="x",
+        better=Better.EXACT,
+        group=Group.NUMERICS,
+        source=Source.BUILD,
+        gates={Device.CPU: BY_RANGE, Device.CUDA: BY_RANGE},
+        expected=_bytes_as_implied,
     ),
     Metric(
         name="distinct_outputs",

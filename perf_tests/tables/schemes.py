@@ -2,44 +2,99 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from perf_tests.tables.identity import NEVER
+from perf_tests.tables.identity import NEVER, UNLESS_DEFAULT
 from perf_tests.tables.lazy import Lazy
 
 
 class ScaleShape(StrEnum):
-    """How many scales a quantized weight of shape (rows, columns) carries."""
+    """How many scales a quantized weight of shape (out_features, in_features) carries."""
 
     PER_ROW = "per-row"
     PER_TENSOR = "per-tensor"
+    PER_GROUP = "per-group"
+    """One for each `QuantizedWeight.group_size` neighbours in a row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizedWeight:
-    """What a weight looks like once a scheme was really applied to it."""
+    """What a weight looks like once a scheme was really applied to it, and what it then takes."""
 
     subclass: str
     """Class name of the tensor subclass, as `type(module.weight).__name__`."""
     dtype: str
-    """dtype of the stored data, as `str(dtype)` without the prefix `torch.`."""
+    """dtype of the quantized values, as `str(dtype)` without the prefix `torch.`: the one that the subclass
+    declares (int4 stored in int8), else that of the stored data."""
     scale: ScaleShape
     dynamic_activation: bool
     """Whether the activations are quantized, too."""
+    group_size: int | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """Elements that share a scale; None unless `scale` is per-group."""
+    bits: int = field(metadata=NEVER)
+    """Stored bits of one element."""
+    scale_bytes: int = field(metadata=NEVER)
+    """Bytes of one scale, with its zero point."""
+    tile: tuple[int, int] = field(default=(1, 1), metadata=NEVER)
+    """(out_features, in_features) are padded to multiples of these before they are packed."""
+    scale_tile: tuple[int, int] = field(default=(1, 1), metadata=NEVER)
+    """The same for the scales, in elements of the weight."""
+
+    @property
+    def granularity(self) -> str:
+        """`per-row`, `per-tensor`, or `per-group-32`."""
+        return self.scale.value if self.group_size is None else f"{self.scale.value}-{self.group_size}"
 
     def describes(self, subclass: str, dtype: str, scale: str | None, dynamic_activation: bool) -> bool:
         """Whether a weight that looks like this is quantized exactly as the scheme says."""
-        asked = (self.subclass, self.dtype, self.scale, self.dynamic_activation)
+        asked = (self.subclass, self.dtype, self.granularity, self.dynamic_activation)
         return asked == (subclass, dtype, scale, dynamic_activation)
+
+    def stored_elements(self, out_features: int, in_features: int) -> int:
+        """Elements that a weight of this shape stores, padding included."""
+        return math.prod(_padded((out_features, in_features), self.tile))
+
+    def stored_scales(self, out_features: int, in_features: int) -> int:
+        """Scales that a weight of this shape carries, padding included."""
+        rows, columns = _padded((out_features, in_features), self.scale_tile)
+        return {
+            ScaleShape.PER_TENSOR: 1,
+            ScaleShape.PER_ROW: rows,
+            ScaleShape.PER_GROUP: rows * columns // (self.group_size or columns),
+        }[self.scale]
+
+    def implied_bytes(self, elements: int, scales: int) -> float:
+        """Bytes of that many stored elements and scales."""
+        return elements * self.bits / 8 + scales * self.scale_bytes
+
+
+def _padded(shape: tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
+    rows, columns = (
+        math.ceil(size / multiple) * multiple for size, multiple in zip(shape, tile, strict=True)
+    )
+    return rows, columns
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Range:
+    """What a measured value must lie between, bounds included, and why."""
+
+    low: float
+    high: float
+    source: str
+    """Where the bounds come from: the end of a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FidelityFloor:
     """The lowest PSNR (dB) and SSIM against the bf16 twin that still count as the same picture.
 
-    Absolute floors of 8-bit schemes on a full trajectory: 20 dB and 0.75, below every published
-    8-bit measurement (27.0 dB for W8A8 on FLUX.1-dev, SVDQuant, arXiv 2411.05007).
+    Absolute floors on a full trajectory: 20 dB and 0.75 for 8 bits, 15 dB and 0.55 for 4 bits, below
+    every published measurement (SVDQuant, arXiv 2411.05007: 27.0 dB for W8A8 and 19.5 dB for W4A16 NF4
+    on FLUX.1-dev; 22.9 dB and 18.2 dB on FLUX.1-schnell).
     """
 
     psnr_db: float
@@ -67,20 +122,87 @@ class Scheme:
     min_rows: int = field(default=1, metadata=NEVER)
     """The fewest activation rows its kernels take: with more than 1, the modules that a pipeline names as
     seeing one row per image are left alone."""
+    in_features_multiple: int = field(default=1, metadata=UNLESS_DEFAULT)
+    """Linear modules whose in_features are no multiple of this are left alone: torchao refuses them, or
+    returns their weights as they are without a word."""
+    out_features_multiple: int = field(default=1, metadata=UNLESS_DEFAULT)
+    """The same for out_features."""
+    output_sqnr_db: Range | None = field(default=None, metadata=NEVER)
+    """SQNR of the transformer's output against its own before quantization, on the same inputs; None where
+    nothing is quantized."""
+
+    @property
+    def shape_rules(self) -> dict[str, tuple[str, int]]:
+        """What keeps a Linear module from being quantized -> its dimension and what must divide it."""
+        multiples = {"in_features": self.in_features_multiple, "out_features": self.out_features_multiple}
+        return {
+            f"{name} not a multiple of {multiple}": (name, multiple)
+            for name, multiple in multiples.items()
+            if multiple > 1
+        }
 
 
 EIGHT_BIT_FLOOR = FidelityFloor(psnr_db=20.0, ssim=0.75)
+FOUR_BIT_FLOOR = FidelityFloor(psnr_db=15.0, ssim=0.55)
+
+MARGIN_DB = 1.5
+"""Around what was measured on the miniatures: a batch of 4 moves it by 0.3 dB, another processor rounds
+otherwise."""
+DEPTH_DB = 10.0
+"""What the errors of all layers of a transformer cost, at most, against that of one."""
+
+
+def _measured(lowest_db: float, highest_db: float, *, gemm_db: float) -> Range:
+    """`lowest_db` and `highest_db` are of the miniatures, `gemm_db` of one simulated GEMM."""
+    return Range(
+        low=lowest_db - MARGIN_DB,
+        high=highest_db + MARGIN_DB,
+        source=(
+            f"one GEMM of 3072 Gaussian channels gives {gemm_db:g} dB, and the miniatures, whose layers add "
+            f"their errors up, gave {lowest_db:g} to {highest_db:g} dB"
+        ),
+    )
+
+
+def _estimated(gemm_db: float) -> Range:
+    """For a scheme which no miniature has run yet, as it needs a GPU."""
+    return Range(
+        low=gemm_db - DEPTH_DB,
+        high=gemm_db + MARGIN_DB,
+        source=(
+            f"one GEMM of 3072 Gaussian channels gives {gemm_db:g} dB, and layers that add their errors up "
+            f"at most {DEPTH_DB:g} dB less; estimated, not measured"
+        ),
+    )
+
+
+INT8_WEIGHT = QuantizedWeight(
+    subclass="Int8Tensor",
+    dtype="int8",
+    scale=ScaleShape.PER_ROW,
+    dynamic_activation=False,
+    bits=8,
+    scale_bytes=5,
+)
+FLOAT8_WEIGHT = QuantizedWeight(
+    subclass="Float8Tensor",
+    dtype="float8_e4m3fn",
+    scale=ScaleShape.PER_ROW,
+    dynamic_activation=False,
+    bits=8,
+    scale_bytes=4,
+)
 
 # `set_inductor_config=False` everywhere: with True, torchao changes inductor's process-global settings
 # (coordinate descent), which costs eight times the compile time for 2 % at run time on FLUX.1-dev.
 BF16 = Scheme(id="bf16")
+FP16 = Scheme(id="fp16", dtype="float16")
 INT8WO = Scheme(
     id="int8wo",
     config=Lazy(target="torchao.quantization:Int8WeightOnlyConfig", kwargs={"set_inductor_config": False}),
-    weight=QuantizedWeight(
-        subclass="Int8Tensor", dtype="int8", scale=ScaleShape.PER_ROW, dynamic_activation=False
-    ),
+    weight=INT8_WEIGHT,
     floor=EIGHT_BIT_FLOOR,
+    output_sqnr_db=_measured(35.2, 40.1, gemm_db=41.4),
 )
 INT8DQ = Scheme(
     id="int8dq",
@@ -88,21 +210,68 @@ INT8DQ = Scheme(
         target="torchao.quantization:Int8DynamicActivationInt8WeightConfig",
         kwargs={"set_inductor_config": False},
     ),
-    weight=QuantizedWeight(
-        subclass="Int8Tensor", dtype="int8", scale=ScaleShape.PER_ROW, dynamic_activation=True
-    ),
+    weight=dataclasses.replace(INT8_WEIGHT, dynamic_activation=True),
     floor=EIGHT_BIT_FLOOR,
     # torch._int_mm, which int8 activations are multiplied with, refuses 16 rows or fewer under torch.compile.
     min_rows=17,
+    output_sqnr_db=_measured(34.4, 38.8, gemm_db=38.3),
+)
+INT4WO = Scheme(
+    id="int4wo",
+    config=Lazy(
+        target="torchao.quantization:Int4WeightOnlyConfig",
+        kwargs={
+            "group_size": 128,
+            # Needs no other package, where torchao's default, `plain`, does.
+            "int4_packing_format": "tile_packed_to_4d",
+            "set_inductor_config": False,
+        },
+    ),
+    weight=QuantizedWeight(
+        subclass="Int4TilePackedTo4dTensor",
+        dtype="int32",
+        scale=ScaleShape.PER_GROUP,
+        group_size=128,
+        dynamic_activation=False,
+        bits=4,
+        scale_bytes=4,
+        tile=(8, 1024),
+        scale_tile=(8, 1024),
+    ),
+    min_capability=(8, 0),
+    floor=FOUR_BIT_FLOOR,
+    in_features_multiple=128,
+    output_sqnr_db=_estimated(20.0),
+)
+INT4DQ = Scheme(
+    id="int4dq",
+    config=Lazy(
+        target="torchao.quantization:Int8DynamicActivationIntxWeightConfig",
+        named={"weight_dtype": "torch:int4"},
+    ),
+    weight=QuantizedWeight(
+        subclass="IntxUnpackedToInt8Tensor",
+        dtype="int4",
+        scale=ScaleShape.PER_GROUP,
+        group_size=32,
+        dynamic_activation=True,
+        # Each int4 takes an int8: this format is made for export, which packs them.
+        bits=8,
+        scale_bytes=3,
+    ),
+    floor=FOUR_BIT_FLOOR,
+    in_features_multiple=32,
+    output_sqnr_db=_measured(12.8, 19.1, gemm_db=20.4),
 )
 FP8WO = Scheme(
     id="fp8wo",
     config=Lazy(target="torchao.quantization:Float8WeightOnlyConfig", kwargs={"set_inductor_config": False}),
-    weight=QuantizedWeight(
-        subclass="Float8Tensor", dtype="float8_e4m3fn", scale=ScaleShape.PER_ROW, dynamic_activation=False
-    ),
+    weight=FLOAT8_WEIGHT,
     floor=EIGHT_BIT_FLOOR,
+    output_sqnr_db=_measured(22.9, 29.6, gemm_db=31.5),
 )
+# torchao passes over weights of which a dimension is no multiple of 16 when activations are float8, too. No
+# pipeline has one; the evidence would name it.
 FP8DQ = Scheme(
     id="fp8dq",
     config=Lazy(
@@ -110,11 +279,10 @@ FP8DQ = Scheme(
         kwargs={"set_inductor_config": False},
         nested={"granularity": Lazy(target="torchao.quantization:PerTensor")},
     ),
-    weight=QuantizedWeight(
-        subclass="Float8Tensor", dtype="float8_e4m3fn", scale=ScaleShape.PER_TENSOR, dynamic_activation=True
-    ),
+    weight=dataclasses.replace(FLOAT8_WEIGHT, scale=ScaleShape.PER_TENSOR, dynamic_activation=True),
     min_capability=(8, 9),
     floor=EIGHT_BIT_FLOOR,
+    output_sqnr_db=_estimated(28.5),
 )
 FP8DQROW = Scheme(
     id="fp8dqrow",
@@ -123,14 +291,52 @@ FP8DQROW = Scheme(
         kwargs={"set_inductor_config": False},
         nested={"granularity": Lazy(target="torchao.quantization:PerRow")},
     ),
-    weight=QuantizedWeight(
-        subclass="Float8Tensor", dtype="float8_e4m3fn", scale=ScaleShape.PER_ROW, dynamic_activation=True
-    ),
+    weight=dataclasses.replace(FLOAT8_WEIGHT, dynamic_activation=True),
     min_capability=(8, 9),
     floor=EIGHT_BIT_FLOOR,
+    output_sqnr_db=_estimated(28.6),
+)
+NVFP4 = Scheme(
+    id="nvfp4",
+    config=Lazy(target="torchao.prototype.mx_formats:NVFP4DynamicActivationNVFP4WeightConfig"),
+    weight=QuantizedWeight(
+        subclass="NVFP4Tensor",
+        dtype="uint8",
+        scale=ScaleShape.PER_GROUP,
+        group_size=16,
+        dynamic_activation=True,
+        bits=4,
+        scale_bytes=1,
+        scale_tile=(128, 64),
+    ),
+    min_capability=(10, 0),
+    floor=FOUR_BIT_FLOOR,
+    # torch._scaled_mm wants rows of a multiple of 16 bytes, with two elements in each byte.
+    in_features_multiple=32,
+    out_features_multiple=16,
+    output_sqnr_db=_estimated(17.4),
+)
+MXFP8 = Scheme(
+    id="mxfp8",
+    config=Lazy(target="torchao.prototype.mx_formats:MXDynamicActivationMXWeightConfig"),
+    weight=QuantizedWeight(
+        subclass="MXTensor",
+        dtype="float8_e4m3fn",
+        scale=ScaleShape.PER_GROUP,
+        group_size=32,
+        dynamic_activation=True,
+        bits=8,
+        scale_bytes=1,
+        scale_tile=(128, 128),
+    ),
+    min_capability=(10, 0),
+    floor=EIGHT_BIT_FLOOR,
+    in_features_multiple=32,
+    out_features_multiple=16,
+    output_sqnr_db=_estimated(27.6),
 )
 
 # Not a quantization anyone asks for: the reference that CPU time ratios are taken against.
 FP32 = Scheme(id="fp32", dtype="float32")
 
-SCHEMES = (BF16, INT8WO, INT8DQ, FP8WO, FP8DQ, FP8DQROW)
+SCHEMES = (BF16, FP16, INT8WO, INT8DQ, INT4WO, INT4DQ, FP8WO, FP8DQ, FP8DQROW, NVFP4, MXFP8)

@@ -6,7 +6,7 @@ import pytest
 
 from perf_tests.harness.evidence import contradictions
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import BF16, INT8WO
+from perf_tests.tables.schemes import BF16, INT4DQ, INT8WO
 from perf_tests.unit.builders import (
     COLD_CACHE,
     MINI_BF16,
@@ -103,6 +103,36 @@ def test_an_exclusion_that_took_modules_out_agrees() -> None:
     scheme = dataclasses.replace(INT8WO, exclusions={"*.proj_out": "too narrow"})
     build = make_build(quantization=make_quantization(excluded={"*.proj_out": 1}))
     assert contradictions(make_case(scheme=scheme), build) == ()
+
+
+INT4DQ_LOOK = {
+    "subclass": "IntxUnpackedToInt8Tensor",
+    "dtype": "int4",
+    "scale": "per-group-32",
+    "dynamic_activation": True,
+}
+SHAPE_RULE = "in_features not a multiple of 32"
+
+
+@pytest.mark.parametrize("excluded", [{}, {SHAPE_RULE: 0}, {SHAPE_RULE: 3}], ids=["unsaid", "none", "three"])
+def test_a_rule_about_shapes_may_exclude_modules_or_none(excluded: dict[str, int]) -> None:
+    build = make_build(quantization=make_quantization(make_group(**INT4DQ_LOOK), excluded=excluded))
+    assert contradictions(make_case(scheme=INT4DQ), build) == ()
+
+
+def test_a_rule_about_shapes_of_another_scheme_is_a_contradiction() -> None:
+    build = make_build(quantization=make_quantization(excluded={SHAPE_RULE: 3}))
+    assert contradictions(MINI_INT8WO, build) == (
+        "3 modules were excluded by 'in_features not a multiple of 32', which the scheme does not declare",
+    )
+
+
+def test_groups_of_another_size_are_not_what_the_scheme_says() -> None:
+    group = make_group(**{**INT4DQ_LOOK, "scale": "per-group-128"})
+    found = contradictions(make_case(scheme=INT4DQ), make_build(quantization=make_quantization(group)))
+    assert found[1].endswith(
+        "says IntxUnpackedToInt8Tensor int4 with per-group-32 scales and dynamic activations"
+    )
 
 
 def test_an_exclusion_that_nobody_declared_is_a_contradiction() -> None:

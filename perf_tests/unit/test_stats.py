@@ -13,9 +13,11 @@ from perf_tests.harness.stats import (
     smallest_detectable_change_pct,
 )
 from perf_tests.unit.builders import (
+    ORDINARY_GROUP,
     make_build,
     make_failure,
     make_process,
+    make_quantization,
     make_reference,
     make_run,
     make_sample,
@@ -125,6 +127,13 @@ def test_fidelity_names_the_failure_of_the_reference() -> None:
 def test_an_image_identical_to_the_reference_is_no_psnr() -> None:
     process = make_process(fidelity=Fidelity(psnr_db=None, ssim=1.0, identical=True))
     assert "identical to the bf16 reference: psnr_db is infinite" in _missing("psnr_db", process)
+
+
+def test_an_image_identical_to_the_reference_is_a_rounding_step_apart_where_nothing_is_quantized() -> None:
+    build = make_build(quantization=make_quantization(ORDINARY_GROUP, expected_modules=0))
+    process = make_process(build=build, fidelity=Fidelity(psnr_db=None, ssim=1.0, identical=True))
+    values = observe(metric_named("psnr_db"), make_run(processes=(process,)), None).values
+    assert values == pytest.approx((144.4944,), abs=1e-4)
 
 
 def test_a_metric_missing_from_one_process_is_missing_and_says_what_was_reported() -> None:

@@ -8,7 +8,14 @@ import msgspec
 import pytest
 
 from perf_tests.harness.protocol import FailureKind
-from perf_tests.harness.records import STATUS_OF_FAILURE, Fidelity, Run, Status, Verdict
+from perf_tests.harness.records import (
+    STATUS_OF_FAILURE,
+    BuildReport,
+    Fidelity,
+    Run,
+    Status,
+    Verdict,
+)
 from perf_tests.harness.verdict import (
     SEVERITY,
     SLOWDOWNS,
@@ -18,10 +25,11 @@ from perf_tests.harness.verdict import (
     overall,
     shown_metrics,
 )
+from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS, Group
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import INT8WO, FidelityFloor
+from perf_tests.tables.schemes import FP16, INT8WO, FidelityFloor, Range
 from perf_tests.unit.builders import (
     FLUX_FP8,
     H100_UUID,
@@ -267,6 +275,82 @@ def test_one_process_that_differs_is_enough_to_regress_an_exact_metric() -> None
     verdict = _judge("graph_breaks", [0.0, 1.0, 0.0], [0.0] * 3)
     assert (verdict.status, verdict.measured) == (Status.REGRESSED, 1.0)
     assert "1 of 3 processes differ" in verdict.reason
+
+
+# Expected ranges
+
+INT8WO_RANGE = Range(low=33.0, high=41.0, source="one GEMM gives 41.4 dB")
+EXPECTING = make_case(scheme=dataclasses.replace(INT8WO, output_sqnr_db=INT8WO_RANGE))
+
+
+def _judge_sqnr(*values_db: float) -> Verdict:
+    run = make_run(EXPECTING, processes=tuple(make_process(build=_reporting(each)) for each in values_db))
+    return _judge("output_sqnr_db", [], None, case=EXPECTING, platform=CPU, run=run, provenance=None)
+
+
+def _reporting(sqnr_db: float) -> BuildReport:
+    return make_build({"output_sqnr_db": sqnr_db})
+
+
+@pytest.mark.parametrize(
+    ("measured_db", "status", "limit_db"),
+    [
+        pytest.param(32.9, Status.REGRESSED, 33.0, id="too-low"),
+        pytest.param(33.0, Status.PASS, 33.0, id="at-the-lower-bound"),
+        pytest.param(39.0, Status.PASS, 41.0, id="within"),
+        pytest.param(41.0, Status.PASS, 41.0, id="at-the-upper-bound"),
+        pytest.param(144.5, Status.REGRESSED, 41.0, id="not-quantized-at-all"),
+    ],
+)
+def test_a_metric_with_an_expected_range_is_judged_without_a_baseline(
+    measured_db: float, status: Status, limit_db: float
+) -> None:
+    verdict = _judge_sqnr(measured_db)
+    assert (verdict.status, verdict.measured, verdict.limit) == (status, measured_db, limit_db)
+    assert (verdict.baseline, verdict.change_pct) == (None, None)
+
+
+def test_the_reason_of_an_expected_range_names_value_bounds_and_source() -> None:
+    assert _judge_sqnr(28.5).reason == "28.5 dB is outside 33 to 41 dB: one GEMM gives 41.4 dB"
+    assert _judge_sqnr(38.0, 37.0, 39.0).reason == "38 dB is within 33 to 41 dB: one GEMM gives 41.4 dB"
+
+
+def test_one_process_outside_its_range_is_enough() -> None:
+    verdict = _judge_sqnr(38.0, 12.0, 38.0)
+    assert (verdict.status, verdict.measured) == (Status.REGRESSED, 12.0)
+
+
+def test_an_expected_metric_that_was_not_reported_is_inconclusive() -> None:
+    process = make_process(build=msgspec.structs.replace(make_build(), values={"weight_bytes": 1.0}))
+    run = make_run(EXPECTING, processes=(process,))
+    verdict = _judge("output_sqnr_db", [], None, case=EXPECTING, platform=CPU, run=run)
+    assert verdict.status is Status.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("ratio", "status"),
+    [
+        pytest.param(0.97, Status.REGRESSED, id="too-few-bytes"),
+        pytest.param(1.0, Status.PASS, id="as-implied"),
+        pytest.param(1.03, Status.REGRESSED, id="too-many-bytes"),
+    ],
+)
+def test_weight_bytes_are_within_two_percent_of_what_the_bit_width_implies(
+    ratio: float, status: Status
+) -> None:
+    verdict = _judge("weight_bytes_vs_implied", [ratio], None)
+    assert verdict.status is status
+    assert verdict.reason.endswith("0.98 to 1.02 x: 8 bits an element and 4 bytes a scale imply 1")
+
+
+def test_only_cases_whose_scheme_implies_a_range_have_the_metric() -> None:
+    def names(case: Case, platform: Platform) -> set[str]:
+        return {metric.name for metric in gated_metrics(case, platform, Group.NUMERICS)}
+
+    assert names(MINI_INT8WO, CPU) == {"output_sqnr_db", "weight_bytes_vs_implied"}
+    assert names(FLUX_FP8, H100) == {"weight_bytes_vs_implied"}
+    assert names(MINI_BF16, CPU) == set()
+    assert names(make_case(scheme=FP16), CPU) == set()
 
 
 # Floors

@@ -34,6 +34,13 @@ def stored_bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(storages.values())
 
 
+def clear_workspaces() -> None:
+    """Give back what cuBLAS keeps of its first GEMM: to the allocator it is live memory, like a weight."""
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)  # only builds with CUDA have it
+    if clear is not None:
+        clear()
+
+
 def weight_bytes(pipeline: Any, names: tuple[str, ...]) -> int:
     """Bytes of the parameters of the named components, scales included."""
     parts = components(pipeline)
