@@ -51,11 +51,14 @@ class Case:
     def id(self) -> str:
         """Pipeline, batch size, scheme, compile mode, then only what differs from the pipeline's
         defaults. Never parsed back."""
-        pipeline, default = self.build.pipeline, self.build.pipeline.workload
+        pipeline = self.build.pipeline
+        default = pipeline.workload_of_batch(self.workload.batch_size)
+        usual_steps = min(default.measured_steps or self.workload.steps, self.workload.steps)
         differences = (
             (f"{self.workload.height}x{self.workload.width}", self._resized),
             (f"f{self.workload.num_frames}", self.workload.num_frames != default.num_frames),
             (f"s{self.workload.steps}", self.workload.steps != default.steps),
+            (f"m{self.workload.generated_steps}", self.workload.generated_steps != usual_steps),
             (self.build.weights, self.build.weights is not Weights.SYNTHETIC),
         )
         return "-".join(

@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from perf_tests.tables.cases import Row
-from perf_tests.tables.pipelines import COGVIDEOX_5B, COGVIDEOX_MINI, FLUX1_DEV, FLUX_MINI
+from perf_tests.tables.cases import Row, Weights
+from perf_tests.tables.pipelines import (
+    AURAFLOW,
+    COGVIDEOX_2B,
+    COGVIDEOX_5B,
+    COGVIDEOX_MINI,
+    FLUX1_DEV,
+    FLUX1_SCHNELL,
+    FLUX_MINI,
+    MINIATURES,
+    PIXART_MINI,
+    PIXART_SIGMA,
+    SD3_MEDIUM,
+    PipelineSpec,
+    Workload,
+)
 from perf_tests.tables.platforms import CPU, H100, H200
 from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes import BF16, FP8DQ, FP8DQROW, FP8WO, INT8DQ, INT8WO
+from perf_tests.tables.schemes import (
+    BF16,
+    FP8DQ,
+    FP8DQROW,
+    FP8WO,
+    FP16,
+    INT4DQ,
+    INT4WO,
+    INT8DQ,
+    INT8WO,
+    MXFP8,
+    NVFP4,
+    SCHEMES,
+    Scheme,
+)
 
 EAGER, REGIONAL, FULL = CompileMode.EAGER, CompileMode.REGIONAL, CompileMode.FULL
 
-CPU_ROWS = (
+CPU_REGULAR_ROWS = (
     *(
         Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,))
         for recipe in (
@@ -23,7 +54,20 @@ CPU_ROWS = (
             Recipe(scheme=BF16, compile=REGIONAL),
             Recipe(scheme=INT8DQ, compile=REGIONAL),
             Recipe(scheme=INT8WO, fuse_qkv=True),
+            Recipe(scheme=FP16),
+            Recipe(scheme=INT4DQ),
+            Recipe(
+                scheme=INT8WO,
+                quantized_components=("transformer", "text_encoder_2", "vae"),
+                channels_last=True,
+            ),
         )
+    ),
+    Row(
+        pipeline=FLUX_MINI,
+        recipe=Recipe(scheme=INT8WO),
+        platforms=(CPU,),
+        workload=dataclasses.replace(FLUX_MINI.workload, batch_size=4),
     ),
     *(
         Row(pipeline=COGVIDEOX_MINI, recipe=recipe, platforms=(CPU,))
@@ -36,10 +80,184 @@ CPU_ROWS = (
         )
     ),
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Uncompiled:
+    """Schemes that inductor cannot compile for a CPU in one pipeline: proved eager only."""
+
+    pipeline: PipelineSpec
+    schemes: tuple[Scheme, ...]
+    reason: str
+
+
+UNCOMPILED = (
+    Uncompiled(
+        pipeline=PIXART_MINI,
+        schemes=(INT8DQ, INT4DQ),
+        reason="g++ refuses what torch 2.13 writes (conflicting declaration 'at_BFloat16_tmp_acc0_vec'): the "
+        "minimum of activations that three projections quantize is stored three times under one name",
+    ),
+)
+
+
+def _cross_product(regular: tuple[Row, ...]) -> Iterator[Row]:
+    """Every scheme on every miniature that is no `regular` row: eager, and compiled where that works."""
+    known = {row.case(Weights.SYNTHETIC).id for row in regular}
+    uncompiled = {(each.pipeline.id, scheme.id) for each in UNCOMPILED for scheme in each.schemes}
+    for pipeline, scheme, mode in itertools.product(MINIATURES, SCHEMES, (EAGER, REGIONAL)):
+        compiles = scheme.id in CPU.required_schemes and (pipeline.id, scheme.id) not in uncompiled
+        row = Row(
+            pipeline=pipeline,
+            recipe=Recipe(scheme=scheme, compile=mode),
+            platforms=(CPU,),
+            exhaustive=True,
+        )
+        if (compiles or mode is EAGER) and row.case(Weights.SYNTHETIC).id not in known:
+            yield row
+
+
+CPU_ROWS = (*CPU_REGULAR_ROWS, *_cross_product(CPU_REGULAR_ROWS))
 HOPPER = (H100, H200)
-GPU_ROWS = (
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slow:
+    """A scheme whose denoise step takes seconds to minutes today, so that few of them are generated."""
+
+    scheme: Scheme
+    compile: CompileMode
+    measured_steps: int
+    reason: str
+
+
+SLOW = (
+    Slow(
+        scheme=INT8DQ,
+        compile=EAGER,
+        measured_steps=3,
+        reason="published with 130 s an image of FLUX.1-dev",
+    ),
+    Slow(
+        scheme=INT4WO,
+        compile=EAGER,
+        measured_steps=3,
+        reason="its kernel is made for few tokens: 23 ms a pair of FLUX.1-dev's feed-forward layers",
+    ),
+    Slow(
+        scheme=INT8WO,
+        compile=REGIONAL,
+        measured_steps=2,
+        reason="inductor picks a kernel made for few tokens: 380 ms a feed-forward layer of FLUX.1-dev",
+    ),
+)
+
+
+def gpu_workload(pipeline: PipelineSpec, recipe: Recipe, batch_size: int) -> Workload:
+    """The pipeline's default workload at `batch_size`, with as many generated steps as are affordable."""
+    default = pipeline.workload_of_batch(batch_size)
+    few = (each.measured_steps for each in SLOW if _is_slow(recipe, each))
+    generated_steps = min((default.generated_steps, *few))
+    measured_steps = generated_steps if generated_steps < default.steps else None
+    return dataclasses.replace(default, measured_steps=measured_steps)
+
+
+def _is_slow(recipe: Recipe, slow: Slow) -> bool:
+    return (recipe.scheme, recipe.compile) == (slow.scheme, slow.compile)
+
+
+def _both_modes(
+    *schemes: Scheme,
+    fused: tuple[bool, ...] = (False,),
+    quantized_components: tuple[str, ...] = ("transformer",),
+) -> tuple[Recipe, ...]:
+    """Each scheme eager and compiled, with each of `fused`."""
+    return tuple(
+        Recipe(scheme=scheme, compile=mode, fuse_qkv=fuse, quantized_components=quantized_components)
+        for scheme in schemes
+        for mode in (EAGER, REGIONAL)
+        for fuse in fused
+    )
+
+
+def _regional(*schemes: Scheme) -> tuple[Recipe, ...]:
+    return tuple(Recipe(scheme=scheme, compile=REGIONAL) for scheme in schemes)
+
+
+EITHER = (False, True)
+WITH_TEXT_ENCODER = ("transformer", "text_encoder")
+
+# What has been published (tables/published.py), on whatever GPU.
+FLUX_PUBLISHED = (*_both_modes(BF16), *_both_modes(FP8DQ, FP8WO, INT8DQ, INT8WO, fused=EITHER))
+FLUX_PUBLISHED_FP8DQROW = tuple(
+    Recipe(scheme=FP8DQROW, compile=REGIONAL, fuse_qkv=fuse, compile_vae=vae)
+    for fuse in EITHER
+    for vae in EITHER
+)
+FLUX_PUBLISHED_BATCH_16 = (
+    Recipe(scheme=BF16),
+    *_regional(FP8DQ, FP8DQROW),
+    Recipe(scheme=FP8DQ, compile=REGIONAL, compile_vae=True),
+    Recipe(scheme=FP8DQROW, compile=REGIONAL, compile_vae=True),
+    Recipe(scheme=FP8DQ, compile=REGIONAL, fuse_qkv=True),
+)
+COGVIDEOX_PUBLISHED = (
+    *_both_modes(FP16, BF16, fused=EITHER),
+    *_both_modes(INT8WO, INT8DQ, INT4WO, INT4DQ, fused=EITHER, quantized_components=WITH_TEXT_ENCODER),
+)
+COGVIDEOX_5B_PUBLISHED = (
+    *COGVIDEOX_PUBLISHED,
+    *_both_modes(FP8DQ, fused=(True,), quantized_components=WITH_TEXT_ENCODER),
+    *_both_modes(FP8DQROW, fused=EITHER, quantized_components=WITH_TEXT_ENCODER),
+)
+
+# What has not.
+FLUX_FURTHER = (
+    Recipe(scheme=INT4WO),
+    Recipe(scheme=INT4DQ),
+    *_regional(NVFP4, MXFP8),
+    Recipe(scheme=FP8DQROW, compile=REGIONAL, channels_last=True),
+    Recipe(scheme=FP8DQROW, compile=REGIONAL, compile_vae=True, quantized_components=("transformer", "vae")),
+)
+EVERY_SIZE = (
+    Recipe(scheme=BF16),
+    Recipe(scheme=BF16, compile=REGIONAL),
+    Recipe(scheme=INT8WO),
+    *_regional(FP8WO, INT8DQ, FP8DQ, FP8DQROW),
+)
+
+COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
+    (FLUX1_DEV, 1, (*FLUX_PUBLISHED, *FLUX_PUBLISHED_FP8DQROW, *FLUX_FURTHER)),
+    (FLUX1_DEV, 4, (*FLUX_PUBLISHED, *FLUX_PUBLISHED_FP8DQROW)),
+    (FLUX1_DEV, 8, FLUX_PUBLISHED),
+    (FLUX1_DEV, 16, FLUX_PUBLISHED_BATCH_16),
+    (COGVIDEOX_5B, 1, COGVIDEOX_5B_PUBLISHED),
+    (COGVIDEOX_2B, 1, (*COGVIDEOX_PUBLISHED, *EVERY_SIZE)),
+    (FLUX1_SCHNELL, 1, EVERY_SIZE),
+    (SD3_MEDIUM, 1, EVERY_SIZE),
+    (PIXART_SIGMA, 1, EVERY_SIZE),
+    (AURAFLOW, 1, EVERY_SIZE),
+)
+"""Pipeline, batch size, recipes."""
+
+
+def _gpu_row(pipeline: PipelineSpec, recipe: Recipe, batch_size: int = 1) -> Row:
+    workload = gpu_workload(pipeline, recipe, batch_size)
+    return Row(pipeline=pipeline, recipe=recipe, platforms=HOPPER, workload=workload)
+
+
+def _once(*rows: Row) -> tuple[Row, ...]:
+    """`rows`, each where it is first named."""
+    kept: list[Row] = []
+    for row in rows:
+        if row not in kept:
+            kept.append(row)
+    return tuple(kept)
+
+
+GPU_ROWS = _once(
     *(
-        Row(pipeline=FLUX1_DEV, recipe=recipe, platforms=HOPPER)
+        _gpu_row(FLUX1_DEV, recipe)
         for recipe in (
             Recipe(scheme=BF16),
             Recipe(scheme=BF16, compile=REGIONAL),
@@ -54,7 +272,12 @@ GPU_ROWS = (
         pipeline=COGVIDEOX_5B,
         recipe=Recipe(scheme=BF16),
         platforms=HOPPER,
-        workload=dataclasses.replace(COGVIDEOX_5B.workload, steps=4),
+        workload=dataclasses.replace(COGVIDEOX_5B.workload, steps=4, measured_steps=None),
+    ),
+    *(
+        _gpu_row(pipeline, recipe, batch_size)
+        for pipeline, batch_size, recipes in COMBINATIONS
+        for recipe in recipes
     ),
 )
 

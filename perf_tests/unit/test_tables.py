@@ -9,12 +9,26 @@ import msgspec
 import pytest
 
 from perf_tests.tables.cases import Case, Row, Weights
-from perf_tests.tables.matrix import MATRIX
+from perf_tests.tables.matrix import MATRIX, UNCOMPILED
 from perf_tests.tables.metrics import METRICS, Metric
-from perf_tests.tables.pipelines import PIPELINES, PipelineSpec
+from perf_tests.tables.pipelines import FULL_SIZE, MINIATURES, PIPELINES, PipelineSpec
 from perf_tests.tables.platforms import CPU, PLATFORMS, Device
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import FP8DQ, INT8WO, SCHEMES, FidelityFloor, Scheme
+from perf_tests.tables.schemes import (
+    FP8DQ,
+    FP8WO,
+    FP16,
+    INT4DQ,
+    INT4WO,
+    INT8WO,
+    MXFP8,
+    NVFP4,
+    SCHEMES,
+    FidelityFloor,
+    Range,
+    ScaleShape,
+    Scheme,
+)
 from perf_tests.unit.builders import MINI_BF16, MINI_INT8WO
 
 CASES = tuple(row.case(weights) for row in MATRIX for weights in Weights)
@@ -37,6 +51,12 @@ def _with_recipe(**changes: object) -> Case:
 def _with_scheme(**changes: object) -> Case:
     scheme = dataclasses.replace(MINI_INT8WO.build.recipe.scheme, **changes)  # type: ignore[arg-type] # test data
     return _with_recipe(scheme=scheme)
+
+
+def _with_weight(**changes: object) -> Case:
+    weight = MINI_INT8WO.build.recipe.scheme.weight
+    assert weight is not None
+    return _with_scheme(weight=dataclasses.replace(weight, **changes))  # type: ignore[arg-type] # test data
 
 
 def _with_pipeline(**changes: object) -> Case:
@@ -67,13 +87,138 @@ def test_every_exclusion_has_a_reason(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=_named)
 def test_a_scheme_that_quantizes_says_how_it_looks_and_how_good_it_must_be(scheme: Scheme) -> None:
-    said = {scheme.config is None, scheme.weight is None, scheme.floor is None}
-    assert len(said) == 1
+    said = (scheme.config, scheme.weight, scheme.floor, scheme.output_sqnr_db)
+    assert len({each is None for each in said}) == 1
+
+
+@pytest.mark.parametrize(
+    "scheme", [scheme for scheme in SCHEMES if scheme.weight and scheme.weight.group_size], ids=_named
+)
+def test_modules_whose_rows_are_no_whole_groups_are_left_alone(scheme: Scheme) -> None:
+    assert scheme.weight is not None
+    assert scheme.weight.scale is ScaleShape.PER_GROUP
+    assert scheme.in_features_multiple % (scheme.weight.group_size or 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("scheme", "elements", "scales", "implied_bytes"),
+    [
+        pytest.param(INT8WO, 64 * 1152, 64, 64 * 1152 + 64 * 5, id="int8wo"),
+        pytest.param(FP8DQ, 64 * 1152, 1, 64 * 1152 + 4, id="fp8dq"),
+        # 36 groups of 32 in a row, an int8 for each int4.
+        pytest.param(INT4DQ, 64 * 1152, 64 * 36, 64 * 1152 + 64 * 36 * 3, id="int4dq"),
+        # 1152 columns are padded to 2048, which are 16 groups of 128.
+        pytest.param(INT4WO, 64 * 2048, 64 * 16, 64 * 1024 + 64 * 16 * 4, id="int4wo"),
+        # 64 rows are padded to 128 for the scales, not for the elements.
+        pytest.param(NVFP4, 64 * 1152, 128 * 72, 64 * 576 + 128 * 72, id="nvfp4"),
+        pytest.param(MXFP8, 64 * 1152, 128 * 36, 64 * 1152 + 128 * 36, id="mxfp8"),
+    ],
+)
+def test_a_scheme_knows_the_bytes_of_a_weight(
+    scheme: Scheme, elements: int, scales: int, implied_bytes: int
+) -> None:
+    weight = scheme.weight
+    assert weight is not None
+    assert (weight.stored_elements(64, 1152), weight.stored_scales(64, 1152)) == (elements, scales)
+    assert weight.implied_bytes(elements, scales) == implied_bytes
+
+
+def test_what_was_measured_tells_bit_widths_and_formats_apart() -> None:
+    ranges = [scheme.output_sqnr_db for scheme in (INT4DQ, FP8WO, INT8WO)]
+    bounds_db = [bound for each in ranges if each for bound in (each.low, each.high)]
+    assert len(bounds_db) == 6
+    assert bounds_db == sorted(bounds_db)
+
+
+@pytest.mark.parametrize(
+    "scheme", [scheme for scheme in SCHEMES if scheme.output_sqnr_db is not None], ids=_named
+)
+def test_an_unquantized_transformer_is_outside_every_range(scheme: Scheme) -> None:
+    assert scheme.output_sqnr_db is not None
+    # Rounding to bf16 alone gives 50.8 dB.
+    assert 0.0 < scheme.output_sqnr_db.low < scheme.output_sqnr_db.high < 50.0
+
+
+def test_every_scheme_is_proved_on_every_miniature() -> None:
+    ids = {row.case(Weights.SYNTHETIC).id for row in MATRIX if CPU in row.platforms}
+    eager = {f"{pipeline.id}-b1-{scheme.id}-eager" for pipeline in MINIATURES for scheme in SCHEMES}
+    compiled = {
+        f"{pipeline.id}-b1-{scheme}-regional" for pipeline in MINIATURES for scheme in CPU.required_schemes
+    }
+    uncompiled = {
+        f"{each.pipeline.id}-b1-{scheme.id}-regional" for each in UNCOMPILED for scheme in each.schemes
+    }
+    assert eager | compiled - uncompiled <= ids
+    assert not uncompiled & ids
+    assert "flux-mini-b1-fp8dq-regional" not in ids
+
+
+def test_only_the_cross_product_is_exhaustive() -> None:
+    exhaustive = [row for row in MATRIX if row.exhaustive]
+    assert {platform.id for row in exhaustive for platform in row.platforms} == {"cpu"}
+    assert {row.pipeline.id for row in exhaustive} == {pipeline.id for pipeline in MINIATURES}
+    assert all(row.workload is None for row in exhaustive)
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES, ids=_named)
 def test_every_pipeline_is_pinned_to_a_commit(pipeline: PipelineSpec) -> None:
     assert re.fullmatch(r"[0-9a-f]{40}", pipeline.revision)
+
+
+def test_pipelines_are_told_apart() -> None:
+    assert len({pipeline.id for pipeline in PIPELINES}) == len(PIPELINES) == 14
+    assert len({(pipeline.repo, pipeline.revision) for pipeline in PIPELINES}) == len(PIPELINES)
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=_named)
+def test_the_family_of_a_pipeline_is_a_marker(pipeline: PipelineSpec, pytestconfig: pytest.Config) -> None:
+    markers = {line.partition(":")[0] for line in pytestconfig.getini("markers")}
+    assert pipeline.family in markers
+
+
+@pytest.mark.parametrize(
+    ("full", "mini"), [pytest.param(*pair, id=pair[1].id) for pair in zip(FULL_SIZE, MINIATURES, strict=True)]
+)
+def test_a_miniature_differs_from_its_pipeline_in_size_only(full: PipelineSpec, mini: PipelineSpec) -> None:
+    def kind(pipeline: PipelineSpec) -> dict[str, object]:
+        same = ("family", "cls", "scheduler", "batch_argument", "output", "blocks", "arguments", "single_row")
+        return {
+            **{name: getattr(pipeline, name) for name in same},
+            "modules": {name: (row.cls, row.config_cls) for name, row in pipeline.modules.items()},
+            "tokenizers": set(pipeline.tokenizers),
+            "call": set(pipeline.workload.arguments),
+        }
+
+    assert kind(mini) == kind(full)
+    assert mini.repo == f"perf-tests/{mini.id}"
+    assert mini.licence is None
+
+
+PUBLISHED_WORKLOADS = {
+    "flux1-dev": (1024, 1024, None, 28, 28, 3.5),
+    "flux1-schnell": (1024, 1024, None, 4, 4, 0.0),
+    "cogvideox-5b": (480, 720, 49, 50, 6, 6.0),
+    "cogvideox-2b": (480, 720, 49, 50, 6, 6.0),
+    "sd3-medium": (1024, 1024, None, 28, 28, 7.0),
+    "pixart-sigma": (1024, 1024, None, 20, 20, 4.5),
+    "auraflow": (1024, 1024, None, 50, 6, 3.5),
+}
+
+
+@pytest.mark.parametrize("pipeline", FULL_SIZE, ids=_named)
+def test_the_default_workload_is_the_published_one_and_few_of_many_steps_are_measured(
+    pipeline: PipelineSpec,
+) -> None:
+    work = pipeline.workload
+    asked = (work.height, work.width, work.num_frames, work.steps, work.generated_steps)
+    assert (*asked, work.arguments["guidance_scale"]) == PUBLISHED_WORKLOADS[pipeline.id]
+
+
+def test_sizes_of_a_module_change_without_changing_the_row() -> None:
+    row = FULL_SIZE[0].modules["transformer"]
+    small = row.with_config(num_layers=1)
+    assert (small.cls, small.config["num_layers"], small.config["patch_size"]) == (row.cls, 1, 1)
+    assert row.config["num_layers"] == 19
 
 
 @pytest.mark.parametrize("name", ["id", "process_noise_pct", "samples"])
@@ -107,6 +252,10 @@ def test_a_surprise_is_never_smaller_than_the_tolerance(metric: Metric) -> None:
     [
         pytest.param(_with_scheme(floor=FidelityFloor(psnr_db=1.0, ssim=0.1)), id="floor"),
         pytest.param(_with_scheme(min_capability=(9, 0)), id="capability"),
+        pytest.param(
+            _with_scheme(output_sqnr_db=Range(low=1.0, high=2.0, source="a test")), id="expected-range"
+        ),
+        pytest.param(_with_weight(bits=4, scale_bytes=2, tile=(8, 1024)), id="bytes"),
         pytest.param(_with_pipeline(licence="https://example.com"), id="licence"),
         pytest.param(_with_pipeline(family="another"), id="family"),
         pytest.param(
@@ -135,6 +284,9 @@ def test_the_reason_of_an_exclusion_is_no_part_of_the_digest_and_its_pattern_is(
         pytest.param(_with_recipe(fuse_qkv=True), id="fused"),
         pytest.param(_with_recipe(scheme=FP8DQ), id="scheme"),
         pytest.param(_with_scheme(config=FP8DQ.config), id="config"),
+        pytest.param(_with_scheme(in_features_multiple=128), id="in-features"),
+        pytest.param(_with_scheme(out_features_multiple=16), id="out-features"),
+        pytest.param(_with_weight(group_size=32), id="group-size"),
         pytest.param(_with_pipeline(revision="00" * 20), id="revision"),
         pytest.param(
             dataclasses.replace(
@@ -169,6 +321,7 @@ def test_the_reference_of_a_case_is_its_own_reference(case: Case) -> None:
 def test_only_an_unfused_bf16_case_is_its_own_reference() -> None:
     assert MINI_BF16.is_reference
     assert not MINI_INT8WO.is_reference
+    assert _with_recipe(scheme=FP16).reference == MINI_BF16
 
 
 def test_an_id_names_what_differs_from_the_defaults_only() -> None:
