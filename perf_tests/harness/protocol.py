@@ -126,24 +126,39 @@ class ModuleGroup(Struct):
     subclass: str
     """`type(weight).__name__`; `Parameter` for an ordinary one."""
     dtype: str
+    """Of the quantized values, as the subclass declares it, else of the stored data."""
     scale: str | None
-    """`per-row`, `per-tensor`, another shape written out, or None without scales."""
+    """`per-row`, `per-tensor`, `per-group-32`, another shape written out, or None without scales."""
     dynamic_activation: bool
     count: int
     examples: tuple[str, ...]
     """Up to three qualified module names."""
 
 
+class WeightCount(Struct):
+    """What the parameters of the quantized components are to become, counted before quantizing."""
+
+    elements: int
+    """Of the weights to quantize, with the padding that their packing needs."""
+    scales: int
+    """Of those weights, with padding, too; a zero point belongs to its scale."""
+    other_bytes: int
+    """Of all other parameters."""
+
+
 class Quantization(Struct):
     """What the linear modules of a pipeline are, beside what the recipe says they should be."""
 
     expected_modules: int
-    """Linear modules of the quantized components minus the recipe's exclusions, counted before quantizing."""
+    """Linear modules of the quantized components minus the recipe's exclusions and those whose shape the
+    scheme leaves alone, counted before quantizing."""
     groups: tuple[ModuleGroup, ...]
     excluded: dict[str, int]
-    """Exclusion pattern -> modules it took out."""
+    """Exclusion pattern, or the scheme's rule about shapes -> modules it took out."""
     unquantized: tuple[str, ...]
     """Names of up to ten modules that should have been quantized and are not as the scheme says."""
+    weights: WeightCount | None = None
+    """None where nothing was to be quantized."""
 
 
 class CompileCache(Struct):
@@ -153,7 +168,8 @@ class CompileCache(Struct):
     misses: int
     bypasses: int
     artifacts: str | None = None
-    """What was done with the file of artifacts: `loaded` or `saved`; None where none was asked for."""
+    """What was done with the file of artifacts: `loaded`, `saved`, or `empty`, where compiling left nothing
+    to save; None where none was asked for."""
 
     @property
     def state(self) -> str:
@@ -213,6 +229,9 @@ class Load(Struct, tag="load"):
 
 class Quantize(Struct, tag="quantize"):
     """Fuse and quantize as the recipe says -> Quantized."""
+
+    probe: bool = False
+    """Whether the transformer's output is compared with its own before quantization (`output_sqnr_db`)."""
 
 
 class Compile(Struct, tag="compile"):

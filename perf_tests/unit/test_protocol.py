@@ -16,6 +16,7 @@ from perf_tests.harness.protocol import (
     Load,
     MemoryWindow,
     Phase,
+    Quantization,
     Reply,
     Request,
 )
@@ -88,6 +89,11 @@ def test_a_time_that_is_not_a_number_does_not_pass_as_one() -> None:
     window = MemoryWindow(allocated_mib=None, reserved_mib=None, device_mib=None, rss_mib=float("nan"))
     with pytest.raises(msgspec.ValidationError, match="Expected `float`, got `null`"):
         msgspec.json.decode(msgspec.json.encode(window), type=MemoryWindow)
+
+
+def test_evidence_recorded_before_weights_were_counted_is_still_read() -> None:
+    recorded = b'{"expected_modules": 4, "groups": [], "excluded": {}, "unquantized": []}'
+    assert msgspec.json.decode(recorded, type=Quantization).weights is None
 
 
 @pytest.mark.parametrize(

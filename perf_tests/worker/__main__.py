@@ -81,6 +81,7 @@ def _start() -> tuple[protocol.Ready, dict[type[protocol.Struct], Handler]]:
         protocol.Quantize: session.quantize,
         protocol.Compile: session.compile,
         protocol.Generate: session.generate,
+        protocol.Turn: session.turn,
         protocol.Inspect: session.inspect,
     }
     return ready, handlers

@@ -17,9 +17,19 @@ class Counters:
     misses: int
     bypasses: int
 
+    def since(self, earlier: Counters) -> Counters:
+        """What was counted between `earlier` and this reading."""
+        return Counters(
+            graphs=self.graphs - earlier.graphs,
+            graph_breaks=self.graph_breaks - earlier.graph_breaks,
+            hits=self.hits - earlier.hits,
+            misses=self.misses - earlier.misses,
+            bypasses=self.bypasses - earlier.bypasses,
+        )
+
 
 def read() -> Counters:
-    """The counters of this process so far."""
+    """The counters of this process so far; resetting the compiler leaves them as they are."""
     from torch._dynamo.utils import counters
 
     inductor, aot = counters["inductor"], counters["aot_autograd"]
@@ -33,10 +43,8 @@ def read() -> Counters:
     )
 
 
-def cache(before: Counters, after: Counters) -> CompileCache:
-    """What the compile cache did between two readings."""
+def cache(counted: Counters, artifacts: str | None) -> CompileCache:
+    """What the compile cache did in the time that `counted` is of; `artifacts`: and its file."""
     return CompileCache(
-        hits=after.hits - before.hits,
-        misses=after.misses - before.misses,
-        bypasses=after.bypasses - before.bypasses,
+        hits=counted.hits, misses=counted.misses, bypasses=counted.bypasses, artifacts=artifacts
     )

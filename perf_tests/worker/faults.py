@@ -35,6 +35,11 @@ class Faults:
         self._gemm: tuple[torch.Tensor, float] | None = None
 
     @property
+    def injected(self) -> bool:
+        """Whether anything is broken."""
+        return bool(self._amounts)
+
+    @property
     def dropped_modules(self) -> int:
         """How many modules keep their unquantized weights."""
         return int(self._amounts.get(Fault.DROP_QUANTIZATION) or 0)

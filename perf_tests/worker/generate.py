@@ -112,8 +112,9 @@ def unproven(message: str) -> NoReturn:
 
 
 def generate_once(pipeline: Any, case: Case, stages: Stages) -> Generation:
-    """Generate `case.workload` once, from the seed it names, and time it.
+    """Generate `case.workload` once, from the seed it names, in the steps that are measured, and time it.
 
+    The values are those of this generation, also where it is shorter than the workload.
     `latency_s` is the host clock from the call to the synchronised result, `device_latency_s` the same by
     the stages' clock. Raises WorkerError(numerics) for NaN or a constant image, WorkerError(unproven) for
     output of another shape or another number of steps than asked.
@@ -126,14 +127,14 @@ def generate_once(pipeline: Any, case: Case, stages: Stages) -> Generation:
         stages.mark("decode_ms")
         stages.clock.synchronize()
         latency_s = time.perf_counter() - started_s
-    values = {"latency_s": (latency_s,), **stages.values(case.workload.steps)}
+    values = {"latency_s": (latency_s,), **stages.values(case.workload.generated_steps)}
     _check(output, case.workload)
     return Generation(values=values, output=output)
 
 
 def prime(pipeline: Any, case: Case) -> None:
     """Generate with two steps, untimed: compiles what is compiled lazily."""
-    workload = dataclasses.replace(case.workload, steps=PRIMING_STEPS)
+    workload = dataclasses.replace(case.workload, steps=PRIMING_STEPS, measured_steps=None)
     pipeline(**call_arguments(case.build.pipeline, workload))
 
 
@@ -153,7 +154,7 @@ def call_arguments(spec: PipelineSpec, workload: Workload) -> dict[str, Any]:
         "prompt": workload.prompt,
         "height": workload.height,
         "width": workload.width,
-        "num_inference_steps": workload.steps,
+        "num_inference_steps": workload.generated_steps,
         "generator": torch.Generator("cpu").manual_seed(workload.seed),
         "output_type": "pt",
         spec.batch_argument: workload.batch_size,

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 
 from perf_tests.harness import protocol
+from perf_tests.harness.errors import WorkerError
 from perf_tests.tables.cases import Case
+from perf_tests.tables.pipelines import Workload
 from perf_tests.tables.platforms import Device
-from perf_tests.worker import build, capture, compile, counters, memory, quantize
+from perf_tests.worker import (
+    artifacts,
+    build,
+    capture,
+    compile,
+    counters,
+    memory,
+    probe,
+    quantize,
+    support,
+)
 from perf_tests.worker.clock import CLOCKS
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.generate import Generation, Stages, generate_once, output_sha256, prime, settle
@@ -19,7 +33,7 @@ from perf_tests.worker.telemetry import GpuMonitor
 
 
 class Session:
-    """Holds one pipeline from Load to Inspect."""
+    """Holds one pipeline from Load to the last Inspect."""
 
     def __init__(self, monitor: GpuMonitor | None) -> None:
         self._monitor = monitor
@@ -34,6 +48,7 @@ class Session:
         self._device = torch.device(request.device)
         on_gpu = request.device is Device.CUDA and self._monitor is not None
         self._gpu = self._monitor if on_gpu else None
+        support.check(request.case.build.recipe.scheme, self._device)
         self._meter = memory.Meter(self._device, self._gpu.used_mib if self._gpu else None)
         self._faults = Faults(request.injections, self._device)
         self._meter.reset()
@@ -46,8 +61,10 @@ class Session:
         return protocol.Loaded(seconds=seconds, memory=self._close(protocol.Phase.LOAD), weights=weights)
 
     def quantize(self, request: protocol.Quantize) -> protocol.Quantized:
-        """Fuse and quantize; then weigh what is left."""
+        """Fuse and quantize; then weigh what is left, and compare what it answers where that is asked."""
         recipe = self._case.build.recipe
+        asked = request.probe and recipe.scheme.weight is not None
+        before = probe.record(self._pipeline, self._case) if asked else None
         self._meter.reset()
         started_s = time.perf_counter()
         evidence = quantize.apply(self._pipeline, self._case.build, drop=self._faults.dropped_modules)
@@ -59,22 +76,34 @@ class Session:
             "weight_bytes": memory.weight_bytes(self._pipeline, recipe.quantized_components),
             "quantized_modules": quantize.count_as_asked(evidence, recipe),
         }
+        if recipe.scheme.weight is not None and evidence.weights is not None:
+            implied_bytes = quantize.implied_bytes(evidence.weights, recipe.scheme.weight)
+            self._values["weight_bytes_vs_implied"] = self._values["weight_bytes"] / implied_bytes
+        if before is not None:
+            self._values["output_sqnr_db"] = before.sqnr_db(self._pipeline)
         return protocol.Quantized(seconds=seconds, memory=window, quantization=evidence)
 
     def compile(self, request: protocol.Compile) -> protocol.Compiled:
-        """Compile by generating for the first time."""
-        before = counters.read()
+        """Compile by generating for the first time; reading artifacts is part of it, writing them is not."""
+        compiles = self._case.build.recipe.compiles
+        file = Path(request.artifacts) if request.artifacts and compiles else None
+        # The process may have compiled for another workload before.
+        self._before = counters.read()
         self._meter.reset()
         started_s = time.perf_counter()
+        done = artifacts.load(file) if file else None
         compile.apply(self._pipeline, self._case.build)
         prime(self._pipeline, self._case)
         self._stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
-        cache = counters.cache(before, counters.read()) if self._case.build.recipe.compiles else None
+        counted = counters.read().since(self._before)
         settle()
         # Not emptied: what compiling and graph capture hold on to is part of every later peak.
         window = self._windows[protocol.Phase.COMPILE] = self._meter.read()
+        if file and not done:
+            done = artifacts.save(file)
         self._meter.reset()
+        cache = counters.cache(counted, done) if compiles else None
         return protocol.Compiled(seconds=seconds, memory=window, cache=cache)
 
     def generate(self, request: protocol.Generate) -> protocol.Generated:
@@ -94,21 +123,48 @@ class Session:
         )
         return protocol.Generated(sample=sample, capture=saved)
 
+    def generate_beside(self, workload: Workload) -> Generation:
+        """Generate another workload with what is compiled, apart from the case's record (for tools)."""
+        return generate_once(self._pipeline, dataclasses.replace(self._case, workload=workload), self._stages)
+
+    def turn(self, request: protocol.Turn) -> protocol.Turned:
+        """Be as before Compile, for another workload of the build; what was built and its values stay.
+
+        Raises WorkerError(load) for another build, and in a worker with an injected fault, which is armed
+        for one workload.
+        """
+        if request.case.build != self._case.build:
+            _refuse_turn(f"it holds the build of {self._case.id}, another build needs a worker of its own")
+        if self._faults.injected:
+            _refuse_turn("a fault is injected into it, and a fire drill is a worker of one case")
+        started_s = time.perf_counter()
+        self._case = request.case
+        # Otherwise all workloads share the limit of graphs per function, beyond which dynamo runs eager.
+        torch.compiler.reset()
+        gc.unfreeze()
+        memory.clear_workspaces()
+        self._release()
+        for phase in (protocol.Phase.COMPILE, protocol.Phase.GENERATE):
+            self._windows.pop(phase, None)
+        self._meter.reset()
+        self._graphs_after_warmup = 0
+        return protocol.Turned(seconds=time.perf_counter() - started_s)
+
     def inspect(self, request: protocol.Inspect) -> protocol.Inspected:
         """Everything that is known only now."""
         window = self._windows[protocol.Phase.GENERATE] = self._meter.read()
-        now = counters.read()
-        self._values |= {
-            "compiled_graphs": now.graphs,
-            "graph_breaks": now.graph_breaks,
-            "recompiles": now.graphs - self._graphs_after_warmup,
+        counted = counters.read().since(self._before)
+        values = self._values | {
+            "compiled_graphs": counted.graphs,
+            "graph_breaks": counted.graph_breaks,
+            "recompiles": counted.graphs - self._graphs_after_warmup,
             # Compiling is part of the peak: graphs capture their memory there, and replay invisibly.
             **memory.peaks([self._windows[protocol.Phase.COMPILE], window]),
         }
-        return protocol.Inspected(values=self._values, memory=window)
+        return protocol.Inspected(values=values, memory=window)
 
     def _warmed_up(self, generation: Generation) -> None:
-        self._graphs_after_warmup = counters.read().graphs
+        self._graphs_after_warmup = counters.read().since(self._before).graphs
         if not self._armed:
             peaks = memory.peaks([self._windows[protocol.Phase.COMPILE], self._meter.read()])
             self._faults.arm(generation.values, peaks.get("peak_allocated_mib", peaks["peak_rss_mib"]))
@@ -117,7 +173,16 @@ class Session:
     def _close(self, phase: protocol.Phase) -> protocol.MemoryWindow:
         """End a phase's window and give back what the allocator only caches."""
         window = self._windows[phase] = self._meter.read()
+        self._release()
+        return window
+
+    def _release(self) -> None:
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        return window
+
+
+def _refuse_turn(why: str) -> NoReturn:
+    message = f"the worker cannot turn to another case: {why}"
+    failure = protocol.Failure(kind=protocol.FailureKind.LOAD, phase=protocol.Phase.TURN, message=message)
+    raise WorkerError(failure)
