@@ -150,8 +150,10 @@ def _print_proposal(proposal: blessing.Proposal) -> None:
                 for each in proposal.changes
             ),
         )
-    elif not proposal.refusals:
+    elif not (proposal.refusals or proposal.unshown):
         print("nothing changes")
+    if proposal.unshown:
+        print(f"only the recorded seconds change: {', '.join(proposal.unshown)}")
     for refusal in proposal.refusals:
         print(f"rebaseline: refused: {refusal}", file=sys.stderr)
 

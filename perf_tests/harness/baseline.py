@@ -37,7 +37,7 @@ class Provenance(Struct, frozen=True):
     settings: dict[str, str]
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, omit_defaults=True):
     """The accepted numbers of one case."""
 
     digest: str
@@ -49,6 +49,9 @@ class Entry(Struct, frozen=True):
     its own processes where that is larger."""
     metrics: dict[str, tuple[float, ...]]
     """Metric name -> one statistic per process."""
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    """Phase -> what a process spent on it: the median of the processes that went through it, to 0.1 s. For
+    planning, never judged; empty, and left out of the file, where it was not recorded."""
 
     @property
     def provisional(self) -> bool:
@@ -183,4 +186,12 @@ def _defect(baselines: Baselines) -> str | None:
                 return f"{metric} of {case} has {len(values)} values from {entry.processes} processes"
             if not all(math.isfinite(value) for value in values):
                 return f"{metric} of {case} holds a number that is not finite"
+    return _seconds_defect(baselines)
+
+
+def _seconds_defect(baselines: Baselines) -> str | None:
+    for case, entry in baselines.cases.items():
+        for phase, spent_s in entry.seconds.items():
+            if not (math.isfinite(spent_s) and spent_s >= 0):
+                return f"{case} spent {spent_s} seconds on {phase}"
     return None

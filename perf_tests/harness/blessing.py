@@ -81,6 +81,8 @@ class Proposal:
     """One sentence per selected case that cannot be blessed."""
     files: Mapping[Path, Baselines]
     """Only those that would be written."""
+    unshown: tuple[str, ...] = ()
+    """Cases of which no metric changes, but something else in the file: the seconds, which nobody judges."""
 
 
 def read_run(path: Path) -> Source:
@@ -105,17 +107,21 @@ def propose(
     blessed = tuple(run for run in runs if refusals[run.id] is None)
     files: dict[Path, Baselines] = {}
     changes: list[Change] = []
+    unshown: list[str] = []
     for run in blessed:
         path = baseline.path_of(root, run.platform, run.pipeline)
         before = files.get(path) or _read_or_empty(path, run)
         after = _with(before, run, source, reason)
-        changes.extend(_changes(run.id, before.cases.get(run.id), after.cases[run.id]))
+        of_run = _changes(run.id, before.cases.get(run.id), after.cases[run.id])
+        changes.extend(of_run)
         if after != before:
             files[path] = after
+            unshown.extend(() if of_run else (run.id,))
     return Proposal(
         changes=tuple(changes),
         refusals=tuple(f"{case}: {why}" for case, why in refusals.items() if why is not None),
         files=files,
+        unshown=tuple(unshown),
     )
 
 
@@ -130,7 +136,7 @@ def write(proposal: Proposal) -> None:
 def commit_message(proposal: Proposal, reason: str) -> str:
     """A conventional commit message for the files of `proposal`."""
     platforms = ",".join(sorted({baselines.platform for baselines in proposal.files.values()}))
-    cases = sorted({change.case for change in proposal.changes})
+    cases = sorted({*(change.case for change in proposal.changes), *proposal.unshown})
     return "\n".join((f"baseline({platforms}): {reason.strip()}", "", *(f"- {case}" for case in cases)))
 
 
@@ -320,9 +326,11 @@ def _with(before: Baselines, run: Run, source: Source, reason: str) -> Baselines
     key = _key(provenance)
     entry = _entry(run, source.record, PLATFORM_BY_ID[run.platform], key)
     old = before.cases.get(run.id)
-    # The same numbers again keep their first reason: to bless a run twice changes nothing.
-    if old is not None and msgspec.structs.replace(entry, provenance=old.provenance) == old:
-        return before
+    # The same numbers again keep their first reason: to bless a run twice changes nothing, and to bless one
+    # that was recorded without its seconds adds them.
+    if old is not None and _is_same(entry, old):
+        kept = msgspec.structs.replace(entry, provenance=old.provenance)
+        return msgspec.structs.replace(before, cases={**before.cases, run.id: kept})
     return msgspec.structs.replace(
         before,
         cases={**before.cases, run.id: entry},
@@ -330,11 +338,17 @@ def _with(before: Baselines, run: Run, source: Source, reason: str) -> Baselines
     )
 
 
+def _is_same(new: Entry, old: Entry) -> bool:
+    """Whether the accepted numbers are the same, wherever they come from."""
+    return msgspec.structs.replace(new, provenance=old.provenance, seconds=old.seconds) == old
+
+
 def _entry(run: Run, record: RunRecord, platform: Platform, provenance: str) -> Entry:
     case = CASES[run.id].case
     observed = {
         metric.name: stats.observe(metric, run, _reference(run, record)).values
         for metric in (*verdict.gated_metrics(case, platform), *verdict.shown_metrics(case, platform))
+        if metric.expected is None  # the tables say what it must be
     }
     return Entry(
         digest=run.digest,
@@ -343,7 +357,16 @@ def _entry(run: Run, record: RunRecord, platform: Platform, provenance: str) -> 
         # A pipeline bound by its host varies more than the platform does: its own spread counts, then.
         noise_pct=max(platform.process_noise_pct, stats.generation_noise_pct(run)),
         metrics={name: values for name, values in observed.items() if values},
+        seconds=_seconds(run),
     )
+
+
+def _seconds(run: Run) -> dict[str, float]:
+    spent: dict[str, list[float]] = {}
+    for process in run.processes:
+        for phase, seconds in process.build.seconds.items():
+            spent.setdefault(phase, []).append(seconds)
+    return {phase: round(statistics.median(each), 1) for phase, each in spent.items()}
 
 
 def _provenance(run: Run, source: Source, reason: str) -> Provenance:

@@ -19,6 +19,7 @@ from perf_tests.unit.builders import (
 )
 
 PATH = Path("baselines/cpu/flux-mini.json")
+STORE = Path(__file__).parents[2] / "baselines"
 
 
 def _edited(edit: Callable[[dict[str, Any]], object]) -> str:
@@ -88,6 +89,31 @@ def test_untouched_rows_stay_byte_identical() -> None:
     assert changed == [('        "ssim": [1.0]', '        "ssim": [2.0]')]
 
 
+def test_the_seconds_of_each_phase_are_one_line() -> None:
+    entry = make_entry({"ssim": [0.9]}, digest="d" * 4, seconds={"load": 12.0, "generate": 16.1})
+    assert """      "provenance": "p1",
+      "seconds": {
+        "generate": 16.1,
+        "load": 12.0
+      }
+    }
+""" in baseline.dumps(make_baselines(cases={"case-a": entry}))
+
+
+def test_an_entry_without_seconds_is_read_and_written_as_it_was_before_there_were_any() -> None:
+    text = baseline.dumps(make_baselines())
+    assert "seconds" not in text
+    assert baseline.loads(text, PATH).cases[MINI_INT8WO.id].seconds == {}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(STORE.glob("*/*.json")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_every_accepted_file_is_read_and_written_back_byte_for_byte(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert baseline.dumps(baseline.loads(text, path)) == text
+
+
 def test_text_is_the_same_after_reading_it() -> None:
     # Whole numbers that a caller may give as int are written as they will be read: as float.
     text = baseline.dumps(make_baselines(cases={"a": make_entry({"weight_bytes": [3]}, noise_pct=5)}))
@@ -134,6 +160,7 @@ def test_a_file_that_cannot_be_trusted_is_refused(
         pytest.param({"metrics": {}}, "a has no metrics", id="no-metrics"),
         pytest.param({"processes": 0}, "a has 0 processes", id="no-processes"),
         pytest.param({"noise_pct": -1.0}, r"a noise of -1.0 %", id="noise"),
+        pytest.param({"seconds": {"load": -0.1}}, "a spent -0.1 seconds on load", id="seconds"),
     ],
 )
 def test_broken_entries_are_refused_when_read_and_when_written(changes: dict[str, Any], problem: str) -> None:

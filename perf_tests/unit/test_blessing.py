@@ -128,6 +128,43 @@ def test_blessing_the_same_run_twice_changes_nothing(tmp_path: Path) -> None:
     assert _text(tmp_path) == before
 
 
+def _spending(*seconds: dict[str, float]) -> RunRecord:
+    processes = tuple(make_process(build=make_build(seconds=each)) for each in seconds)
+    return make_record(make_run(processes=processes))
+
+
+def _seconds(root: Path) -> dict[str, float]:
+    return baseline.load(root, "cpu")["flux-mini"].cases[ID].seconds
+
+
+def test_an_entry_holds_the_median_seconds_of_the_processes_that_went_through_a_phase(tmp_path: Path) -> None:
+    record = _spending(
+        {"import": 7.04, "load": 24.0, "generate": 16.13},
+        {"import": 2.0, "load": 12.06, "generate": 16.1},
+        {"generate": 15.9, "turn": 1.26},
+    )
+    blessing.write(_propose(tmp_path, record))
+    assert _seconds(tmp_path) == {"import": 4.5, "load": 18.0, "generate": 16.1, "turn": 1.3}
+
+
+def test_seconds_are_no_metric_whose_change_is_shown(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _spending({"load": 1.0}), reason="first"))
+    proposal = _propose(tmp_path, _spending({"load": 9.0}), reason="second")
+    blessing.write(proposal)
+    assert (proposal.changes, proposal.unshown) == ((), (ID,))
+    assert blessing.commit_message(proposal, "second") == f"baseline(cpu): second\n\n- {ID}"
+    assert _seconds(tmp_path) == {"load": 9.0}
+
+
+def test_an_old_entry_gets_the_seconds_of_its_run_and_keeps_its_reason(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _spending({}), reason="first"))
+    assert "seconds" not in _text(tmp_path)
+    blessing.write(_propose(tmp_path, _spending({"load": 1.0}), reason="second"))
+    assert _seconds(tmp_path) == {"load": 1.0}
+    (provenance,) = baseline.load(tmp_path, "cpu")["flux-mini"].provenance.values()
+    assert provenance.reason == "first"
+
+
 def test_a_proposal_writes_nothing(tmp_path: Path) -> None:
     _propose(tmp_path, make_record())
     assert list(tmp_path.iterdir()) == []
