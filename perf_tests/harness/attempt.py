@@ -1,24 +1,21 @@
-"""One worker process from its start to its report, and the fp32 twin that stands beside it."""
+"""One case in one worker process from its build to its report, and the fp32 twin that stands beside it."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness import machine
+from perf_tests.harness import projection
 from perf_tests.harness.errors import WorkerError
+from perf_tests.harness.launcher import Launcher, Planned
 from perf_tests.harness.protocol import (
     Capture,
     Compile,
     Compiled,
-    Environment,
-    Failure,
-    FailureKind,
     Fault,
     Generate,
     Generated,
@@ -32,6 +29,8 @@ from perf_tests.harness.protocol import (
     Quantized,
     Request,
     Sample,
+    Turn,
+    Turned,
 )
 from perf_tests.harness.records import (
     STATUS_OF_FAILURE,
@@ -40,10 +39,8 @@ from perf_tests.harness.records import (
     Run,
     Status,
 )
-from perf_tests.harness.rundir import CACHE, LOGS
 from perf_tests.harness.workers import R, Worker
-from perf_tests.tables.cases import Case
-from perf_tests.tables.platforms import Device, Platform, Timeouts
+from perf_tests.tables.platforms import Timeouts
 
 AMOUNTS = {
     Fault.LATENCY: "{}:+{:g}%",
@@ -53,82 +50,15 @@ AMOUNTS = {
 """How the option writes an injection; faults without an amount are just named."""
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A case of this session, where it is measured and what is broken in it."""
-
-    case: Case
-    platform: Platform
-    injections: tuple[Injection, ...] = ()
-
-
-class Launcher:
-    """Starts the workers of a campaign, all of them on one stack."""
-
-    def __init__(self, out: Path, python: str, command: tuple[str, ...]) -> None:
-        self.out = out
-        self.environment: Environment | None = None
-        self._python = python
-        self._command = command
-        self._workers: list[Worker] = []
-
-    def start(self, planned: Planned, stem: str, index: int) -> Worker:
-        worker = Worker.start(
-            python=self._python,
-            command=self._command,
-            log=self.out / self.log_name(stem, index),
-            variables=self._variables(planned.platform, stem),
-            timeout_s=planned.platform.timeouts.import_s,
-        )
-        self._workers.append(worker)
-        self.environment = self.environment or worker.environment
-        if problem := machine.mismatch(planned.platform, worker.environment.gpu):
-            worker.kill()
-            raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=problem))
-        if changes := _changes(self.environment.packages, worker.environment.packages):
-            worker.kill()
-            message = f"stack changed during the run: {', '.join(changes)}"
-            raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.IMPORT, message=message))
-        return worker
-
-    def kill_all(self) -> None:
-        for worker in self._workers:
-            worker.kill()
-
-    def log_name(self, stem: str, index: int) -> str:
-        return f"{LOGS}/{stem}.{index}.log"
-
-    def discard_cache(self, stem: str) -> None:
-        shutil.rmtree(self._cache(stem), ignore_errors=True)  # no other run looks there
-
-    def _cache(self, stem: str) -> Path:
-        return self.out / CACHE / stem
-
-    def _variables(self, platform: Platform, stem: str) -> dict[str, str]:
-        caches = {
-            "TORCHINDUCTOR_CACHE_DIR": str(self._cache(stem) / "inductor"),
-            "TRITON_CACHE_DIR": str(self._cache(stem) / "triton"),
-        }
-        return {**caches, **VARIABLES[platform.device]}
-
-
-VARIABLES = {
-    Device.CPU: {
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),  # those this process may use, not all there are
-    },
-    # Otherwise CUDA counts the fastest GPU first, and NVML, which describes it, by PCI address.
-    Device.CUDA: {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
-}
-
-
 @dataclass(slots=True)
 class Attempt:
-    """One process while it is measured, and what there is of it so far."""
+    """One case in one process while it is measured, and what there is of it so far."""
 
     worker: Worker
     planned: Planned
     log: str
+    artifacts: Path | None = None
+    """The file of compile-cache artifacts; None: none is loaded or saved."""
     loaded: Loaded | None = None
     quantized: Quantized | None = None
     compiled: Compiled | None = None
@@ -137,27 +67,56 @@ class Attempt:
     samples: list[Sample] = field(default_factory=list)
     twin_samples: list[Sample] = field(default_factory=list)
     capture: Capture | None = None
+    turned: bool = False
+    """Whether the worker held the build already, for another workload."""
+    spent_before_s: dict[Phase, float] = field(default_factory=dict)
+    """Host seconds the worker had taken before this case, by phase."""
 
-    def build(self, warmups: int) -> None:
+    def build(self) -> None:
+        """Load and quantize."""
         case, platform = self.planned.case, self.planned.platform
         load = Load(case=case, device=platform.device, injections=self.planned.injections)
         self.loaded = self._ask(load, Loaded, Phase.LOAD)
-        self.quantized = self._ask(Quantize(), Quantized, Phase.QUANTIZE)
-        self.compiled = self._ask(Compile(), Compiled, Phase.COMPILE)
-        for _ in range(warmups):
-            self.warmups.append(self._ask(Generate(warmup=True), Generated, Phase.GENERATE).sample)
+        self.quantized = self._ask(Quantize(probe=platform.probe), Quantized, Phase.QUANTIZE)
+
+    def turn(self, planned: Planned, artifacts: Path | None) -> Attempt:
+        """The same worker with another workload of its build, as it was before it compiled."""
+        spent_s = dict(self.worker.seconds)
+        self._ask(Turn(case=planned.case), Turned, Phase.TURN)
+        return Attempt(
+            self.worker,
+            planned,
+            self.log,
+            artifacts,
+            loaded=self.loaded,
+            quantized=self.quantized,
+            turned=True,
+            spent_before_s=spent_s,
+        )
+
+    def warm_up(self, warmups: int) -> None:
+        """Compile, then generate `warmups` times; where latency is composed until the step is steady."""
+        request = Compile(artifacts=None if self.artifacts is None else str(self.artifacts))
+        self.compiled = self._ask(request, Compiled, Phase.COMPILE)
+        most = projection.MAX_WARMUPS if self.planned.case.workload.measured_steps else warmups
+        while len(self.warmups) < warmups or not (
+            len(self.warmups) >= most or projection.is_steady(self.warmups)
+        ):
+            self.warmups.append(self._generate(Generate(warmup=True)).sample)
 
     def sample(self, capture: Path | None = None) -> Sample:
-        request = Generate(capture=None if capture is None else str(capture))
-        generated = self._ask(request, Generated, Phase.GENERATE)
+        """Generate once, timed."""
+        generated = self._generate(Generate(capture=None if capture is None else str(capture)))
         self.samples.append(generated.sample)
         self.capture = generated.capture or self.capture
         return generated.sample
 
     def sample_twin(self, twin: Twin) -> None:
+        """Let the twin generate once."""
         self.twin_samples.append(twin.sample())
 
     def inspect(self) -> None:
+        """Ask for what describes the whole process."""
         self.inspected = self._ask(Inspect(), Inspected, Phase.INSPECT)
 
     def process(self, out: Path) -> Process:
@@ -173,6 +132,11 @@ class Attempt:
             log=self.log,
         )
 
+    def _generate(self, request: Generate) -> Generated:
+        generated = self._ask(request, Generated, Phase.GENERATE)
+        sample = projection.composed(generated.sample, self.planned.case.workload)
+        return msgspec.structs.replace(generated, sample=sample)
+
     def _report(self) -> BuildReport:
         assert self.loaded is not None, "a process that did not load has nothing to report"
         phases = {
@@ -181,15 +145,15 @@ class Attempt:
             Phase.COMPILE: self.compiled,
         }
         answered = {phase.value: reply for phase, reply in phases.items() if reply}
-        waited_s = self.worker.seconds
-        host_clock = {
-            phase.value: waited_s[phase] for phase in (Phase.IMPORT, Phase.GENERATE) if phase in waited_s
-        }
         memory = {phase: reply.memory for phase, reply in answered.items()}
         if self.inspected:
             memory[Phase.GENERATE.value] = self.inspected.memory
         return BuildReport(
-            seconds={**host_clock, **{phase: reply.seconds for phase, reply in answered.items()}},
+            seconds={
+                **self._host_seconds(),
+                # Another case of the build has paid for it already.
+                **{p: reply.seconds for p, reply in answered.items() if not (self.turned and p in BUILT)},
+            },
             memory=memory,
             weights=self.loaded.weights,
             quantization=self.quantized.quantization if self.quantized else None,
@@ -197,8 +161,19 @@ class Attempt:
             values={**(self.inspected.values if self.inspected else {}), **_compile_values(self.compiled)},
         )
 
+    def _host_seconds(self) -> dict[str, float]:
+        spent_s = {
+            phase: self.worker.seconds.get(phase, 0.0) - self.spent_before_s.get(phase, 0.0)
+            for phase in (Phase.IMPORT, Phase.TURN, Phase.GENERATE)
+        }
+        return {phase.value: seconds for phase, seconds in spent_s.items() if seconds > 0}
+
     def _ask(self, request: Request, reply_type: type[R], phase: Phase) -> R:
         return self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
+
+
+BUILT = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
+"""Phases that a worker goes through once, whatever it generates afterwards."""
 
 
 class Twin:
@@ -251,7 +226,8 @@ class Twin:
         worker = self._launcher.start(self.planned, self._stem, index)
         attempt = Attempt(worker, self.planned, self._launcher.log_name(self._stem, index))
         try:
-            attempt.build(self._warmups)
+            attempt.build()
+            attempt.warm_up(self._warmups)
         except BaseException:  # Ctrl-C, too, must not leave a process behind
             worker.kill()
             raise
@@ -269,6 +245,7 @@ class Twin:
 
 
 def blank(planned: Planned) -> Run:
+    """The run of a case before anything of it was measured."""
     case = planned.case
     return Run(
         id=case.id,
@@ -279,6 +256,7 @@ def blank(planned: Planned) -> Run:
         reason="not measured",
         reference=None if case.is_reference else case.reference.id,
         injected=tuple(map(_spelt, planned.injections)),
+        projected=case.workload.measured_steps is not None,
     )
 
 
@@ -311,11 +289,3 @@ def _relative(capture: Capture | None, out: Path) -> Capture | None:
         return None
     array, image = (os.path.relpath(out / name, out) for name in (capture.array, capture.image))
     return msgspec.structs.replace(capture, array=array, image=image)
-
-
-def _changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    return [
-        f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]

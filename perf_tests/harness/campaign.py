@@ -1,19 +1,20 @@
-"""Owns the workers and their order: case id -> Run, measured once, references first."""
+"""Owns the workers and their order: case id -> Run, measured once, build by build, references first."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.attempt import Attempt, Launcher, Planned, Twin, blank
+from perf_tests.harness.attempt import Attempt, Twin, blank
 from perf_tests.harness.errors import UsageError, WorkerError
+from perf_tests.harness.launcher import Launcher, Planned
 from perf_tests.harness.records import (
     FORMAT_VERSION,
-    Process,
     Run,
     RunRecord,
     Status,
@@ -21,14 +22,36 @@ from perf_tests.harness.records import (
     write_record,
 )
 from perf_tests.harness.rundir import CAPTURES, RECORD
-from perf_tests.harness.sampling import Decide, ProcessError, measure
-from perf_tests.harness.workers import COMMAND
+from perf_tests.harness.sampling import Decide, Series
+from perf_tests.harness.sharding import pixels
+from perf_tests.harness.workers import COMMAND, Worker
+from perf_tests.tables.cases import Case
 
 Prepare = Callable[[Run, Run | None], Run]
+Admit = Callable[[str], str | None]
+
+INTERRUPTED = "interrupted"
+"""Reason of a run that lacks processes because its session ended."""
+MEASURED = "measured, not judged"
+
+
+@dataclass(slots=True, eq=False)
+class Subject:
+    """A case while its build is measured."""
+
+    planned: Planned
+    stem: str
+    """What its files are called."""
+    store: dict[str, Run]
+    """Where its run is kept: with the cases, or with the references."""
+    series: Series
 
 
 class Campaign:
-    """Everything measured in one session, in a directory of its own (see `prepare_run_directory`)."""
+    """Everything measured in one session, in a directory of its own (see `prepare_run_directory`).
+
+    Cases of one build share a worker, small workloads first; a case with injected faults has its own.
+    """
 
     def __init__(
         self,
@@ -43,22 +66,43 @@ class Campaign:
         command: tuple[str, ...] = COMMAND,
         warmups: int = 1,
         prepare: Prepare = lambda run, reference: run,
+        admit: Admit = lambda case_id: None,
+        artifacts: Path | None = None,
+        resumed: RunRecord | None = None,
+        unit: str | None = None,
     ) -> None:
-        """`prepare` gets each run that did not fail, with its reference, and returns what is kept of it."""
+        """`prepare` gets each run that did not fail, with its reference, and returns what is kept of it.
+        `admit` is asked before a case is begun, and answers why it is not; `artifacts` is the folder of
+        compile-cache files; `resumed` is the record that `out` holds already, and `unit` this machine's
+        `Environment.unit` where it is known, so that no case is compared with a reference of another card.
+        """
         self._planned = {planned.case.id: planned for planned in plan}
         self._out = out.resolve()
-        self._launcher = Launcher(self._out, python, command)
         self._decide = decide
         self._max_processes = max_processes
         self._warmups = warmups
-        self._started_at = started_at
-        self._command_line = command_line
+        self._started_at = resumed.created_at if resumed else started_at
+        self._command_line = resumed.command if resumed else command_line
         self._prepare = prepare
+        self._admit = admit
+        self._unit = unit
         self._runs: dict[str, Run] = {}
         self._references: dict[str, Run] = {}
+        self._implicit = _implicit_references(plan)
+        self._others: tuple[Run, ...] = ()
+        self._foreign: tuple[Run, ...] = ()
+        self._launcher = Launcher(
+            self._out,
+            python,
+            command,
+            environment=resumed.environment if resumed else None,
+            artifacts=artifacts,
+        )
         self._twin: Twin | None = None
         self._missing: tuple[str, ...] = ()
         self._is_closed = False
+        if resumed:
+            self._take_over(resumed)
 
     def run(self, case_id: str) -> Run:
         """The planned case's run, measured at the first request; a failed one is a Run with a failure.
@@ -67,15 +111,16 @@ class Campaign:
         what was measured is kept either way.
         """
         planned = self._lookup(case_id)
-        if case_id not in self._runs:
-            reference = self._reference(planned)
-            self._measure(planned, reference, stem=case_id, store=self._runs)
-            self._write()
+        if not self._is_done(case_id, self._runs):
+            self._measure_build(planned, self._runs)
         return self._runs[case_id]
 
     def reference(self, case_id: str) -> Run | None:
         """The run that the case is compared with, measured if need be; None for a case that is one."""
-        return self._reference(self._lookup(case_id))
+        planned = self._lookup(case_id)
+        run = self._runs.get(case_id)
+        unit = run.processes[0].environment.unit if run and run.processes else self._unit
+        return self._reference(planned, unit)
 
     def file(self, case_id: str, verdicts: tuple[Verdict, ...], status: Status, reason: str) -> Run:
         """Put verdicts and the outcome into the case's record; a verdict replaces the metric's former one.
@@ -98,14 +143,17 @@ class Campaign:
 
     @property
     def record(self) -> RunRecord:
-        """All of it, cases in the order of the plan."""
+        """All of it, cases in the order of the plan, those of a resumed run that are not planned last."""
         return RunRecord(
             format_version=FORMAT_VERSION,
             created_at=self._started_at,
             command=self._command_line,
             environment=self._launcher.environment,
-            cases=tuple(self._runs[case_id] for case_id in self._planned if case_id in self._runs),
-            references=tuple(self._references.values()),
+            cases=(
+                *(self._runs[case_id] for case_id in self._planned if case_id in self._runs),
+                *self._others,
+            ),
+            references=(*self._references.values(), *self._foreign),
             missing=self._missing,
         )
 
@@ -124,6 +172,28 @@ class Campaign:
         self._launcher.kill_all()
         self._write()
 
+    # What an earlier session left
+
+    def _take_over(self, resumed: RunRecord) -> None:
+        kept = [run for run in resumed.cases if self._is_as_planned(run)]
+        self._runs = {run.id: _to_be_judged(run) for run in kept}
+        self._others = tuple(run for run in resumed.cases if run.id not in self._planned)
+        here = [run for run in resumed.references if _is_of_unit(run, self._unit)]
+        self._references = {run.id: run for run in here}
+        self._foreign = tuple(run for run in resumed.references if run not in here)
+
+    def _is_as_planned(self, run: Run) -> bool:
+        planned = self._planned.get(run.id)
+        if planned is None or run.status is Status.NOT_RUN:
+            return False
+        now = blank(planned)
+        return (run.digest, run.platform, run.injected) == (now.digest, now.platform, now.injected)
+
+    def _is_done(self, case_id: str, store: dict[str, Run]) -> bool:
+        return case_id in store and store[case_id].reason != INTERRUPTED
+
+    # References
+
     def _lookup(self, case_id: str) -> Planned:
         if case_id in self._planned:
             return self._planned[case_id]
@@ -132,59 +202,135 @@ class Campaign:
             f"no case {case_id!r} among the {len(self._planned)} of this session; nearest: {near}"
         )
 
-    def _reference(self, planned: Planned) -> Run | None:
-        if planned.case.is_reference:
+    def _reference(self, planned: Planned, unit: str | None) -> Run | None:
+        if planned.case.is_reference or not planned.thorough:
             return None
-        implicit = Planned(planned.case.reference, planned.platform)
-        reference_id = implicit.case.id
-        if reference_id in self._planned and not self._planned[reference_id].injections:
-            return self.run(reference_id)
-        if reference_id not in self._references:
-            # A planned case with the same id but with injections has files of its own.
-            self._measure(implicit, None, stem=f"{reference_id}.reference", store=self._references)
-        return self._references[reference_id]
+        reference = planned.case.reference
+        if self._is_planned_reference(reference):
+            self.run(reference.id)
+        known = [run for run in self._known(reference) if _is_of_unit(run, unit)]
+        if known:
+            return known[0]
+        # Nobody asked for it, or it was measured on another card, or not begun for want of time.
+        self._measure_build(Planned(reference, planned.platform), self._references)
+        return self._references[reference.id]
 
-    def _measure(self, planned: Planned, reference: Run | None, *, stem: str, store: dict[str, Run]) -> None:
-        underway = [blank(planned)]
+    def _known(self, reference: Case) -> list[Run]:
+        """The runs there are of `reference`, on whatever card."""
+        planned = [self._runs] if self._is_planned_reference(reference) else []
+        stores = [*planned, self._references]
+        found = [store[reference.id] for store in stores if self._is_done(reference.id, store)]
+        of_other_cards = [run for run in self._foreign if run.id == reference.id]
+        return [run for run in (*found, *of_other_cards) if run.status is not Status.NOT_RUN]
+
+    def _is_planned_reference(self, reference: Case) -> bool:
+        planned = self._planned.get(reference.id)
+        return planned is not None and not planned.injections
+
+    # Measuring
+
+    def _measure_build(self, wanted: Planned, store: dict[str, Run]) -> None:
+        """Measure `wanted` and all that can share its workers."""
+        # Not begun, no reference: it would be measured for nothing.
+        subjects = [subject for subject in self._sharing(wanted, store) if self._is_admitted(subject)]
+        for subject in subjects:
+            self._reference(subject.planned, self._unit)
         try:
-            run = measure(
-                partial(self._process, planned, stem),
-                underway[0],
-                self._decide,
-                self._max_processes,
-                underway.append,
-            )
+            while waiting := [subject for subject in subjects if not subject.series.is_over]:
+                while waiting := [subject for subject in waiting if self._is_admitted(subject)]:
+                    waiting = self._one_worker(waiting)
         except BaseException:  # Ctrl-C, SIGTERM, a full disk: only finished processes are kept
-            if underway[-1].processes:
-                store[planned.case.id] = msgspec.structs.replace(underway[-1], reason="interrupted")
+            for subject in subjects:
+                self._keep_interrupted(subject)
             raise
-        if run.failure is None:
-            run = self._prepare(msgspec.structs.replace(run, reason="measured, not judged"), reference)
-        store[planned.case.id] = run
 
-    def _process(self, planned: Planned, stem: str, index: int) -> Process:
-        attempt = None
-        capture = self._out / CAPTURES / f"{stem}.{index}" if index == 0 else None
+    def _sharing(self, wanted: Planned, store: dict[str, Run]) -> list[Subject]:
+        """`wanted` and the cases still to be measured of the same build, small workloads first."""
+        first = self._subject(wanted, store)
+        if wanted.injections:
+            return [first]
+        others = [
+            self._subject(planned, self._runs)
+            for planned in self._planned.values()
+            if _share_build(planned, wanted) and not self._is_done(planned.case.id, self._runs)
+        ]
+        references = [
+            self._subject(planned, self._references)
+            for planned in self._implicit.values()
+            if _share_build(planned, wanted) and not self._is_done(planned.case.id, self._references)
+        ]
+        found = [
+            subject
+            for subject in (*others, *references)
+            if (subject.stem, subject.store is store) != (first.stem, True)
+        ]
+        return sorted((first, *found), key=lambda subject: _size(subject.planned.case))
+
+    def _subject(self, planned: Planned, store: dict[str, Run]) -> Subject:
+        case_id = planned.case.id
+        # A planned case with the same id but with injections has files of its own.
+        stem = case_id if store is self._runs else f"{case_id}.reference"
+        begun = store.get(case_id)
+        start = msgspec.structs.replace(begun, reason="") if begun else blank(planned)
+        return Subject(planned, stem, store, Series(start, self._decide, self._max_processes))
+
+    def _is_admitted(self, subject: Subject) -> bool:
+        """Whether the case is begun; a reference is, for the case that waits for it was admitted."""
+        if subject.series.run.processes or subject.store is not self._runs:
+            return True
+        refusal = self._admit(subject.planned.case.id)
+        if refusal is not None:
+            subject.series.refused(refusal)
+            subject.store[subject.planned.case.id] = subject.series.run
+            self._write()
+        return refusal is None
+
+    def _one_worker(self, subjects: Sequence[Subject]) -> list[Subject]:
+        """One more process of each of `subjects`, in a worker they share; those it did not come to."""
+        first, index = subjects[0], subjects[0].series.index
+        subject, attempt = first, None
         try:
-            with self._launcher.start(planned, stem, index) as worker:
-                attempt = Attempt(worker, planned, self._launcher.log_name(stem, index))
-                attempt.build(self._warmups)
-                self._sample(attempt, capture)
-                attempt.inspect()
-                return attempt.process(self._out)
+            with self._launcher.start(first.planned, first.stem, index) as worker:
+                for subject in subjects:
+                    if attempt is not None and not self._is_admitted(subject):
+                        continue
+                    attempt = self._attempt(worker, subject, attempt, first.stem, index)
+                    self._measure(attempt, subject)
+                    subject.series.took(attempt.process(self._out))
+                    self._keep(subject)
         except WorkerError as error:
-            self._launcher.discard_cache(stem)
-            process = attempt.process(self._out) if attempt and attempt.loaded else None
-            raise ProcessError(error.failure, process) from error
+            self._launcher.discard_cache(first.stem)
+            ours = attempt is not None and attempt.planned is subject.planned
+            partial = attempt.process(self._out) if attempt and ours and attempt.loaded else None
+            subject.series.failed(error.failure, partial)
+            self._keep(subject)
         except BaseException:  # killed in the middle, too: what it was writing cannot be trusted
-            self._launcher.discard_cache(stem)
+            self._launcher.discard_cache(first.stem)
             raise
+        return list(subjects[list(subjects).index(subject) + 1 :])
+
+    def _attempt(
+        self, worker: Worker, subject: Subject, before: Attempt | None, stem: str, index: int
+    ) -> Attempt:
+        artifacts = self._launcher.artifacts_of(subject.planned.case, worker)
+        if before is not None:
+            return before.turn(subject.planned, artifacts)
+        return Attempt(worker, subject.planned, self._launcher.log_name(stem, index), artifacts)
+
+    def _measure(self, attempt: Attempt, subject: Subject) -> None:
+        if not attempt.turned:
+            attempt.build()
+        attempt.warm_up(self._warmups)
+        index = subject.series.index
+        self._sample(attempt, self._out / CAPTURES / f"{subject.stem}.{index}" if index == 0 else None)
+        attempt.inspect()
 
     def _sample(self, attempt: Attempt, capture: Path | None) -> None:
-        platform = attempt.planned.platform
-        twin = self._twin_of(attempt.planned) if platform.interleave_twin else None
-        for index in range(platform.samples):
-            last = index == platform.samples - 1
+        planned = attempt.planned
+        samples = planned.platform.samples if planned.thorough else 1
+        twin = self._twin_of(planned) if planned.platform.interleave_twin and planned.thorough else None
+        for index in range(samples):
+            last = index == samples - 1
             case_generates = partial(attempt.sample, capture if last else None)
             if twin is None:
                 case_generates()
@@ -194,6 +340,23 @@ class Campaign:
             pair = (twin_generates, case_generates) if index % 2 == 0 else (case_generates, twin_generates)
             for generate in pair:
                 generate()
+
+    def _keep(self, subject: Subject) -> None:
+        """Store the run of a case that is over, for good; before that it is only in its series."""
+        if not subject.series.is_over:
+            return
+        run = subject.series.run
+        if run.failure is None:
+            unit = run.processes[0].environment.unit if run.processes else self._unit
+            run = msgspec.structs.replace(run, reason=MEASURED)
+            run = self._prepare(run, self._reference(subject.planned, unit))
+        subject.store[subject.planned.case.id] = run
+        self._write()
+
+    def _keep_interrupted(self, subject: Subject) -> None:
+        run = subject.series.run
+        if run.processes and not self._is_done(run.id, subject.store):
+            subject.store[run.id] = msgspec.structs.replace(run, reason=INTERRUPTED)
 
     def _twin_of(self, planned: Planned) -> Twin:
         twin = Planned(planned.case.fp32_twin, planned.platform)
@@ -206,3 +369,41 @@ class Campaign:
 
     def _write(self) -> None:
         write_record(self._out / RECORD, self.record)
+
+
+def _implicit_references(plan: Sequence[Planned]) -> dict[str, Planned]:
+    """The references of the plan that are not themselves cases of it, free of faults."""
+    planned = {each.case.id for each in plan if not each.injections}
+    needed = [each for each in plan if each.thorough and not each.case.is_reference]
+    return {
+        each.case.reference.id: Planned(each.case.reference, each.platform)
+        for each in needed
+        if each.case.reference.id not in planned
+    }
+
+
+def _share_build(one: Planned, other: Planned) -> bool:
+    """Whether one worker can hold both: a fault is armed for a whole worker."""
+    return (
+        one.case.build == other.case.build
+        and one.platform == other.platform
+        and not one.injections
+        and not other.injections
+    )
+
+
+def _size(case: Case) -> tuple[int, int]:
+    """Workloads in ascending order: what a small one leaves in the allocator fits into a large one."""
+    return pixels(case.workload), case.workload.generated_steps
+
+
+def _is_of_unit(run: Run, unit: str | None) -> bool:
+    """Whether the run was measured on this card or processor; one that failed before says nothing."""
+    return unit is None or not run.processes or run.processes[0].environment.unit == unit
+
+
+def _to_be_judged(run: Run) -> Run:
+    """A finished run of an earlier session: its verdicts were those of that session."""
+    if run.failure is not None or run.reason == INTERRUPTED:
+        return run
+    return msgspec.structs.replace(run, status=Status.INCONCLUSIVE, reason=MEASURED, verdicts=())

@@ -127,6 +127,8 @@ class Target:
     found: str
     """For messages: the GPU, or that there is none."""
     gpu_platform: Platform | None = None
+    unit: str | None = None
+    """The UUID of the GPU; None without one that can be used."""
     problem: str | None = None
     """Why the GPU that is there cannot be used; None without one, too."""
 
@@ -137,7 +139,7 @@ class Target:
             gpu = first_gpu()
             if gpu is None:
                 return cls(found="no NVIDIA GPU")
-            return cls(found=f"{gpu.name} ({gpu.uuid})", gpu_platform=recognise(gpu))
+            return cls(found=f"{gpu.name} ({gpu.uuid})", gpu_platform=recognise(gpu), unit=gpu.uuid)
         except UsageError as error:
             return cls(found="a GPU of no known platform", problem=str(error))
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from perf_tests.harness.errors import UsageError
 from perf_tests.harness.protocol import Fault, Injection
+from perf_tests.harness.sharding import Shard
 from perf_tests.tables.cases import Weights
 
 PERCENT = re.compile(r"\+?(\d+(?:\.\d+)?)%")
 COUNT = re.compile(r"([1-9]\d*)")
+DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 AMOUNTS = {
     Fault.LATENCY: (PERCENT, "latency:+3%"),
     Fault.MEMORY: (PERCENT, "memory:+2%"),
@@ -44,6 +46,13 @@ class Options:
     drills: tuple[Drill, ...]
     python: str
     worker_module: str
+    plan: bool = False
+    budget_s: float | None = None
+    """None: all the time there is."""
+    shard: Shard | None = None
+    resume: bool = False
+    compile_cache: Path | None = None
+    """Folder of compile-cache files; None: every session compiles anew."""
 
     def selects(self, case_id: str) -> bool:
         """Whether `--perf-case` lets the case through."""
@@ -52,6 +61,16 @@ class Options:
     def injections(self, case_id: str) -> tuple[Injection, ...]:
         """What is to be broken in the case."""
         return tuple(d.injection for d in self.drills if fnmatch.fnmatchcase(case_id, d.glob))
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `9m`, `90s`, `1h30m` or `540`. Raises UsageError for anything else, and for nothing."""
+    matched = DURATION.fullmatch(text.strip())
+    hours, minutes, seconds = (int(part or 0) for part in (matched.groups() if matched else ("", "", "")))
+    total_s = float(hours * 3600 + minutes * 60 + seconds)
+    if total_s <= 0:
+        raise UsageError(f"--perf-budget {text!r}: write a time as in '9m', '90s' or '1h30m'")
+    return total_s
 
 
 def parse_drill(spec: str) -> Drill:

@@ -16,14 +16,17 @@ import pytest
 from perf_tests.harness import benchmark as replaying
 from perf_tests.harness.errors import PerfError, UsageError
 from perf_tests.harness.machine import Target
-from perf_tests.harness.options import Options, parse_drill
+from perf_tests.harness.options import Options, parse_drill, parse_duration
 from perf_tests.harness.records import Run, Status
 from perf_tests.harness.report import costs, terminal
+from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.session import Session, check_selection
+from perf_tests.harness.sharding import parse as parse_shard
+from perf_tests.harness.verdict import gated_metrics
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS, Group
-from perf_tests.tables.platforms import Device
+from perf_tests.tables.platforms import Device, Platform
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -32,8 +35,11 @@ T = TypeVar("T")
 
 SESSION = pytest.StashKey[Session]()
 TARGET = pytest.StashKey["Target"]()
+SELECTED = pytest.StashKey[tuple[list[tuple[Case, Platform]], frozenset[str]]]()
 UNWRITABLE = "the run directory cannot be written"
 HERE = Path(__file__).parents[2]
+EXHAUSTIVE_GROUPS = (None, Group.NUMERICS)
+"""What the tests of the cross product judge: the build, and what the tables imply without a baseline."""
 
 
 # Options
@@ -78,6 +84,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "hang | oom | nan | crash; may repeat",
     )
     group.addoption(
+        "--perf-plan", action="store_true", help="print the expected seconds per case; with --collect-only"
+    )
+    group.addoption(
+        "--perf-budget", metavar="TIME", help="begin no case once the time, as 9m, is spent: NOT_RUN"
+    )
+    group.addoption(
+        "--perf-shard", metavar="I/N", help="the I-th of N parts, balanced by the expected seconds"
+    )
+    group.addoption(
+        "--perf-resume", action="store_true", help="keep what the run directory already holds, run the rest"
+    )
+    group.addoption(
+        "--perf-compile-cache",
+        metavar="DIR",
+        help="load compile caches from the files in DIR, save those that are missing",
+    )
+    group.addoption(
         "--perf-python",
         default=sys.executable,
         metavar="PYTHON",
@@ -105,6 +128,11 @@ def _options(config: pytest.Config) -> Options:
         drills=tuple(parse_drill(spec) for spec in option.perf_inject),
         python=option.perf_python,
         worker_module=option.perf_worker_module,
+        plan=option.perf_plan,
+        budget_s=None if option.perf_budget is None else parse_duration(option.perf_budget),
+        shard=None if option.perf_shard is None else parse_shard(option.perf_shard),
+        resume=option.perf_resume,
+        compile_cache=None if option.perf_compile_cache is None else Path(option.perf_compile_cache),
     )
 
 
@@ -117,7 +145,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[TARGET] = Target.of_this_machine()
     except PerfError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[SESSION] = Session(options, tuple(config.invocation_params.args))
+    config.stash[SESSION] = Session(options, tuple(config.invocation_params.args), config.stash[TARGET].unit)
 
 
 # Collection
@@ -134,32 +162,91 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames or not metafunc.definition.get_closest_marker("judges"):
         return
     options, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
-    chosen = [(row, case) for row, case in _rows(options.weights).values() if options.selects(case.id)]
+    group = _judged_group(metafunc.definition)
+    chosen = [
+        (row, case)
+        for row, case in _rows(options.weights).values()
+        if options.selects(case.id) and _is_judged_by(group, row, case)
+    ]
     metafunc.parametrize(
         "case",
         [pytest.param(case, id=case.id, marks=_marks(row, target)) for row, case in chosen],
     )
 
 
+def _is_judged_by(group: Group | None, row: Row, case: Case) -> bool:
+    """Whether a test of `group` has anything to say about the case."""
+    if row.exhaustive and group not in EXHAUSTIVE_GROUPS:
+        return False
+    return group is None or any(gated_metrics(case, platform, group) for platform in row.platforms)
+
+
 def _marks(row: Row, target: Target) -> list[pytest.MarkDecorator]:
     platforms = target.platforms(row)
-    marks = [getattr(pytest.mark, name) for name in (row.pipeline.family, *(p.id for p in platforms))]
+    names = (row.pipeline.family, *(p.id for p in platforms), *(["exhaustive"] if row.exhaustive else []))
+    marks = [getattr(pytest.mark, name) for name in names]
     if not any(target.can_measure(platform) for platform in platforms):
         wanted = " or ".join(platform.id for platform in platforms)
         marks.append(pytest.mark.skip(reason=f"needs {wanted}; this machine has {target.found}"))
     return marks
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cross product unless it is asked for, and what belongs to other shards."""
+    session = config.stash[SESSION]
+    # What pytest makes of a test without a single case is no test.
+    items[:] = [item for item in items if not item.get_closest_marker("judges") or _has_case(item)]
+    kept = [item for item in items if not item.get_closest_marker("exhaustive") or _is_asked_for(item)]
+    if session.options.shard is not None:
+        judging = [item for item in kept if item.get_closest_marker("judges")]
+        mine = _or_usage_error(partial(session.shard, _selected(config, judging), _exhaustive(judging)))
+        kept = [item for item in kept if not item.get_closest_marker("judges") or _case(item).id in mine]
+    left_out = [item for item in items if item not in kept]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def _selected(config: pytest.Config, items: Sequence[pytest.Item]) -> list[tuple[Case, Platform]]:
+    """The cases of `items`, each once, with the platform it is filed under: this machine's or another's."""
+    target, rows = config.stash[TARGET], _rows(config.stash[SESSION].options.weights)
+    cases = {_case(item).id: _case(item) for item in items}
+    return [(case, target.platforms(rows[case_id][0])[0]) for case_id, case in cases.items()]
+
+
+def _exhaustive(items: Sequence[pytest.Item]) -> frozenset[str]:
+    """The ids of those that belong to the cross product."""
+    return frozenset(_case(item).id for item in items if item.get_closest_marker("exhaustive"))
+
+
+def _or_usage_error(ask: Callable[[], T]) -> T:
+    try:
+        return ask()
+    except PerfError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _is_asked_for(item: pytest.Item) -> bool:
+    """Whether a test of the cross product is named: by its marker, its whole case id or its own name."""
+    option = item.config.option
+    by_name = any("::" in argument for argument in item.config.args)
+    return "exhaustive" in option.markexpr or _case(item).id in option.perf_case or by_name
+
+
+@pytest.hookimpl(tryfirst=True)  # before the terminal asks for `pytest_report_collectionfinish`
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Enter what was selected into the books, now that every plugin has deselected what it wants to."""
     judging = [item for item in session.items if item.get_closest_marker("judges")]
+    session.config.stash[SELECTED] = (_selected(session.config, judging), _exhaustive(judging))
     if not judging:
         return
-    try:
-        _refuse_parallel(session.config)
-        _plan(session.config, judging)
-    except PerfError as error:
-        raise pytest.UsageError(str(error)) from None
+    _or_usage_error(partial(_enter, session.config, judging))
+
+
+def _enter(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    _refuse_parallel(config)
+    _plan(config, items)
 
 
 def _refuse_parallel(config: pytest.Config) -> None:
@@ -179,12 +266,17 @@ def _plan(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
         here = [platform for platform in platforms if target.can_measure(platform)]
         on_gpu = on_gpu or any(platform.device is Device.CUDA for platform in here)
         for platform in here[:1]:
-            session.plan(case, platform, _group(item))
+            exhaustive = rows[case.id][0].exhaustive
+            session.plan(case, platform, _judged_group(item), exhaustive=exhaustive)
     if session.options.require_gpu and not on_gpu:
         raise UsageError(
             f"--perf-require-gpu: no selected case can run here; this machine has {target.found}"
         )
     session.check_plan()
+
+
+def _has_case(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and isinstance(item.callspec.params["case"], Case)
 
 
 def _case(item: pytest.Item) -> Case:
@@ -193,7 +285,7 @@ def _case(item: pytest.Item) -> Case:
     return case
 
 
-def _group(item: pytest.Item) -> Group | None:
+def _judged_group(item: pytest.Item) -> Group | None:
     marker = item.get_closest_marker("judges")
     return marker.args[0] if marker and marker.args else None
 
@@ -214,8 +306,11 @@ class Judged:
         """Fail once for a case that could not be measured as asked; skip one that need not be supported."""
         __tracebackhide__ = True
         self._session.say_built(self._run)
-        outcome = self._run.status if self._run.failure else Status.PASS
+        unbuilt = self._run.failure is not None or self._run.status is Status.NOT_RUN
+        outcome = self._run.status if unbuilt else Status.PASS
         self._item.user_properties.append(("build", outcome.value))
+        if self._run.status is Status.NOT_RUN:
+            pytest.skip(f"{self._run.status.value}: {self._run.reason}")
         if self._session.is_green(self._run):
             if self._run.status is Status.UNSUPPORTED:
                 pytest.skip(self._run.reason)
@@ -225,7 +320,7 @@ class Judged:
     def replay(self, benchmark: BenchmarkFixture) -> None:
         """Show the device times of the generations in pytest-benchmark; an unproven build has none."""
         __tracebackhide__ = True
-        if self._run.failure is not None:
+        if self._run.failure is not None or self._run.status is Status.NOT_RUN:
             pytest.skip(self._see_build())
         seconds = [
             second
@@ -254,7 +349,8 @@ class Judged:
 
     def _skip_unmeasured(self) -> None:
         __tracebackhide__ = True
-        if self._run.failure is not None and self._run.status is not Status.UNPROVEN:
+        failed = self._run.failure is not None and self._run.status is not Status.UNPROVEN
+        if failed or self._run.status is Status.NOT_RUN:
             pytest.skip(self._see_build())
 
     def _see_build(self) -> str:
@@ -266,7 +362,7 @@ def judged(request: pytest.FixtureRequest, case: Case) -> Judged:
     """The case, measured: the first test that asks pays for it."""
     session = request.config.stash[SESSION]
     run = _or_stop(session, partial(session.measure, case.id))
-    return Judged(session, run, _group(request.node), request.node)
+    return Judged(session, run, _judged_group(request.node), request.node)
 
 
 def _or_stop(session: Session, ask: Callable[[], T]) -> T:
@@ -309,7 +405,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     except PerfError as error:
         perf.problem = str(error)
         record = None
-    failed = record is not None and not all(perf.is_green(run) for run in record.cases)
+    failed = record is not None and not perf.is_all_green(record)
     if exitstatus == pytest.ExitCode.OK and (perf.ledger.missing() or failed or perf.problem):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -320,12 +416,24 @@ def _owes_verdicts(config: pytest.Config, exitstatus: int) -> bool:
     return config.stash[SESSION].is_planned and not config.option.collectonly and not refused
 
 
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """What the session is expected to cost."""
+    session = config.stash[SESSION]
+    if not session.options.plan:
+        return []
+    selected, once = config.stash[SELECTED]
+    return ["", *plan_report.table(_or_usage_error(partial(session.expected, selected, once))), ""]
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Where numbers come from and go to."""
     target, options = config.stash[TARGET], config.stash[SESSION].options
-    return [
+    lines = [
         f"perf: {target.problem or target.found}; run directory {options.out}; baselines {options.baselines}"
     ]
+    if options.compile_cache is not None:
+        lines.append(f"perf: compile caches from {options.compile_cache}: compile_cold_s is not judged")
+    return lines
 
 
 @pytest.hookimpl(trylast=True)
@@ -339,6 +447,8 @@ def pytest_terminal_summary(
         terminalreporter.section("performance")
         units = {metric.name: metric.unit for metric in METRICS}
         _write(terminalreporter, costs.table(record.cases, record.references))
+        if perf.options.plan:
+            _write(terminalreporter, plan_report.accuracy(perf.accuracy(*config.stash[SELECTED])))
         _write(terminalreporter, terminal.table(record.cases, units))
         provisional = terminal.provisional(record.cases, perf.entries())
         if provisional:

@@ -9,9 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from perf_tests.harness.errors import PerfError, RecordError, UsageError
-from perf_tests.harness.records import (
-    read_record,
-)
+from perf_tests.harness.records import RunRecord, read_record
 
 RECORD = "run.json"
 LOGS, CAPTURES, CACHE = "logs", "captures", "cache"
@@ -36,6 +34,19 @@ def prepare_run_directory(out: Path) -> Path:
             )
         out.mkdir(parents=True, exist_ok=True)
     return out
+
+
+def resume_run_directory(out: Path) -> tuple[Path, RunRecord | None]:
+    """`out` as it was left, and the record that it holds; None where it holds none yet.
+
+    Raises RecordError for a record that cannot be read, UsageError for a directory of something else.
+    """
+    out = out.absolute()
+    with _writing(out):
+        names = {path.name for path in out.iterdir()} if out.exists() else set()
+    if RECORD in names:
+        return out, read_record(out / RECORD)
+    return (out if names and names <= LEFTOVERS else prepare_run_directory(out)), None
 
 
 def _date(out: Path) -> str:

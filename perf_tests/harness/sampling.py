@@ -1,16 +1,14 @@
-"""How many processes a case takes: a loop that asks an injected rule after each of them."""
+"""How many processes a case takes: an injected rule is asked after each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
-from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import Failure
-from perf_tests.harness.records import STATUS_OF_FAILURE, Process, Run
+from perf_tests.harness.records import STATUS_OF_FAILURE, Process, Run, Status
 
 PROCESSES = 1
 """Fresh processes per case to begin with (`--perf-processes`)."""
@@ -33,14 +31,6 @@ class Decide(Protocol):
     def __call__(self, run: Run, /) -> Answer: ...
 
 
-class ProcessError(WorkerError):
-    """A process that failed, with what was measured until then."""
-
-    def __init__(self, failure: Failure, partial: Process | None) -> None:
-        super().__init__(failure)
-        self.partial = partial
-
-
 def fixed_processes(count: int) -> Decide:
     """The rule that asks for `count` processes, whatever they show."""
 
@@ -50,31 +40,50 @@ def fixed_processes(count: int) -> Decide:
     return decide
 
 
-def measure(
-    run_once: Callable[[int], Process],
-    start: Run,
-    decide: Decide,
-    max_processes: int,
-    observe: Callable[[Run], None] = lambda run: None,
-) -> Run:
-    """`start` with the processes that `decide` asked for, at most `max_processes` started.
+class Series:
+    """The processes of one case as they come in, until the rule has enough of them."""
 
-    `run_once` gets the place of the process in the run, from 0. Its ProcessError ends the run with the
-    failure's status; any other exception passes, and `observe` has seen every finished process.
-    """
-    run = start
-    for _ in range(max_processes):
-        try:
-            process = run_once(len(run.processes))
-        except ProcessError as error:
-            return _failed(run, error)
-        run = msgspec.structs.replace(run, processes=(*run.processes, process))
-        observe(run)
-        answer = decide(run)
-        run = _looked(run, answer)
-        if answer is Answer.ENOUGH:
-            break
-    return run
+    def __init__(self, start: Run, decide: Decide, max_processes: int) -> None:
+        """`start` may hold processes of an interrupted session, which count towards `max_processes`."""
+        self.run = start
+        self._decide = decide
+        self._max_processes = max_processes
+        self._taken = len(start.processes)
+        self._is_over = self._taken > 0 and decide(start) is Answer.ENOUGH
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further process is wanted."""
+        return self._is_over or self._taken >= self._max_processes
+
+    @property
+    def index(self) -> int:
+        """The place of the next process in the run, from 0."""
+        return len(self.run.processes)
+
+    def took(self, process: Process) -> None:
+        """One more process was measured; it is in `run` before the rule is asked."""
+        self._taken += 1
+        self.run = msgspec.structs.replace(self.run, processes=(*self.run.processes, process))
+        answer = self._decide(self.run)
+        self.run = _looked(self.run, answer)
+        self._is_over = answer is Answer.ENOUGH
+
+    def failed(self, failure: Failure, partial: Process | None) -> None:
+        """A process failed: the series ends with its status, and with what there is of it."""
+        self._is_over = True
+        self.run = msgspec.structs.replace(
+            self.run,
+            processes=self.run.processes if partial is None else (*self.run.processes, partial),
+            failure=failure,
+            status=STATUS_OF_FAILURE[failure.kind],
+            reason=failure.message,
+        )
+
+    def refused(self, reason: str) -> None:
+        """The case is not begun: the time of the session is spent."""
+        self._is_over = True
+        self.run = msgspec.structs.replace(self.run, status=Status.NOT_RUN, reason=reason)
 
 
 def _looked(run: Run, answer: Answer) -> Run:
@@ -82,14 +91,3 @@ def _looked(run: Run, answer: Answer) -> Run:
     look = f"{count} {'process' if count == 1 else 'processes'}: {answer}"
     kept = run.processes[:-1] if answer is Answer.RETAKE else run.processes
     return msgspec.structs.replace(run, processes=kept, looks=(*run.looks, look))
-
-
-def _failed(run: Run, error: ProcessError) -> Run:
-    partial = () if error.partial is None else (error.partial,)
-    return msgspec.structs.replace(
-        run,
-        processes=(*run.processes, *partial),
-        failure=error.failure,
-        status=STATUS_OF_FAILURE[error.failure.kind],
-        reason=error.failure.message,
-    )

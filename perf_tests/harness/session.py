@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,18 +13,22 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness import baseline, proof, verdict
-from perf_tests.harness.attempt import Planned
+from perf_tests.harness import baseline, estimate, planning, proof, published, sharding, verdict
 from perf_tests.harness.baseline import Baselines, Entry, Provenance
+from perf_tests.harness.budget import Budget
 from perf_tests.harness.campaign import Campaign
 from perf_tests.harness.errors import UsageError
+from perf_tests.harness.estimate import Known
+from perf_tests.harness.launcher import Planned
 from perf_tests.harness.ledger import BUILD, Ledger
 from perf_tests.harness.options import Options
 from perf_tests.harness.records import Run, RunRecord, Status, Verdict
 from perf_tests.harness.report import failure
-from perf_tests.harness.rundir import prepare_run_directory
+from perf_tests.harness.rundir import prepare_run_directory, resume_run_directory
 from perf_tests.harness.sampling import fixed_processes
+from perf_tests.harness.sharding import Selected
 from perf_tests.tables.cases import Case
+from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS, Group, Metric
 from perf_tests.tables.platforms import Platform
 
@@ -33,11 +38,14 @@ METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
 class Session:
     """Filled by the collection, then asked case by case."""
 
-    def __init__(self, options: Options, command: tuple[str, ...]) -> None:
+    def __init__(self, options: Options, command: tuple[str, ...], unit: str | None = None) -> None:
+        """`unit` is the UUID of this machine's GPU; None without one."""
         self.options = options
+        self.unit = unit
         self.ledger = Ledger()
         self._command = command
         self._planned: dict[str, tuple[Case, Platform]] = {}
+        self._exhaustive: set[str] = set()
         self._baselines: dict[str, Mapping[str, Baselines]] = {}
         self._campaign: Campaign | None = None
         self.problem: str | None = None
@@ -45,16 +53,23 @@ class Session:
 
     # Planning
 
-    def plan(self, case: Case, platform: Platform, group: Group | None) -> None:
+    def plan(self, case: Case, platform: Platform, group: Group | None, *, exhaustive: bool = False) -> None:
         """A selected test will judge `case`: the metrics of `group`, or for None whether it was built.
 
-        Raises BaselineError where the platform's baselines cannot be read.
+        An `exhaustive` case is proved and generated once, and nothing that takes time is judged. Raises
+        BaselineError where the platform's baselines cannot be read.
         """
         self._planned[case.id] = (case, platform)
-        if platform.id not in self._baselines:
-            self._baselines[platform.id] = baseline.load(self.options.baselines, platform.id)
+        if exhaustive:
+            self._exhaustive.add(case.id)
+        self._baselines_of(platform)
         names = (BUILD,) if group is None else tuple(m.name for m in self._gated(case.id, group))
         self.ledger.plan(case.id, names)
+
+    def _baselines_of(self, platform: Platform) -> Mapping[str, Baselines]:
+        if platform.id not in self._baselines:
+            self._baselines[platform.id] = baseline.load(self.options.baselines, platform.id)
+        return self._baselines[platform.id]
 
     def check_plan(self) -> None:
         """Raises UsageError for a fire drill that would break nothing."""
@@ -65,6 +80,32 @@ class Session:
                     f"nearest: {', '.join(nearest(drill.glob, self._planned))}"
                 )
 
+    def expected(self, selected: Sequence[Selected], once: Collection[str]) -> planning.Plan:
+        """What the `selected` cases, and what they are compared with, are expected to take; those of `once`
+        belong to the cross product."""
+        return planning.plan(selected, self._known(selected), self.options.processes, once)
+
+    def accuracy(self, selected: Sequence[Selected], once: Collection[str]) -> tuple[planning.Accuracy, ...]:
+        """How well that was foreseen, now that it was measured; empty where nothing was."""
+        record = self.record
+        return () if record is None else planning.accuracy(self.expected(selected, once), record)
+
+    def shard(self, selected: Sequence[Selected], once: Collection[str]) -> frozenset[str]:
+        """The ids of those of `selected` which belong to the shard of the options."""
+        assert self.options.shard is not None, "only asked with --perf-shard"
+        units = planning.units(selected, self._known(selected), self.options.processes, once)
+        return sharding.shard(units, self.options.shard)
+
+    def _known(self, selected: Sequence[Selected]) -> dict[str, Known]:
+        published_s = published.latencies_s(self.options.baselines / "published")
+        every_case = [row.case(self.options.weights) for row in MATRIX]
+        return {
+            platform.id: Known(
+                records=estimate.recorded(self._baselines_of(platform), every_case), published_s=published_s
+            )
+            for platform in {platform.id: platform for _, platform in selected}.values()
+        }
+
     @property
     def is_planned(self) -> bool:
         """Whether any case was selected."""
@@ -73,9 +114,16 @@ class Session:
     # Measuring
 
     @cached_property
+    def _directory(self) -> tuple[Path, RunRecord | None]:
+        if self.options.resume:
+            return resume_run_directory(self.options.out)
+        return prepare_run_directory(self.options.out), None
+
+    @property
     def out(self) -> Path:
-        """The directory of this run, empty when it is first asked for. Raises PerfError if there is none."""
-        return prepare_run_directory(self.options.out)
+        """The directory of this run: empty when it is first asked for, or as the session that is resumed
+        left it. Raises PerfError if there is none."""
+        return self._directory[0]
 
     @property
     def campaign(self) -> Campaign:
@@ -83,38 +131,56 @@ class Session:
         if self._campaign is None:
             cases = [case for case, _ in self._planned.values()]
             known = {case.id: case for case in (*(case.reference for case in cases), *cases)}
+            out, resumed = self._directory
             self._campaign = Campaign(
                 plan=tuple(
-                    Planned(case, platform, self.options.injections(case.id))
+                    Planned(case, platform, self.options.injections(case.id), case.id not in self._exhaustive)
                     for case, platform in self._planned.values()
                 ),
-                out=self.out,
+                out=out,
                 python=self.options.python,
                 command=("-m", self.options.worker_module),
                 decide=fixed_processes(self.options.processes),
                 max_processes=max(self.options.processes, self.options.max_processes),
                 started_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 command_line=shlex.join(self._command),
-                prepare=partial(proof.prepared, known, self.out),
+                prepare=partial(proof.prepared, known, out),
+                admit=self._budget().refusal,
+                artifacts=self.options.compile_cache and self.options.compile_cache.absolute(),
+                resumed=resumed,
+                unit=self.unit,
             )
         return self._campaign
 
     def measure(self, case_id: str) -> Run:
         """The case's run, measured at the first request."""
         run = self.campaign.run(case_id)
-        if run.failure is not None:
+        if run.failure is not None or run.status is Status.NOT_RUN:
             self.ledger.declare(case_id)
         return run
+
+    def _budget(self) -> Budget:
+        if self.options.budget_s is None:
+            return Budget(math.inf, {})
+        rows = self.expected(tuple(self._planned.values()), self._exhaustive).rows
+        return Budget(
+            self.options.budget_s,
+            {row.case.id: math.fsum(row.seconds.values()) for row in rows if not row.implicit},
+        )
 
     # Judging
 
     def is_green(self, run: Run) -> bool:
         """Whether what is known of the run leaves the session green: its failure, not its verdicts."""
         if run.failure is None:
-            return True
+            return run.status is not Status.NOT_RUN
         case, platform = self._planned[run.id]
         required = case.build.recipe.scheme.id in platform.required_schemes
         return run.status is Status.UNSUPPORTED and not required
+
+    def is_all_green(self, record: RunRecord) -> bool:
+        """Whether no case of this session failed; what a resumed record holds besides is not its business."""
+        return all(self.is_green(run) for run in record.cases if run.id in self._planned)
 
     def judge(self, run: Run, group: Group) -> tuple[Verdict, ...]:
         """Verdicts on the gated metrics of `group`, filed in the record and the ledger.
@@ -159,7 +225,9 @@ class Session:
         return {case_id: entry for case_id, entry in found.items() if entry is not None}
 
     def _gated(self, case_id: str, group: Group) -> tuple[Metric, ...]:
-        return verdict.gated_metrics(*self._planned[case_id], group)
+        gated = verdict.gated_metrics(*self._planned[case_id], group)
+        # With compile caches from files nothing need compile cold: the report says so, once.
+        return tuple(m for m in gated if not (m.cold_only and self.options.compile_cache))
 
     def _entry(self, case_id: str) -> tuple[Entry | None, Provenance | None]:
         case, platform = self._planned[case_id]
@@ -196,7 +264,8 @@ class Session:
         return self.campaign.reference(run.id)
 
     def _file(self, run: Run, verdicts: tuple[Verdict, ...]) -> None:
-        status, reason = verdict.overall(msgspec.structs.replace(run, verdicts=(*run.verdicts, *verdicts)))
+        filed = {each.metric: each for each in (*run.verdicts, *verdicts)}
+        status, reason = verdict.overall(msgspec.structs.replace(run, verdicts=tuple(filed.values())))
         self.campaign.file(run.id, verdicts, status, reason)
 
     # Ending

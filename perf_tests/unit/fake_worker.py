@@ -134,6 +134,7 @@ class Session:
         self._switches = switches
         self._amounts: dict[Fault, float] = {}
         self._device = Device.CPU
+        self._probed = False
 
     def load(self, request: Load) -> Loaded:
         self._device = request.device
@@ -163,7 +164,7 @@ class Session:
                     component="transformer",
                     subclass=weight.subclass,
                     dtype=weight.dtype,
-                    scale=weight.scale,
+                    scale=weight.granularity,
                     dynamic_activation=weight.dynamic_activation,
                     count=self._quantized,
                     examples=("transformer_blocks.0.attn.to_k",),
@@ -175,6 +176,7 @@ class Session:
             excluded=dict.fromkeys(self.case.build.exclusions, 1),
             unquantized=tuple(f"transformer_blocks.{number}.attn.to_q" for number in range(self._dropped)),
         )
+        self._probed = request.probe
         return Quantized(seconds=0.25, memory=self._window(320.0), quantization=quantization)
 
     def compile(self, request: Compile) -> Compiled:
@@ -212,6 +214,11 @@ class Session:
             "recompiles": 0.0,
             "peak_rss_mib": peak_mib,
         }
+        sqnr_db = self.case.build.recipe.scheme.output_sqnr_db
+        if self._quantized:
+            values["weight_bytes_vs_implied"] = 1.0
+        if self._probed and sqnr_db is not None:
+            values["output_sqnr_db"] = (sqnr_db.low + sqnr_db.high) / 2
         if self._device is Device.CUDA:
             names = ("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib")
             values |= dict.fromkeys(names, peak_mib)

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
-from perf_tests.harness.attempt import Planned
 from perf_tests.harness.campaign import Campaign
 from perf_tests.harness.errors import PerfError, UsageError
-from perf_tests.harness.protocol import Compile, Fault, Generate, Injection, Phase, Request
-from perf_tests.harness.records import Run, Status, Verdict, read_record
+from perf_tests.harness.launcher import Planned
+from perf_tests.harness.protocol import Compile, Fault, Generate, Injection, Load, Phase, Request, Turn
+from perf_tests.harness.records import Run, RunRecord, Status, Verdict, read_record
 from perf_tests.harness.rundir import prepare_run_directory
 from perf_tests.harness.sampling import Answer, fixed_processes
 from perf_tests.harness.workers import Worker
@@ -36,6 +36,27 @@ BF16, INT8WO, COMPILED, COGVIDEOX = (
 TWIN = "flux-mini-b1-fp32-eager"
 CASES: dict[str, Case] = {
     case.id: case for case in (row.case(Weights.SYNTHETIC) for row in (*CPU_ROWS, *GPU_ROWS))
+}
+INT8WO_4, INT8WO_8, BF16_4 = (
+    "flux-mini-b4-int8wo-eager",
+    "flux-mini-b8-int8wo-eager",
+    "flux-mini-b4-bf16-eager",
+)
+
+
+def larger(case_id: str, **changes: Any) -> Case:
+    """A case of the matrix with another workload."""
+    case = CASES[case_id]
+    return dataclasses.replace(case, workload=dataclasses.replace(case.workload, **changes))
+
+
+CASES |= {
+    case.id: case
+    for case in (
+        larger(INT8WO, batch_size=4),
+        larger(INT8WO, batch_size=8),
+        larger(BF16, batch_size=4),
+    )
 }
 CREATED_AT = "2026-01-02T03:04:05+00:00"
 
@@ -214,6 +235,299 @@ def test_an_unknown_case_names_its_neighbours(conduct: Conduct) -> None:
 def test_the_number_of_processes_is_bounded(conduct: Conduct) -> None:
     run = conduct(BF16, decide=lambda run: Answer.MORE, max_processes=2).run(BF16)
     assert len(run.processes) == 2
+
+
+# One build, several workloads
+
+
+def asked_of_workers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """(worker, what it was asked), in order; case ids for what names a case."""
+    ask: Any = Worker.ask
+    asked: list[tuple[int, str]] = []
+
+    def noted(worker: Worker, request: Request, *others: Any) -> Any:
+        what = request.case.id if isinstance(request, Load | Turn) else type(request).__name__.lower()
+        asked.append((worker.pid, what))
+        return ask(worker, request, *others)
+
+    monkeypatch.setattr(Worker, "ask", noted)
+    return asked
+
+
+def test_cases_of_one_build_share_a_worker_small_workloads_first(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked_of_workers(monkeypatch)
+    campaign = conduct(INT8WO_8, INT8WO, INT8WO_4, prepare=lambda run, reference: run)
+    campaign.run(INT8WO_8)
+    named = [(pid, what) for pid, what in asked if what.startswith("flux")]
+    assert [what for _, what in named[3:]] == [INT8WO, INT8WO_4, INT8WO_8]  # the references came first
+    assert len({pid for pid, _ in named[3:]}) == 1
+    assert {run.id for run in campaign.record.cases} == {INT8WO, INT8WO_4, INT8WO_8}
+
+
+def test_a_later_workload_pays_for_no_build_and_has_its_evidence(conduct: Conduct) -> None:
+    campaign = conduct(INT8WO, INT8WO_4)
+    (process,) = campaign.run(INT8WO_4).processes
+    assert set(process.build.seconds) == {"turn", "compile", "generate"}
+    assert process.build.values["weight_bytes"] == 24 * 2**20
+    assert process.build.quantization is not None
+    assert process.log == f"logs/{INT8WO}.0.log"
+    assert process.samples[0].values["denoise_step_ms"] == (40.0, 40.0, 40.0)
+    assert "turn" not in campaign.run(INT8WO).processes[0].build.seconds
+
+
+def test_each_round_of_processes_is_a_worker_for_all_workloads(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked_of_workers(monkeypatch)
+    conduct(BF16, BF16_4, decide=fixed_processes(2)).run(BF16)
+    assert [what for _, what in asked if what.startswith("flux")] == [BF16, BF16_4] * 2
+    assert len({pid for pid, _ in asked}) == 2
+
+
+def test_a_workload_that_kills_the_worker_costs_the_others_nothing(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", f"exit@{INT8WO_4}")
+    campaign = conduct(INT8WO, INT8WO_4, INT8WO_8)
+    assert campaign.run(INT8WO_4).status is Status.CRASH
+    small, large = campaign.run(INT8WO), campaign.run(INT8WO_8)
+    assert (small.failure, large.failure) == (None, None)
+    assert large.processes[0].log == f"logs/{INT8WO_8}.0.log"  # a worker of its own
+    assert len(campaign.run(INT8WO_4).processes[0].samples) == 0
+
+
+def test_a_case_with_a_fault_has_its_worker_for_itself(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked_of_workers(monkeypatch)
+    campaign = conduct(BF16, BF16_4, injected=(Injection(fault=Fault.LATENCY, amount=50.0),))
+    campaign.run(BF16)
+    assert [run.id for run in campaign.record.cases] == [BF16]
+    campaign.run(BF16_4)
+    loads = [pid for pid, what in asked if what.startswith("flux")]
+    assert len(set(loads)) == 2
+
+
+def test_references_of_one_build_share_a_worker_with_its_cases(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked_of_workers(monkeypatch)
+    campaign = conduct(INT8WO, INT8WO_8, BF16_4)
+    campaign.run(INT8WO)
+    references = [(pid, what) for pid, what in asked if "bf16" in what]
+    assert [what for _, what in references] == [BF16, BF16_4, "flux-mini-b8-bf16-eager"]
+    assert len({pid for pid, _ in references}) == 1
+    assert [run.id for run in campaign.record.references] == [BF16, "flux-mini-b8-bf16-eager"]
+
+
+def test_a_case_of_the_cross_product_is_generated_once_alone(conduct: Conduct) -> None:
+    plan = (Planned(CASES[INT8WO], CPU, thorough=False),)
+    campaign = conduct(INT8WO, plan=plan)
+    (process,) = campaign.run(INT8WO).processes
+    assert (len(process.samples), process.twin_samples) == (1, ())
+    assert campaign.record.references == ()
+
+
+def test_artifacts_are_keyed_by_case_stack_and_device(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ask: Any = Worker.ask
+    files: list[str | None] = []
+
+    def noted(worker: Worker, request: Request, *others: Any) -> Any:
+        if isinstance(request, Compile):
+            files.append(request.artifacts)
+        return ask(worker, request, *others)
+
+    monkeypatch.setattr(Worker, "ask", noted)
+    conduct(COMPILED, artifacts=tmp_path / "caches").run(COMPILED)
+    digest = CASES[COMPILED].digest[:16]
+    name = f"{COMPILED}-{digest}-torch2.13.0-tritonnone-fake_processor.bin"
+    assert files == [str(tmp_path / "caches" / name)]
+
+
+def test_a_composed_latency_is_warmed_up_until_the_step_is_steady(conduct: Conduct) -> None:
+    case = larger(BF16, steps=50, measured_steps=4)
+    plan = (Planned(case, CPU_ALONE),)
+    run = conduct(BF16, plan=plan).run(case.id)
+    (process,) = run.processes
+    assert run.projected
+    assert len(process.warmups) == 2  # the fake worker's second generation is as fast as its first
+    # encode 5 + first 22 + 49 x 20 + decode 10 ms
+    assert process.samples[0].values["device_latency_s"] == (1.017,)
+
+
+# Time
+
+
+def test_a_case_that_is_not_admitted_is_not_begun_and_its_reference_neither(conduct: Conduct) -> None:
+    campaign = conduct(INT8WO, COGVIDEOX, admit=lambda case_id: "spent" if case_id == INT8WO else None)
+    run = campaign.run(INT8WO)
+    assert (run.status, run.reason, run.processes) == (Status.NOT_RUN, "spent", ())
+    assert campaign.record.references == ()
+    assert campaign.run(COGVIDEOX).failure is None
+
+
+def test_time_that_runs_out_between_two_workloads_stops_the_second(conduct: Conduct) -> None:
+    done: list[str] = []
+
+    def prepare(run: Run, reference: Run | None) -> Run:
+        done.append(run.id)
+        return run
+
+    campaign = conduct(BF16, BF16_4, prepare=prepare, admit=lambda case_id: "spent" if done else None)
+    assert campaign.run(BF16).failure is None
+    assert campaign.run(BF16_4).status is Status.NOT_RUN
+
+
+def test_a_reference_that_was_not_begun_is_measured_for_the_case_that_was(conduct: Conduct) -> None:
+    campaign = conduct(BF16, INT8WO, admit=lambda case_id: "spent" if case_id == BF16 else None)
+    assert campaign.run(BF16).status is Status.NOT_RUN
+    assert campaign.run(INT8WO).failure is None
+    assert [run.id for run in campaign.record.references] == [BF16]
+
+
+# Resuming
+
+
+def comparable(record: RunRecord) -> Any:
+    """The record without host seconds, and without the log, which tells who shared a worker."""
+
+    def stripped(run: Run) -> Run:
+        processes = tuple(
+            msgspec.structs.replace(each, log="", build=msgspec.structs.replace(each.build, seconds={}))
+            for each in run.processes
+        )
+        return msgspec.structs.replace(run, processes=processes)
+
+    return msgspec.to_builtins(
+        msgspec.structs.replace(
+            record,
+            cases=tuple(map(stripped, record.cases)),
+            references=tuple(map(stripped, record.references)),
+        )
+    )
+
+
+PLAN = (INT8WO, INT8WO_4, COMPILED, BF16)
+
+
+def undisturbed(conduct: Conduct, out: Path) -> RunRecord:
+    campaign = conduct(*PLAN, decide=fixed_processes(2), out=out)
+    run_all(campaign)
+    campaign.close()
+    return read_record(out)
+
+
+def run_all(campaign: Campaign) -> None:
+    for case_id in PLAN:
+        campaign.run(case_id)
+
+
+@pytest.mark.parametrize("compilations", [3, 6, 9])
+def test_a_run_that_is_interrupted_and_resumed_leaves_the_record_of_an_undisturbed_one(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compilations: int
+) -> None:
+    whole = undisturbed(conduct, tmp_path / "whole")
+    half = tmp_path / "half"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, Compile, compilations)
+        campaign = conduct(*PLAN, decide=fixed_processes(2), out=half)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(campaign)
+        campaign.interrupt()
+    left = read_record(half)
+    finished = {run.id: run for run in left.cases if run.reason != "interrupted"}
+    resumed = conduct(*PLAN, decide=fixed_processes(2), out=half, resumed=left)
+    run_all(resumed)
+    resumed.close()
+    assert comparable(read_record(half)) == comparable(whole)
+    assert {case_id: resumed.run(case_id).processes for case_id in finished} == {
+        case_id: run.processes for case_id, run in finished.items()
+    }
+
+
+def test_what_was_not_run_for_want_of_time_is_run_when_resumed(conduct: Conduct, tmp_path: Path) -> None:
+    spent = conduct(BF16, COMPILED, admit=lambda case_id: "spent" if case_id == COMPILED else None)
+    spent.run(BF16)
+    spent.run(COMPILED)
+    spent.close()
+    resumed = conduct(BF16, COMPILED, resumed=read_record(tmp_path))
+    assert resumed.run(COMPILED).failure is None
+    assert resumed.run(BF16).processes == spent.run(BF16).processes
+
+
+def test_a_failed_case_stays_failed_when_resumed(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", "exit")
+    conduct(BF16).run(BF16)
+    monkeypatch.delenv("PERF_FAKE")
+    assert conduct(BF16, resumed=read_record(tmp_path)).run(BF16).status is Status.CRASH
+
+
+def test_cases_outside_the_plan_are_kept_as_they_are(conduct: Conduct, tmp_path: Path) -> None:
+    before = conduct(BF16)
+    before.run(BF16)
+    before.file(BF16, (verdict("ssim", "first"),), Status.PASS, "")
+    resumed = conduct(COMPILED, resumed=read_record(tmp_path))
+    resumed.run(COMPILED)
+    assert [(run.id, run.status) for run in resumed.record.cases] == [
+        (COMPILED, Status.INCONCLUSIVE),
+        (BF16, Status.PASS),
+    ]
+
+
+def test_a_case_that_has_changed_since_is_measured_anew(conduct: Conduct, tmp_path: Path) -> None:
+    conduct(BF16).run(BF16)
+    left = read_record(tmp_path)
+    old = msgspec.structs.replace(left.cases[0], digest="0" * 64)
+    resumed = conduct(BF16, resumed=msgspec.structs.replace(left, cases=(old,)))
+    assert resumed.run(BF16).digest == CASES[BF16].digest
+
+
+def test_a_resumed_run_on_another_stack_is_refused(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    conduct(BF16).run(BF16)
+    (tmp_path / "marker").touch()
+    monkeypatch.setenv("PERF_FAKE", f"new-torch:{tmp_path / 'marker'}")
+    run = conduct(BF16, COMPILED, resumed=read_record(tmp_path)).run(COMPILED)
+    assert run.reason == "stack changed during the run: torch 2.13.0 -> 2.14.0"
+
+
+def test_on_another_card_a_case_gets_a_reference_of_that_card(conduct: Conduct, tmp_path: Path) -> None:
+    first, second = "flux1-dev-b1-fp8dqrow-regional", "flux1-dev-b1-int8dq-regional"
+    conduct(first, platform=GPU).run(first)
+    left = read_record(tmp_path)
+    old = "GPU-of-before"
+    left = msgspec.structs.replace(
+        left,
+        cases=tuple(moved(run, old) for run in left.cases),
+        references=tuple(moved(run, old) for run in left.references),
+    )
+    resumed = conduct(first, second, platform=GPU, resumed=left, unit="GPU-00000000-fake")
+    resumed.run(first)
+    resumed.run(second)
+    here, before = resumed.reference(second), resumed.reference(first)
+    assert here is not None
+    assert before is not None
+    units = [run.processes[0].environment.unit for run in (here, before)]
+    assert units == ["GPU-00000000-fake", old]
+    assert [run.id for run in resumed.record.references] == ["flux1-dev-b1-bf16-regional"] * 2
+
+
+def moved(run: Run, unit: str) -> Run:
+    """The run as if measured on another card."""
+    processes = []
+    for process in run.processes:
+        assert process.environment.gpu is not None
+        gpu = msgspec.structs.replace(process.environment.gpu, uuid=unit)
+        environment = msgspec.structs.replace(process.environment, gpu=gpu)
+        processes.append(msgspec.structs.replace(process, environment=environment))
+    return msgspec.structs.replace(run, processes=tuple(processes))
 
 
 # References

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from perf_tests.harness.errors import UsageError
-from perf_tests.harness.options import parse_drill
+from perf_tests.harness.options import parse_drill, parse_duration
 from perf_tests.harness.protocol import Fault, Injection
 from perf_tests.unit.conftest import BF16, INT8WO, make_options
 
@@ -55,6 +55,20 @@ def test_a_case_is_selected_by_any_glob_that_matches_its_whole_id(
     globs: tuple[str, ...], selected: bool
 ) -> None:
     assert make_options(case_globs=globs).selects(INT8WO) is selected
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("9m", 540.0), ("90s", 90.0), ("540", 540.0), ("1h30m", 5400.0), ("2h5m10s", 7510.0)],
+)
+def test_a_budget_is_written_as_people_write_times(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0m", "-5m", "9 minutes", "1.5h", "m9"])
+def test_a_budget_of_another_form_is_refused_with_the_right_one(text: str) -> None:
+    with pytest.raises(UsageError, match="write a time as in '9m', '90s' or '1h30m'"):
+        parse_duration(text)
 
 
 def test_without_globs_every_case_is_selected() -> None:

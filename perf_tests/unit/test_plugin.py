@@ -18,7 +18,7 @@ import pytest
 
 from perf_tests.harness import plugin
 from perf_tests.harness.records import Status
-from perf_tests.tables.matrix import CPU_ROWS
+from perf_tests.tables.matrix import CPU_ROWS, MATRIX
 from perf_tests.tables.platforms import CPU, Platform
 from perf_tests.unit.conftest import (
     BF16,
@@ -179,7 +179,7 @@ def test_a_fault_is_red_once_and_in_its_case_only(suite: Suite, monkeypatch: pyt
 
     builds = {f"test_build[{case_id}]" for case_id in FAULTS}
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.assert_outcomes(failed=4, skipped=20, passed=6)
+    result.assert_outcomes(failed=4, skipped=23, passed=7)
     assert set(failed_tests(result)) == builds
     assert {
         test.get("name") for test in ET.parse(junit).iter("testcase") if len(test.findall("failure"))
@@ -221,7 +221,7 @@ def test_a_scheme_that_is_not_required_is_skipped_where_it_is_refused(
     result = suite.run(ONLY_INT8WO)
 
     assert result.ret == pytest.ExitCode.OK
-    result.assert_outcomes(skipped=6)
+    result.assert_outcomes(skipped=7)
     assert suite.case(INT8WO).status is Status.UNSUPPORTED
 
 
@@ -366,9 +366,9 @@ def test_an_entry_of_a_renamed_case_is_found_by_the_check(
     [
         (
             ("--perf-case=flux-mini-b1-int8-eager",),
-            "--perf-case 'flux-mini-b1-int8-eager' matches none of the 20 cases; nearest: " + INT8WO,
+            f"'flux-mini-b1-int8-eager' matches none of the {len(MATRIX)} cases; nearest: {INT8WO}",
         ),
-        ((*BOTH, "--perf-case=typo"), "--perf-case 'typo' matches none of the 20 cases"),
+        ((*BOTH, "--perf-case=typo"), f"--perf-case 'typo' matches none of the {len(MATRIX)} cases"),
         (
             (ONLY_INT8WO, "--perf-inject=cash"),
             "no fault 'cash'; there are latency, memory, drop-quantization",

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from perf_tests.harness.protocol import Environment, Failure, FailureKind, Phase
 from perf_tests.harness.records import BuildReport, Process, Run, Status
-from perf_tests.harness.sampling import Answer, ProcessError, fixed_processes, measure
+from perf_tests.harness.sampling import Answer, Decide, Series, fixed_processes
 
 START = Run(id="case", digest="d", platform="cpu", pipeline="flux-mini", status=Status.INCONCLUSIVE)
 FAILURE = Failure(kind=FailureKind.OOM, phase=Phase.GENERATE, message="out of memory")
@@ -26,47 +27,44 @@ def process(log: str) -> Process:
     )
 
 
-def numbered(index: int) -> Process:
-    return process(str(index))
-
-
 def logs(run: Run) -> list[str]:
     return [process.log for process in run.processes]
 
 
+def measured(decide: Decide, max_processes: int = 5, start: Run = START) -> Series:
+    """A series whose processes log the place they were asked for."""
+    series = Series(start, decide, max_processes)
+    while not series.is_over:
+        series.took(process(str(series.index)))
+    return series
+
+
 def test_as_many_processes_are_measured_as_the_rule_asks_for() -> None:
-    run = measure(numbered, START, fixed_processes(3), max_processes=5)
-    assert logs(run) == ["0", "1", "2"]
+    assert logs(measured(fixed_processes(3)).run) == ["0", "1", "2"]
 
 
 def test_each_look_is_recorded() -> None:
-    run = measure(numbered, START, fixed_processes(2), max_processes=5)
-    assert run.looks == ("1 process: more", "2 processes: enough")
+    assert measured(fixed_processes(2)).run.looks == ("1 process: more", "2 processes: enough")
 
 
 def test_a_rule_that_is_never_satisfied_is_bounded() -> None:
-    run = measure(numbered, START, lambda run: Answer.MORE, max_processes=2)
-    assert logs(run) == ["0", "1"]
+    assert logs(measured(lambda run: Answer.MORE, max_processes=2).run) == ["0", "1"]
 
 
 def test_a_retaken_process_is_replaced() -> None:
     answers = iter([Answer.RETAKE, Answer.ENOUGH])
-    takes = iter(["spoilt", "good"])
-    run = measure(lambda index: process(next(takes)), START, lambda run: next(answers), max_processes=5)
-    assert logs(run) == ["good"]
-    assert run.looks == ("1 process: retake", "1 process: enough")
+    series = Series(START, lambda run: next(answers), max_processes=5)
+    series.took(process("spoilt"))
+    series.took(process("good"))
+    assert series.is_over
+    assert logs(series.run) == ["good"]
+    assert series.run.looks == ("1 process: retake", "1 process: enough")
 
 
 def test_retaking_counts_against_the_bound() -> None:
-    places = []
-
-    def run_once(index: int) -> Process:
-        places.append(index)
-        return process(str(index))
-
-    run = measure(run_once, START, lambda run: Answer.RETAKE, max_processes=3)
-    assert places == [0, 0, 0]
-    assert run.processes == ()
+    series = measured(lambda run: Answer.RETAKE, max_processes=3)
+    assert series.run.looks == ("1 process: retake",) * 3
+    assert (series.index, series.run.processes) == (0, ())
 
 
 @pytest.mark.parametrize(
@@ -79,30 +77,49 @@ def test_retaking_counts_against_the_bound() -> None:
 def test_a_failed_process_ends_the_run_and_keeps_what_there_is(
     partial: Process | None, kept: list[str]
 ) -> None:
-    def run_once(index: int) -> Process:
-        if index == 1:
-            raise ProcessError(FAILURE, partial)
-        return process(str(index))
-
-    run = measure(run_once, START, fixed_processes(3), max_processes=5)
+    series = Series(START, fixed_processes(3), max_processes=5)
+    series.took(process("0"))
+    series.failed(FAILURE, partial)
+    assert series.is_over
+    run = series.run
     assert (run.status, run.reason, run.failure) == (Status.OOM, "out of memory", FAILURE)
     assert logs(run) == kept
 
 
 def test_a_case_that_cannot_be_had_here_is_unsupported_and_no_error() -> None:
-    def run_once(index: int) -> Process:
-        failure = Failure(kind=FailureKind.UNSUPPORTED, phase=Phase.QUANTIZE, message="no kernels before 8.9")
-        raise ProcessError(failure, None)
+    failure = Failure(kind=FailureKind.UNSUPPORTED, phase=Phase.QUANTIZE, message="no kernels before 8.9")
+    series = Series(START, fixed_processes(1), max_processes=5)
+    series.failed(failure, None)
+    assert series.run.status is Status.UNSUPPORTED
 
-    assert measure(run_once, START, fixed_processes(1), max_processes=5).status is Status.UNSUPPORTED
+
+def test_a_case_that_is_not_begun_says_why() -> None:
+    series = Series(START, fixed_processes(1), max_processes=5)
+    series.refused("the budget of 540 s is spent")
+    assert series.is_over
+    assert (series.run.status, series.run.reason) == (Status.NOT_RUN, "the budget of 540 s is spent")
 
 
-def test_every_finished_process_was_seen_before_the_rule_is_asked() -> None:
-    seen: list[Run] = []
-
+def test_every_finished_process_was_kept_before_the_rule_is_asked() -> None:
     def interrupted(run: Run) -> Answer:
         raise KeyboardInterrupt
 
+    series = Series(START, interrupted, max_processes=5)
     with pytest.raises(KeyboardInterrupt):
-        measure(numbered, START, interrupted, 5, seen.append)
-    assert logs(seen[-1]) == ["0"]
+        series.took(process("0"))
+    assert logs(series.run) == ["0"]
+
+
+def test_a_resumed_series_measures_only_what_is_missing() -> None:
+    begun = msgspec.structs.replace(START, processes=(process("before"), process("before")))
+    assert logs(measured(fixed_processes(3), start=begun).run) == ["before", "before", "2"]
+
+
+def test_a_resumed_series_that_has_enough_is_over() -> None:
+    begun = msgspec.structs.replace(START, processes=(process("before"),))
+    assert Series(begun, fixed_processes(1), max_processes=5).is_over
+
+
+def test_resumed_processes_count_against_the_bound() -> None:
+    begun = msgspec.structs.replace(START, processes=(process("before"), process("before")))
+    assert logs(measured(lambda run: Answer.MORE, 3, begun).run) == ["before", "before", "2"]
