@@ -23,8 +23,8 @@ from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
 
 MAX_NOISE_PCT = 5.0
 """Noise widens the limits of an entry: beyond this, its gate would be off without a word."""
-NOT_PLATFORMS = frozenset({"published"})
-"""Folders under baselines/ which hold something else."""
+NOT_PLATFORMS = frozenset({"published", "README.md"})
+"""What there is under baselines/ besides the folders of platforms."""
 UNMEASURED = frozenset({Status.INVALID, Status.INCONCLUSIVE, Status.UNSUPPORTED, Status.NOT_RUN})
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import fnmatch
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from perf_tests.harness import sharding
 from perf_tests.harness.errors import UsageError
 from perf_tests.harness.protocol import Fault, Injection
 from perf_tests.harness.sharding import Shard
 from perf_tests.tables.cases import Weights
 
+if TYPE_CHECKING:
+    import pytest
+
+REPOSITORY = Path(__file__).parents[2]
 PERCENT = re.compile(r"\+?(\d+(?:\.\d+)?)%")
 COUNT = re.compile(r"([1-9]\d*)")
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
@@ -61,6 +69,92 @@ class Options:
     def injections(self, case_id: str) -> tuple[Injection, ...]:
         """What is to be broken in the case."""
         return tuple(d.injection for d in self.drills if fnmatch.fnmatchcase(case_id, d.glob))
+
+
+def declare(group: pytest.OptionGroup) -> None:
+    """Add the public options to pytest's command line."""
+    group.addoption(
+        "--perf-case", action="append", default=[], metavar="GLOB", help="whole case ids; may repeat"
+    )
+    group.addoption(
+        "--perf-out",
+        default=".perf/latest",
+        metavar="DIR",
+        help="run.json and reports (default: %(default)s)",
+    )
+    group.addoption(
+        "--perf-baselines",
+        default=str(REPOSITORY / "baselines"),
+        metavar="DIR",
+        help="accepted numbers (default: baselines/)",
+    )
+    group.addoption(
+        "--perf-processes", type=int, default=1, metavar="N", help="fresh processes per case (default: 1)"
+    )
+    group.addoption("--perf-max-processes", type=int, default=5, metavar="N", help="and at most (default: 5)")
+    group.addoption("--perf-weights", choices=[*Weights], default=Weights.SYNTHETIC.value)
+    group.addoption(
+        "--perf-require-gpu", action="store_true", help="a missing GPU is an error, not a skip (CI)"
+    )
+    group.addoption(
+        "--perf-inject",
+        action="append",
+        default=[],
+        metavar="SPEC[@GLOB]",
+        help="fire drill on the selected cases: latency:+3%% | memory:+2%% | drop-quantization:N | "
+        "hang | oom | nan | crash; may repeat",
+    )
+    group.addoption(
+        "--perf-plan", action="store_true", help="print the expected seconds per case; with --collect-only"
+    )
+    group.addoption(
+        "--perf-budget", metavar="TIME", help="begin no case once the time, as 9m, is spent: NOT_RUN"
+    )
+    group.addoption(
+        "--perf-shard", metavar="I/N", help="the I-th of N parts, balanced by the expected seconds"
+    )
+    group.addoption(
+        "--perf-resume", action="store_true", help="keep what the run directory already holds, run the rest"
+    )
+    group.addoption(
+        "--perf-compile-cache",
+        metavar="DIR",
+        help="load compile caches from the files in DIR, save those that are missing",
+    )
+    group.addoption(
+        "--perf-python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="interpreter with the stack under test (default: this one)",
+    )
+    group.addoption(
+        "--perf-worker-module",
+        default="perf_tests.worker",
+        help="for the suite's own tests: another module that speaks the worker's side of the protocol",
+    )
+
+
+def read(option: argparse.Namespace) -> Options:
+    """What was given. Raises UsageError for what cannot be followed."""
+    if option.perf_processes < 1:
+        raise UsageError(f"--perf-processes {option.perf_processes}: at least one process measures a case")
+    return Options(
+        case_globs=tuple(option.perf_case),
+        out=Path(option.perf_out),
+        baselines=Path(option.perf_baselines),
+        processes=option.perf_processes,
+        max_processes=option.perf_max_processes,
+        weights=Weights(option.perf_weights),
+        require_gpu=option.perf_require_gpu,
+        drills=tuple(parse_drill(spec) for spec in option.perf_inject),
+        python=option.perf_python,
+        worker_module=option.perf_worker_module,
+        plan=option.perf_plan,
+        budget_s=None if option.perf_budget is None else parse_duration(option.perf_budget),
+        shard=None if option.perf_shard is None else sharding.parse(option.perf_shard),
+        resume=option.perf_resume,
+        compile_cache=None if option.perf_compile_cache is None else Path(option.perf_compile_cache),
+    )
 
 
 def parse_duration(text: str) -> float:

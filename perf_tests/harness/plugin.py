@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
 from perf_tests.harness import benchmark as replaying
+from perf_tests.harness import options
 from perf_tests.harness.errors import PerfError, UsageError
 from perf_tests.harness.machine import Target
-from perf_tests.harness.options import Options, parse_drill, parse_duration
 from perf_tests.harness.records import Run, Status
 from perf_tests.harness.report import costs, terminal
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.session import Session, check_selection
-from perf_tests.harness.sharding import parse as parse_shard
 from perf_tests.harness.verdict import gated_metrics
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.matrix import MATRIX
@@ -37,7 +34,6 @@ SESSION = pytest.StashKey[Session]()
 TARGET = pytest.StashKey["Target"]()
 SELECTED = pytest.StashKey[tuple[list[tuple[Case, Platform]], frozenset[str]]]()
 UNWRITABLE = "the run directory cannot be written"
-HERE = Path(__file__).parents[2]
 EXHAUSTIVE_GROUPS = (None, Group.NUMERICS)
 """What the tests of the cross product judge: the build, and what the tables imply without a baseline."""
 
@@ -48,104 +44,20 @@ EXHAUSTIVE_GROUPS = (None, Group.NUMERICS)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the public options."""
     # Before it knows these options, pytest looks for its configuration beside every argument that exists.
-    group = parser.getgroup(
-        "perf",
-        "performance of quantized and compiled diffusion pipelines (paths with =: --perf-out=DIR)",
-    )
-    group.addoption(
-        "--perf-case", action="append", default=[], metavar="GLOB", help="whole case ids; may repeat"
-    )
-    group.addoption(
-        "--perf-out",
-        default=".perf/latest",
-        metavar="DIR",
-        help="run.json and reports (default: %(default)s)",
-    )
-    group.addoption(
-        "--perf-baselines",
-        default=str(HERE / "baselines"),
-        metavar="DIR",
-        help="accepted numbers (default: baselines/)",
-    )
-    group.addoption(
-        "--perf-processes", type=int, default=1, metavar="N", help="fresh processes per case (default: 1)"
-    )
-    group.addoption("--perf-max-processes", type=int, default=5, metavar="N", help="and at most (default: 5)")
-    group.addoption("--perf-weights", choices=[*Weights], default=Weights.SYNTHETIC.value)
-    group.addoption(
-        "--perf-require-gpu", action="store_true", help="a missing GPU is an error, not a skip (CI)"
-    )
-    group.addoption(
-        "--perf-inject",
-        action="append",
-        default=[],
-        metavar="SPEC[@GLOB]",
-        help="fire drill on the selected cases: latency:+3%% | memory:+2%% | drop-quantization:N | "
-        "hang | oom | nan | crash; may repeat",
-    )
-    group.addoption(
-        "--perf-plan", action="store_true", help="print the expected seconds per case; with --collect-only"
-    )
-    group.addoption(
-        "--perf-budget", metavar="TIME", help="begin no case once the time, as 9m, is spent: NOT_RUN"
-    )
-    group.addoption(
-        "--perf-shard", metavar="I/N", help="the I-th of N parts, balanced by the expected seconds"
-    )
-    group.addoption(
-        "--perf-resume", action="store_true", help="keep what the run directory already holds, run the rest"
-    )
-    group.addoption(
-        "--perf-compile-cache",
-        metavar="DIR",
-        help="load compile caches from the files in DIR, save those that are missing",
-    )
-    group.addoption(
-        "--perf-python",
-        default=sys.executable,
-        metavar="PYTHON",
-        help="interpreter with the stack under test (default: this one)",
-    )
-    group.addoption(
-        "--perf-worker-module",
-        default="perf_tests.worker",
-        help="for the suite's own tests: another module that speaks the worker's side of the protocol",
-    )
-
-
-def _options(config: pytest.Config) -> Options:
-    option = config.option
-    if option.perf_processes < 1:
-        raise UsageError(f"--perf-processes {option.perf_processes}: at least one process measures a case")
-    return Options(
-        case_globs=tuple(option.perf_case),
-        out=Path(option.perf_out),
-        baselines=Path(option.perf_baselines),
-        processes=option.perf_processes,
-        max_processes=option.perf_max_processes,
-        weights=Weights(option.perf_weights),
-        require_gpu=option.perf_require_gpu,
-        drills=tuple(parse_drill(spec) for spec in option.perf_inject),
-        python=option.perf_python,
-        worker_module=option.perf_worker_module,
-        plan=option.perf_plan,
-        budget_s=None if option.perf_budget is None else parse_duration(option.perf_budget),
-        shard=None if option.perf_shard is None else parse_shard(option.perf_shard),
-        resume=option.perf_resume,
-        compile_cache=None if option.perf_compile_cache is None else Path(option.perf_compile_cache),
-    )
+    title = "performance of quantized and compiled diffusion pipelines (paths with =: --perf-out=DIR)"
+    options.declare(parser.getgroup("perf", title))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options and look at the machine, once."""
     config.addinivalue_line("markers", "judges(group): the group of metrics a test asserts; none: the build")
     try:
-        options = _options(config)
-        check_selection(options, _rows(options.weights))
+        chosen = options.read(config.option)
+        check_selection(chosen, _rows(chosen.weights))
         config.stash[TARGET] = Target.of_this_machine()
     except PerfError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[SESSION] = Session(options, tuple(config.invocation_params.args), config.stash[TARGET].unit)
+    config.stash[SESSION] = Session(chosen, tuple(config.invocation_params.args), config.stash[TARGET].unit)
 
 
 # Collection
@@ -161,12 +73,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per case, marked with its platforms and its pipeline's family."""
     if "case" not in metafunc.fixturenames or not metafunc.definition.get_closest_marker("judges"):
         return
-    options, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
+    asked, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
     group = _judged_group(metafunc.definition)
     chosen = [
         (row, case)
-        for row, case in _rows(options.weights).values()
-        if options.selects(case.id) and _is_judged_by(group, row, case)
+        for row, case in _rows(asked.weights).values()
+        if asked.selects(case.id) and _is_judged_by(group, row, case)
     ]
     metafunc.parametrize(
         "case",
@@ -427,12 +339,12 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Where numbers come from and go to."""
-    target, options = config.stash[TARGET], config.stash[SESSION].options
+    target, asked = config.stash[TARGET], config.stash[SESSION].options
     lines = [
-        f"perf: {target.problem or target.found}; run directory {options.out}; baselines {options.baselines}"
+        f"perf: {target.problem or target.found}; run directory {asked.out}; baselines {asked.baselines}"
     ]
-    if options.compile_cache is not None:
-        lines.append(f"perf: compile caches from {options.compile_cache}: compile_cold_s is not judged")
+    if asked.compile_cache is not None:
+        lines.append(f"perf: compile caches from {asked.compile_cache}: compile_cold_s is not judged")
     return lines
 
 

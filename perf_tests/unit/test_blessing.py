@@ -354,6 +354,7 @@ def test_a_store_as_it_was_written_has_no_problems(tmp_path: Path) -> None:
 def test_published_tables_are_not_looked_into(tmp_path: Path) -> None:
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "table.csv").write_text("a,b")
+    (tmp_path / "README.md").write_text("what they say")
     assert blessing.problems(tmp_path) == ()
 
 
