@@ -236,6 +236,8 @@ class Campaign:
         for subject in subjects:
             self._reference(subject.planned, self._unit)
         try:
+            for subject in subjects:
+                self._keep(subject)  # an earlier session measured all of it, and was stopped there
             while waiting := [subject for subject in subjects if not subject.series.is_over]:
                 while waiting := [subject for subject in waiting if self._is_admitted(subject)]:
                     waiting = self._one_worker(waiting)

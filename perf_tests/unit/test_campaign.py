@@ -449,6 +449,23 @@ def test_a_run_that_is_interrupted_and_resumed_leaves_the_record_of_an_undisturb
     }
 
 
+def test_a_run_that_was_interrupted_after_its_last_process_is_finished_without_another(
+    conduct: Conduct, tmp_path: Path
+) -> None:
+    def interrupted(run: Run, reference: Run | None) -> Run:
+        raise KeyboardInterrupt
+
+    campaign = conduct(BF16, prepare=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(BF16)
+    campaign.interrupt()
+    left = read_record(tmp_path)
+    assert left.cases[0].reason == "interrupted"
+    resumed = conduct(BF16, resumed=left)
+    assert resumed.run(BF16).reason == "measured, not judged"
+    assert resumed.run(BF16).processes == left.cases[0].processes
+
+
 def test_what_was_not_run_for_want_of_time_is_run_when_resumed(conduct: Conduct, tmp_path: Path) -> None:
     spent = conduct(BF16, COMPILED, admit=lambda case_id: "spent" if case_id == COMPILED else None)
     spent.run(BF16)
