@@ -54,7 +54,6 @@ CPU_REGULAR_ROWS = (
             Recipe(scheme=BF16, compile=REGIONAL),
             Recipe(scheme=INT8DQ, compile=REGIONAL),
             Recipe(scheme=INT8WO, fuse_qkv=True),
-            Recipe(scheme=FP16),
             Recipe(scheme=INT4DQ),
             Recipe(
                 scheme=INT8WO,
