@@ -22,6 +22,10 @@ class Ledger:
         """A selected test owes a verdict on each of `metrics`."""
         self.planned.update((case_id, metric) for metric in metrics)
 
+    def owed(self, case_id: str) -> set[str]:
+        """All that a selected test owes of the case, said or not."""
+        return {metric for planned, metric in self.planned if planned == case_id}
+
     def say(self, case_id: str, metrics: tuple[str, ...]) -> None:
         """A test asserted a verdict on each of `metrics`."""
         self.said.update((case_id, metric) for metric in metrics)

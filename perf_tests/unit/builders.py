@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -282,3 +282,20 @@ def make_record(*cases: Run, references: tuple[Run, ...] | None = None, **change
         references=(make_reference(),) if references is None else references,
     )
     return msgspec.structs.replace(default, **changes)
+
+
+T = TypeVar("T")
+
+
+def for_each(rows: Iterable[T]) -> Callable[[Callable[[T], None]], Callable[[], None]]:
+    """One test of all `rows`: to report thousands of tests would take longer than to check the rows."""
+
+    def decorate(check: Callable[[T], None]) -> Callable[[], None]:
+        def test() -> None:
+            for row in rows:
+                check(row)
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return decorate

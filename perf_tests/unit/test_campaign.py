@@ -426,7 +426,7 @@ def run_all(campaign: Campaign) -> None:
         campaign.run(case_id)
 
 
-@pytest.mark.parametrize("compilations", [3, 6, 9])
+@pytest.mark.parametrize("compilations", [3, 6])
 def test_a_run_that_is_interrupted_and_resumed_leaves_the_record_of_an_undisturbed_one(
     conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compilations: int
 ) -> None:

@@ -23,6 +23,7 @@ from perf_tests.harness.protocol import (
 from perf_tests.tables.cases import Row, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.platforms import Device
+from perf_tests.unit.builders import for_each
 
 GPU = Gpu(
     name="NVIDIA H100 80GB HBM3",
@@ -46,7 +47,7 @@ def environment(gpu: Gpu | None) -> Environment:
     )
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.case(Weights.SYNTHETIC).id) for row in MATRIX])
+@for_each(MATRIX)
 def test_a_case_is_the_same_case_on_the_other_side_of_the_wire(row: Row) -> None:
     sent = Load(case=row.case(Weights.SYNTHETIC), device=Device.CUDA)
     received = msgspec.json.decode(msgspec.json.encode(sent), type=Request)

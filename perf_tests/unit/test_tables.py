@@ -29,7 +29,7 @@ from perf_tests.tables.schemes import (
     ScaleShape,
     Scheme,
 )
-from perf_tests.unit.builders import MINI_BF16, MINI_INT8WO
+from perf_tests.unit.builders import MINI_BF16, MINI_INT8WO, for_each
 
 CASES = tuple(row.case(weights) for row in MATRIX for weights in Weights)
 
@@ -69,12 +69,12 @@ def test_case_ids_are_unique() -> None:
     assert sorted(set(ids)) == sorted(ids)
 
 
-@pytest.mark.parametrize("case", CASES, ids=_named)
+@for_each(CASES)
 def test_case_ids_can_be_test_ids_and_patterns(case: Case) -> None:
     assert re.fullmatch(r"[a-z0-9.-]+", case.id)
 
 
-@pytest.mark.parametrize("row", MATRIX, ids=_named)
+@for_each(MATRIX)
 def test_every_case_runs_on_some_platform(row: Row) -> None:
     assert row.platforms
     assert set(row.platforms) <= set(PLATFORMS)
@@ -305,14 +305,14 @@ def test_digests_of_the_matrix_are_unique() -> None:
     assert len({case.digest for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("case", CASES, ids=_named)
+@for_each(CASES)
 def test_a_case_survives_the_wire_with_its_digest(case: Case) -> None:
     received = msgspec.json.decode(msgspec.json.encode(case), type=Case)
     assert received == case
     assert received.digest == case.digest
 
 
-@pytest.mark.parametrize("case", CASES, ids=_named)
+@for_each(CASES)
 def test_the_reference_of_a_case_is_its_own_reference(case: Case) -> None:
     assert case.reference.is_reference
     assert case.reference.build.recipe.compile is case.build.recipe.compile
