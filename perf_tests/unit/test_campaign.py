@@ -15,7 +15,7 @@ from perf_tests.harness.errors import PerfError, UsageError
 from perf_tests.harness.launcher import Planned
 from perf_tests.harness.protocol import Compile, Fault, Generate, Injection, Load, Phase, Request, Turn
 from perf_tests.harness.records import Run, RunRecord, Status, Verdict, read_record
-from perf_tests.harness.rundir import prepare_run_directory
+from perf_tests.harness.rundir import prepare_run_directory, resume_run_directory
 from perf_tests.harness.sampling import Answer, fixed_processes
 from perf_tests.harness.workers import Worker
 from perf_tests.tables.cases import Case, Weights
@@ -953,3 +953,23 @@ def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(PerfError, match=r"cannot write .*: Not a directory; choose another"):
         prepare_run_directory(tmp_path / "file" / "out")
+
+
+def test_a_run_directory_is_resumed_with_its_record(conduct: Conduct, tmp_path: Path) -> None:
+    conduct(BF16).run(BF16)
+    out, record = resume_run_directory(tmp_path)
+    assert out == tmp_path
+    assert record is not None
+    assert [run.id for run in record.cases] == [BF16]
+
+
+def test_what_was_killed_before_its_first_record_is_begun_again_in_place(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    assert resume_run_directory(tmp_path) == (tmp_path, None)
+    assert (tmp_path / "logs").exists()
+
+
+def test_a_directory_of_something_else_is_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"holds 'thesis\.tex', which is no part of a run"):
+        resume_run_directory(tmp_path)
