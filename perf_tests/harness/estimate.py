@@ -14,6 +14,7 @@ What each phase takes, in one fresh process:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,13 +58,16 @@ class Recorded:
     entry: Entry
 
 
+Published = Mapping[str, Mapping[str, float]]
+"""Case id -> GPU -> published latency; only ratios on one GPU are used."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
     """All that is known of one platform."""
 
     records: tuple[Recorded, ...] = ()
-    published_s: Mapping[str, float] = field(default_factory=dict)
-    """Case id -> published latency, those of one pipeline all of one GPU: only their ratios are used."""
+    published_s: Published = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +144,7 @@ def _basis(case: Case, source: Recorded) -> Basis:
 # What is near
 
 
-def _distance(case: Case, published_s: Mapping[str, float], other: Recorded) -> tuple[object, ...]:
+def _distance(case: Case, published_s: Published, other: Recorded) -> tuple[object, ...]:
     """How far `other` is from `case`; the first difference decides.
 
     The case itself; its pipeline, then its family, because architecture decides over everything else; its
@@ -166,9 +170,28 @@ def _distance(case: Case, published_s: Mapping[str, float], other: Recorded) -> 
     )
 
 
-def _are_published(case: Case, other: Case, published_s: Mapping[str, float]) -> bool:
-    # Of two pipelines, different GPUs may have been published.
-    return case.build.pipeline.id == other.build.pipeline.id and {case.id, other.id} <= published_s.keys()
+def _are_published(case: Case, other: Case, published_s: Published) -> bool:
+    return _published_ratio(case, other, published_s) is not None
+
+
+def _published_ratio(case: Case, other: Case, published_s: Published) -> float | None:
+    """Published seconds per step of `case` / of `other`, on one GPU; None where no GPU has both.
+
+    Encoding and decoding are a few percent of a published latency, and in both terms of the ratio.
+    """
+    mine, theirs = _published_step_s(case, published_s), _published_step_s(other, published_s)
+    both = sorted(mine.keys() & theirs.keys())
+    return statistics.median(mine[gpu] / theirs[gpu] for gpu in both) if both else None
+
+
+def _published_step_s(case: Case, published_s: Published) -> dict[str, float]:
+    """GPU -> seconds per step, as published for `case` or for all steps of what it generates few of."""
+    default = case.build.pipeline.workload_of_batch(case.workload.batch_size)
+    whole = (dataclasses.replace(case, workload=default),) if pixels(case.workload) == pixels(default) else ()
+    known = next((each for each in (case, *whole) if each.id in published_s), None)
+    if known is None:
+        return {}
+    return {gpu: latency_s / known.workload.steps for gpu, latency_s in published_s[known.id].items()}
 
 
 def _is_alike(case: Case, other: Case) -> bool:
@@ -219,7 +242,7 @@ def _stages(entry: Entry) -> _Stages | None:
     )
 
 
-def _scaled(stages: _Stages, case: Case, source: Recorded, published_s: Mapping[str, float]) -> _Stages:
+def _scaled(stages: _Stages, case: Case, source: Recorded, published_s: Published) -> _Stages:
     """`stages`, those of `source`, for `case`.
 
     A step by the ratio of the published seconds per step, where both are published, else by that of the
@@ -231,15 +254,8 @@ def _scaled(stages: _Stages, case: Case, source: Recorded, published_s: Mapping[
         slower = 1 / statistics.median(of_twin)
         return stages.scaled(encode=slower, step=slower, decode=slower)
     sizes = pixels(case.workload) / pixels(source.case.workload)
-    steps = sizes
-    if _are_published(case, source.case, published_s):
-        steps = _published_step_s(case, published_s) / _published_step_s(source.case, published_s)
-    return stages.scaled(encode=1.0, step=steps, decode=sizes)
-
-
-def _published_step_s(case: Case, published_s: Mapping[str, float]) -> float:
-    # Encoding and decoding are a few percent of a published latency, and in both terms of the ratio.
-    return published_s[case.id] / case.workload.steps
+    published = _published_ratio(case, source.case, published_s)
+    return stages.scaled(encode=1.0, step=sizes if published is None else published, decode=sizes)
 
 
 def _overhead(source: Recorded, stages: _Stages, platform: Platform) -> float:

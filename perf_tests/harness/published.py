@@ -207,16 +207,13 @@ def read(folder: Path) -> tuple[PublishedRow, ...]:
     return tuple(row for file in files for row in _rows(file))
 
 
-def latencies_s(folder: Path) -> dict[str, float]:
-    """Case id -> published latency; empty where there is no such folder.
-
-    Of an H100 where the pipeline was published for one, else of the GPU it was: only ratios between the
-    cases of one pipeline mean anything.
-    """
-    rows = read(folder) if folder.is_dir() else ()
-    on_h100 = {row.pipeline for row in rows if row.gpu in PLATFORM_OF_GPU}
-    chosen = [row for row in rows if (row.gpu in PLATFORM_OF_GPU) == (row.pipeline in on_h100)]
-    return {row.case: row.latency_s for row in chosen if row.case is not None}
+def latencies_s(folder: Path) -> dict[str, dict[str, float]]:
+    """Case id -> published GPU -> latency; empty where there is no such folder."""
+    found: dict[str, dict[str, float]] = {}
+    for row in read(folder) if folder.is_dir() else ():
+        if row.case is not None:
+            found.setdefault(row.case, {})[row.gpu] = row.latency_s
+    return found
 
 
 def _rows(file: Path) -> Iterator[PublishedRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import msgspec
@@ -10,13 +11,22 @@ import pytest
 from perf_tests.harness.estimate import UNKNOWN, Basis, Cost, Known, Recorded, expected, recorded
 from perf_tests.harness.protocol import Phase
 from perf_tests.tables.cases import Build, Case, Weights
-from perf_tests.tables.pipelines import COGVIDEOX_5B, FLUX1_DEV, FLUX_MINI, PipelineSpec, Workload
+from perf_tests.tables.pipelines import (
+    COGVIDEOX_2B,
+    COGVIDEOX_5B,
+    FLUX1_DEV,
+    FLUX_MINI,
+    PipelineSpec,
+    Workload,
+)
 from perf_tests.tables.platforms import CPU, H100
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes import BF16, FP8DQ, FP8DQROW, INT8DQ, Scheme
 from perf_tests.unit.builders import make_baselines, make_case, make_entry
 
 EAGER, REGIONAL, FULL = CompileMode.EAGER, CompileMode.REGIONAL, CompileMode.FULL
+
+COGVIDEOX = (COGVIDEOX_2B, COGVIDEOX_5B)
 
 # A generation of six steps takes 100 + 300 + 5 x 200 + 500 ms = 1.9 s, the priming one of two steps 1.1 s;
 # with a warm-up beside the three timed ones of an H100, a process generates for 7.6 s.
@@ -53,12 +63,14 @@ def _record(
 
 
 def _expected(case: Case, *records: Recorded, **published_s: float) -> Cost:
-    return expected(case, H100, Known(records=records, published_s=published_s))
+    """`published_s`: case id -> latency on one and the same GPU."""
+    of_gpu = {name: {"H100": latency_s} for name, latency_s in published_s.items()}
+    return expected(case, H100, Known(records=records, published_s=of_gpu))
 
 
 def _source(case: Case, *records: Recorded, published: Sequence[Case] = ()) -> str | None:
     return expected(
-        case, H100, Known(records=records, published_s={each.id: 1.0 for each in published})
+        case, H100, Known(records=records, published_s={each.id: {"H100": 1.0} for each in published})
     ).source
 
 
@@ -126,10 +138,29 @@ def test_where_only_one_is_published_the_step_follows_the_pixels() -> None:
     assert cost.seconds[Phase.GENERATE] == pytest.approx(7.6)
 
 
-def test_a_published_ratio_of_two_pipelines_means_nothing() -> None:
-    case = _case(pipeline=COGVIDEOX_5B)
-    cost = _expected(case, _record(_case()), **{case.id: 60.0, _case().id: 6.0})
+def test_a_published_ratio_of_two_gpus_means_nothing() -> None:
+    case, source = _case(FP8DQ), _record(_case())
+    published_s = {case.id: {"A100": 60.0}, source.case.id: {"H100": 6.0}}
+    cost = expected(case, H100, Known(records=(source,), published_s=published_s))
     assert cost.seconds[Phase.GENERATE] == pytest.approx(7.6)
+
+
+def test_a_published_ratio_of_two_pipelines_on_one_gpu_counts() -> None:
+    # 100 + 150 + 5 x 100 + 500 = 1250 ms
+    case = _case(pipeline=COGVIDEOX_2B)
+    five_b = _case(pipeline=COGVIDEOX_5B)
+    cost = _expected(case, _record(five_b), **{case.id: 3.0, five_b.id: 6.0})
+    assert cost.seconds[Phase.GENERATE] == pytest.approx(4 * 1.25)
+
+
+def test_the_ratio_is_also_that_of_a_case_which_generates_few_of_the_published_steps() -> None:
+    # 50 steps in 100 s and 250 s: a step is 0.4 times as long. 100 + 120 + 3 x 80 + 500 = 960 ms
+    of_2b, of_5b = (dataclasses.replace(_case(pipeline=each), workload=each.workload) for each in COGVIDEOX)
+    few = {"steps": 4, "measured_steps": None}
+    four = dataclasses.replace(of_5b, workload=dataclasses.replace(of_5b.workload, **few))
+    case = dataclasses.replace(of_2b, workload=dataclasses.replace(of_2b.workload, **few))
+    cost = _expected(case, _record(four), **{of_2b.id: 100.0, of_5b.id: 250.0})
+    assert cost.seconds[Phase.GENERATE] == pytest.approx(4 * 0.96)
 
 
 def test_only_generated_steps_count_and_a_composed_latency_warms_up_longer() -> None:
