@@ -3,8 +3,8 @@
 What each phase takes, in one fresh process:
 
 * import, load: the same whatever is done to the pipeline afterwards, so the median over all that the platform
-  (import) or the pipeline (load) has recorded; the first worker on a machine reads everything from disk, and
-  a median does not follow it.
+  (import) or the pipeline (load) has recorded. The first worker on a machine reads everything from disk: a
+  median does not follow it, and a record that gives it away by its import counts without the cold start.
 * quantize, turn: as in the nearest record that knows them, quantized or not as the case is.
 * generate: as recorded; or from the nearest record, times (this generation / that generation), both composed
   of their stages: encode + first step + further steps + decode.
@@ -35,6 +35,9 @@ COMPOSED_WARMUPS = 2
 """The same where the latency of all steps is composed: two that agree, as nearly always on an H100."""
 PRIMING_STEPS = 2
 """Steps of the generation that compiles (see `protocol.Compile`)."""
+
+COLD_IMPORT = 2.0
+"""Times the usual import beyond which a record is that of a machine's first worker."""
 
 
 class Basis(StrEnum):
@@ -120,7 +123,7 @@ def expected(case: Case, platform: Platform, known: Known, samples: int | None =
     again_s = _compile_s(case, stages, timed, _warm_s)
     found = {
         Phase.IMPORT: _median(known.records, Phase.IMPORT),
-        Phase.LOAD: _load_s(case, nearest),
+        Phase.LOAD: _load_s(case, nearest, platform),
         Phase.QUANTIZE: _first([each for each in nearest if _is_alike(case, each.case)], Phase.QUANTIZE),
         Phase.COMPILE: cold_s,
         Phase.GENERATE: generate_s * generations(case, platform.samples if samples is None else samples),
@@ -301,11 +304,24 @@ def _warm_s(entry: Entry) -> float | None:
 # To build
 
 
-def _load_s(case: Case, nearest: Sequence[Recorded]) -> float | None:
+def _load_s(case: Case, nearest: Sequence[Recorded], platform: Platform) -> float | None:
     mine = (case.build.pipeline.id, case.build.weights)
-    same = [each for each in nearest if (each.case.build.pipeline.id, each.case.build.weights) == mine]
-    found = _median(same, Phase.LOAD)
-    return _first(nearest, Phase.LOAD) if found is None else found
+    warm_s = [(each, _warm_load_s(each, nearest, platform)) for each in nearest]
+    loads = [(each, load_s) for each, load_s in warm_s if load_s is not None]
+    same = [
+        load_s for each, load_s in loads if (each.case.build.pipeline.id, each.case.build.weights) == mine
+    ]
+    if same:
+        return statistics.median(same)
+    return loads[0][1] if loads else None
+
+
+def _warm_load_s(record: Recorded, all_records: Iterable[Recorded], platform: Platform) -> float | None:
+    load_s, import_s = (record.entry.seconds.get(phase) for phase in (Phase.LOAD, Phase.IMPORT))
+    usual_s = _median(all_records, Phase.IMPORT)
+    if load_s is None or import_s is None or usual_s is None or import_s < COLD_IMPORT * usual_s:
+        return load_s
+    return max(0.0, load_s - platform.cold_start_s)
 
 
 def _first(nearest: Iterable[Recorded], phase: Phase) -> float | None:
