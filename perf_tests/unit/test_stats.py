@@ -1,16 +1,26 @@
 from __future__ import annotations
 
 import math
+import random
 
 import msgspec
 import pytest
 
+from perf_tests.harness.protocol import Sample
 from perf_tests.harness.records import Fidelity, Process, Status
 from perf_tests.harness.stats import (
+    Noise,
+    SamplingEnd,
     generation_noise_pct,
     interval_pct,
+    location_error_pct,
+    log_mean,
+    log_variance,
     observe,
+    pooled_noise,
+    sampling_end,
     smallest_detectable_change_pct,
+    trimmed_mean,
 )
 from perf_tests.unit.builders import (
     ORDINARY_GROUP,
@@ -36,7 +46,7 @@ def _missing(metric: str, process: Process) -> str:
     return observation.missing
 
 
-def test_samples_give_the_median_of_all_values_of_all_samples_per_process() -> None:
+def test_samples_give_the_trimmed_mean_of_all_values_of_all_samples_per_process() -> None:
     first = make_process(
         samples=(
             make_sample({"denoise_step_ms": [1.0, 2.0]}),
@@ -226,3 +236,91 @@ def test_noise_between_generations_is_not_moved_by_a_stall(
 def test_the_noisiest_process_counts() -> None:
     calm, wild = _process(100.0, 100.0, 100.0), _process(100.0, 110.0, 120.0)
     assert generation_noise_pct(make_run(processes=(calm, wild))) == pytest.approx(1.4826 * 10 / 110 * 100)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param((3.0,), 3.0, id="one"),
+        pytest.param((3.0, 4.0), 3.5, id="two"),
+        pytest.param((9.0, 2.0, 1.0), 2.0, id="three-give-the-median"),
+        pytest.param((1.0, 90.0, 2.0, 3.0), 2.5, id="four-too"),
+        pytest.param((1.0, 2.0, 3.0, 7.0, 90.0), 4.0, id="five-without-the-ends"),
+        pytest.param((*range(1, 20), 900.0), 10.5, id="two-of-twenty-at-each-end"),
+    ],
+)
+def test_a_trimmed_mean_leaves_a_tenth_out_at_each_end(values: tuple[float, ...], expected: float) -> None:
+    assert trimmed_mean(values) == trimmed_mean(values[::-1]) == pytest.approx(expected)
+
+
+def test_a_stall_does_not_move_the_statistic_of_a_process() -> None:
+    steps = [100.0, 101.0, 99.0, 100.0, 100.5, 99.5, 100.0, 100.0]
+    stalled = make_process(samples=(make_sample({"denoise_step_ms": [*steps, 750.0]}),))
+    (value,) = observe(metric_named("denoise_step_ms"), make_run(processes=(stalled,)), None).values
+    assert value == pytest.approx(100.143, abs=0.001)
+
+
+def test_logarithms_have_a_mean_and_a_variance() -> None:
+    assert log_mean((1.0, math.e**2)) == pytest.approx(1.0)
+    assert log_variance((1.0, math.e, math.e**2)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_what_is_not_positive_has_no_logarithm(value: float) -> None:
+    with pytest.raises(ValueError, match="has no relative change"):
+        log_mean((1.0, value))
+
+
+def test_noise_is_pooled_over_cases_by_their_degrees_of_freedom() -> None:
+    prior = Noise(sd_pct=2.0, dof=4)
+    spread = [math.exp(0.01 * z) for z in (-1.0, 0.0, 1.0)]  # 1 % with 2 degrees of freedom
+    noise = pooled_noise([[100 * each for each in spread], [7 * each for each in spread], [5.0]], prior)
+    assert noise.dof == 8
+    # sqrt((4 x 2^2 + 2 x 1^2 + 2 x 1^2) / 8)
+    assert noise.sd_pct == pytest.approx(1.5811, abs=1e-4)
+
+
+def test_without_baselines_the_noise_is_what_the_platform_is_known_for() -> None:
+    assert pooled_noise([], Noise(sd_pct=0.36, dof=6)) == Noise(sd_pct=0.36, dof=6)
+
+
+def _images(count: int, sd_pct: float = 2.0, pattern_pct: float = 0.0) -> list[Sample]:
+    """`count` images of 25 steps around 100 ms."""
+    source = random.Random(11)
+    shape = [1 + pattern_pct / 100 * (step % 5) / 5 for step in range(25)]
+    return [
+        make_sample({"denoise_step_ms": [100 * each * (1 + source.gauss(0, sd_pct / 100)) for each in shape]})
+        for _ in range(count)
+    ]
+
+
+def test_the_error_of_a_process_is_that_of_its_steps() -> None:
+    # 2 % / sqrt(200) x 1.03
+    assert location_error_pct(_images(8), "denoise_step_ms") == pytest.approx(0.146, abs=0.015)
+
+
+def test_a_pattern_that_repeats_is_no_error() -> None:
+    assert location_error_pct(_images(8, sd_pct=0.0, pattern_pct=6.0), "denoise_step_ms") < 1e-9
+
+
+def test_a_process_is_sampled_until_it_is_precise() -> None:
+    noise_pct = {"denoise_step_ms": 0.39}
+    images = _images(10)
+    ends = {count: sampling_end(images[:count], noise_pct) for count in range(1, 11)}
+    precise = [count for count, end in ends.items() if end is SamplingEnd.PRECISE]
+    # 2 % / sqrt(25 n) x 1.03 is 0.4 x 0.39 % at 7 images; it is estimated to a tenth.
+    assert 6 <= precise[0] <= 9
+    assert all(ends[count] is None for count in range(1, precise[0]))
+
+
+def test_sampling_ends_where_it_does_not_become_precise() -> None:
+    ends = [sampling_end(_images(count, sd_pct=9.0), {"denoise_step_ms": 0.39}) for count in (9, 10)]
+    assert ends == [None, SamplingEnd.MOST]
+
+
+def test_every_noisy_metric_has_to_be_precise() -> None:
+    calm = _images(3, sd_pct=0.01)
+    assert sampling_end(calm[:2], {"denoise_step_ms": 0.39}) is None
+    assert sampling_end(calm, {"denoise_step_ms": 0.39}) is SamplingEnd.PRECISE
+    assert sampling_end(calm, {"denoise_step_ms": 0.001}) is None
+    assert sampling_end(calm, {"denoise_step_ms": 0.39, "decode_ms": 0.5}) is SamplingEnd.PRECISE
