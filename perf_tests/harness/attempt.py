@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness import projection
+from perf_tests.harness import projection, validity
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.launcher import Launcher, Planned
 from perf_tests.harness.protocol import (
@@ -59,12 +59,15 @@ class Attempt:
     log: str
     artifacts: Path | None = None
     """The file of compile-cache artifacts; None: none is loaded or saved."""
+    plan: Path | None = None
+    """The file of the plan; None for a scheme without a search."""
     loaded: Loaded | None = None
     quantized: Quantized | None = None
     compiled: Compiled | None = None
     inspected: Inspected | None = None
     warmups: list[Sample] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    retaken: list[Sample] = field(default_factory=list)
     twin_samples: list[Sample] = field(default_factory=list)
     capture: Capture | None = None
     turned: bool = False
@@ -77,7 +80,8 @@ class Attempt:
         case, platform = self.planned.case, self.planned.platform
         load = Load(case=case, device=platform.device, injections=self.planned.injections)
         self.loaded = self._ask(load, Loaded, Phase.LOAD)
-        self.quantized = self._ask(Quantize(probe=platform.probe), Quantized, Phase.QUANTIZE)
+        quantize = Quantize(probe=platform.probe, plan=None if self.plan is None else str(self.plan))
+        self.quantized = self._ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
 
     def turn(self, planned: Planned, artifacts: Path | None) -> Attempt:
         """The same worker with another workload of its build, as it was before it compiled."""
@@ -105,8 +109,12 @@ class Attempt:
             self.warmups.append(self._generate(Generate(warmup=True)).sample)
 
     def sample(self, capture: Path | None = None) -> Sample:
-        """Generate once, timed."""
-        generated = self._generate(Generate(capture=None if capture is None else str(capture)))
+        """Generate once, timed; again where that is invalid, as often as a process may."""
+        request = Generate(capture=None if capture is None else str(capture))
+        generated = self._generate(request)
+        while validity.must_retake(generated.sample, len(self.retaken)):
+            self.retaken.append(generated.sample)
+            generated = self._generate(request)
         self.samples.append(generated.sample)
         self.capture = generated.capture or self.capture
         return generated.sample
@@ -126,6 +134,7 @@ class Attempt:
             build=self._report(),
             warmups=tuple(self.warmups),
             samples=tuple(self.samples),
+            retaken=tuple(self.retaken),
             # A pair that was cut short has no ratio.
             twin_samples=tuple(self.twin_samples[: len(self.samples)]),
             capture=_relative(self.capture, out),
@@ -153,13 +162,20 @@ class Attempt:
                 **self._host_seconds(),
                 # Another case of the build has paid for it already.
                 **{p: reply.seconds for p, reply in answered.items() if not (self.turned and p in BUILT)},
+                **self._search_seconds(),
             },
             memory=memory,
             weights=self.loaded.weights,
             quantization=self.quantized.quantization if self.quantized else None,
             cache=self.compiled.cache if self.compiled else None,
             values={**(self.inspected.values if self.inspected else {}), **_compile_values(self.compiled)},
+            roofline_ms=self._roofline_ms(),
         )
+
+    def _roofline_ms(self) -> float | None:
+        tflop = self.inspected.values.get("step_tflop") if self.inspected else None
+        scheme = self.planned.case.build.recipe.scheme
+        return validity.roofline_ms(tflop, scheme=scheme, platform=self.planned.platform)
 
     def _host_seconds(self) -> dict[str, float]:
         spent_s = {
@@ -167,6 +183,12 @@ class Attempt:
             for phase in (Phase.IMPORT, Phase.TURN, Phase.GENERATE)
         }
         return {phase.value: seconds for phase, seconds in spent_s.items() if seconds > 0}
+
+    def _search_seconds(self) -> dict[str, float]:
+        plan = self.quantized.quantization.plan if self.quantized else None
+        if plan is None or plan.search_s is None or self.turned:
+            return {}
+        return {Phase.SEARCH.value: plan.search_s}
 
     def _ask(self, request: Request, reply_type: type[R], phase: Phase) -> R:
         return self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
@@ -270,6 +292,7 @@ def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:
     return {
         Phase.LOAD: timeouts.load_s,
         Phase.QUANTIZE: timeouts.quantize_s,
+        Phase.SEARCH: timeouts.quantize_s + timeouts.compile_s,  # every candidate is compiled
         Phase.COMPILE: timeouts.compile_s,
         Phase.GENERATE: timeouts.generate_s,
         Phase.TURN: timeouts.quantize_s,

@@ -68,13 +68,15 @@ class Campaign:
         prepare: Prepare = lambda run, reference: run,
         admit: Admit = lambda case_id: None,
         artifacts: Path | None = None,
+        plans: Path | None = None,
         resumed: RunRecord | None = None,
         unit: str | None = None,
     ) -> None:
         """`prepare` gets each run that did not fail, with its reference, and returns what is kept of it.
         `admit` is asked before a case is begun, and answers why it is not; `artifacts` is the folder of
-        compile-cache files; `resumed` is the record that `out` holds already, and `unit` this machine's
-        `Environment.unit` where it is known, so that no case is compared with a reference of another card.
+        compile-cache files, `plans` that of the plans of searches, None for one in `out`; `resumed` is the
+        record that `out` holds already, and `unit` this machine's `Environment.unit` where it is known, so
+        that no case is compared with a reference of another card.
         """
         self._planned = {planned.case.id: planned for planned in plan}
         self._out = out.resolve()
@@ -97,6 +99,7 @@ class Campaign:
             command,
             environment=resumed.environment if resumed else None,
             artifacts=artifacts,
+            plans=plans,
         )
         self._twin: Twin | None = None
         self._missing: tuple[str, ...] = ()
@@ -317,7 +320,8 @@ class Campaign:
         artifacts = self._launcher.artifacts_of(subject.planned.case, worker)
         if before is not None:
             return before.turn(subject.planned, artifacts)
-        return Attempt(worker, subject.planned, self._launcher.log_name(stem, index), artifacts)
+        plan = self._launcher.plan_of(subject.planned.case, worker)
+        return Attempt(worker, subject.planned, self._launcher.log_name(stem, index), artifacts, plan)
 
     def _measure(self, attempt: Attempt, subject: Subject) -> None:
         if not attempt.turned:
@@ -385,9 +389,11 @@ def _implicit_references(plan: Sequence[Planned]) -> dict[str, Planned]:
 
 
 def _share_build(one: Planned, other: Planned) -> bool:
-    """Whether one worker can hold both: a fault is armed for a whole worker."""
+    """Whether one worker can hold both: a fault is armed for a whole worker, and a plan is that of one
+    workload."""
     return (
         one.case.build == other.case.build
+        and (one.case == other.case or one.case.build.recipe.scheme.search is None)
         and one.platform == other.platform
         and not one.injections
         and not other.injections

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
-from perf_tests.harness.protocol import ModuleGroup, Quantization
+from perf_tests.harness.protocol import ORDINARY, ModuleGroup, Quantization
 from perf_tests.harness.records import BuildReport
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import QuantizedWeight
-
-ORDINARY = "Parameter"
-"""`ModuleGroup.subclass` of a weight that is no tensor subclass."""
+from perf_tests.tables.schemes import QuantizedWeight, Scheme
 
 
 def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
@@ -46,15 +44,16 @@ def _compile_contradictions(recipe: Recipe, build: BuildReport) -> Iterator[str]
 
 def _wrong_count(build: Build, quantization: Quantization) -> Iterator[str]:
     recipe = build.recipe
-    if recipe.scheme.weight is None:
+    if recipe.scheme.config is None:
         return
     expected = quantization.expected_modules
     as_asked = sum(
         group.count
         for group in quantization.groups
-        if group.component in recipe.quantized_components and _looks_like(group, recipe.scheme.weight)
+        if group.component in recipe.quantized_components and _is_quantized_as_asked(group, recipe.scheme)
     )
-    if expected == 0:
+    # A plan may leave all of them as they are.
+    if expected == 0 and recipe.scheme.search is None:
         yield f"the scheme {recipe.scheme.id} found no Linear module to quantize"
     elif as_asked != expected:
         names = ", ".join(quantization.unquantized) or "none is named"
@@ -66,17 +65,20 @@ def _wrong_count(build: Build, quantization: Quantization) -> Iterator[str]:
 
 def _wrong_look(build: Build, quantization: Quantization) -> Iterator[str]:
     recipe = build.recipe
-    weight = recipe.scheme.weight
     for group in quantization.groups:
+        weight = recipe.scheme.weight_of(group.chosen)
         if group.subclass == ORDINARY:
             continue
-        if weight is None:
+        if recipe.scheme.config is None:
             yield f"{_described(group)}, but the scheme {recipe.scheme.id} quantizes nothing"
         elif group.component not in recipe.quantized_components:
             allowed = ", ".join(recipe.quantized_components)
             yield f"{_described(group)}, but the recipe quantizes only {allowed}"
-        elif not _looks_like(group, weight):
-            yield f"{_described(group)}, but the scheme {recipe.scheme.id} says {_wanted(weight)}"
+        elif weight is None:
+            yield f"{_described(group)}, but the plan of {recipe.scheme.id} leaves them as they are"
+        elif not group.looks_like(weight):
+            scheme = group.chosen or recipe.scheme.id
+            yield f"{_described(group)}, but the scheme {scheme} says {_wanted(weight)}"
 
 
 def _wrong_exclusions(build: Build, quantization: Quantization) -> Iterator[str]:
@@ -93,15 +95,38 @@ def _wrong_exclusions(build: Build, quantization: Quantization) -> Iterator[str]
             yield f"{count} modules were excluded by {pattern!r}, which the scheme does not declare"
 
 
+def _wrong_plan(build: Build, quantization: Quantization) -> Iterator[str]:
+    scheme, plan = build.recipe.scheme, quantization.plan
+    if (scheme.search is None) is not (plan is None):
+        reported = "no plan" if plan is None else f"the plan {plan.file}"
+        asked = "one scheme for all modules"
+        if scheme.search is not None:
+            asked = "a scheme that is chosen for each module"
+        yield f"the worker reported {reported}, and the recipe asks for {asked}"
+    if scheme.search is None or plan is None:
+        return
+    known = {candidate.id for candidate in scheme.search.candidates}
+    for name in sorted(plan.chosen.keys() - known):
+        yield f"the plan {plan.file} chose {name!r}, which is no candidate of {scheme.id}"
+    found: Counter[str] = Counter()
+    for group in quantization.groups:
+        found[group.chosen or ""] += group.count
+    for name, count in plan.chosen.items():
+        if found[name] != count:
+            yield f"the plan {plan.file} chose {name} for {count} modules, and {found[name]} were found"
+
+
 CHECKS: tuple[Callable[[Build, Quantization], Iterator[str]], ...] = (
     _wrong_count,
     _wrong_look,
     _wrong_exclusions,
+    _wrong_plan,
 )
 
 
-def _looks_like(group: ModuleGroup, weight: QuantizedWeight) -> bool:
-    return weight.describes(group.subclass, group.dtype, group.scale, group.dynamic_activation)
+def _is_quantized_as_asked(group: ModuleGroup, scheme: Scheme) -> bool:
+    weight = scheme.weight_of(group.chosen)
+    return weight is not None and group.looks_like(weight)
 
 
 def _described(group: ModuleGroup) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from perf_tests.harness import machine
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import Environment, Failure, FailureKind, Injection, Phase
-from perf_tests.harness.rundir import CACHE, LOGS
+from perf_tests.harness.rundir import CACHE, LOGS, PLANS
 from perf_tests.harness.workers import Worker
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device, Platform
@@ -38,12 +38,14 @@ class Launcher:
         *,
         environment: Environment | None = None,
         artifacts: Path | None = None,
+        plans: Path | None = None,
     ) -> None:
         """`environment` is the one that a resumed run was begun with; `artifacts` the folder of compile-cache
-        files, None for none."""
+        files, None for none; `plans` that of the plans of searches, None for one in `out`."""
         self.out = out
         self.environment = environment
         self._artifacts = artifacts
+        self._plans = plans or out / PLANS
         self._python = python
         self._command = command
         self._workers: list[Worker] = []
@@ -85,11 +87,14 @@ class Launcher:
         a folder for them. They are valid for the same torch, triton and GPU model only."""
         if self._artifacts is None:
             return None
-        environment = worker.environment
-        packages = (f"{name}{environment.packages.get(name, 'none')}" for name in ("torch", "triton"))
-        device = environment.gpu.name if environment.gpu else environment.cpu_model
-        parts = (case.id, case.digest[:16], *packages, device)
-        return self._artifacts / f"{'-'.join(parts).replace(' ', '_').replace('/', '_')}.bin"
+        return self._artifacts / f"{_file_stem(case, worker, ('torch', 'triton'))}.bin"
+
+    def plan_of(self, case: Case, worker: Worker) -> Path | None:
+        """The file with the plan of `case` on the worker's stack and GPU; None for a scheme without a
+        search."""
+        if case.build.recipe.scheme.search is None:
+            return None
+        return self._plans / f"{_file_stem(case, worker, ('torch', 'triton', 'torchao'))}.json"
 
     def discard_cache(self, stem: str) -> None:
         """What a killed worker was writing cannot be trusted."""
@@ -104,6 +109,15 @@ class Launcher:
             "TRITON_CACHE_DIR": str(self._cache(stem) / "triton"),
         }
         return {**caches, **VARIABLES[platform.device]}
+
+
+def _file_stem(case: Case, worker: Worker, packages: tuple[str, ...]) -> str:
+    """What a file is called that is good for one case, some versions and one model of GPU."""
+    environment = worker.environment
+    versions = (f"{name}{environment.packages.get(name, 'none')}" for name in packages)
+    device = environment.gpu.name if environment.gpu else environment.cpu_model
+    parts = (case.id, case.digest[:16], *versions, device)
+    return "-".join(parts).replace(" ", "_").replace("/", "_")
 
 
 VARIABLES = {

@@ -12,6 +12,7 @@ from perf_tests.harness import nvml
 from perf_tests.harness.errors import UsageError
 from perf_tests.harness.protocol import Gpu
 from perf_tests.tables.cases import Row
+from perf_tests.tables.known_issues import KnownIssue
 from perf_tests.tables.platforms import PLATFORMS, Device, GpuMatch, Platform
 
 NO_GPU = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
@@ -143,7 +144,7 @@ class Target:
         except UsageError as error:
             return cls(found="a GPU of no known platform", problem=str(error))
 
-    def platforms(self, row: Row) -> tuple[Platform, ...]:
+    def platforms(self, row: Row | KnownIssue) -> tuple[Platform, ...]:
         """Where tests of `row` are filed: this machine's platform if the row has it, else all of its own."""
         here = tuple(p for p in row.platforms if p.device is Device.CPU or p is self.gpu_platform)
         return here or row.platforms

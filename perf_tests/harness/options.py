@@ -61,6 +61,8 @@ class Options:
     resume: bool = False
     compile_cache: Path | None = None
     """Folder of compile-cache files; None: every session compiles anew."""
+    autoquant_plans: Path | None = None
+    """Folder of the plans of searches; None: one in the run's, so that every session searches anew."""
 
     def selects(self, case_id: str) -> bool:
         """Whether `--perf-case` lets the case through."""
@@ -122,6 +124,12 @@ def declare(group: pytest.OptionGroup) -> None:
         help="load compile caches from the files in DIR, save those that are missing",
     )
     group.addoption(
+        "--perf-autoquant-plans",
+        metavar="DIR",
+        help="follow the plans of autoquant in DIR, search for those that are missing and save them "
+        "(default: plans/ of the run directory: one search for all processes of a run)",
+    )
+    group.addoption(
         "--perf-python",
         default=sys.executable,
         metavar="PYTHON",
@@ -154,6 +162,7 @@ def read(option: argparse.Namespace) -> Options:
         shard=None if option.perf_shard is None else sharding.parse(option.perf_shard),
         resume=option.perf_resume,
         compile_cache=None if option.perf_compile_cache is None else Path(option.perf_compile_cache),
+        autoquant_plans=None if option.perf_autoquant_plans is None else Path(option.perf_autoquant_plans),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import pytest
 
 from perf_tests.harness import benchmark as replaying
-from perf_tests.harness import options
+from perf_tests.harness import known_issues, options
 from perf_tests.harness.errors import PerfError, UsageError
 from perf_tests.harness.machine import Target
 from perf_tests.harness.records import Run, Status
@@ -21,6 +22,7 @@ from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.session import Session, check_selection
 from perf_tests.harness.verdict import gated_metrics
 from perf_tests.tables.cases import Case, Row, Weights
+from perf_tests.tables.known_issues import KNOWN_ISSUES, KnownIssue
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS, Group
 from perf_tests.tables.platforms import Device, Platform
@@ -53,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "judges(group): the group of metrics a test asserts; none: the build")
     try:
         chosen = options.read(config.option)
-        check_selection(chosen, _rows(chosen.weights))
+        check_selection(chosen, [*_rows(chosen.weights), *(issue.id for issue in KNOWN_ISSUES)])
         config.stash[TARGET] = Target.of_this_machine()
     except PerfError as error:
         raise pytest.UsageError(str(error)) from None
@@ -70,7 +72,9 @@ def _rows(weights: Weights) -> Mapping[str, tuple[Row, Case]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per case, marked with its platforms and its pipeline's family."""
+    """One test per case, marked with its platforms and its pipeline's family; one per known issue."""
+    if "known_issue" in metafunc.fixturenames:
+        _generate_known_issues(metafunc)
     if "case" not in metafunc.fixturenames or not metafunc.definition.get_closest_marker("judges"):
         return
     asked, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
@@ -86,6 +90,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
+def _generate_known_issues(metafunc: pytest.Metafunc) -> None:
+    asked, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
+    metafunc.parametrize(
+        "known_issue",
+        [
+            pytest.param(issue, id=issue.id, marks=_platform_marks(target.platforms(issue), target))
+            for issue in KNOWN_ISSUES
+            if asked.selects(issue.id)
+        ],
+    )
+
+
 def _is_judged_by(group: Group | None, row: Row, case: Case) -> bool:
     """Whether a test of `group` has anything to say about the case."""
     if row.exhaustive and group not in EXHAUSTIVE_GROUPS:
@@ -94,9 +110,14 @@ def _is_judged_by(group: Group | None, row: Row, case: Case) -> bool:
 
 
 def _marks(row: Row, target: Target) -> list[pytest.MarkDecorator]:
-    platforms = target.platforms(row)
-    names = (row.pipeline.family, *(p.id for p in platforms), *(["exhaustive"] if row.exhaustive else []))
+    names = (row.pipeline.family, *(["exhaustive"] if row.exhaustive else []))
     marks = [getattr(pytest.mark, name) for name in names]
+    return [*marks, *_platform_marks(target.platforms(row), target)]
+
+
+def _platform_marks(platforms: Sequence[Platform], target: Target) -> list[pytest.MarkDecorator]:
+    """The platforms' markers, and a skip where this machine is none of them."""
+    marks = [getattr(pytest.mark, platform.id) for platform in platforms]
     if not any(target.can_measure(platform) for platform in platforms):
         wanted = " or ".join(platform.id for platform in platforms)
         marks.append(pytest.mark.skip(reason=f"needs {wanted}; this machine has {target.found}"))
@@ -107,8 +128,7 @@ def _marks(row: Row, target: Target) -> list[pytest.MarkDecorator]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the cross product unless it is asked for, and what belongs to other shards."""
     session = config.stash[SESSION]
-    # What pytest makes of a test without a single case is no test.
-    items[:] = [item for item in items if not item.get_closest_marker("judges") or _has_case(item)]
+    items[:] = [item for item in items if not _lacks_its_parameter(item)]
     kept = [item for item in items if not item.get_closest_marker("exhaustive") or _is_asked_for(item)]
     if session.options.shard is not None:
         judging = [item for item in kept if item.get_closest_marker("judges")]
@@ -187,8 +207,13 @@ def _plan(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     session.check_plan()
 
 
-def _has_case(item: pytest.Item) -> bool:
-    return isinstance(item, pytest.Function) and isinstance(item.callspec.params["case"], Case)
+def _lacks_its_parameter(item: pytest.Item) -> bool:
+    """Whether this is what pytest makes of a test without a single case or known issue."""
+    parameters = (
+        item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    )
+    types = {"case": Case, "known_issue": KnownIssue}
+    return any(not isinstance(parameters[name], types[name]) for name in types.keys() & parameters.keys())
 
 
 def _case(item: pytest.Item) -> Case:
@@ -277,6 +302,33 @@ def judged(request: pytest.FixtureRequest, case: Case) -> Judged:
     return Judged(session, run, _judged_group(request.node), request.node)
 
 
+class Watched:
+    """One known issue under its test."""
+
+    def __init__(self, issue: KnownIssue, asked: options.Options, item: pytest.Item) -> None:
+        self._issue = issue
+        self._asked = asked
+        self._item = item
+
+    def check(self) -> None:
+        """Fail where the issue is mended, has expired, or cannot be shown any more."""
+        __tracebackhide__ = True
+        log = self._asked.out / "logs" / f"{self._issue.id}.log"
+        try:
+            finding = known_issues.watch(self._issue, self._asked.python, log, datetime.date.today())
+        except PerfError as error:
+            pytest.fail(str(error), pytrace=False)
+        self._item.user_properties.append(("known_issue", finding.text))
+        if not finding.as_expected:
+            pytest.fail(finding.text, pytrace=False)
+
+
+@pytest.fixture
+def watched(request: pytest.FixtureRequest, known_issue: KnownIssue) -> Watched:
+    """The known issue of the test's parameter."""
+    return Watched(known_issue, request.config.stash[SESSION].options, request.node)
+
+
 def _or_stop(session: Session, ask: Callable[[], T]) -> T:
     """The answer; where the run directory cannot be written, every further measurement would be lost."""
     try:
@@ -345,6 +397,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
     if asked.compile_cache is not None:
         lines.append(f"perf: compile caches from {asked.compile_cache}: compile_cold_s is not judged")
+    if asked.autoquant_plans is not None:
+        lines.append(f"perf: autoquant follows the plans in {asked.autoquant_plans}")
     return lines
 
 

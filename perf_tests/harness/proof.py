@@ -24,7 +24,8 @@ def prove(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
         run = _with_fidelity(run, reference, out)
     except PerfError as error:
         return _failed(run, FailureKind.NUMERICS, str(error))
-    sentences = tuple(_unique(evidence.contradictions(case, process.build) for process in run.processes))
+    contradictions = [evidence.contradictions(case, process.build) for process in run.processes]
+    sentences = tuple(_unique((*contradictions, _different_plans(run))))
     if not sentences:
         return run
     message = f"what was built is not what was asked for: {sentences[0]}"
@@ -57,6 +58,16 @@ def _failed(run: Run, kind: FailureKind, message: str, details: str = "") -> Run
 
 def _unique(groups: Iterable[tuple[str, ...]]) -> dict[str, None]:
     return {sentence: None for group in groups for sentence in group}
+
+
+def _different_plans(run: Run) -> tuple[str, ...]:
+    """The processes of a run are samples of one thing: a search may choose otherwise each time."""
+    builds = (process.build.quantization for process in run.processes)
+    followed = {each.plan.sha256: each.plan.file for each in builds if each and each.plan}
+    if len(followed) < 2:
+        return ()
+    named = ", ".join(f"{file} (sha256 {digest[:12]})" for digest, file in followed.items())
+    return (f"its {len(run.processes)} processes followed {len(followed)} plans: {named}",)
 
 
 def _with_fidelity(run: Run, reference: Run | None, out: Path) -> Run:

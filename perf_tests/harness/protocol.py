@@ -13,6 +13,7 @@ import msgspec
 
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
+from perf_tests.tables.schemes import QuantizedWeight
 
 PROTOCOL_VERSION = 1
 
@@ -28,6 +29,8 @@ class Phase(StrEnum):
 
     IMPORT = "import"
     LOAD = "load"
+    SEARCH = "search"
+    """A part of the answer to `Quantize`, where a scheme is to be chosen for each module."""
     QUANTIZE = "quantize"
     COMPILE = "compile"
     GENERATE = "generate"
@@ -119,6 +122,10 @@ class MemoryWindow(Struct):
     """Peak resident memory of the worker's process since its start."""
 
 
+ORDINARY = "Parameter"
+"""`ModuleGroup.subclass` of a weight that is no tensor subclass."""
+
+
 class ModuleGroup(Struct):
     """Linear modules of one component whose weights look the same."""
 
@@ -133,6 +140,14 @@ class ModuleGroup(Struct):
     count: int
     examples: tuple[str, ...]
     """Up to three qualified module names."""
+    chosen: str | None = None
+    """Id of the scheme that the plan of a search chose for them; None where it did not choose for them."""
+
+    def looks_like(self, weight: QuantizedWeight | None) -> bool:
+        """Whether they are quantized exactly as `weight` says; None: not at all."""
+        if weight is None:
+            return self.subclass == ORDINARY
+        return weight.describes(self.subclass, self.dtype, self.scale, self.dynamic_activation)
 
 
 class WeightCount(Struct):
@@ -144,6 +159,20 @@ class WeightCount(Struct):
     """Of those weights, with padding, too; a zero point belongs to its scale."""
     other_bytes: int
     """Of all other parameters."""
+    quantized_bytes: float | None = None
+    """Of those elements and scales, as the bit widths of their schemes imply; None in records of before."""
+
+
+class PlanReport(Struct):
+    """Which scheme was chosen for which modules, in short; the whole plan is a file."""
+
+    file: str
+    """Its name in the folder of plans."""
+    sha256: str
+    chosen: dict[str, int]
+    """Scheme -> modules it was chosen for, those that stay as they are included."""
+    search_s: float | None
+    """Seconds that this process took to find it; None where the file was there."""
 
 
 class Quantization(Struct):
@@ -151,7 +180,7 @@ class Quantization(Struct):
 
     expected_modules: int
     """Linear modules of the quantized components minus the recipe's exclusions and those whose shape the
-    scheme leaves alone, counted before quantizing."""
+    scheme leaves alone, counted before quantizing; with a search those that the plan quantizes."""
     groups: tuple[ModuleGroup, ...]
     excluded: dict[str, int]
     """Exclusion pattern, or the scheme's rule about shapes -> modules it took out."""
@@ -159,6 +188,8 @@ class Quantization(Struct):
     """Names of up to ten modules that should have been quantized and are not as the scheme says."""
     weights: WeightCount | None = None
     """None where nothing was to be quantized."""
+    plan: PlanReport | None = None
+    """None without a search."""
 
 
 class CompileCache(Struct):
@@ -180,18 +211,40 @@ class CompileCache(Struct):
 
 
 class Telemetry(Struct):
-    """The GPU between two generations (NVML)."""
+    """The GPU and its host over one generation: NVML's readings, and the kernel's.
 
-    sm_clock_mhz: float
-    memory_clock_mhz: float
-    power_w: float
-    temperature_c: float
-    throttle_reasons: tuple[str, ...]
+    What a card, its driver or a container refuses is None or left out, and `unavailable` says why.
+    """
+
+    sm_clock_mhz: float | None
+    memory_clock_mhz: float | None
+    power_w: float | None
+    temperature_c: float | None
+    throttle_reasons: tuple[str, ...] | None
+    """Just after the generation."""
     throttled_ms: dict[str, float]
-    """Milliseconds throttled since the telemetry before this one, by cause."""
-    compute_processes: int
+    """Milliseconds throttled during the generation, by cause."""
+    compute_processes: int | None
     """Processes with a context on the GPU, this worker included."""
-    device_used_mib: float
+    device_used_mib: float | None
+    throttle_counters: str | None = None
+    """Which of NVML's families of counters `throttled_ms` is from."""
+    foreign_processes: tuple[str, ...] | None = None
+    """One phrase for each that is not this session's."""
+    ecc_errors: dict[str, int] = msgspec.field(default_factory=dict)
+    """`corrected` and `uncorrected` memory errors during the generation."""
+    unaccounted_mib: float | None = None
+    """By how much memory in use grew during the generation beyond what this worker's allocator took."""
+    allocated_before_mib: float | None = None
+    """Held by processes before this worker computed; None where another of the session did."""
+    idle_utilization_pct: float | None = None
+    """Of the GPU before this worker computed."""
+    load_per_core: float | None = None
+    """Load average of the host's last minute over its processors."""
+    cpu_pressure_pct: float | None = None
+    """Share of the generation in which some task waited for a processor (PSI)."""
+    unavailable: dict[str, str] = msgspec.field(default_factory=dict)
+    """Reading -> why there is none."""
 
 
 class Sample(Struct):
@@ -201,7 +254,7 @@ class Sample(Struct):
     """Metric name -> what was measured; one value per step for `denoise_step_ms`."""
     output_sha256: str
     telemetry: Telemetry | None = None
-    """Read after the generation; None on the CPU."""
+    """None on the CPU."""
 
 
 class Capture(Struct):
@@ -232,6 +285,9 @@ class Quantize(Struct, tag="quantize"):
 
     probe: bool = False
     """Whether the transformer's output is compared with its own before quantization (`output_sqnr_db`)."""
+    plan: str | None = None
+    """File of the plan, where the scheme has a search: followed where it is there, else searched for and
+    written. None without a search."""
 
 
 class Compile(Struct, tag="compile"):
@@ -290,6 +346,7 @@ class Quantized(Struct, tag="quantized"):
     """The pipeline is quantized."""
 
     seconds: float
+    """Without those of a search."""
     memory: MemoryWindow
     quantization: Quantization
 

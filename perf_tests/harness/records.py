@@ -100,6 +100,9 @@ class BuildReport(Struct):
     """None for eager pipelines."""
     values: dict[str, float]
     """Metric name -> value of the whole process."""
+    roofline_ms: float | None = None
+    """What a denoise step takes at least; None where its work was not counted or the platform states no
+    peak."""
 
 
 class Fidelity(Struct):
@@ -119,6 +122,8 @@ class Process(Struct):
     build: BuildReport
     warmups: tuple[Sample, ...] = ()
     samples: tuple[Sample, ...] = ()
+    retaken: tuple[Sample, ...] = ()
+    """Invalid samples of which others took the place."""
     twin_samples: tuple[Sample, ...] = ()
     """The fp32 twin's generations, the i-th beside `samples[i]`; empty where not interleaved."""
     capture: Capture | None = None

@@ -12,8 +12,8 @@ from perf_tests.harness.errors import PerfError, RecordError, UsageError
 from perf_tests.harness.records import RunRecord, read_record
 
 RECORD = "run.json"
-LOGS, CAPTURES, CACHE = "logs", "captures", "cache"
-LEFTOVERS = {LOGS, CAPTURES, CACHE, f"{RECORD}.tmp"}
+LOGS, CAPTURES, CACHE, PLANS = "logs", "captures", "cache", "plans"
+LEFTOVERS = {LOGS, CAPTURES, CACHE, PLANS, f"{RECORD}.tmp"}
 """What a session leaves that was killed before its first record."""
 
 

@@ -147,6 +147,7 @@ class Session:
                 prepare=partial(proof.prepared, known, out),
                 admit=self._budget().refusal,
                 artifacts=self.options.compile_cache and self.options.compile_cache.absolute(),
+                plans=self.options.autoquant_plans and self.options.autoquant_plans.absolute(),
                 resumed=resumed,
                 unit=self.unit,
             )
@@ -295,7 +296,7 @@ def check_selection(options: Options, case_ids: Collection[str]) -> None:
     for glob in options.case_globs:
         if not fnmatch.filter(case_ids, glob):
             raise UsageError(
-                f"--perf-case {glob!r} matches none of the {len(case_ids)} cases; "
+                f"--perf-case {glob!r} matches none of the {len(case_ids)} cases and known issues; "
                 f"nearest: {', '.join(nearest(glob, case_ids))}"
             )
 

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 
-from perf_tests.harness import stats
+import msgspec
+
+from perf_tests.harness import stats, validity
 from perf_tests.harness.baseline import Entry, Provenance
 from perf_tests.harness.records import STATUS_OF_FAILURE, Run, Status, Verdict
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import METRICS, Better, Gate, Group, Metric, Tolerance
+from perf_tests.tables.metrics import METRICS, Better, Gate, Group, Metric, Source, Tolerance
 from perf_tests.tables.platforms import Platform
 from perf_tests.tables.schemes import FidelityFloor, Range, Scheme
 
@@ -21,9 +23,6 @@ FLOORS: dict[str, Callable[[FidelityFloor], float]] = {
     "ssim": attrgetter("ssim"),
 }
 """Metric name -> the field of the scheme's floor that bounds it."""
-
-SLOWDOWNS = frozenset({"HwSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown", "SwThermalSlowdown"})
-"""Throttle reasons that make a time worthless. SwPowerCap is not among them: at full load it is normal."""
 
 SEVERITY = (
     Status.CRASH,
@@ -50,12 +49,12 @@ DECLARED = frozenset({Status.UNSUPPORTED, Status.NOT_RUN, Status.INVALID})
 
 def gated_metrics(case: Case, platform: Platform, group: Group | None = None) -> tuple[Metric, ...]:
     """The metrics that can fail `case` on `platform`; of one test file, or of all."""
-    return tuple(metric for metric in _applicable(case, group) if platform.device in metric.gates)
+    return tuple(metric for metric in _applicable(case, group) if _is_gated(metric, case, platform))
 
 
 def shown_metrics(case: Case, platform: Platform, group: Group | None = None) -> tuple[Metric, ...]:
     """The metrics that are recorded and reported for `case` on `platform`, and cannot fail it."""
-    return tuple(metric for metric in _applicable(case, group) if platform.device not in metric.gates)
+    return tuple(metric for metric in _applicable(case, group) if not _is_gated(metric, case, platform))
 
 
 def judge(
@@ -74,6 +73,9 @@ def judge(
     `entry` and `provenance` come together from the baselines, both None where there is no baseline;
     `unit` is the `Environment.unit` the run was measured on.
     """
+    compared = reference if metric.source is Source.REFERENCE_RATIO else None
+    if metric.proven_only and (why := invalidity(run, compared)):
+        return _unjudged(metric, Status.INVALID, why)
     observation = stats.observe(metric, run, reference)
     if observation.missing is not None:
         return _unjudged(metric, Status.INCONCLUSIVE, observation.missing)
@@ -90,24 +92,19 @@ def judge(
     assert provenance is not None, "an entry always comes with its provenance"
     another_unit = metric.per_unit and unit != provenance.unit
     gate = _widened(pair, platform=platform, entry=entry, another_unit=another_unit)
-    return _judge_within(pair, gate, scheme=case.build.recipe.scheme, entry=entry, another_unit=another_unit)
+    judged = _judge_within(
+        pair, gate, scheme=case.build.recipe.scheme, entry=entry, another_unit=another_unit
+    )
+    return _annotated(judged, metric=metric, run=run, entry=entry)
 
 
-def invalidity(run: Run) -> str | None:
-    """Why no time of `run` can be trusted, from what the GPU told beside the samples; None if they can."""
-    for number, process in enumerate(run.processes, start=1):
-        for telemetry in (sample.telemetry for sample in process.samples):
-            if telemetry is None:
-                continue
-            slowdowns = sorted(SLOWDOWNS.intersection(telemetry.throttle_reasons))
-            if slowdowns:
-                return f"the GPU was throttled during process {number}: {', '.join(slowdowns)}"
-            if telemetry.compute_processes > 1:
-                return (
-                    f"{telemetry.compute_processes} processes computed on the GPU during process {number}, "
-                    "where the worker should have been alone"
-                )
-    return None
+def invalidity(run: Run, reference: Run | None = None) -> str | None:
+    """Why no time of `run` can be trusted, or none of the `reference` it is divided by; None if they can."""
+    why = validity.invalidity(run)
+    if why is not None or reference is None:
+        return why
+    why = validity.invalidity(reference)
+    return None if why is None else f"of the reference {reference.id}, {why}"
 
 
 def overall(run: Run) -> tuple[Status, str]:
@@ -137,6 +134,11 @@ def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
         and not (metric.quantized_only and case.is_reference)
         and (metric.expected is None or _expected(metric, case) is not None)
     )
+
+
+def _is_gated(metric: Metric, case: Case, platform: Platform) -> bool:
+    follows_plan = metric.planned and case.build.recipe.scheme.search is not None
+    return platform.device in metric.gates and not follows_plan
 
 
 def _expected(metric: Metric, case: Case) -> Range | None:
@@ -299,6 +301,21 @@ def _status(pair: _Pair, measured: float, *, limit: float, gate: Gate) -> Status
         return Status.PASS
     surprising = gate.surprise is not None and gain > gate.surprise.allowance(baseline)
     return Status.SURPRISE if surprising else Status.IMPROVED
+
+
+def _annotated(judged: Verdict, *, metric: Metric, run: Run, entry: Entry) -> Verdict:
+    """A slowdown of device time that vanishes in cycles is said to; it stays REGRESSED."""
+    timed = metric.per_unit and metric.source is Source.SAMPLES
+    if judged.status is not Status.REGRESSED or not timed or judged.change_pct is None:
+        return judged
+    assert judged.limit is not None, "what is beyond its limit has one"
+    note = validity.in_cycles(
+        judged.change_pct,
+        limit_pct=(judged.limit / statistics.median(entry.metrics[metric.name]) - 1.0) * 100.0,
+        clocks_mhz=validity.sample_clocks_mhz(run),
+        baseline_mhz=entry.metrics.get(validity.SAMPLE_CLOCK, ()),
+    )
+    return judged if note is None else msgspec.structs.replace(judged, reason=f"{judged.reason}; {note}")
 
 
 SENTENCES = {

@@ -14,6 +14,7 @@ from perf_tests.tables.pipelines import (
     COGVIDEOX_5B,
     COGVIDEOX_MINI,
     FLUX1_DEV,
+    FLUX1_DEV_SLIM,
     FLUX1_SCHNELL,
     FLUX_MINI,
     MINIATURES,
@@ -24,9 +25,13 @@ from perf_tests.tables.pipelines import (
     Workload,
 )
 from perf_tests.tables.platforms import CPU, H100, H200
-from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.recipes import NO_ONEDNN, CompileMode, Recipe, Setting
 from perf_tests.tables.schemes import (
+    AUTOQUANT,
     BF16,
+    FP4_E2M1,
+    FP5_E2M2,
+    FP6_E3M2,
     FP8DQ,
     FP8DQROW,
     FP8WO,
@@ -34,6 +39,7 @@ from perf_tests.tables.schemes import (
     INT4DQ,
     INT4WO,
     INT8DQ,
+    INT8DQ_SPARSE24,
     INT8WO,
     MXFP8,
     NVFP4,
@@ -93,9 +99,10 @@ class Uncompiled:
 UNCOMPILED = (
     Uncompiled(
         pipeline=PIXART_MINI,
-        schemes=(INT8DQ, INT4DQ),
+        schemes=(INT8DQ, INT4DQ, AUTOQUANT),
         reason="g++ refuses what torch 2.13 writes (conflicting declaration 'at_BFloat16_tmp_acc0_vec'): the "
-        "minimum of activations that three projections quantize is stored three times under one name",
+        "minimum of activations that three projections quantize is stored three times under one name; "
+        "autoquant may choose int8dq",
     ),
 )
 
@@ -143,13 +150,30 @@ SLOW = (
         measured_steps=3,
         reason="its kernel is made for few tokens: 23 ms a pair of FLUX.1-dev's feed-forward layers",
     ),
-    Slow(
-        scheme=INT8WO,
-        compile=REGIONAL,
-        measured_steps=2,
-        reason="inductor picks a kernel made for few tokens: 380 ms a feed-forward layer of FLUX.1-dev",
-    ),
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Needed:
+    """What a scheme compiled in a mode needs on a GPU to be what its users expect."""
+
+    scheme: Scheme
+    compile: CompileMode
+    settings: tuple[Setting, ...]
+
+
+GPU_SETTINGS = (
+    Needed(scheme=INT8WO, compile=REGIONAL, settings=(NO_ONEDNN,)),
+    # int8wo is one of its candidates.
+    Needed(scheme=AUTOQUANT, compile=REGIONAL, settings=(NO_ONEDNN,)),
+)
+
+
+def gpu_recipe(recipe: Recipe) -> Recipe:
+    """`recipe` with the settings that it needs on a GPU."""
+    needed = [each for each in GPU_SETTINGS if (each.scheme, each.compile) == (recipe.scheme, recipe.compile)]
+    settings = tuple(setting for each in needed for setting in each.settings)
+    return dataclasses.replace(recipe, settings=settings)
 
 
 def gpu_workload(pipeline: PipelineSpec, recipe: Recipe, batch_size: int) -> Workload:
@@ -199,22 +223,45 @@ FLUX_PUBLISHED_BATCH_16 = (
     Recipe(scheme=FP8DQ, compile=REGIONAL, compile_vae=True),
     Recipe(scheme=FP8DQROW, compile=REGIONAL, compile_vae=True),
     Recipe(scheme=FP8DQ, compile=REGIONAL, fuse_qkv=True),
+    Recipe(scheme=FP6_E3M2, compile=REGIONAL),
+    *(
+        Recipe(scheme=scheme, compile=REGIONAL, fuse_qkv=fuse, compile_vae=not fuse)
+        for scheme in (FP6_E3M2, FP4_E2M1)
+        for fuse in EITHER
+    ),
+    *(
+        Recipe(scheme=INT8DQ_SPARSE24, compile=REGIONAL, fuse_qkv=fuse, compile_vae=vae)
+        for fuse in EITHER
+        for vae in EITHER
+    ),
 )
 COGVIDEOX_PUBLISHED = (
     *_both_modes(FP16, BF16, fused=EITHER),
-    *_both_modes(INT8WO, INT8DQ, INT4WO, INT4DQ, fused=EITHER, quantized_components=WITH_TEXT_ENCODER),
+    *_both_modes(
+        *(INT8WO, INT8DQ, INT4WO, INT4DQ, FP6_E3M2, AUTOQUANT),
+        fused=EITHER,
+        quantized_components=WITH_TEXT_ENCODER,
+    ),
+    *(
+        Recipe(scheme=INT8DQ_SPARSE24, fuse_qkv=fuse, quantized_components=WITH_TEXT_ENCODER)
+        for fuse in EITHER
+    ),
 )
 COGVIDEOX_5B_PUBLISHED = (
     *COGVIDEOX_PUBLISHED,
     *_both_modes(FP8DQ, fused=(True,), quantized_components=WITH_TEXT_ENCODER),
-    *_both_modes(FP8DQROW, fused=EITHER, quantized_components=WITH_TEXT_ENCODER),
+    *_both_modes(FP8DQROW, FP5_E2M2, FP4_E2M1, fused=EITHER, quantized_components=WITH_TEXT_ENCODER),
 )
 
 # What has not.
 FLUX_FURTHER = (
     Recipe(scheme=INT4WO),
     Recipe(scheme=INT4DQ),
-    *_regional(NVFP4, MXFP8),
+    *_regional(INT8DQ_SPARSE24, AUTOQUANT, NVFP4, MXFP8),
+    *(
+        Recipe(scheme=scheme, compile=REGIONAL, quantized_components=("transformer", "vae"))
+        for scheme in (FP6_E3M2, FP4_E2M1)
+    ),
     Recipe(scheme=FP8DQROW, compile=REGIONAL, channels_last=True),
     Recipe(scheme=FP8DQROW, compile=REGIONAL, compile_vae=True, quantized_components=("transformer", "vae")),
 )
@@ -233,6 +280,7 @@ COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
     (COGVIDEOX_5B, 1, COGVIDEOX_5B_PUBLISHED),
     (COGVIDEOX_2B, 1, (*COGVIDEOX_PUBLISHED, *EVERY_SIZE)),
     (FLUX1_SCHNELL, 1, EVERY_SIZE),
+    (FLUX1_DEV_SLIM, 1, (Recipe(scheme=BF16), *_regional(BF16, FP8DQROW))),
     (SD3_MEDIUM, 1, EVERY_SIZE),
     (PIXART_SIGMA, 1, EVERY_SIZE),
     (AURAFLOW, 1, EVERY_SIZE),
@@ -242,7 +290,7 @@ COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
 
 def _gpu_row(pipeline: PipelineSpec, recipe: Recipe, batch_size: int = 1) -> Row:
     workload = gpu_workload(pipeline, recipe, batch_size)
-    return Row(pipeline=pipeline, recipe=recipe, platforms=HOPPER, workload=workload)
+    return Row(pipeline=pipeline, recipe=gpu_recipe(recipe), platforms=HOPPER, workload=workload)
 
 
 def _once(*rows: Row) -> tuple[Row, ...]:

@@ -100,6 +100,9 @@ class Metric:
     """Not judged for cases that are their own reference."""
     cold_only: bool = False
     """Not judged in sessions that load compile caches from files."""
+    planned: bool = False
+    """Only shown where a search chooses the schemes: it follows from the plan then, against which it is
+    judged as another metric."""
     some_processes: bool = False
     """Whether one process that reports it is enough: only the first compiles into an empty cache."""
     expected: Callable[[Scheme], Range | None] | None = None
@@ -112,10 +115,18 @@ IDENTICAL_DB: Final = 20 * math.log10(2**24)
 
 
 def _bytes_as_implied(scheme: Scheme) -> Range | None:
-    if scheme.weight is None:
+    if scheme.config is None:
         return None
-    source = f"{scheme.weight.bits} bits an element and {scheme.weight.scale_bytes} bytes a scale imply 1"
+    source = "the schemes that the plan chose imply 1"
+    if scheme.weight is not None:
+        source = f"{scheme.weight.bits} bits an element and {scheme.weight.scale_bytes} bytes a scale imply 1"
     return Range(low=0.98, high=1.02, source=source)
+
+
+def _as_planned(scheme: Scheme) -> Range | None:
+    if scheme.search is None:
+        return None
+    return Range(low=0, high=0, source="every Linear module is to be what the plan chose for it")
 
 
 BY_RANGE = Gate()
@@ -194,6 +205,32 @@ METRICS = (
             ("encode_ms", "ms"),
             ("first_step_ms", "ms"),
         )
+    ),
+    *(
+        Metric(
+            name=name,
+            unit=unit,
+            better=better,
+            group=Group.LATENCY,
+            source=source,
+            gates={},
+            per_unit=True,
+        )
+        for name, unit, better, source in (
+            ("mean_sm_clock_mhz", "MHz", Better.HIGHER, Source.SAMPLES),
+            # Fixed kernels, timed before anything is built: a change is the machine's.
+            ("control_gemm_ms", "ms", Better.LOWER, Source.BUILD),
+            ("control_attention_ms", "ms", Better.LOWER, Source.BUILD),
+            ("control_sm_clock_mhz", "MHz", Better.HIGHER, Source.BUILD),
+        )
+    ),
+    Metric(
+        name="step_tflop",
+        unit="TFLOP",
+        better=Better.LOWER,
+        group=Group.LATENCY,
+        source=Source.BUILD,
+        gates={},
     ),
     Metric(
         name="model_memory_mib",
@@ -290,6 +327,7 @@ METRICS = (
             group=Group.QUANTIZATION,
             source=Source.BUILD,
             gates={Device.CPU: EXACTLY, Device.CUDA: EXACTLY},
+            planned=True,
         )
         for name, unit in (("quantized_modules", ""), ("weight_bytes", "B"))
     ),
@@ -328,6 +366,15 @@ METRICS = (
         source=Source.BUILD,
         gates={Device.CPU: BY_RANGE, Device.CUDA: BY_RANGE},
         expected=_bytes_as_implied,
+    ),
+    Metric(
+        name="modules_off_plan",
+        unit="",
+        better=Better.EXACT,
+        group=Group.NUMERICS,
+        source=Source.BUILD,
+        gates={Device.CPU: BY_RANGE, Device.CUDA: BY_RANGE},
+        expected=_as_planned,
     ),
     Metric(
         name="distinct_outputs",

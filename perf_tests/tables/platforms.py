@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from perf_tests.tables.schemes import (
+    AUTOQUANT,
     BF16,
+    FP4_E2M1,
+    FP5_E2M2,
+    FP6_E3M2,
     FP8DQ,
     FP8DQROW,
     FP8WO,
@@ -14,6 +18,7 @@ from perf_tests.tables.schemes import (
     INT4DQ,
     INT4WO,
     INT8DQ,
+    INT8DQ_SPARSE24,
     INT8WO,
 )
 
@@ -76,6 +81,9 @@ class Platform:
     """Whether every case is measured alternately with its fp32 eager twin."""
     required_schemes: tuple[str, ...]
     """Losing support of one of these is a failure, not a skip."""
+    peak_tflops: dict[str, float] = field(default_factory=dict, hash=False)
+    """What a GEMM multiplies (`Scheme.gemm`) -> the most TFLOP/s that the processor can do; empty where times
+    are held against no roofline."""
 
 
 HOPPER_SCHEMES = (
@@ -83,12 +91,27 @@ HOPPER_SCHEMES = (
     FP16.id,
     INT8WO.id,
     INT8DQ.id,
+    INT8DQ_SPARSE24.id,
     INT4WO.id,
     INT4DQ.id,
+    FP6_E3M2.id,
+    FP5_E2M2.id,
+    FP4_E2M1.id,
     FP8WO.id,
     FP8DQ.id,
     FP8DQROW.id,
+    AUTOQUANT.id,
 )
+# NVIDIA H100 SXM data sheet, dense: 989.4 TFLOP/s in 16 bits, twice that in 8; int4 is multiplied as int8.
+# The H200 has the same processor.
+HOPPER_PEAK_TFLOPS = {
+    "bfloat16": 989.4,
+    "float16": 989.4,
+    "float8_e4m3fn": 1978.9,
+    "int8": 1978.9,
+    "int4": 1978.9,
+    "int8-2:4": 3957.8,
+}
 GPU_TIMEOUTS = Timeouts(import_s=180, load_s=600, quantize_s=180, compile_s=1800, generate_s=900)
 
 CPU = Platform(
@@ -102,7 +125,19 @@ CPU = Platform(
     samples=9,
     probe=True,
     interleave_twin=True,
-    required_schemes=(BF16.id, FP16.id, INT8WO.id, INT8DQ.id, INT4DQ.id, FP8WO.id),
+    required_schemes=(
+        BF16.id,
+        FP16.id,
+        INT8WO.id,
+        INT8DQ.id,
+        INT8DQ_SPARSE24.id,
+        INT4DQ.id,
+        FP6_E3M2.id,
+        FP5_E2M2.id,
+        FP4_E2M1.id,
+        FP8WO.id,
+        AUTOQUANT.id,
+    ),
 )
 H100 = Platform(
     id="h100",
@@ -123,6 +158,7 @@ H100 = Platform(
     probe=False,
     interleave_twin=False,
     required_schemes=HOPPER_SCHEMES,
+    peak_tflops=HOPPER_PEAK_TFLOPS,
 )
 H200 = Platform(
     id="h200",
@@ -142,6 +178,7 @@ H200 = Platform(
     probe=False,
     interleave_twin=False,
     required_schemes=HOPPER_SCHEMES,
+    peak_tflops=HOPPER_PEAK_TFLOPS,
 )
 
 PLATFORMS = (CPU, H100, H200)

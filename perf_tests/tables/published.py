@@ -12,7 +12,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from perf_tests.tables.cases import Build, Case
-from perf_tests.tables.matrix import gpu_workload
+from perf_tests.tables.matrix import gpu_recipe, gpu_workload
 from perf_tests.tables.pipelines import COGVIDEOX_2B, COGVIDEOX_5B, PIPELINES
 from perf_tests.tables.platforms import H100
 from perf_tests.tables.recipes import CompileMode, Recipe
@@ -58,24 +58,17 @@ QUANTIZED_TOGETHER = dict.fromkeys((COGVIDEOX_5B.id, COGVIDEOX_2B.id), ("transfo
 PLATFORM_OF_GPU = {"H100": H100.id}
 """Published GPU -> our platform of the same model; an A100 we have not."""
 
-_FPX = "dropped by torchao: fpx_weight_only is gone since 0.16"
-DROPPED = {
-    "fp6_e3m2": _FPX,
-    "fp5_e2m2": _FPX,
-    "fp4_e2m1": _FPX,
-    "int8dq-sparse24": "dropped by torchao: the semi-structured sparse layout of int8dq is gone since 0.17",
-    "autoquant": "dropped by torchao: autoquant is gone since 0.17",
-}
-"""Schemes without a case -> why."""
+UNMAPPED: dict[str, str] = {}
+"""Schemes without a case -> why. Those that torchao has dropped are ours now (worker/quantization/)."""
 
 
 def reason(row: PublishedRow) -> str | None:
     """Why no case of ours is this row; None where one is."""
-    return DROPPED.get(_scheme_id(row))
+    return UNMAPPED.get(_scheme_id(row))
 
 
 def case_id(row: PublishedRow) -> str | None:
-    """The id of our case with the attributes of `row`; None where its scheme is dropped.
+    """The id of our case with the attributes of `row`; None where there is a `reason`.
 
     KeyError for a pipeline or a scheme that no table knows.
     """
@@ -83,7 +76,7 @@ def case_id(row: PublishedRow) -> str | None:
         return None
     pipeline = PIPELINE_BY_ID[row.pipeline]
     workload = gpu_workload(pipeline, recipe(row), row.batch_size)
-    return Case(build=Build(pipeline=pipeline, recipe=recipe(row)), workload=workload).id
+    return Case(build=Build(pipeline=pipeline, recipe=gpu_recipe(recipe(row))), workload=workload).id
 
 
 def recipe(row: PublishedRow) -> Recipe:
@@ -207,22 +200,12 @@ class Explanation:
 
 EXPLANATIONS = (
     Explanation(
-        cases="*-int8wo-regional*",
-        of=Judged.LATENCY,
-        ratios=(1.0, 800.0),
-        text=(
-            "inductor rewrites the layers to aten::_weight_int8pack_mm, a kernel made for few tokens: "
-            "3072x12288 at 4608 tokens takes 380 ms, and 0.48 ms in bf16"
-        ),
-        link="https://github.com/pytorch/pytorch/pull/161680",
-    ),
-    Explanation(
         cases="flux1-dev-b*-fp8dq*-eager*",
         of=Judged.LATENCY,
         ratios=(1.0, 1.7),
         text=(
-            "bound by the host: at batch 1 the card drew 380 W at its full 1980 MHz (bf16: 680 W, power capped) "
-            "while float8 tensor subclasses were dispatched from Python (torch 2.11, torchao 0.18)"
+            "bound by the host: at batch 1 the card drew 380 W at its full 1980 MHz (bf16: 680 W, power "
+            "capped) while float8 tensor subclasses were dispatched from Python (torch 2.11, torchao 0.18)"
         ),
     ),
     Explanation(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from perf_tests.tables.identity import UNLESS_DEFAULT
+from perf_tests.tables.identity import NEVER, UNLESS_DEFAULT
+from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.schemes import BF16, FP32, Scheme
 
 
@@ -29,6 +30,24 @@ COMPONENT_TOGGLES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """A setting of the stack, for the whole process, without which a recipe is not what its users expect."""
+
+    id: str
+    call: Lazy
+    """Made before anything is compiled."""
+    reason: str = field(metadata=NEVER)
+
+
+NO_ONEDNN = Setting(
+    id="noonednn",
+    call=Lazy(target="torch.backends.mkldnn:set_flags", kwargs={"_enabled": False}),
+    reason="with oneDNN, inductor rewrites int8 weight-only layers to aten::_weight_int8pack_mm, on a GPU as "
+    "well, where that takes 665 times as long as bf16 (tools/repro/int8wo_compile.py)",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Scheme, compile mode and toggles: everything that distinguishes two builds of one pipeline."""
 
@@ -43,6 +62,8 @@ class Recipe:
     channels_last: bool = field(default=False, metadata=UNLESS_DEFAULT)
     """Convert transformer and VAE to `torch.channels_last` before anything else is done to them."""
 
+    settings: tuple[Setting, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+
     @property
     def id(self) -> str:
         """Scheme and compile mode, then only the toggles that are on; never parsed back."""
@@ -51,6 +72,7 @@ class Recipe:
             ("cvae", self.compile_vae),
             *((name, part in self.quantized_components) for part, name in COMPONENT_TOGGLES.items()),
             ("cl", self.channels_last),
+            *((setting.id, True) for setting in self.settings),
         )
         return "-".join((self.scheme.id, self.compile, *(name for name, on in toggles if on)))
 

@@ -102,6 +102,24 @@ class FidelityFloor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """How a scheme is chosen for each Linear module, by what it costs and what it saves there."""
+
+    candidates: tuple[Scheme, ...]
+    """One of them, which quantizes nothing, is what a module stays where none of the others is chosen."""
+    min_sqnr_db: float
+    """The lowest SQNR of a module's output against its own before quantization, on the same activations."""
+    margin_pct: float
+    """By how much of the unquantized module's time a candidate must be faster than that. Without a margin
+    the noise of the timing would choose."""
+
+    @property
+    def unquantized(self) -> Scheme:
+        """The candidate that leaves a module as it is."""
+        return next(scheme for scheme in self.candidates if scheme.config is None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Scheme:
     """A quantization: a short id and the torchao config it stands for."""
 
@@ -109,9 +127,13 @@ class Scheme:
     dtype: str = "bfloat16"
     """dtype of everything that is not quantized, weights and activations."""
     config: Lazy | None = None
-    """The torchao config; None where nothing is quantized."""
+    """The torchao config; None where nothing is quantized. With a `search` the class that takes one config
+    for each module."""
     weight: QuantizedWeight | None = None
-    """The evidence a quantized module must show; None where nothing is quantized."""
+    """The evidence a quantized module must show; None where nothing is quantized, or where the candidate
+    that was chosen for it says so (`weight_of`)."""
+    search: Search | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """None where every module is quantized alike."""
     min_capability: tuple[int, int] | None = field(default=None, metadata=NEVER)
     """The lowest CUDA compute capability with the kernels; None where any device will do."""
     floor: FidelityFloor | None = field(default=None, metadata=NEVER)
@@ -130,6 +152,22 @@ class Scheme:
     output_sqnr_db: Range | None = field(default=None, metadata=NEVER)
     """SQNR of the transformer's output against its own before quantization, on the same inputs; None where
     nothing is quantized."""
+    fastest_gemm: str | None = field(default=None, metadata=NEVER)
+    """What its fastest GEMMs multiply, by the names of `Platform.peak_tflops`, where the dtypes do not tell;
+    None: `gemm` does."""
+
+    def weight_of(self, chosen: str | None) -> QuantizedWeight | None:
+        """The evidence that modules must show for which the candidate with the id `chosen` was chosen, None
+        for none; of a scheme without a search all modules show the same. None: that of no quantization."""
+        if self.search is None:
+            return self.weight
+        return next((scheme.weight for scheme in self.search.candidates if scheme.id == chosen), None)
+
+    @property
+    def gemm(self) -> str:
+        """What its GEMMs multiply: the weight's dtype where activations are quantized, too, else `dtype`."""
+        quantized = self.weight is not None and self.weight.dynamic_activation
+        return self.fastest_gemm or (self.weight.dtype if self.weight and quantized else self.dtype)
 
     @property
     def shape_rules(self) -> dict[str, tuple[str, int]]:
@@ -144,6 +182,10 @@ class Scheme:
 
 EIGHT_BIT_FLOOR = FidelityFloor(psnr_db=20.0, ssim=0.75)
 FOUR_BIT_FLOOR = FidelityFloor(psnr_db=15.0, ssim=0.55)
+# Half the weights pruned and nothing trained afterwards: a draft of the picture. The FLUX miniatures gave
+# 18.0 to 20.3 dB and 0.78 to 0.87, and pictures from other seeds at most 10.3 dB and 0.17; a full-size
+# transformer has ten times their layers, which costs more.
+PRUNED_FLOOR = FidelityFloor(psnr_db=12.0, ssim=0.4)
 
 MARGIN_DB = 1.5
 """Around what was measured on the miniatures: a batch of 4 moves it by 0.3 dB, another processor rounds
@@ -216,6 +258,34 @@ INT8DQ = Scheme(
     min_rows=17,
     output_sqnr_db=_measured(34.4, 38.8, gemm_db=38.3),
 )
+INT8DQ_SPARSE24 = Scheme(
+    id="int8dq-sparse24",
+    config=Lazy(
+        target="perf_tests.worker.quantization.sparse24:Int8DynamicActivationInt8SemiSparseWeightConfig"
+    ),
+    weight=QuantizedWeight(
+        subclass="Int8SemiSparseTensor",
+        dtype="int8",
+        scale=ScaleShape.PER_ROW,
+        dynamic_activation=True,
+        # Half the values, with 2 bits of position each.
+        bits=5,
+        scale_bytes=4,
+    ),
+    floor=PRUNED_FLOOR,
+    # What cuSPARSELt takes. Activations are padded to a multiple of 16 rows, so one row will do.
+    in_features_multiple=32,
+    out_features_multiple=32,
+    output_sqnr_db=Range(
+        low=4.4 - MARGIN_DB,
+        high=12.3 + MARGIN_DB,
+        source=(
+            "the two largest of each four Gaussian weights keep 86.8 % of their energy, which gives one GEMM "
+            "8.8 dB, and the miniatures, in which errors add up and residuals pass by, gave 4.4 to 12.3 dB"
+        ),
+    ),
+    fastest_gemm="int8-2:4",
+)
 INT4WO = Scheme(
     id="int4wo",
     config=Lazy(
@@ -262,6 +332,41 @@ INT4DQ = Scheme(
     floor=FOUR_BIT_FLOOR,
     in_features_multiple=32,
     output_sqnr_db=_measured(12.8, 19.1, gemm_db=20.4),
+)
+FLOATX_CONFIG = "perf_tests.worker.quantization.floatx:FloatxWeightOnlyConfig"
+FLOATX_WEIGHT = QuantizedWeight(
+    subclass="FloatxTensor",
+    dtype="fp6_e3m2",
+    scale=ScaleShape.PER_ROW,
+    dynamic_activation=False,
+    # Two bits of four columns fill a byte.
+    bits=6,
+    tile=(1, 4),
+    # Of the weight's dtype.
+    scale_bytes=2,
+)
+FP6_E3M2 = Scheme(
+    id="fp6_e3m2",
+    config=Lazy(target=FLOATX_CONFIG, kwargs={"ebits": 3, "mbits": 2}),
+    weight=FLOATX_WEIGHT,
+    # 6 and 5 bits with a mantissa of 2 are nearer to fp8dq (28.5 dB with one GEMM) than to int4dq (20.4 dB).
+    floor=EIGHT_BIT_FLOOR,
+    output_sqnr_db=_measured(18.2, 24.1, gemm_db=25.6),
+)
+FP5_E2M2 = Scheme(
+    id="fp5_e2m2",
+    config=Lazy(target=FLOATX_CONFIG, kwargs={"ebits": 2, "mbits": 2}),
+    weight=dataclasses.replace(FLOATX_WEIGHT, dtype="fp5_e2m2", bits=5, tile=(1, 8)),
+    floor=EIGHT_BIT_FLOOR,
+    output_sqnr_db=_measured(17.6, 24.0, gemm_db=24.8),
+)
+FP4_E2M1 = Scheme(
+    id="fp4_e2m1",
+    config=Lazy(target=FLOATX_CONFIG, kwargs={"ebits": 2, "mbits": 1}),
+    weight=dataclasses.replace(FLOATX_WEIGHT, dtype="fp4_e2m1", bits=4, tile=(1, 2)),
+    # Below int4dq, which has a scale for each 32 weights instead of one for a row.
+    floor=FOUR_BIT_FLOOR,
+    output_sqnr_db=_measured(10.5, 17.4, gemm_db=18.6),
 )
 FP8WO = Scheme(
     id="fp8wo",
@@ -336,7 +441,49 @@ MXFP8 = Scheme(
     output_sqnr_db=_estimated(27.6),
 )
 
+AUTOQUANT_MIN_SQNR_DB = 25.0
+"""Per-tensor fp8, the roughest of the candidates, has 28.5 dB with one GEMM of Gaussian channels: a layer
+whose outliers cost it more than 3.5 dB, half as much error again, is left to a finer candidate."""
+AUTOQUANT = Scheme(
+    id="autoquant",
+    config=Lazy(target="torchao.quantization:FqnToConfig"),
+    search=Search(
+        candidates=(BF16, INT8DQ, FP8DQROW, FP8DQ, FP8WO, INT8WO),
+        min_sqnr_db=AUTOQUANT_MIN_SQNR_DB,
+        # Above the noise: the steps of one process on an H100 spread by 1.2 to 3.4 %.
+        margin_pct=5.0,
+    ),
+    floor=EIGHT_BIT_FLOOR,
+    output_sqnr_db=Range(
+        low=AUTOQUANT_MIN_SQNR_DB - DEPTH_DB,
+        high=150.0,
+        source=(
+            f"each layer keeps {AUTOQUANT_MIN_SQNR_DB:g} dB, layers that add their errors up at most "
+            f"{DEPTH_DB:g} dB less, and a layer that stays as it is errs by nothing"
+        ),
+    ),
+    # int8 is multiplied as fast.
+    fastest_gemm="float8_e4m3fn",
+)
+
 # Not a quantization anyone asks for: the reference that CPU time ratios are taken against.
 FP32 = Scheme(id="fp32", dtype="float32")
 
-SCHEMES = (BF16, FP16, INT8WO, INT8DQ, INT4WO, INT4DQ, FP8WO, FP8DQ, FP8DQROW, NVFP4, MXFP8)
+SCHEMES = (
+    BF16,
+    FP16,
+    INT8WO,
+    INT8DQ,
+    INT8DQ_SPARSE24,
+    INT4WO,
+    INT4DQ,
+    FP6_E3M2,
+    FP5_E2M2,
+    FP4_E2M1,
+    FP8WO,
+    FP8DQ,
+    FP8DQROW,
+    NVFP4,
+    MXFP8,
+    AUTOQUANT,
+)

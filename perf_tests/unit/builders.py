@@ -18,6 +18,7 @@ from perf_tests.harness.protocol import (
     MemoryWindow,
     ModuleGroup,
     Phase,
+    PlanReport,
     Quantization,
     Sample,
     Telemetry,
@@ -151,6 +152,11 @@ def make_quantization(*groups: ModuleGroup, **changes: Any) -> Quantization:
         unquantized=(),
     )
     return msgspec.structs.replace(default, **changes)
+
+
+def make_plan(**chosen: int) -> PlanReport:
+    """A plan that was there already; `chosen`: scheme -> modules."""
+    return PlanReport(file="plan.json", sha256="d" * 64, chosen=chosen, search_s=None)
 
 
 def make_build(values: Mapping[str, float] | None = None, **changes: Any) -> BuildReport:

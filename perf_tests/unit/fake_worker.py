@@ -8,6 +8,7 @@ for the cases whose id matches GLOB (all without one).
                                         killed, hang; without PHASE at a timed generation
     at a timed generation               die-once:MARKER
     in the answers                      missing-metric:NAME  huge-reply  refused-scheme  same-picture
+                                        throttled:COUNT (the first timed generations on a GPU)
 
 MARKER is a file: once it exists, `new-torch` reports another torch and `die-once` no longer dies; both
 create it.
@@ -73,6 +74,7 @@ STEP_MS = 20.0
 MODULES = 24
 BYTES_PER_MODULE = 1 << 20
 PEAK_MIB = 400.0
+STEP_TFLOP = 1.0
 SIDE = 16
 PHASES: dict[type[Request], Phase] = {
     Load: Phase.LOAD,
@@ -135,6 +137,7 @@ class Session:
         self._amounts: dict[Fault, float] = {}
         self._device = Device.CPU
         self._probed = False
+        self._timed = 0
 
     def load(self, request: Load) -> Loaded:
         self._device = request.device
@@ -198,9 +201,14 @@ class Session:
             if name != self._switches.argument("missing-metric", self.case.id)
         }
         capture = self._capture(request.capture) if request.capture else None
-        telemetry = TELEMETRY if self._device is Device.CUDA else None
+        telemetry = self._telemetry(request.warmup) if self._device is Device.CUDA else None
         sample = Sample(values=values, output_sha256=_sha256(self.case.id), telemetry=telemetry)
         return Generated(sample=sample, capture=capture)
+
+    def _telemetry(self, warmup: bool) -> Telemetry:
+        self._timed += not warmup
+        throttled = not warmup and self._timed <= int(self._switches.argument("throttled", self.case.id) or 0)
+        return msgspec.structs.replace(TELEMETRY, throttled_ms={"hw_thermal": 12.5} if throttled else {})
 
     def inspect(self, request: Inspect) -> Inspected:
         weight_bytes = (2 * MODULES - self._quantized) * BYTES_PER_MODULE
@@ -221,7 +229,7 @@ class Session:
             values["output_sqnr_db"] = (sqnr_db.low + sqnr_db.high) / 2
         if self._device is Device.CUDA:
             names = ("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib")
-            values |= dict.fromkeys(names, peak_mib)
+            values |= {**dict.fromkeys(names, peak_mib), "step_tflop": STEP_TFLOP}
         values.pop(self._switches.argument("missing-metric", self.case.id) or "", None)
         return Inspected(values=values, memory=self._window(peak_mib))
 

@@ -12,11 +12,22 @@ import pytest
 
 from perf_tests.harness.campaign import Campaign
 from perf_tests.harness.errors import PerfError, UsageError
-from perf_tests.harness.launcher import Planned
-from perf_tests.harness.protocol import Compile, Fault, Generate, Injection, Load, Phase, Request, Turn
+from perf_tests.harness.launcher import Launcher, Planned
+from perf_tests.harness.protocol import (
+    Compile,
+    Fault,
+    Generate,
+    Injection,
+    Load,
+    Phase,
+    Quantize,
+    Request,
+    Turn,
+)
 from perf_tests.harness.records import Run, RunRecord, Status, Verdict, read_record
 from perf_tests.harness.rundir import prepare_run_directory, resume_run_directory
 from perf_tests.harness.sampling import Answer, fixed_processes
+from perf_tests.harness.validity import invalidity
 from perf_tests.harness.workers import Worker
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import CPU_ROWS, GPU_ROWS
@@ -34,6 +45,7 @@ BF16, INT8WO, COMPILED, COGVIDEOX = (
     "cogvideox-mini-b1-bf16-eager",
 )
 TWIN = "flux-mini-b1-fp32-eager"
+AUTOQUANT = "flux-mini-b1-autoquant-eager"
 CASES: dict[str, Case] = {
     case.id: case for case in (row.case(Weights.SYNTHETIC) for row in (*CPU_ROWS, *GPU_ROWS))
 }
@@ -227,6 +239,23 @@ def test_a_worker_on_a_gpu_reports_it_and_its_memory(conduct: Conduct) -> None:
     assert process.samples[0].telemetry is not None
 
 
+@pytest.mark.parametrize(("throttled", "retaken", "is_valid"), [(0, 0, True), (2, 2, True), (3, 2, False)])
+def test_an_invalid_sample_is_taken_again_twice_in_a_process(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, throttled: int, retaken: int, is_valid: bool
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", f"throttled:{throttled}")
+    run = conduct("flux1-dev-b1-bf16-eager", platform=GPU).run("flux1-dev-b1-bf16-eager")
+    (process,) = run.processes
+    assert (len(process.samples), len(process.retaken)) == (1, retaken)
+    assert (invalidity(run) is None) == is_valid
+
+
+def test_the_roofline_of_a_step_is_in_the_record(conduct: Conduct) -> None:
+    (process,) = conduct("flux1-dev-b1-bf16-eager", platform=GPU).run("flux1-dev-b1-bf16-eager").processes
+    # 1 TFLOP at 989.4 TFLOP/s.
+    assert process.build.roofline_ms == pytest.approx(1.01071, rel=1e-5)
+
+
 def test_an_unknown_case_names_its_neighbours(conduct: Conduct) -> None:
     with pytest.raises(UsageError, match=r"no case 'flux-mini-b1-bf16-eagre' .* nearest: flux-mini-b1-bf16-"):
         conduct(BF16, INT8WO).run("flux-mini-b1-bf16-eagre")
@@ -346,6 +375,44 @@ def test_artifacts_are_keyed_by_case_stack_and_device(
     digest = CASES[COMPILED].digest[:16]
     name = f"{COMPILED}-{digest}-torch2.13.0-tritonnone-fake_processor.bin"
     assert files == [str(tmp_path / "caches" / name)]
+
+
+def test_the_processes_of_a_case_share_the_plan_of_its_stack_and_device(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ask: Any = Worker.ask
+    files: list[tuple[str | None, float]] = []
+
+    def noted(worker: Worker, request: Request, reply_type: Any, timeout_s: float) -> Any:
+        if isinstance(request, Quantize):
+            files.append((request.plan, timeout_s))
+        return ask(worker, request, reply_type, timeout_s)
+
+    monkeypatch.setattr(Worker, "ask", noted)
+    conduct(AUTOQUANT, decide=fixed_processes(2)).run(AUTOQUANT)
+    digest = CASES[AUTOQUANT].digest[:16]
+    name = f"{AUTOQUANT}-{digest}-torch2.13.0-tritonnone-torchao0.18.0-fake_processor.json"
+    # The reference follows no plan; a search may compile, and gets the time for that on top.
+    assert files == [(None, 60.0)] * 2 + [(str(tmp_path / "plans" / name), 360.0)] * 2
+
+
+def test_plans_stand_in_the_folder_that_is_named(tmp_path: Path) -> None:
+    launcher = Launcher(
+        tmp_path, sys.executable, ("-m", "perf_tests.unit.fake_worker"), plans=tmp_path / "mine"
+    )
+    with launcher.start(Planned(CASES[AUTOQUANT], CPU_ALONE), AUTOQUANT, 0) as worker:
+        plan = launcher.plan_of(CASES[AUTOQUANT], worker)
+        assert launcher.plan_of(CASES[INT8WO], worker) is None
+    assert plan is not None
+    assert plan.parent == tmp_path / "mine"
+
+
+def test_workloads_share_no_plan_and_no_worker(conduct: Conduct) -> None:
+    large = larger(AUTOQUANT, height=256, width=256)
+    planned = tuple(Planned(case, CPU_ALONE) for case in (CASES[AUTOQUANT], large))
+    campaign = conduct(AUTOQUANT, plan=planned)
+    logs = [campaign.run(case.id).processes[0].log for case in (CASES[AUTOQUANT], large)]
+    assert logs == [f"logs/{AUTOQUANT}.0.log", f"logs/{large.id}.0.log"]
 
 
 def test_a_composed_latency_is_warmed_up_until_the_step_is_steady(conduct: Conduct) -> None:

@@ -169,9 +169,10 @@ def test_a_published_ratio_of_two_pipelines_on_one_gpu_counts() -> None:
 def test_the_ratio_is_also_that_of_a_case_which_generates_few_of_the_published_steps() -> None:
     # 50 steps in 100 s and 250 s: a step is 0.4 times as long. 100 + 120 + 3 x 80 + 500 = 960 ms
     of_2b, of_5b = (dataclasses.replace(_case(pipeline=each), workload=each.workload) for each in COGVIDEOX)
-    few = {"steps": 4, "measured_steps": None}
-    four = dataclasses.replace(of_5b, workload=dataclasses.replace(of_5b.workload, **few))
-    case = dataclasses.replace(of_2b, workload=dataclasses.replace(of_2b.workload, **few))
+    case, four = (
+        dataclasses.replace(each, workload=dataclasses.replace(each.workload, steps=4, measured_steps=None))
+        for each in (of_2b, of_5b)
+    )
     cost = _expected(case, _record(four), **{of_2b.id: 100.0, of_5b.id: 250.0})
     assert cost.seconds[Phase.GENERATE] == pytest.approx(4 * 0.96)
 

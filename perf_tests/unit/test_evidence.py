@@ -6,7 +6,7 @@ import pytest
 
 from perf_tests.harness.evidence import contradictions
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import BF16, INT4DQ, INT8WO
+from perf_tests.tables.schemes import AUTOQUANT, BF16, INT4DQ, INT8WO
 from perf_tests.unit.builders import (
     COLD_CACHE,
     MINI_BF16,
@@ -15,6 +15,7 @@ from perf_tests.unit.builders import (
     make_build,
     make_case,
     make_group,
+    make_plan,
     make_quantization,
 )
 
@@ -167,4 +168,79 @@ def test_a_build_without_module_counts_is_a_contradiction() -> None:
     case = make_case(scheme=BF16)
     assert contradictions(case, make_build(quantization=None)) == (
         "the worker did not report what the Linear modules are",
+    )
+
+
+SEARCHED = make_case(scheme=AUTOQUANT)
+AS_IT_IS = make_group(subclass="Parameter", dtype="bfloat16", scale=None, count=2, chosen="bf16")
+INT8WO_CHOSEN = make_group(count=4, chosen="int8wo")
+INT8DQ_CHOSEN = make_group(count=3, chosen="int8dq", dynamic_activation=True)
+PLAN = make_plan(bf16=2, int8wo=4, int8dq=3)
+
+
+def test_modules_that_are_what_the_plan_chose_for_each_agree() -> None:
+    quantization = make_quantization(AS_IT_IS, INT8WO_CHOSEN, INT8DQ_CHOSEN, expected_modules=7, plan=PLAN)
+    assert contradictions(SEARCHED, make_build(quantization=quantization)) == ()
+
+
+def test_a_plan_that_leaves_all_modules_as_they_are_agrees() -> None:
+    quantization = make_quantization(AS_IT_IS, expected_modules=0, plan=make_plan(bf16=2))
+    assert contradictions(SEARCHED, make_build(quantization=quantization)) == ()
+
+
+def test_a_dropped_module_of_a_plan_is_named() -> None:
+    dropped = make_group(subclass="Parameter", dtype="bfloat16", scale=None, count=1, chosen="int8wo")
+    quantization = make_quantization(
+        make_group(count=3, chosen="int8wo"),
+        dropped,
+        expected_modules=4,
+        unquantized=("transformer.blocks.0.to_q",),
+        plan=make_plan(int8wo=4),
+    )
+    assert contradictions(SEARCHED, make_build(quantization=quantization)) == (
+        "3 of 4 Linear modules are quantized as autoquant says; not as it says: transformer.blocks.0.to_q",
+    )
+
+
+def test_modules_quantized_as_another_candidate_than_theirs_are_described() -> None:
+    swapped = make_group(count=4, chosen="int8dq")  # looks like int8wo
+    quantization = make_quantization(swapped, expected_modules=4, plan=make_plan(int8dq=4))
+    count, looks = contradictions(SEARCHED, make_build(quantization=quantization))
+    assert count.startswith("0 of 4 Linear modules are quantized as autoquant says")
+    assert looks.endswith(
+        "but the scheme int8dq says Int8Tensor int8 with per-row scales and dynamic activations"
+    )
+
+
+@pytest.mark.parametrize("chosen", ["bf16", None], ids=["left-by-the-plan", "not-in-the-plan"])
+def test_a_module_that_the_plan_leaves_alone_must_not_be_quantized(chosen: str | None) -> None:
+    plan = make_plan(**{"bf16": 4} if chosen else {})
+    quantization = make_quantization(make_group(chosen=chosen), expected_modules=0, plan=plan)
+    (found,) = contradictions(SEARCHED, make_build(quantization=quantization))
+    assert found.endswith("but the plan of autoquant leaves them as they are")
+
+
+def test_modules_that_the_plan_counts_and_nobody_found_are_a_contradiction() -> None:
+    quantization = make_quantization(AS_IT_IS, expected_modules=0, plan=make_plan(bf16=5))
+    assert contradictions(SEARCHED, make_build(quantization=quantization)) == (
+        "the plan plan.json chose bf16 for 5 modules, and 2 were found",
+    )
+
+
+def test_a_choice_that_is_no_candidate_is_a_contradiction() -> None:
+    group = make_group(subclass="Parameter", dtype="bfloat16", scale=None, chosen="int3wo")
+    quantization = make_quantization(group, expected_modules=0, plan=make_plan(int3wo=4))
+    assert contradictions(SEARCHED, make_build(quantization=quantization)) == (
+        "the plan plan.json chose 'int3wo', which is no candidate of autoquant",
+    )
+
+
+def test_a_search_without_a_plan_and_a_plan_without_a_search_are_contradictions() -> None:
+    unplanned = make_build(quantization=make_quantization(AS_IT_IS, expected_modules=0))
+    assert contradictions(SEARCHED, unplanned) == (
+        "the worker reported no plan, and the recipe asks for a scheme that is chosen for each module",
+    )
+    planned = make_build(quantization=make_quantization(plan=make_plan(int8wo=4)))
+    assert contradictions(MINI_INT8WO, planned) == (
+        "the worker reported the plan plan.json, and the recipe asks for one scheme for all modules",
     )

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from perf_tests.harness.errors import UsageError
-from perf_tests.harness.options import parse_drill, parse_duration
+from perf_tests.harness.options import declare, parse_drill, parse_duration, read
 from perf_tests.harness.protocol import Fault, Injection
 from perf_tests.unit.conftest import BF16, INT8WO, make_options
 
@@ -73,3 +78,15 @@ def test_a_budget_of_another_form_is_refused_with_the_right_one(text: str) -> No
 
 def test_without_globs_every_case_is_selected() -> None:
     assert make_options().selects(BF16)
+
+
+@pytest.mark.parametrize(
+    ("given", "plans"),
+    [([], None), (["--perf-autoquant-plans=mine"], Path("mine"))],
+    ids=["none", "a-folder"],
+)
+def test_plans_are_those_of_the_run_unless_a_folder_is_named(given: list[str], plans: Path | None) -> None:
+    parser = argparse.ArgumentParser()
+    group: Any = SimpleNamespace(addoption=parser.add_argument)
+    declare(group)
+    assert read(parser.parse_args(given)).autoquant_plans == plans

@@ -18,6 +18,7 @@ import pytest
 
 from perf_tests.harness import plugin
 from perf_tests.harness.records import Status
+from perf_tests.tables.known_issues import KNOWN_ISSUES
 from perf_tests.tables.matrix import CPU_ROWS, MATRIX
 from perf_tests.tables.platforms import CPU, Platform
 from perf_tests.unit.conftest import (
@@ -37,6 +38,8 @@ ONLY_INT8WO = f"--perf-case={INT8WO}"
 BOTH = (ONLY_BF16, ONLY_INT8WO)
 RATIO = "time_ratio_vs_fp32"
 BUILD = str(ROOT / "perf_tests" / "test_build.py")
+
+NAMES = len(MATRIX) + len(KNOWN_ISSUES)
 
 
 def on_platform(monkeypatch: pytest.MonkeyPatch, platform: Platform) -> None:
@@ -366,9 +369,12 @@ def test_an_entry_of_a_renamed_case_is_found_by_the_check(
     [
         (
             ("--perf-case=flux-mini-b1-int8-eager",),
-            f"'flux-mini-b1-int8-eager' matches none of the {len(MATRIX)} cases; nearest: {INT8WO}",
+            f"int8-eager' matches none of the {NAMES} cases and known issues; nearest: {INT8WO}",
         ),
-        ((*BOTH, "--perf-case=typo"), f"--perf-case 'typo' matches none of the {len(MATRIX)} cases"),
+        (
+            (*BOTH, "--perf-case=typo"),
+            f"--perf-case 'typo' matches none of the {NAMES} cases and known issues",
+        ),
         (
             (ONLY_INT8WO, "--perf-inject=cash"),
             "no fault 'cash'; there are latency, memory, drop-quantization",

@@ -9,12 +9,15 @@ import pytest
 from perf_tests.harness.proof import prepared, prove
 from perf_tests.harness.protocol import Capture, FailureKind, Phase
 from perf_tests.harness.records import Process, Run, Status
+from perf_tests.tables.schemes import AUTOQUANT
 from perf_tests.unit.builders import (
     MINI_BF16,
     MINI_INT8WO,
     make_build,
+    make_case,
     make_failure,
     make_group,
+    make_plan,
     make_process,
     make_quantization,
     make_reference,
@@ -125,3 +128,27 @@ def test_times_and_memory_of_an_unproven_build_are_not_shown(tmp_path: Path) -> 
     assert proven.status is Status.UNPROVEN
     assert not {"latency_s", "denoise_step_ms", "model_memory_mib"} & set(proven.measured)
     assert "quantized_modules" in proven.measured
+
+
+def following(digest: str) -> Process:
+    plan = msgspec.structs.replace(make_plan(int8wo=4), sha256=digest)
+    return make_process(
+        build=make_build(quantization=make_quantization(make_group(chosen="int8wo"), plan=plan))
+    )
+
+
+def test_processes_that_followed_one_plan_are_samples_of_one_case(tmp_path: Path) -> None:
+    case = make_case(scheme=AUTOQUANT)
+    run = make_run(case, processes=(following("a" * 64), following("a" * 64)))
+    assert prove(case, run, None, tmp_path) == run
+
+
+def test_processes_that_followed_different_plans_are_not(tmp_path: Path) -> None:
+    case = make_case(scheme=AUTOQUANT)
+    run = make_run(case, processes=(following("a" * 64), following("b" * 64), following("b" * 64)))
+    proved = prove(case, run, None, tmp_path)
+    assert proved.status is Status.UNPROVEN
+    assert proved.reason == (
+        "what was built is not what was asked for: its 3 processes followed 2 plans: plan.json (sha256 "
+        "aaaaaaaaaaaa), plan.json (sha256 bbbbbbbbbbbb)"
+    )

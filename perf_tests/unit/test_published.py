@@ -19,8 +19,9 @@ from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import GPU_ROWS, MATRIX, SLOW
 from perf_tests.tables.platforms import H100, H200, Platform
 from perf_tests.tables.published import (
-    DROPPED,
     EXPLANATIONS,
+    UNMAPPED,
+    Explanation,
     Judged,
     PublishedRow,
     case_id,
@@ -28,6 +29,7 @@ from perf_tests.tables.published import (
     explanation,
     reason,
 )
+from perf_tests.tables.recipes import NO_ONEDNN
 from perf_tests.unit.builders import (
     FLUX_FP8,
     GPU,
@@ -102,26 +104,31 @@ def test_every_published_row_is_there() -> None:
     assert Counter(row.pipeline for row in ROWS) == {"flux1-dev": 77, "cogvideox-5b": 62, "cogvideox-2b": 34}
 
 
-def test_most_rows_are_a_case_and_the_others_have_a_reason() -> None:
-    assert Counter(row.gpu for row in ROWS if row.case is not None) == {"H100": 84, "A100": 48}
-    assert Counter(row.gpu for row in ROWS if row.reason is not None) == {"H100": 9, "A100": 32}
-    assert len({row.case for row in ROWS if row.case is not None}) == 122
+def test_every_row_is_a_case() -> None:
+    assert Counter(row.gpu for row in ROWS if row.case is not None) == {"H100": 93, "A100": 80}
+    assert [row for row in ROWS if row.reason is not None] == []
+    assert len({row.case for row in ROWS}) == 159
 
 
-@pytest.mark.parametrize("gpu", ["H100", "A100"])
-def test_no_two_rows_of_a_gpu_are_one_case(gpu: str) -> None:
-    cases = [row.case for row in ROWS if row.gpu == gpu and row.case is not None]
-    assert sorted(set(cases)) == sorted(cases)
+def test_no_two_rows_of_a_gpu_are_one_case_but_those_that_were_published_twice() -> None:
+    repeated = Counter((row.gpu, row.case) for row in ROWS)
+    twice = {
+        f"cogvideox-5b-b1-fp6_e3m2-{mode}qte"
+        for mode in ("eager-", "eager-fused-", "regional-", "regional-fused-")
+    }
+    assert {key for key, count in repeated.items() if count == 2} == {("A100", case_id) for case_id in twice}
+    assert max(repeated.values()) == 2
+    # In one table under one name, in another under the other.
+    assert {row.scheme for row in ROWS if row.case in twice} == {"fp6", "fp6_e3m2"}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(map(str, dataclasses.astuple(row)[:9])))
-def test_every_row_is_the_one_case_its_attributes_say_or_has_the_reason(row: PublishedRow) -> None:
+def test_every_row_is_the_one_case_its_attributes_say(row: PublishedRow) -> None:
     assert (row.case, row.reason) == (case_id(row), reason(row))
-    assert (row.case in CASES) == (row.reason is None)
-    assert row.reason is None or row.reason.startswith("dropped by torchao: ")
+    assert row.case in CASES
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.case], ids=lambda row: f"{row.gpu}-{row.case}")
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.gpu}-{row.scheme}-{row.case}")
 def test_the_case_of_a_row_does_what_its_columns_say(row: PublishedRow) -> None:
     case = CASES[str(row.case)]
     done = case.build.recipe
@@ -130,20 +137,9 @@ def test_the_case_of_a_row_does_what_its_columns_say(row: PublishedRow) -> None:
     assert case.workload.batch_size == row.batch_size
     assert (done.compile == "regional", done.compile == "eager") == (row.compile, not row.compile)
     assert (done.fuse_qkv, done.compile_vae) == (row.fuse_qkv, row.compile_vae)
-    assert done.scheme.id == {"fp8": "fp8dq"}.get(row.scheme, row.scheme)
+    ours = {"fp8": "fp8dq", "fp6": "fp6_e3m2", "sparsify": "int8dq-sparse24"}
+    assert done.scheme.id == ours.get(row.scheme, row.scheme)
     assert done.quantized_components == (("transformer",) if row.scheme in ("bf16", "fp16") else quantized)
-
-
-def test_the_rows_without_a_case_are_of_these_schemes() -> None:
-    assert Counter(row.scheme for row in ROWS if row.case is None) == {
-        "fp6_e3m2": 7,
-        "fp5_e2m2": 4,
-        "fp4_e2m1": 6,
-        "int8dq-sparse24": 4,
-        "fp6": 8,
-        "autoquant": 8,
-        "sparsify": 4,
-    }
 
 
 @pytest.mark.parametrize(
@@ -162,13 +158,13 @@ def test_the_rows_without_a_case_are_of_these_schemes() -> None:
         ),
         pytest.param(
             {"pipeline": "cogvideox-2b", "scheme": "int8wo", "quantize_vae": True},
-            "cogvideox-2b-b1-int8wo-regional-qte-qvae-m2",
+            "cogvideox-2b-b1-int8wo-regional-qte-qvae-noonednn",
             id="vae",
         ),
         pytest.param(
             {"pipeline": "cogvideox-5b", "scheme": "fp16"}, "cogvideox-5b-b1-fp16-regional", id="unquantized"
         ),
-        pytest.param({"scheme": "fp6"}, None, id="dropped"),
+        pytest.param({"scheme": "fp6"}, "flux1-dev-b1-fp6_e3m2-regional", id="alias"),
     ],
 )
 def test_attributes_become_a_case_id(changes: dict[str, Any], expected: str | None) -> None:
@@ -180,8 +176,13 @@ def test_a_scheme_that_no_table_knows_is_not_guessed() -> None:
         case_id(make_row(scheme="int3wo"))
 
 
-def test_an_alias_has_the_reason_of_its_scheme() -> None:
-    assert reason(make_row(scheme="sparsify")) == DROPPED["int8dq-sparse24"]
+def test_a_scheme_that_is_left_out_has_its_reason_by_each_of_its_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(UNMAPPED, "int8dq-sparse24", "nobody runs it")
+    rows = [make_row(scheme=name) for name in ("sparsify", "int8dq-sparse24", "int8dq")]
+    assert [reason(row) for row in rows] == ["nobody runs it", "nobody runs it", None]
+    assert [case_id(row) is None for row in rows] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -221,10 +222,11 @@ def test_max_autotune_and_fullgraph_are_named_for_compiled_rows() -> None:
 
 def test_the_gpu_rows_are_these_many() -> None:
     assert Counter(row.pipeline.id for row in GPU_ROWS) == {
-        "flux1-dev": 75,
-        "cogvideox-5b": 31,
-        "cogvideox-2b": 29,
+        "flux1-dev": 88,
+        "cogvideox-5b": 49,
+        "cogvideox-2b": 39,
         "flux1-schnell": 7,
+        "flux1-dev-slim": 3,
         "sd3-medium": 7,
         "pixart-sigma": 7,
         "auraflow": 7,
@@ -547,12 +549,16 @@ def test_the_report_shows_numbers_footnotes_differences_and_what_was_left_out() 
     ]
 
 
-def test_an_unexplained_row_and_its_link_are_marked() -> None:
-    compiled = CASES["flux1-dev-b1-int8wo-regional-m2"]
+def test_an_unexplained_row_and_its_link_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Explanation(
+        cases="*-int8wo-*", of=Judged.LATENCY, ratios=(1.0, 800.0), text="slow", link="https://example.org/1"
+    )
+    monkeypatch.setattr("perf_tests.tables.published.EXPLANATIONS", (known,))
+    compiled = CASES["flux1-dev-b1-int8wo-regional-noonednn"]
     row = make_row(case=compiled.id, scheme="int8wo")
     said = lines(compare(make_record(measured(900.0, 25.0, case=compiled), references=()), [row]))
     assert said[1].endswith("UNEXPLAINED model memory, [1]")
-    assert said[2].endswith("(https://github.com/pytorch/pytorch/pull/161680)")
+    assert said[2].endswith("(https://example.org/1)")
     assert said[-1].endswith(": 1")
 
 
@@ -560,3 +566,12 @@ def test_what_was_not_published_is_a_dash() -> None:
     row = make_row(model_memory_gib=None, peak_memory_gib=None)
     said = lines(compare(make_record(measured(4.0), references=()), [row]))
     assert said[1].split()[5:] == ["20.000", "-", "-", "24.000", "-", "-"]
+
+
+def test_on_a_gpu_what_may_compile_int8_weight_only_goes_without_onednn_and_nothing_else_does() -> None:
+    settings = {row.case(Weights.SYNTHETIC).id: row.recipe.settings for row in GPU_ROWS}
+    assert {case_id for case_id, made in settings.items() if made} == {
+        case_id for case_id in settings if "-int8wo-regional" in case_id or "-autoquant-regional" in case_id
+    }
+    assert settings["flux1-dev-b1-int8wo-regional-noonednn"] == (NO_ONEDNN,)
+    assert settings["flux1-dev-b1-int8wo-eager"] == ()

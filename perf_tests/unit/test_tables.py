@@ -15,6 +15,9 @@ from perf_tests.tables.pipelines import FULL_SIZE, MINIATURES, PIPELINES, Pipeli
 from perf_tests.tables.platforms import CPU, PLATFORMS, Device
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes import (
+    FP4_E2M1,
+    FP5_E2M2,
+    FP6_E3M2,
     FP8DQ,
     FP8WO,
     FP16,
@@ -71,7 +74,7 @@ def test_case_ids_are_unique() -> None:
 
 @for_each(CASES)
 def test_case_ids_can_be_test_ids_and_patterns(case: Case) -> None:
-    assert re.fullmatch(r"[a-z0-9.-]+", case.id)
+    assert re.fullmatch(r"[a-z0-9._-]+", case.id)
 
 
 @for_each(MATRIX)
@@ -87,8 +90,21 @@ def test_every_exclusion_has_a_reason(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=_named)
 def test_a_scheme_that_quantizes_says_how_it_looks_and_how_good_it_must_be(scheme: Scheme) -> None:
-    said = (scheme.config, scheme.weight, scheme.floor, scheme.output_sqnr_db)
+    said = (scheme.config, scheme.weight or scheme.search, scheme.floor, scheme.output_sqnr_db)
     assert len({each is None for each in said}) == 1
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme.search], ids=_named)
+def test_a_search_has_one_candidate_that_quantizes_nothing_and_knows_the_others_by_their_looks(
+    scheme: Scheme,
+) -> None:
+    assert scheme.search is not None
+    assert [each.id for each in scheme.search.candidates if each.config is None] == ["bf16"]
+    assert scheme.search.unquantized.dtype == scheme.dtype
+    assert {scheme.weight_of(each.id) for each in scheme.search.candidates} == {
+        each.weight for each in scheme.search.candidates
+    }
+    assert scheme.weight_of(None) is None
 
 
 @pytest.mark.parametrize(
@@ -107,6 +123,9 @@ def test_modules_whose_rows_are_no_whole_groups_are_left_alone(scheme: Scheme) -
         pytest.param(FP8DQ, 64 * 1152, 1, 64 * 1152 + 4, id="fp8dq"),
         # 36 groups of 32 in a row, an int8 for each int4.
         pytest.param(INT4DQ, 64 * 1152, 64 * 36, 64 * 1152 + 64 * 36 * 3, id="int4dq"),
+        pytest.param(FP6_E3M2, 64 * 1152, 64, 64 * 864 + 64 * 2, id="fp6_e3m2"),
+        pytest.param(FP5_E2M2, 64 * 1152, 64, 64 * 720 + 64 * 2, id="fp5_e2m2"),
+        pytest.param(FP4_E2M1, 64 * 1152, 64, 64 * 576 + 64 * 2, id="fp4_e2m1"),
         # 1152 columns are padded to 2048, which are 16 groups of 128.
         pytest.param(INT4WO, 64 * 2048, 64 * 16, 64 * 1024 + 64 * 16 * 4, id="int4wo"),
         # 64 rows are padded to 128 for the scales, not for the elements.
@@ -131,7 +150,10 @@ def test_what_was_measured_tells_bit_widths_and_formats_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "scheme", [scheme for scheme in SCHEMES if scheme.output_sqnr_db is not None], ids=_named
+    # A search may leave all of it as it is.
+    "scheme",
+    [scheme for scheme in SCHEMES if scheme.output_sqnr_db is not None and scheme.search is None],
+    ids=_named,
 )
 def test_an_unquantized_transformer_is_outside_every_range(scheme: Scheme) -> None:
     assert scheme.output_sqnr_db is not None
@@ -166,7 +188,7 @@ def test_every_pipeline_is_pinned_to_a_commit(pipeline: PipelineSpec) -> None:
 
 
 def test_pipelines_are_told_apart() -> None:
-    assert len({pipeline.id for pipeline in PIPELINES}) == len(PIPELINES) == 14
+    assert len({pipeline.id for pipeline in PIPELINES}) == len(PIPELINES) == 15
     assert len({(pipeline.repo, pipeline.revision) for pipeline in PIPELINES}) == len(PIPELINES)
 
 

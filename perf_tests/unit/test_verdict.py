@@ -16,9 +16,9 @@ from perf_tests.harness.records import (
     Status,
     Verdict,
 )
+from perf_tests.harness.validity import SLOWDOWNS
 from perf_tests.harness.verdict import (
     SEVERITY,
-    SLOWDOWNS,
     gated_metrics,
     invalidity,
     judge,
@@ -29,7 +29,7 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS, Group
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import FP16, INT8WO, FidelityFloor, Range
+from perf_tests.tables.schemes import AUTOQUANT, FP16, INT8WO, FidelityFloor, Range
 from perf_tests.unit.builders import (
     FLUX_FP8,
     H100_UUID,
@@ -94,7 +94,18 @@ def _judge(
 
 def test_every_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None:
     gated, shown = gated_metrics(FLUX_FP8, H100), shown_metrics(FLUX_FP8, H100)
-    assert sorted(metric.name for metric in (*gated, *shown)) == sorted(metric.name for metric in METRICS)
+    of_plans = {"modules_off_plan"}
+    named = sorted(metric.name for metric in METRICS if metric.name not in of_plans)
+    assert sorted(metric.name for metric in (*gated, *shown)) == named
+
+
+def test_what_follows_from_a_plan_is_shown_and_judged_against_the_plan() -> None:
+    case = make_case(scheme=AUTOQUANT)
+    gated = {metric.name for metric in gated_metrics(case, CPU)}
+    shown = {metric.name for metric in shown_metrics(case, CPU)}
+    assert {"quantized_modules", "weight_bytes"} <= shown
+    assert {"modules_off_plan", "weight_bytes_vs_implied", "graph_breaks"} <= gated
+    assert not gated & shown
 
 
 def test_a_platform_gates_the_metrics_that_name_its_device() -> None:
@@ -466,6 +477,72 @@ def test_throttling_during_warm_up_does_not_count() -> None:
     assert (
         invalidity(make_run(processes=(make_process(warmups=(make_sample(telemetry=telemetry),)),))) is None
     )
+
+
+HOT = make_sample(telemetry=make_telemetry(throttled_ms={"hw_thermal": 20.0}))
+
+
+def _hot(run: Run) -> Run:
+    """`run` with a throttled sample in its last process."""
+    *others, last = run.processes
+    hot = msgspec.structs.replace(last, samples=(*last.samples, HOT))
+    return msgspec.structs.replace(run, processes=(*others, hot))
+
+
+@pytest.mark.parametrize("metric", ["denoise_step_ms", "decode_ms", "speedup_vs_bf16", "peak_allocated_mib"])
+def test_a_time_or_memory_of_an_invalid_run_is_neither_good_nor_bad(metric: str) -> None:
+    verdict = _judge(metric, [1.0], [1.0], run=_hot(_run(metric, [1.0])))
+    assert (verdict.status, verdict.measured, verdict.change_pct) == (Status.INVALID, None, None)
+    assert verdict.reason == "the GPU was throttled during process 1: hw_thermal for 20 ms"
+
+
+def test_counters_of_an_invalid_run_are_judged() -> None:
+    assert _judge("graph_breaks", [1.0], [0.0], run=_hot(_run("graph_breaks", [1.0]))).status == "REGRESSED"
+
+
+def test_a_speed_up_over_an_invalid_reference_is_invalid_and_the_time_is_not() -> None:
+    reference = _hot(make_reference(FLUX_FP8, H100))
+    verdict = _judge("speedup_vs_bf16", [1.0], [1.0], reference=reference)
+    assert verdict.status is Status.INVALID
+    assert verdict.reason.startswith("of the reference flux1-dev-b1-bf16-regional, the GPU was throttled")
+    assert _judge("denoise_step_ms", [1.0], [1.0], reference=reference).status is Status.PASS
+
+
+# Cycles
+
+
+def _timed(step_ms: float, clock_mhz: float) -> Run:
+    sample = make_sample({"denoise_step_ms": [step_ms], "mean_sm_clock_mhz": [clock_mhz]})
+    return make_run(FLUX_FP8, H100, processes=(make_process(samples=(sample,)),) * 5)
+
+
+def _judge_at_clock(step_ms: float, clock_mhz: float) -> Verdict:
+    metrics = {"denoise_step_ms": [100.0] * 5, "mean_sm_clock_mhz": [1700.0] * 5}
+    entry = make_entry(metrics, case=FLUX_FP8)
+    arguments: dict[str, Any] = {"run": _timed(step_ms, clock_mhz), "entry": entry}
+    return judge(
+        metric_named("denoise_step_ms"),
+        case=FLUX_FP8,
+        platform=H100,
+        reference=None,
+        provenance=make_provenance(unit=H100_UUID),
+        unit=H100_UUID,
+        **arguments,
+    )
+
+
+def test_a_regression_that_vanishes_in_cycles_stays_one_and_says_so() -> None:
+    verdict = _judge_at_clock(106.0, 1600.0)
+    assert verdict.status is Status.REGRESSED
+    assert verdict.reason.endswith(
+        "; vanishes in cycles (-0.24 % at 1600 MHz, 1700 MHz in the baseline): "
+        "the code burns more power, or the card ran slower"
+    )
+
+
+@pytest.mark.parametrize(("step_ms", "clock_mhz"), [(106.0, 1700.0), (100.0, 1600.0)])
+def test_cycles_are_mentioned_with_no_other_verdict(step_ms: float, clock_mhz: float) -> None:
+    assert "cycles" not in _judge_at_clock(step_ms, clock_mhz).reason
 
 
 # Overall

@@ -6,6 +6,7 @@ from typing import Any
 
 from perf_tests.tables.cases import Build
 from perf_tests.tables.recipes import CompileMode
+from perf_tests.worker.lazy import construct
 
 # Not `fullgraph`: a graph break is counted and judged beside everything else, instead of ending the case.
 # Shapes are those of one workload, so nothing is gained by `dynamic`.
@@ -13,7 +14,9 @@ OPTIONS: dict[str, Any] = {"dynamic": False}
 
 
 def apply(pipeline: Any, build: Build) -> None:
-    """Mark modules for compilation; it happens when they are first called."""
+    """Make the recipe's settings and mark modules for compilation; it happens when they are first called."""
+    for setting in build.recipe.settings:
+        construct(setting.call)
     MODES[build.recipe.compile](pipeline, build)
     if build.recipe.compile_vae:
         # The pipeline calls `decode`, not the module.

@@ -8,6 +8,7 @@ Stages are cut where the pipeline calls its scheduler, which no compile mode rea
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -15,9 +16,11 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import Failure, FailureKind, Phase
@@ -136,6 +139,77 @@ def prime(pipeline: Any, case: Case) -> None:
     """Generate with two steps, untimed: compiles what is compiled lazily."""
     workload = dataclasses.replace(case.workload, steps=PRIMING_STEPS, measured_steps=None)
     pipeline(**call_arguments(case.build.pipeline, workload))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StepWork:
+    """The work of a denoise step, counted once a build."""
+
+    tflop: float
+    """For one image or video: 2 for each multiply-add of GEMMs, convolutions and attention."""
+    workload: Workload
+    """What it was counted for."""
+
+    def values(self, workload: Workload) -> dict[str, float]:
+        """Metric name -> value for `workload`; empty where it has another size than what was counted."""
+        if _of_one(workload) != self.workload:
+            return {}
+        return {"step_tflop": self.tflop * workload.batch_size}
+
+
+def count_step(pipeline: Any, case: Case) -> StepWork:
+    """Count what an eager, unquantized `pipeline` does between two calls of its scheduler, for one image.
+
+    A step grows with the batch alone, and one image fits where the batch does once it is quantized. What
+    `torch.utils.flop_counter` does not know counts nothing, so that the count is never too high.
+    """
+    workload = _of_one(case.workload)
+    counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
+    with contextlib.ExitStack() as counting, _stopping(pipeline, partial(counting.enter_context, counter)):
+        pipeline(**call_arguments(case.build.pipeline, workload))
+    return StepWork(tflop=counter.get_total_flops() / 1e12, workload=workload)
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Of shapes (batch, heads, tokens, size of a head): query times key, and that times value."""
+    batch, heads, queries, size = query
+    return int(2 * batch * heads * queries * key[2] * (size + value[3]))
+
+
+# What flop_counter has of every other device. Without it, the attention of a CPU would be no work.
+UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+
+
+class _StepIsOver(Exception):
+    """Ends a pipeline's call at its scheduler's first step."""
+
+
+@contextmanager
+def _stopping(pipeline: Any, at_timesteps: Callable[[], object]) -> Iterator[None]:
+    """Let `pipeline` do `at_timesteps` when its steps begin, and end without an error after the first."""
+    scheduler = pipeline.scheduler
+    before = scheduler.set_timesteps, scheduler.step
+
+    @functools.wraps(scheduler.set_timesteps)
+    def set_timesteps(*args: Any, **kwargs: Any) -> Any:
+        result = before[0](*args, **kwargs)
+        at_timesteps()
+        return result
+
+    @functools.wraps(scheduler.step)
+    def step(*args: Any, **kwargs: Any) -> NoReturn:
+        raise _StepIsOver
+
+    scheduler.set_timesteps, scheduler.step = set_timesteps, step
+    try:
+        with contextlib.suppress(_StepIsOver):
+            yield
+    finally:
+        scheduler.set_timesteps, scheduler.step = before
+
+
+def _of_one(workload: Workload) -> Workload:
+    return dataclasses.replace(workload, batch_size=1, steps=1, measured_steps=None)
 
 
 def settle() -> None:

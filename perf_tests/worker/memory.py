@@ -62,7 +62,7 @@ def model_mib(pipeline: Any, device: torch.device) -> float:
 class Meter:
     """Peaks since the last `reset`."""
 
-    def __init__(self, device: torch.device, device_used_mib: Callable[[], float] | None) -> None:
+    def __init__(self, device: torch.device, device_used_mib: Callable[[], float | None] | None) -> None:
         self._cuda = device.type == "cuda"
         self._device_used_mib = device_used_mib
         self._device_peak_mib: float | None = None
@@ -76,8 +76,9 @@ class Meter:
 
     def look(self) -> None:
         """Read the device-level counter, which keeps no peak of its own; not during a generation."""
-        if self._device_used_mib is not None:
-            self._device_peak_mib = max(self._device_used_mib(), self._device_peak_mib or 0.0)
+        used_mib = self._device_used_mib() if self._device_used_mib else None
+        if used_mib is not None:
+            self._device_peak_mib = max(used_mib, self._device_peak_mib or 0.0)
 
     def read(self) -> MemoryWindow:
         """The peaks of the window so far."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from perf_tests.worker import (
     build,
     capture,
     compile,
+    control,
     counters,
     memory,
     probe,
@@ -28,7 +30,17 @@ from perf_tests.worker import (
 )
 from perf_tests.worker.clock import CLOCKS
 from perf_tests.worker.faults import Faults
-from perf_tests.worker.generate import Generation, Stages, generate_once, output_sha256, prime, settle
+from perf_tests.worker.generate import (
+    Generation,
+    Stages,
+    count_step,
+    generate_once,
+    output_sha256,
+    prime,
+    settle,
+)
+from perf_tests.worker.quantization import autoquant
+from perf_tests.worker.quantize import Choose
 from perf_tests.worker.telemetry import GpuMonitor
 
 
@@ -51,6 +63,7 @@ class Session:
         support.check(request.case.build.recipe.scheme, self._device)
         self._meter = memory.Meter(self._device, self._gpu.used_mib if self._gpu else None)
         self._faults = Faults(request.injections, self._device)
+        self._values |= control.measure(self._device, self._gpu)
         self._meter.reset()
         started_s = time.perf_counter()
         self._pipeline: Any = build.build(request.case.build, self._device)
@@ -63,21 +76,32 @@ class Session:
     def quantize(self, request: protocol.Quantize) -> protocol.Quantized:
         """Fuse and quantize; then weigh what is left, and compare what it answers where that is asked."""
         recipe = self._case.build.recipe
-        asked = request.probe and recipe.scheme.weight is not None
+        self._work = count_step(self._pipeline, self._case)
+        memory.clear_workspaces()
+        self._release()
+        asked = request.probe and recipe.scheme.config is not None
         before = probe.record(self._pipeline, self._case) if asked else None
         self._meter.reset()
         started_s = time.perf_counter()
-        evidence = quantize.apply(self._pipeline, self._case.build, drop=self._faults.dropped_modules)
+        evidence = quantize.apply(
+            self._pipeline,
+            self._case.build,
+            drop=self._faults.dropped_modules,
+            choose=self._choose(request.plan) if recipe.scheme.search else None,
+        )
         self._stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
+        if evidence.plan is not None:
+            seconds -= evidence.plan.search_s or 0.0
+            self._values["modules_off_plan"] = quantize.count_off_plan(evidence, recipe)
         window = self._close(protocol.Phase.QUANTIZE)
         self._values |= {
             "model_memory_mib": memory.model_mib(self._pipeline, self._device),
             "weight_bytes": memory.weight_bytes(self._pipeline, recipe.quantized_components),
             "quantized_modules": quantize.count_as_asked(evidence, recipe),
         }
-        if recipe.scheme.weight is not None and evidence.weights is not None:
-            implied_bytes = quantize.implied_bytes(evidence.weights, recipe.scheme.weight)
+        if evidence.weights is not None:
+            implied_bytes = quantize.implied_bytes(evidence.weights)
             self._values["weight_bytes_vs_implied"] = self._values["weight_bytes"] / implied_bytes
         if before is not None:
             self._values["output_sqnr_db"] = before.sqnr_db(self._pipeline)
@@ -110,14 +134,17 @@ class Session:
         """Generate once."""
         if not request.warmup:
             self._faults.strike(self._pipeline)
+        if self._gpu:
+            self._gpu.begin()
         generation = generate_once(self._pipeline, self._case, self._stages)
+        clocks = self._gpu.values() if self._gpu else {}
         telemetry = self._gpu.read() if self._gpu else None
         self._meter.look()
         if request.warmup:
             self._warmed_up(generation)
         saved = capture.save(generation.output, request.capture) if request.capture else None
         sample = protocol.Sample(
-            values=generation.values,
+            values=generation.values | clocks,
             output_sha256=output_sha256(generation.output),
             telemetry=telemetry,
         )
@@ -155,6 +182,7 @@ class Session:
         window = self._windows[protocol.Phase.GENERATE] = self._meter.read()
         counted = counters.read().since(self._before)
         values = self._values | {
+            **self._work.values(self._case.workload),
             "compiled_graphs": counted.graphs,
             "graph_breaks": counted.graph_breaks,
             "recompiles": counted.graphs - self._graphs_after_warmup,
@@ -162,6 +190,14 @@ class Session:
             **memory.peaks([self._windows[protocol.Phase.COMPILE], window]),
         }
         return protocol.Inspected(values=values, memory=window)
+
+    def _choose(self, file: str | None) -> Choose:
+        if file is None:
+            message = f"no file is named for the plan that {self._case.build.recipe.scheme.id} follows"
+            kind, phase = protocol.FailureKind.LOAD, protocol.Phase.SEARCH
+            raise WorkerError(protocol.Failure(kind=kind, phase=phase, message=message))
+        stopwatch = autoquant.Stopwatch(self._stages.clock, self._device)
+        return partial(autoquant.choose, self._pipeline, self._case, Path(file), stopwatch)
 
     def _warmed_up(self, generation: Generation) -> None:
         self._graphs_after_warmup = counters.read().since(self._before).graphs

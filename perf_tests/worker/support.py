@@ -65,7 +65,8 @@ def _try(config: Lazy, dtype: torch.dtype, device: torch.device) -> None:
     synthetic.materialise("support", model, dtype=dtype, device=device)
     rows = torch.empty(ROWS, FEATURES, dtype=dtype, device=device)
     synthetic.fill("support.rows", rows)
-    quantize_(model, construct(config))
+    # None stands for the default filter, and is all that a config which names its modules takes.
+    quantize_(model, construct(config), filter_fn=None)
     with torch.no_grad():
         model(rows)
     if device.type == "cuda":

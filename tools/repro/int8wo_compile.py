@@ -2,18 +2,19 @@
 
     python tools/repro/int8wo_compile.py                    # every variant, each in a process of its own
     python tools/repro/int8wo_compile.py --variant default  # one of them; one line of JSON
+    python tools/repro/int8wo_compile.py --slowdown         # default / bf16; one line of JSON
 
 One Linear of FLUX.1-dev's feed-forward (in 3072, out 12288) on 4608 tokens in bf16, quantized with torchao's
 Int8WeightOnlyConfig.
 
 Cause: inductor's weight-only pattern (torch/_inductor/fx_passes/quantization.py, `_register_woq_lowerings`)
-rewrites `mm(x, weight.to(bf16)) * scale` to `aten::_weight_int8pack_mm`. The rewrite was meant for CPUs; since
+rewrites `mm(x, weight.to(bf16)) * scale` to `aten::_weight_int8pack_mm`. That was meant for CPUs; since
 https://github.com/pytorch/pytorch/pull/159325 gave that op a CUDA kernel, which uses no tensor cores,
 `_is_valid_woq_optimization_pattern` accepts CUDA as well, whatever the number of tokens.
 
 Way out: the patterns are registered while oneDNN is enabled, once per process, when it first compiles. With
-`torch.backends.mkldnn.set_flags(False)` before that, inductor converts the weight in a pointwise kernel, calls
-the bf16 GEMM, and multiplies with the scale in its epilogue. Nothing else on a GPU uses oneDNN.
+`torch.backends.mkldnn.set_flags(False)` before that, inductor converts the weight in a pointwise kernel,
+calls the bf16 GEMM, and multiplies with the scale afterwards. Nothing else on a GPU uses oneDNN.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class Result:
     tokens: int
     layer_ms: float
     """Median of 5 calls, by device events."""
-    sqnr_db: float
-    """Against the bf16 layer."""
+    sqnr_db: float | None
+    """Against the bf16 layer; None where nothing differs."""
     rewritten: int
     """How often inductor's weight-only pattern matched."""
     kernels: tuple[str, ...]
@@ -75,18 +76,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--variant", choices=VARIANTS)
+    parser.add_argument("--slowdown", action="store_true")
     parser.add_argument("--tokens", type=int, default=4608)
     arguments = parser.parse_args()
     if arguments.variant is not None:
         print(json.dumps(asdict(measure(arguments.variant, arguments.tokens))))
         return
+    if arguments.slowdown:
+        print(json.dumps(slowdown(arguments.tokens)))
+        return
     print(f"{'variant':20} {'ms':>9} {'SQNR dB':>8} {'rewritten':>9}  longest kernels")
     for variant in VARIANTS:
         found = _in_a_process(variant, arguments.tokens)
         kernels = ", ".join(name[:60] for name in found["kernels"][:3])
-        print(
-            f"{variant:20} {found['layer_ms']:9.3f} {found['sqnr_db']:8.1f} {found['rewritten']:9}  {kernels}"
-        )
+        sqnr = "-" if found["sqnr_db"] is None else f"{found['sqnr_db']:.1f}"
+        print(f"{variant:20} {found['layer_ms']:9.3f} {sqnr:>8} {found['rewritten']:9}  {kernels}")
+
+
+def slowdown(tokens: int) -> dict[str, Any]:
+    """How many times as long as bf16 the compiled layer takes, and both in full."""
+    found = {name: measure(name, tokens) for name in ("bf16", "default")}
+    ratio = found["default"].layer_ms / found["bf16"].layer_ms
+    return {"slowdown": ratio, **{name: asdict(result) for name, result in found.items()}}
 
 
 def _in_a_process(variant: str, tokens: int) -> dict[str, Any]:
@@ -112,7 +123,7 @@ def measure(name: str, tokens: int) -> Result:
         reference = layer(rows).float()
         call = _prepare(layer, variant)
         error = call(rows).float() - reference
-        sqnr_db = 20 * torch.log10(reference.norm() / error.norm()).item() if error.any() else float("inf")
+        sqnr_db = 20 * torch.log10(reference.norm() / error.norm()).item() if error.any() else None
         layer_ms = _median_ms(lambda: call(rows), device)
         kernels = _kernels(lambda: call(rows), device)
     from torch._dynamo.utils import counters

@@ -9,7 +9,13 @@ from perf_tests.tables.pipelines.cogvideox import (
     COGVIDEOX_5B,
     COGVIDEOX_MINI,
 )
-from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_SCHNELL, FLUX_MINI, FLUX_SCHNELL_MINI
+from perf_tests.tables.pipelines.flux import (
+    FLUX1_DEV,
+    FLUX1_DEV_SLIM,
+    FLUX1_SCHNELL,
+    FLUX_MINI,
+    FLUX_SCHNELL_MINI,
+)
 from perf_tests.tables.pipelines.pixart import PIXART_MINI, PIXART_SIGMA
 from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM, SD3_MINI
 from perf_tests.tables.pipelines.spec import Module, PipelineSpec, Tokenizer, Workload
@@ -33,7 +39,7 @@ MINIATURES = (
     PIXART_MINI,
     AURAFLOW_MINI,
 )
-PIPELINES = (*FULL_SIZE, *MINIATURES)
+PIPELINES = (*FULL_SIZE, FLUX1_DEV_SLIM, *MINIATURES)
 
 __all__ = [
     "AURAFLOW",
@@ -43,6 +49,7 @@ __all__ = [
     "COGVIDEOX_5B",
     "COGVIDEOX_MINI",
     "FLUX1_DEV",
+    "FLUX1_DEV_SLIM",
     "FLUX1_SCHNELL",
     "FLUX_MINI",
     "FLUX_SCHNELL_MINI",

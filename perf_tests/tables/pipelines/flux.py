@@ -102,6 +102,20 @@ FLUX1_SCHNELL = dataclasses.replace(
         FLUX1_DEV.workload, steps=4, arguments={"guidance_scale": 0.0, "max_sequence_length": 256}
     ),
 )
+# Every layer as wide as in FLUX.1-dev, a tenth of the blocks: a step has the kernels of a real one, and a
+# fresh process takes seconds. For what needs many processes: the noise of a platform, A/B, fire drills.
+FLUX1_DEV_SLIM = dataclasses.replace(
+    FLUX1_DEV,
+    id="flux1-dev-slim",
+    repo="perf-tests/flux1-dev-slim",
+    revision="f6" * 20,
+    licence=None,
+    modules={
+        **FLUX1_DEV.modules,
+        "transformer": FLUX1_DEV.modules["transformer"].with_config(num_layers=2, num_single_layers=4),
+        "text_encoder_2": T5_XXL.with_config(num_layers=2),
+    },
+)
 FLUX_MINI = PipelineSpec(
     id="flux-mini",
     family="flux",

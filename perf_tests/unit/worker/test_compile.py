@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
+import torch
 
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines import (
@@ -16,9 +20,12 @@ from perf_tests.tables.pipelines import (
     SD3_MINI,
     PipelineSpec,
 )
-from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.recipes import NO_ONEDNN, CompileMode, Recipe
 from perf_tests.tables.schemes import BF16
+from perf_tests.unit.conftest import ROOT
 from perf_tests.worker import compile
+
+REPRO = ROOT / "tools" / "repro" / "int8wo_compile.py"
 
 Make = Callable[..., Any]
 
@@ -92,3 +99,37 @@ def test_the_decoder_is_compiled_only_where_the_recipe_says(
     # torch.compile keeps what it wraps under this name.
     assert hasattr(pipeline.vae.decode, "_torchdynamo_orig_callable") is is_on
     assert recipe.compiles is is_on
+
+
+def test_settings_are_made_before_anything_compiles(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
+    recipe = Recipe(scheme=BF16, settings=(NO_ONEDNN,))
+    assert torch.backends.mkldnn.enabled
+    try:
+        compile.apply(make_pipeline(recipe), make_case(recipe).build)
+        assert not torch.backends.mkldnn.enabled
+    finally:
+        torch.backends.mkldnn.set_flags(True)
+
+
+def _repro(*arguments: str) -> dict[str, Any]:
+    """The last line of the script, on a CPU, where the rewritten layer is no slower, only rewritten."""
+    command = [sys.executable, str(REPRO), "--tokens", "32", *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    found: dict[str, Any] = msgspec.json.decode(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_repro_shows_the_rewritten_layer() -> None:
+    found = _repro("--slowdown")
+    assert found["slowdown"] > 0.0
+    assert (found["bf16"]["rewritten"], found["default"]["rewritten"]) == (0, 1)
+    assert found["bf16"]["sqnr_db"] is None
+    assert found["default"]["sqnr_db"] > 40.0
+
+
+def test_the_repro_shows_that_the_setting_leaves_the_layer_as_it_is() -> None:
+    found = _repro("--variant", "no-onednn")
+    assert found["rewritten"] == 0
+    assert found["sqnr_db"] > 40.0

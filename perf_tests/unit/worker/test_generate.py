@@ -21,7 +21,7 @@ from perf_tests.tables.schemes import BF16
 from perf_tests.worker import build
 from perf_tests.worker.clock import HostClock
 from perf_tests.worker.faults import Faults
-from perf_tests.worker.generate import Stages, call_arguments, generate_once, output_sha256
+from perf_tests.worker.generate import Stages, call_arguments, count_step, generate_once, output_sha256
 
 Make = Callable[..., Any]
 
@@ -126,6 +126,40 @@ def test_a_row_names_exactly_the_modules_that_see_one_row_per_image(miniature: t
     # Two rows with classifier-free guidance.
     assert {name for name, seen in rows.items() if seen <= 2} == named
     assert {name for name, seen in rows.items() if seen <= 16} == named
+
+
+def test_the_work_of_a_step_is_that_of_its_linear_modules_and_its_attention(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
+    case, pipeline = make_case(), make_pipeline()
+    rows = rows_seen(case, pipeline)
+    linear = {name: module for name, module in pipeline.transformer.named_modules() if name in rows}
+    gemms = sum(2 * rows[name] * each.in_features * each.out_features for name, each in linear.items())
+    # 6 blocks, 4 heads of 64; 64 image tokens and 64 of text: two products of 128 x 128 x 64 each.
+    attention = 6 * 4 * 2 * (2 * 128 * 128 * 64)
+    counted = count_step(pipeline, case)
+    assert counted.tflop * 1e12 == pytest.approx(gemms + attention, rel=1e-9)
+
+
+def test_the_work_of_a_step_is_counted_for_one_image_and_grows_with_the_batch(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
+    case, pipeline = make_case(), make_pipeline()
+    of_three = dataclasses.replace(case, workload=dataclasses.replace(case.workload, batch_size=3, steps=7))
+    one, three = count_step(pipeline, case), count_step(pipeline, of_three)
+    assert one == three
+    assert one.values(of_three.workload) == {"step_tflop": 3 * one.tflop}
+    larger = dataclasses.replace(case.workload, height=256)
+    assert one.values(larger) == {}
+
+
+def test_counting_leaves_the_pipeline_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
+    case, pipeline = make_case(), make_pipeline()
+    before = pipeline.scheduler.step, pipeline.scheduler.set_timesteps
+    count_step(pipeline, case)
+    assert (pipeline.scheduler.step, pipeline.scheduler.set_timesteps) == before
+    counted = output_sha256(generate_once(pipeline, case, staged()).output)
+    assert counted == output_sha256(generate_once(make_pipeline(), case, staged()).output)
 
 
 def test_the_scheduler_is_left_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:

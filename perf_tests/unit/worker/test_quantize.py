@@ -191,7 +191,7 @@ def test_weights_are_counted_from_their_shapes_before_quantizing(make_pipeline: 
     assert count is not None
     assert INT4DQ.weight is not None
     assert (count.elements, count.scales) == (9_146_368, 9_146_368 // 32)
-    assert quantize.implied_bytes(count, INT4DQ.weight) == 9_146_368 + 285_824 * 3 + count.other_bytes
+    assert quantize.implied_bytes(count) == 9_146_368 + 285_824 * 3 + count.other_bytes
 
 
 @pytest.mark.parametrize("scheme", [INT8WO, INT8DQ, INT4DQ, FP8WO], ids=lambda scheme: scheme.id)
@@ -201,7 +201,7 @@ def test_stored_bytes_are_the_implied_ones(make_pipeline: Make, scheme: Scheme) 
     count = quantize.apply(pipeline, flux_mini(recipe)).weights
     assert count is not None
     assert scheme.weight is not None
-    assert memory.weight_bytes(pipeline, ("transformer",)) == quantize.implied_bytes(count, scheme.weight)
+    assert memory.weight_bytes(pipeline, ("transformer",)) == quantize.implied_bytes(count)
 
 
 def test_nothing_is_counted_where_nothing_is_quantized(make_pipeline: Make) -> None:

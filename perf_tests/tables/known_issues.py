@@ -1,0 +1,45 @@
+"""TABLE: defects of the stack that our recipes go around, each watched until it is gone."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+from perf_tests.tables.platforms import H100, H200, Platform
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownIssue:
+    """A defect that a script shows, and of which we want to hear when it is mended."""
+
+    id: str
+    script: str
+    """From the root of the repository. `--slowdown` makes it print one line of JSON, whose `slowdown` is how
+    many times as long the defect takes as what it ought to be like."""
+    reproduces_from: float
+    """The slowdown below which it is mended."""
+    platforms: tuple[Platform, ...]
+    deadline_s: float
+    """For the whole script, imports included."""
+    link: str
+    owner: str
+    """Who looks again when it expires, or is mended."""
+    expires: datetime.date
+    then: str
+    """What to do once it is mended: an imperative."""
+
+
+INT8WO_COMPILED = KnownIssue(
+    id="int8wo-compiled-layer",
+    script="tools/repro/int8wo_compile.py",
+    # 665 in November 2026 (torch 2.11), and the published images were 1.1 times as slow as bf16.
+    reproduces_from=5.0,
+    platforms=(H100, H200),
+    deadline_s=90.0,
+    link="https://github.com/pytorch/pytorch/pull/161680",
+    owner="maintainers of this suite",
+    expires=datetime.date(2027, 5, 31),
+    then="remove GPU_SETTINGS of int8wo from tables/matrix.py and this row, and record the int8wo rows again",
+)
+
+KNOWN_ISSUES = (INT8WO_COMPILED,)

@@ -1,0 +1,92 @@
+"""The host beside the GPU: how busy it is, and which processes belong to this session (Linux)."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROC = Path("/proc")
+PRESSURE = (Path("/sys/fs/cgroup/cpu.pressure"), PROC / "pressure/cpu")
+"""Pressure stall information, of this container where it has its own: other tenants of a large host, on
+processors that are not ours, do no harm."""
+COMPUTING = "/dev/nvidia-uvm"
+"""What CUDA keeps open in a process that computes, and NVML does not."""
+
+
+def load_per_core() -> float:
+    """Load average of the last minute, of the whole host, over its processors."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+
+def stalled_us(files: tuple[Path, ...] = PRESSURE) -> int | None:
+    """Microseconds so far in which some task waited for a processor; None where the kernel does not tell.
+
+    The `total` of the line `some` (kernel documentation, accounting/psi).
+    """
+    for file in files:
+        try:
+            lines = file.read_text().splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            if line.startswith("some "):
+                return int(line.rpartition("total=")[2])
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopwatch:
+    """What of the time since it was made some task waited for a processor."""
+
+    started_s: float = field(default_factory=time.monotonic)
+    stalled_us: int | None = field(default_factory=stalled_us)
+
+    def pressure_pct(self) -> float | None:
+        """In percent of the time; None where the kernel does not tell."""
+        now_us, elapsed_s = stalled_us(), time.monotonic() - self.started_s
+        if now_us is None or self.stalled_us is None or elapsed_s <= 0:
+            return None
+        return (now_us - self.stalled_us) / 1e4 / elapsed_s
+
+
+def session_pids(proc: Path = PROC, root: int | None = None) -> frozenset[int]:
+    """The process that started this one and all that descend from it: workers of one session take turns."""
+    children: dict[int, list[int]] = {}
+    for folder in proc.iterdir():
+        if folder.name.isdigit() and (parent := _parent(folder)) is not None:
+            children.setdefault(parent, []).append(int(folder.name))
+    found, waiting = set(), [os.getppid() if root is None else root]
+    while waiting:
+        pid = waiting.pop()
+        found.add(pid)
+        waiting += children.get(pid, [])
+    return frozenset(found)
+
+
+def computing(pids: frozenset[int], proc: Path = PROC) -> frozenset[int]:
+    """Those of `pids` that hold a context of CUDA, on whichever GPU."""
+    return frozenset(pid for pid in pids if _holds(proc / str(pid) / "fd", COMPUTING))
+
+
+def _parent(folder: Path) -> int | None:
+    try:
+        # The second field is the command in brackets, which may hold spaces and brackets.
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return None  # it ended meanwhile
+
+
+def _holds(descriptors: Path, device: str) -> bool:
+    try:
+        return any(_target(link).startswith(device) for link in descriptors.iterdir())
+    except OSError:
+        return False  # it ended meanwhile, or is another user's
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""  # closed meanwhile
