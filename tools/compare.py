@@ -1,4 +1,10 @@
-"""Compare a run with the published tables of diffusers-torchao, worst latency ratio first."""
+"""Compare two runs by the rules of the suite, or one with the published tables of diffusers-torchao.
+
+    python tools/compare.py BASE.json CANDIDATE.json     exit 0 same or better, 1 regressed, 2 cannot tell
+    python tools/compare.py --published RUN              exit 0 within the limits, 1 beyond, 2 refused
+
+Neither needs torch or a GPU.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +16,42 @@ from pathlib import Path
 # The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.harness import published
+from perf_tests.harness import baseline, blessing, comparison, published
 from perf_tests.harness.errors import PerfError
 from perf_tests.harness.records import read_record
+from perf_tests.harness.report import terminal
 from perf_tests.harness.report.published import lines
+from perf_tests.harness.sampling import MAX_PROCESSES
+from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.platforms import PLATFORMS
 
 WITHIN, BEYOND, REFUSED = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 within the limits or explained, 1 unexplained, 2 refused or nothing to compare."""
-    options = _parser().parse_args(argv)
+    """Exit code: 0 good, 1 bad, 2 refused, nothing to compare, or it cannot be told."""
+    options = _parse(argv)
     try:
-        return against_published(options)
+        return against_published(options) if options.published else against_base(options)
     except PerfError as exc:
         print(f"compare: {exc}", file=sys.stderr)
         return REFUSED
+
+
+def against_base(options: argparse.Namespace) -> int:
+    """Print the verdicts on the candidate, with the base in the place of baselines."""
+    base, candidate = options.records
+    noise = {platform.id: baseline.load_noise(options.baselines, platform) for platform in PLATFORMS}
+    outcome = comparison.compare(
+        blessing.read_run(base), read_record(candidate), noise, options.max_processes
+    )
+    units = {metric.name: metric.unit for metric in METRICS}
+    print("\n".join((*terminal.table(outcome.runs, units), *comparison.explained(outcome))))
+    if outcome.noisy_metrics:
+        print(terminal.error_rates(outcome.noisy_metrics, outcome.level))
+    if not outcome.runs:
+        print("compare: nothing was compared: the two runs have no measured case in common", file=sys.stderr)
+    return outcome.code
 
 
 def against_published(options: argparse.Namespace) -> int:
@@ -39,14 +65,39 @@ def against_published(options: argparse.Namespace) -> int:
     return BEYOND if outcome.unexplained else WITHIN
 
 
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if len(options.records) != (0 if options.published else 2):
+        parser.error("give two runs, BASE and CANDIDATE, or one with --published RUN")
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument(
-        "--published",
+        "records",
         type=Path,
-        required=True,
+        nargs="*",
         metavar="RUN",
-        help="run.json, or the folder that holds it",
+        help="BASE and CANDIDATE: run.json, or the folder that holds it",
+    )
+    parser.add_argument("--published", type=Path, metavar="RUN", help="one run, beside the published tables")
+    parser.add_argument(
+        "--baselines",
+        type=Path,
+        default=Path("baselines"),
+        metavar="DIR",
+        help="what the platforms' noise is known from (default: baselines)",
+    )
+    parser.add_argument(
+        "--max-processes",
+        type=int,
+        default=MAX_PROCESSES,
+        metavar="N",
+        help="--perf-max-processes of the candidate's session (default: %(default)s)",
     )
     parser.add_argument(
         "--published-dir",

@@ -34,7 +34,7 @@ from perf_tests.harness.simulation import (
     statistic_sd_pct,
     tally,
 )
-from perf_tests.harness.stats import Noise
+from perf_tests.tables.platforms import Noise
 
 DETECTION_SHARE = 10
 """A rate near 1 needs fewer metrics than a false alarm rate near 0: this many times fewer."""

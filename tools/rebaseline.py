@@ -1,4 +1,4 @@
-"""Accept measured numbers as baselines, with a reason: diff, apply, check, show."""
+"""Accept measured numbers as baselines, with a reason: diff, apply, check, rewrite, show."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def diff(options: argparse.Namespace) -> int:
     """Print what the run would change."""
-    proposal = _propose(options, reason="", patterns=tuple(options.only or ("*",)))
+    proposal = _propose(options, reason="", patterns=tuple(options.only or ("*",)), first_reason="")
     _print_proposal(proposal)
     if proposal.refusals:
         return REFUSED
@@ -43,7 +43,12 @@ def apply(options: argparse.Namespace) -> int:
         raise UsageError("apply needs --only GLOB: name the cases whose numbers are accepted")
     if not options.reason.strip():
         raise UsageError("apply needs --reason TEXT: say why the new numbers are right")
-    proposal = _propose(options, reason=options.reason, patterns=tuple(options.only))
+    proposal = _propose(
+        options,
+        reason=options.reason,
+        patterns=tuple(options.only),
+        first_reason=options.new_first_reference,
+    )
     _print_proposal(proposal)
     if proposal.refusals:
         print("rebaseline: nothing was written", file=sys.stderr)
@@ -62,6 +67,13 @@ def check(options: argparse.Namespace) -> int:
     for problem in problems:
         print(f"rebaseline: {problem}", file=sys.stderr)
     return REFUSED if problems else SAME
+
+
+def rewrite(options: argparse.Namespace) -> int:
+    """Write every file in today's format, and the noise of each platform anew."""
+    changed = blessing.rewrite(options.baselines)
+    print("\n".join(f"rewritten: {path}" for path in changed) or "nothing changes")
+    return SAME
 
 
 def show(options: argparse.Namespace) -> int:
@@ -85,7 +97,7 @@ def show(options: argparse.Namespace) -> int:
     return SAME
 
 
-COMMANDS = {"diff": diff, "apply": apply, "check": check, "show": show}
+COMMANDS = {"diff": diff, "apply": apply, "check": check, "rewrite": rewrite, "show": show}
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -102,7 +114,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _parser(everywhere: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, parents=[everywhere], allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="{diff,apply,check,show}")
+    commands = parser.add_subparsers(required=True, metavar="{diff,apply,check,rewrite,show}")
     for name, command in COMMANDS.items():
         of_command = commands.add_parser(name, help=command.__doc__, allow_abbrev=False)
         of_command.set_defaults(command=command)
@@ -124,36 +136,58 @@ ARGUMENTS = {
         ONLY,
         PLATFORM,
         ("--reason", {"default": "", "metavar": "TEXT", "help": "why the new numbers are right"}),
+        (
+            "--new-first-reference",
+            {
+                "default": "",
+                "metavar": "REASON",
+                "help": "hold later numbers against these, not against the first ones that were accepted",
+            },
+        ),
         ("--write", {"action": "store_true", "help": "write; without it, only show"}),
     ),
     "check": (),
+    "rewrite": (),
     "show": (("glob", {"nargs": "?", "default": "*", "metavar": "GLOB", "help": "case ids"}),),
 }
 
 
-def _propose(options: argparse.Namespace, *, reason: str, patterns: tuple[str, ...]) -> blessing.Proposal:
+def _propose(
+    options: argparse.Namespace, *, reason: str, patterns: tuple[str, ...], first_reason: str
+) -> blessing.Proposal:
     return blessing.propose(
         blessing.read_run(options.run),
         root=options.baselines,
         patterns=patterns,
         reason=reason,
         platform=options.platform,
+        first_reason=first_reason,
     )
 
 
 def _print_proposal(proposal: blessing.Proposal) -> None:
     if proposal.changes:
         _print_table(
-            ("case", "metric", "old", "new", "change"),
+            ("case", "metric", "old", "new", "change", "since the first"),
             (
-                (each.case, each.metric, _number(each.old), _number(each.new), _percent(each.change_pct))
+                (
+                    each.case,
+                    each.metric,
+                    _number(each.old),
+                    _number(each.new),
+                    _percent(each.change_pct),
+                    _percent(each.since_first_pct),
+                )
                 for each in proposal.changes
             ),
         )
     elif not (proposal.refusals or proposal.unshown):
         print("nothing changes")
     if proposal.unshown:
-        print(f"only the recorded seconds change: {', '.join(proposal.unshown)}")
+        print(f"no metric changes, only what is recorded besides: {', '.join(proposal.unshown)}")
+    for path, noise in proposal.noise.items():
+        for metric, each in noise.items():
+            print(f"{path}: {metric} {each.sd_pct:.3g} % between processes, {each.dof} degrees of freedom")
     for refusal in proposal.refusals:
         print(f"rebaseline: refused: {refusal}", file=sys.stderr)
 

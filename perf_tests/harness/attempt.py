@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +38,9 @@ from perf_tests.harness.records import (
     BuildReport,
     Process,
     Run,
+    SamplingEnd,
     Status,
+    WarmUpEnd,
 )
 from perf_tests.harness.workers import R, Worker
 from perf_tests.tables.platforms import Timeouts
@@ -69,6 +72,8 @@ class Attempt:
     samples: list[Sample] = field(default_factory=list)
     retaken: list[Sample] = field(default_factory=list)
     twin_samples: list[Sample] = field(default_factory=list)
+    warmup_end: WarmUpEnd | None = None
+    sampling_end: SamplingEnd | None = None
     capture: Capture | None = None
     turned: bool = False
     """Whether the worker held the build already, for another workload."""
@@ -102,11 +107,10 @@ class Attempt:
         """Compile, then generate `warmups` times; where latency is composed until the step is steady."""
         request = Compile(artifacts=None if self.artifacts is None else str(self.artifacts))
         self.compiled = self._ask(request, Compiled, Phase.COMPILE)
-        most = projection.MAX_WARMUPS if self.planned.case.workload.measured_steps else warmups
-        while len(self.warmups) < warmups or not (
-            len(self.warmups) >= most or projection.is_steady(self.warmups)
-        ):
+        composed = self.planned.case.workload.measured_steps is not None
+        while (end := _warmup_end(self.warmups, warmups, composed)) is None:
             self.warmups.append(self._generate(Generate(warmup=True)).sample)
+        self.warmup_end = end
 
     def sample(self, capture: Path | None = None) -> Sample:
         """Generate once, timed; again where that is invalid, as often as a process may."""
@@ -135,6 +139,8 @@ class Attempt:
             warmups=tuple(self.warmups),
             samples=tuple(self.samples),
             retaken=tuple(self.retaken),
+            warmup_end=self.warmup_end,
+            sampling_end=self.sampling_end,
             # A pair that was cut short has no ratio.
             twin_samples=tuple(self.twin_samples[: len(self.samples)]),
             capture=_relative(self.capture, out),
@@ -280,6 +286,18 @@ def blank(planned: Planned) -> Run:
         injected=tuple(map(_spelt, planned.injections)),
         projected=case.workload.measured_steps is not None,
     )
+
+
+def _warmup_end(samples: Sequence[Sample], least: int, composed: bool) -> WarmUpEnd | None:
+    """Whether `samples` are warm-ups enough; None: one more. A latency of more steps is composed of steady
+    ones only."""
+    if len(samples) < least:
+        return None
+    if not composed:
+        return WarmUpEnd.FIXED
+    if projection.is_steady(samples):
+        return WarmUpEnd.STEADY
+    return WarmUpEnd.MOST if len(samples) >= projection.MAX_WARMUPS else None
 
 
 def _spelt(injection: Injection) -> str:

@@ -1,4 +1,4 @@
-"""baselines/<platform>/<pipeline>.json <-> Baselines; refuses what it cannot read."""
+"""baselines/<platform>/<pipeline>.json <-> Baselines, noise.json <-> noise; refuses what it cannot read."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness.critical import MIN_DOF
 from perf_tests.harness.errors import BaselineError
 from perf_tests.harness.protocol import Struct
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.platforms import Noise, Platform
 
-# 1: first format
-FORMAT_VERSION = 1
+# 2: noise is the platform's, not an entry's; the first reference, the processes of the bf16 reference
+# 1: first format, still read
+FORMAT_VERSION = 2
+NOISE = "noise.json"
+"""Beside the pipelines of a platform: metric -> the noise that their processes show together."""
+NOISY = frozenset(metric.name for metric in METRICS if metric.noisy)
 
 
 class Provenance(Struct, frozen=True):
@@ -44,18 +51,24 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     provenance: str
     """Key of `Baselines.provenance`."""
     processes: int
-    noise_pct: float
-    """The platform's process noise when the entry was recorded, or the spread between the generations of
-    its own processes where that is larger."""
     metrics: dict[str, tuple[float, ...]]
     """Metric name -> one statistic per process."""
+    reference_processes: int | None = None
+    """Of the bf16 reference which ratios were formed with; None without one, or where it was not recorded."""
+    samples: int | None = None
+    """Timed generations of a process: the median; None where it was not recorded."""
+    first: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
+    """Metric name -> the first accepted statistics, which later ones do not replace: what small accepted
+    steps add up to is seen against them."""
+    first_reason: str = ""
+    """Why the first reference is not the first one that was accepted; empty where it is."""
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
     """Phase -> what a process spent on it: the median of the processes that went through it, to 0.1 s. For
     planning, never judged; empty, and left out of the file, where it was not recorded."""
 
     @property
     def provisional(self) -> bool:
-        """Fewer than 3 processes: gates at its own smallest detectable change, and is listed as such."""
+        """Fewer than 3 processes: only larger changes are seen against it, and it is listed as such."""
         return self.processes < 3
 
 
@@ -75,7 +88,20 @@ def load(root: Path, platform: str) -> Mapping[str, Baselines]:
     Raises BaselineError for the first file that cannot be trusted.
     """
     folder = root / platform
-    return {path.stem: read(path) for path in sorted(folder.glob("*.json"))}
+    return {path.stem: read(path) for path in sorted(folder.glob("*.json")) if path.name != NOISE}
+
+
+def load_noise(root: Path, platform: Platform) -> Mapping[str, Noise]:
+    """Noisy metric -> how far fresh processes lie apart on `platform`: as its baselines show, else what it is
+    known for; empty where nothing is.
+
+    Raises BaselineError where the file cannot be trusted.
+    """
+    if platform.process_noise is None:
+        return {}
+    path = noise_path(root, platform.id)
+    found = read_noise(path) if path.exists() else {}
+    return {name: found.get(name, platform.process_noise) for name in sorted(NOISY)}
 
 
 def find(baselines: Mapping[str, Baselines], case: Case) -> tuple[Entry | None, Provenance | None]:
@@ -92,20 +118,36 @@ def path_of(root: Path, platform: str, pipeline: str) -> Path:
     return root / platform / f"{pipeline}.json"
 
 
+def noise_path(root: Path, platform: str) -> Path:
+    """The file that holds the noise of `platform`."""
+    return root / platform / NOISE
+
+
 def read(path: Path) -> Baselines:
     """The baselines in `path`, which names their platform (folder) and pipeline (stem)."""
+    return loads(_text(path), path)
+
+
+def read_noise(path: Path) -> Mapping[str, Noise]:
+    """The noise in `path`. Raises BaselineError."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise BaselineError(f"the baseline file {path} cannot be read: {exc}") from exc
-    return loads(text, path)
+        noise = msgspec.json.decode(_text(path), type=dict[str, Noise])
+    except msgspec.DecodeError as exc:
+        raise BaselineError(f"the noise file {path} does not hold noise: {exc}") from exc
+    for metric, each in noise.items():
+        if each.dof < MIN_DOF or not (math.isfinite(each.sd_pct) and each.sd_pct > 0):
+            raise BaselineError(
+                f"the noise file {path} is broken: {metric} has a noise of {each.sd_pct} % with {each.dof} "
+                "degrees of freedom"
+            )
+    return noise
 
 
 def loads(text: str, path: Path) -> Baselines:
     """The baselines written as `text`; `path` is only looked at. Raises BaselineError."""
-    _require_format(text, path)
+    version = _format(text, path)
     try:
-        baselines = msgspec.json.decode(text, type=Baselines)
+        baselines = READERS[version](text)
     except msgspec.ValidationError as exc:
         raise BaselineError(f"the baseline file {path} does not hold baselines: {exc}") from exc
     for asked, found, what in (
@@ -133,9 +175,29 @@ def dumps(baselines: Baselines) -> str:
     return _indented(msgspec.to_builtins(typed), "") + "\n"
 
 
+def dumps_noise(noise: Mapping[str, Noise]) -> str:
+    """Canonical JSON of `noise`."""
+    return _indented(msgspec.to_builtins(dict(noise)), "") + "\n"
+
+
 def write(path: Path, baselines: Baselines) -> None:
     """Replace `path` in one step: whoever reads it sees the old file or the new one."""
-    text = dumps(baselines)
+    _replace(path, dumps(baselines))
+
+
+def write_noise(path: Path, noise: Mapping[str, Noise]) -> None:
+    """The same for the noise of a platform."""
+    _replace(path, dumps_noise(noise))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BaselineError(f"the baseline file {path} cannot be read: {exc}") from exc
+
+
+def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,38 +217,95 @@ def _indented(value: object, indent: str) -> str:
     return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 
+class _Entry1(Struct, frozen=True):
+    """An entry of format 1."""
+
+    digest: str
+    provenance: str
+    processes: int
+    noise_pct: float
+    metrics: dict[str, tuple[float, ...]]
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def upgraded(self) -> Entry:
+        kept = {name: getattr(self, name) for name in self.__struct_fields__ if name != "noise_pct"}
+        return Entry(**kept)
+
+
+class _Baselines1(Struct, frozen=True):
+    """A file of format 1."""
+
+    format_version: int
+    platform: str
+    pipeline: str
+    cases: dict[str, _Entry1]
+    provenance: dict[str, Provenance]
+
+    def upgraded(self) -> Baselines:
+        return Baselines(
+            format_version=FORMAT_VERSION,
+            platform=self.platform,
+            pipeline=self.pipeline,
+            cases={case: entry.upgraded() for case, entry in self.cases.items()},
+            provenance=self.provenance,
+        )
+
+
+READERS: dict[int, Callable[[str], Baselines]] = {
+    1: lambda text: msgspec.json.decode(text, type=_Baselines1).upgraded(),
+    FORMAT_VERSION: lambda text: msgspec.json.decode(text, type=Baselines),
+}
+
+
 class _Format(msgspec.Struct):
     # Alone, so that a later format is named as such and not by the first field that it changed.
     format_version: int
 
 
-def _require_format(text: str, path: Path) -> None:
+def _format(text: str, path: Path) -> int:
     try:
         found = msgspec.json.decode(text, type=_Format).format_version
     except msgspec.ValidationError as exc:
         raise BaselineError(f"the baseline file {path} does not hold baselines: {exc}") from exc
     except msgspec.DecodeError as exc:
         raise BaselineError(f"the baseline file {path} is not JSON: {exc}") from exc
-    if found != FORMAT_VERSION:
-        raise BaselineError(
-            f"the baseline file {path} has format {found}, and this version reads {FORMAT_VERSION} only"
-        )
+    if found not in READERS:
+        known = " and ".join(map(str, READERS))
+        raise BaselineError(f"the baseline file {path} has format {found}, and this version reads {known}")
+    return found
 
 
 def _defect(baselines: Baselines) -> str | None:
     for case, entry in baselines.cases.items():
         if entry.provenance not in baselines.provenance:
             return f"{case} names the provenance {entry.provenance!r}, which is not there"
-        if entry.processes < 1 or not (math.isfinite(entry.noise_pct) and entry.noise_pct >= 0):
-            return f"{case} has {entry.processes} processes and a noise of {entry.noise_pct} %"
-        if not entry.metrics:
-            return f"{case} has no metrics"
-        for metric, values in entry.metrics.items():
-            if not 1 <= len(values) <= entry.processes:
-                return f"{metric} of {case} has {len(values)} values from {entry.processes} processes"
-            if not all(math.isfinite(value) for value in values):
-                return f"{metric} of {case} holds a number that is not finite"
+        defect = _entry_defect(case, entry)
+        if defect is not None:
+            return defect
     return _seconds_defect(baselines)
+
+
+def _entry_defect(case: str, entry: Entry) -> str | None:
+    counts = {"processes": entry.processes, "samples": entry.samples}
+    for what, count in {**counts, "processes of its reference": entry.reference_processes}.items():
+        if count is not None and count < 1:
+            return f"{case} has {count} {what}"
+    if not entry.metrics:
+        return f"{case} has no metrics"
+    for metric, values in entry.metrics.items():
+        if not 1 <= len(values) <= entry.processes:
+            return f"{metric} of {case} has {len(values)} values from {entry.processes} processes"
+    return _numbers_defect(case, entry)
+
+
+def _numbers_defect(case: str, entry: Entry) -> str | None:
+    compared_as_ratios = NOISY | entry.first.keys()
+    for metric, values in (*entry.metrics.items(), *entry.first.items()):
+        if not all(math.isfinite(value) for value in values):
+            return f"{metric} of {case} holds a number that is not finite"
+        if metric in compared_as_ratios and min(values, default=0.0) <= 0:
+            return f"{metric} of {case} holds {values}, which have no relative change"
+    return None
 
 
 def _seconds_defect(baselines: Baselines) -> str | None:

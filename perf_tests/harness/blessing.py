@@ -5,26 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness import baseline, stats, verdict
-from perf_tests.harness.baseline import Baselines, Entry, Provenance
+from perf_tests.harness import baseline, decision, stats, verdict
+from perf_tests.harness.baseline import NOISY, Baselines, Entry, Provenance
 from perf_tests.harness.errors import BaselineError, UsageError
 from perf_tests.harness.records import Run, RunRecord, Status, read_record
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS, Better
-from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
+from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise, Platform
 
 MAX_NOISE_PCT = 5.0
-"""Noise widens the limits of an entry: beyond this, its gate would be off without a word."""
+"""Between the generations of one process: beyond this the machine was disturbed, whatever else was seen."""
+NOISE_DECIMALS = 4
+"""Of the stored percents: the same on every machine."""
 NOT_PLATFORMS = frozenset({"published", "README.md"})
 """What there is under baselines/ besides the folders of platforms."""
+REWRITE = "`python tools/rebaseline.py rewrite` writes it anew"
 UNMEASURED = frozenset({Status.INVALID, Status.INCONCLUSIVE, Status.UNSUPPORTED, Status.NOT_RUN})
 
 
@@ -41,7 +44,8 @@ CASES = {
     for row in MATRIX
     for case in (row.case(weights) for weights in Weights)
 }
-METRIC_NAMES = tuple(metric.name for metric in METRICS)
+METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
+METRIC_NAMES = tuple(METRIC_BY_NAME)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +67,8 @@ class Change:
     """None where it has no baseline."""
     new: float | None
     """None where the run no longer measures it."""
+    since_first_pct: float | None
+    """From the first reference; None where it is not held against one."""
 
     @property
     def change_pct(self) -> float | None:
@@ -81,8 +87,11 @@ class Proposal:
     """One sentence per selected case that cannot be blessed."""
     files: Mapping[Path, Baselines]
     """Only those that would be written."""
+    noise: Mapping[Path, Mapping[str, Noise]]
+    """The same of the noise that the processes of all entries of a platform show together."""
     unshown: tuple[str, ...] = ()
-    """Cases of which no metric changes, but something else in the file: the seconds, which nobody judges."""
+    """Cases of which no metric changes, but something else in the file: what a process takes, which nobody
+    judges, or the first reference."""
 
 
 def read_run(path: Path) -> Source:
@@ -93,25 +102,37 @@ def read_run(path: Path) -> Source:
 
 
 def propose(
-    source: Source, *, root: Path, patterns: tuple[str, ...], reason: str, platform: str | None
+    source: Source,
+    *,
+    root: Path,
+    patterns: tuple[str, ...],
+    reason: str,
+    platform: str | None,
+    first_reason: str = "",
 ) -> Proposal:
     """What the cases of the run that match one of `patterns` would change under `root`.
 
-    Raises UsageError for a pattern without a match or an unknown platform, BaselineError for a store
-    that cannot be read. Writes nothing.
+    With a `first_reason` their numbers become the first reference, too, which else stays as it is. Raises
+    UsageError for a pattern without a match or an unknown platform, BaselineError for a store that cannot be
+    read. Writes nothing.
     """
     if platform is not None and platform not in PLATFORM_BY_ID:
         raise UsageError(f"--platform {platform!r} is not one of {', '.join(PLATFORM_BY_ID)}")
     runs = _selected(source.record, patterns)
     refusals = {run.id: _refusal(run, source.record, platform) for run in runs}
-    blessed = tuple(run for run in runs if refusals[run.id] is None)
     files: dict[Path, Baselines] = {}
     changes: list[Change] = []
     unshown: list[str] = []
-    for run in blessed:
+    for run in runs:
+        if refusals[run.id] is not None:
+            continue
         path = baseline.path_of(root, run.platform, run.pipeline)
         before = files.get(path) or _read_or_empty(path, run)
-        after = _with(before, run, source, reason)
+        after = _with(before, run, source, reason, first_reason.strip())
+        noise = baseline.load_noise(root, PLATFORM_BY_ID[run.platform])
+        refusals[run.id] = _entry_refusal(after.cases[run.id], noise)
+        if refusals[run.id] is not None:
+            continue
         of_run = _changes(run.id, before.cases.get(run.id), after.cases[run.id])
         changes.extend(of_run)
         if after != before:
@@ -121,6 +142,7 @@ def propose(
         changes=tuple(changes),
         refusals=tuple(f"{case}: {why}" for case, why in refusals.items() if why is not None),
         files=files,
+        noise=_changed_noise(root, files),
         unshown=tuple(unshown),
     )
 
@@ -131,6 +153,28 @@ def write(proposal: Proposal) -> None:
         raise UsageError("nothing was written: " + "; ".join(proposal.refusals))
     for path, baselines in proposal.files.items():
         baseline.write(path, baselines)
+    for path, noise in proposal.noise.items():
+        baseline.write_noise(path, noise)
+
+
+def rewrite(root: Path) -> tuple[Path, ...]:
+    """Write every file under `root` in today's format, with a first reference where an entry has none, and
+    the noise of each platform anew; the files that changed. Raises BaselineError."""
+    changed = []
+    for platform in PLATFORM_BY_ID.values():
+        folder = baseline.load(root, platform.id)
+        for baselines in folder.values():
+            path = baseline.path_of(root, platform.id, baselines.pipeline)
+            filled = _with_first(baselines, platform)
+            if path.read_bytes() != baseline.dumps(filled).encode():
+                baseline.write(path, filled)
+                changed.append(path)
+        path = baseline.noise_path(root, platform.id)
+        noise = _noise_of(platform, folder.values())
+        if noise is not None and not _holds(path, noise):
+            baseline.write_noise(path, noise)
+            changed.append(path)
+    return tuple(changed)
 
 
 def commit_message(proposal: Proposal, reason: str) -> str:
@@ -149,7 +193,7 @@ def problems(root: Path) -> tuple[str, ...]:
         parts = path.relative_to(root).parts
         if path.is_file() and not path.name.startswith(".") and parts[0] not in NOT_PLATFORMS:
             found.extend(_file_problems(path, parts))
-    return tuple(found)
+    return tuple(found) or tuple(_noise_problems(root))
 
 
 def stored(root: Path, pattern: str) -> tuple[tuple[str, str, Entry, Provenance], ...]:
@@ -166,7 +210,18 @@ def stored(root: Path, pattern: str) -> tuple[tuple[str, str, Entry, Provenance]
     return rows
 
 
+def _noise_problems(root: Path) -> Iterator[str]:
+    """Of a store whose other files are all good."""
+    for platform in PLATFORM_BY_ID.values():
+        path = baseline.noise_path(root, platform.id)
+        noise = _noise_of(platform, baseline.load(root, platform.id).values())
+        if path.exists() if noise is None else not _holds(path, noise):
+            yield f"{path} is not the noise of the baselines beside it: {REWRITE}"
+
+
 def _file_problems(path: Path, parts: tuple[str, ...]) -> Iterator[str]:
+    if len(parts) == 2 and parts[0] in PLATFORM_BY_ID and parts[1] == baseline.NOISE:
+        return
     if len(parts) != 2 or parts[0] not in PLATFORM_BY_ID or path.suffix != ".json":
         yield f"{path} is no baseline file: they are <platform>/<pipeline>.json, of a known platform"
         return
@@ -176,9 +231,12 @@ def _file_problems(path: Path, parts: tuple[str, ...]) -> Iterator[str]:
         yield str(exc)
         return
     if path.read_bytes() != baseline.dumps(baselines).encode():
-        yield f"{path} is not as rebaseline.py writes it: it was edited, or merged, by hand"
+        yield (
+            f"{path} is not as rebaseline.py writes it: it is of an older format, or was edited or merged by "
+            f"hand: {REWRITE}"
+        )
     for case, entry in baselines.cases.items():
-        why = _orphan(case, entry, baselines)
+        why = _orphan(case, entry, baselines) or _drifted(entry)
         if why is not None:
             yield f"{path}: {case} {why}"
 
@@ -289,7 +347,7 @@ def _noisy(run: Run, _record: RunRecord) -> str | None:
 def _unmeasured(run: Run, record: RunRecord) -> str | None:
     case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
     for metric in verdict.gated_metrics(case, platform):
-        observation = stats.observe(metric, run, _reference(run, record))
+        observation = stats.observe(metric, run, reference_of(run, record))
         if observation.missing is not None:
             return observation.missing
         if metric.better is Better.EXACT and len(set(observation.values)) > 1:
@@ -298,10 +356,80 @@ def _unmeasured(run: Run, record: RunRecord) -> str | None:
     return None
 
 
+def _entry_refusal(entry: Entry, noise: Mapping[str, Noise]) -> str | None:
+    """Why the accepted numbers would be no good, each metric for itself having been measured."""
+    for name in sorted(noise.keys() & entry.metrics.keys()):
+        times = decision.excess_spread(entry.metrics[name], noise[name])
+        if times is not None:
+            return (
+                f"its {len(entry.metrics[name])} processes lie apart: the standard deviation of their {name} "
+                f"is {times:.1f} times the {noise[name].sd_pct:.2g} % of this platform; measure it again on "
+                "a quiet machine"
+            )
+    return _drifted(entry)
+
+
+def _drifted(entry: Entry) -> str | None:
+    for name in sorted(entry.first.keys() & entry.metrics.keys()):
+        moved = _drift(entry, name)
+        if moved is not None and moved.is_beyond:
+            return (
+                f"has moved too far: {name} {moved.change_pct:+.2f} % from its first reference in accepted "
+                f"steps, the limit is {moved.limit_pct:+.2f} %: undo one of them, or start anew with "
+                "--new-first-reference REASON"
+            )
+    return None
+
+
+def _drift(entry: Entry, name: str) -> decision.Drift | None:
+    """What accepted steps have added up to; None for a metric that is not held against the first."""
+    metric = METRIC_BY_NAME.get(name)
+    if metric is None or metric.drift_limit_pct is None or name not in entry.first:
+        return None
+    return decision.drift(entry.first[name], entry.metrics[name], metric.better, metric.drift_limit_pct)
+
+
+# Noise
+
+
+def _noise_of(platform: Platform, folder: Iterable[Baselines]) -> dict[str, Noise] | None:
+    """What the entries of all pipelines show together; None where nothing of the platform is noisy."""
+    prior = platform.process_noise
+    entries = [entry for baselines in folder for entry in baselines.cases.values()]
+    if prior is None or not entries:
+        return None
+    pooled = {
+        name: stats.pooled_noise((entry.metrics[name] for entry in entries if name in entry.metrics), prior)
+        for name in sorted(NOISY)
+    }
+    return {
+        name: replace(noise, sd_pct=round(noise.sd_pct, NOISE_DECIMALS)) for name, noise in pooled.items()
+    }
+
+
+def _changed_noise(root: Path, files: Mapping[Path, Baselines]) -> dict[Path, Mapping[str, Noise]]:
+    changed: dict[Path, Mapping[str, Noise]] = {}
+    for platform_id in {baselines.platform for baselines in files.values()}:
+        written = {b.pipeline: b for b in files.values() if b.platform == platform_id}
+        folder = {**baseline.load(root, platform_id), **written}
+        path, noise = (
+            baseline.noise_path(root, platform_id),
+            _noise_of(PLATFORM_BY_ID[platform_id], folder.values()),
+        )
+        if noise is not None and not _holds(path, noise):
+            changed[path] = noise
+    return changed
+
+
+def _holds(path: Path, noise: Mapping[str, Noise]) -> bool:
+    return path.exists() and path.read_bytes() == baseline.dumps_noise(noise).encode()
+
+
 # Entries
 
 
-def _reference(run: Run, record: RunRecord) -> Run | None:
+def reference_of(run: Run, record: RunRecord) -> Run | None:
+    """What the record compares `run` with; None for a run without a reference, or where it is not there."""
     # A bf16 case that was itself selected may stand among the cases only.
     for other in (*record.references, *record.cases):
         if other.id == run.reference:
@@ -321,11 +449,18 @@ def _read_or_empty(path: Path, run: Run) -> Baselines:
     )
 
 
-def _with(before: Baselines, run: Run, source: Source, reason: str) -> Baselines:
-    provenance = _provenance(run, source, reason)
+def _with(before: Baselines, run: Run, source: Source, reason: str, first_reason: str) -> Baselines:
+    provenance = provenance_of(run, source, reason)
     key = _key(provenance)
-    entry = _entry(run, source.record, PLATFORM_BY_ID[run.platform], key)
     old = before.cases.get(run.id)
+    measured = entry_of(run, source.record, key)
+    # Another digest is another case: what it was compared with is no first of it.
+    kept = None if first_reason or old is None or old.digest != run.digest else old
+    entry = msgspec.structs.replace(
+        measured,
+        first=_first(measured, PLATFORM_BY_ID[run.platform], CASES[run.id].case, kept),
+        first_reason=first_reason or (kept.first_reason if kept else ""),
+    )
     # The same numbers again keep their first reason: to bless a run twice changes nothing, and to bless one
     # that was recorded without its seconds adds them.
     if old is not None and _is_same(entry, old):
@@ -340,13 +475,37 @@ def _with(before: Baselines, run: Run, source: Source, reason: str) -> Baselines
 
 def _is_same(new: Entry, old: Entry) -> bool:
     """Whether the accepted numbers are the same, wherever they come from."""
-    return msgspec.structs.replace(new, provenance=old.provenance, seconds=old.seconds) == old
+    besides = ("provenance", "seconds", "samples", "reference_processes")
+    return msgspec.structs.replace(new, **{name: getattr(old, name) for name in besides}) == old
 
 
-def _entry(run: Run, record: RunRecord, platform: Platform, provenance: str) -> Entry:
-    case = CASES[run.id].case
+def _with_first(baselines: Baselines, platform: Platform) -> Baselines:
+    cases = {
+        case: msgspec.structs.replace(entry, first=_first(entry, platform, CASES[case].case, entry))
+        if case in CASES
+        else entry
+        for case, entry in baselines.cases.items()
+    }
+    return msgspec.structs.replace(baselines, cases=cases)
+
+
+def _first(new: Entry, platform: Platform, case: Case, kept: Entry | None) -> dict[str, tuple[float, ...]]:
+    """The first reference of `new`: that of `kept`, or its accepted numbers where it has none; those of `new`
+    without either."""
+    known = {**kept.metrics, **kept.first} if kept else {}
+    return {
+        metric.name: known.get(metric.name, new.metrics[metric.name])
+        for metric in verdict.gated_metrics(case, platform)
+        if metric.drift_limit_pct is not None and metric.name in new.metrics
+    }
+
+
+def entry_of(run: Run, record: RunRecord, provenance: str) -> Entry:
+    """The numbers of `run`, a case of `record`, as a baseline has them; without a first reference."""
+    case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
+    reference = reference_of(run, record)
     observed = {
-        metric.name: stats.observe(metric, run, _reference(run, record)).values
+        metric.name: stats.observe(metric, run, reference).values
         for metric in (*verdict.gated_metrics(case, platform), *verdict.shown_metrics(case, platform))
         if metric.expected is None  # the tables say what it must be
     }
@@ -354,11 +513,16 @@ def _entry(run: Run, record: RunRecord, platform: Platform, provenance: str) -> 
         digest=run.digest,
         provenance=provenance,
         processes=len(run.processes),
-        # A pipeline bound by its host varies more than the platform does: its own spread counts, then.
-        noise_pct=max(platform.process_noise_pct, stats.generation_noise_pct(run)),
+        reference_processes=len(reference.processes) or None if reference else None,
+        samples=_samples(run),
         metrics={name: values for name, values in observed.items() if values},
         seconds=_seconds(run),
     )
+
+
+def _samples(run: Run) -> int | None:
+    counts = [len(process.samples) for process in run.processes]
+    return round(statistics.median(counts)) or None if counts else None
 
 
 def _seconds(run: Run) -> dict[str, float]:
@@ -369,7 +533,8 @@ def _seconds(run: Run) -> dict[str, float]:
     return {phase: round(statistics.median(each), 1) for phase, each in spent.items()}
 
 
-def _provenance(run: Run, source: Source, reason: str) -> Provenance:
+def provenance_of(run: Run, source: Source, reason: str) -> Provenance:
+    """Where the numbers of `run` come from."""
     environment = run.processes[0].environment
     gpu = environment.gpu
     return Provenance(
@@ -394,11 +559,22 @@ def _key(provenance: Provenance) -> str:
 def _changes(case: str, old: Entry | None, new: Entry) -> tuple[Change, ...]:
     before = old.metrics if old else {}
     return tuple(
-        Change(case=case, metric=name, old=_median(before.get(name)), new=_median(new.metrics.get(name)))
+        Change(
+            case=case,
+            metric=name,
+            old=_median(before.get(name)),
+            new=_median(new.metrics.get(name)),
+            since_first_pct=_since_first_pct(new, name),
+        )
         # A metric that has left the table leaves the file, too: not without being shown.
         for name in dict.fromkeys((*METRIC_NAMES, *before))
         if before.get(name) != new.metrics.get(name)
     )
+
+
+def _since_first_pct(entry: Entry, name: str) -> float | None:
+    moved = _drift(entry, name) if name in entry.metrics else None
+    return None if moved is None else moved.change_pct
 
 
 def _median(values: tuple[float, ...] | None) -> float | None:

@@ -17,12 +17,13 @@ from perf_tests.harness.records import (
     FORMAT_VERSION,
     Run,
     RunRecord,
+    SamplingEnd,
     Status,
     Verdict,
     write_record,
 )
 from perf_tests.harness.rundir import CAPTURES, RECORD
-from perf_tests.harness.sampling import Decide, Series
+from perf_tests.harness.sampling import Decide, EndSampling, Series, fixed_samples
 from perf_tests.harness.sharding import pixels
 from perf_tests.harness.workers import COMMAND, Worker
 from perf_tests.tables.cases import Case
@@ -61,6 +62,7 @@ class Campaign:
         python: str,
         decide: Decide,
         max_processes: int,
+        end_sampling: EndSampling = fixed_samples,
         started_at: str,
         command_line: str,
         command: tuple[str, ...] = COMMAND,
@@ -72,16 +74,18 @@ class Campaign:
         resumed: RunRecord | None = None,
         unit: str | None = None,
     ) -> None:
-        """`prepare` gets each run that did not fail, with its reference, and returns what is kept of it.
-        `admit` is asked before a case is begun, and answers why it is not; `artifacts` is the folder of
-        compile-cache files, `plans` that of the plans of searches, None for one in `out`; `resumed` is the
-        record that `out` holds already, and `unit` this machine's `Environment.unit` where it is known, so
-        that no case is compared with a reference of another card.
+        """`end_sampling` is asked after each sample of a process without a twin; `prepare` gets each run that
+        did not fail, with its reference, and returns what is kept of it. `admit` is asked before a case is
+        begun, and answers why it is not; `artifacts` is the folder of compile-cache files, `plans` that of
+        the plans of searches, None for one in `out`; `resumed` is the record that `out` holds already, and
+        `unit` this machine's `Environment.unit` where it is known, so that no case is compared with a
+        reference of another card.
         """
         self._planned = {planned.case.id: planned for planned in plan}
         self._out = out.resolve()
         self._decide = decide
         self._max_processes = max_processes
+        self._end_sampling = end_sampling
         self._warmups = warmups
         self._started_at = resumed.created_at if resumed else started_at
         self._command_line = resumed.command if resumed else command_line
@@ -333,19 +337,25 @@ class Campaign:
 
     def _sample(self, attempt: Attempt, capture: Path | None) -> None:
         planned = attempt.planned
-        samples = planned.platform.samples if planned.thorough else 1
         twin = self._twin_of(planned) if planned.platform.interleave_twin and planned.thorough else None
-        for index in range(samples):
-            last = index == samples - 1
-            case_generates = partial(attempt.sample, capture if last else None)
-            if twin is None:
-                case_generates()
-                continue
-            twin_generates = partial(attempt.sample_twin, twin)
-            # Alternately first, so that a drift of the machine favours neither.
-            pair = (twin_generates, case_generates) if index % 2 == 0 else (case_generates, twin_generates)
-            for generate in pair:
+        while attempt.sampling_end is None:
+            index = len(attempt.samples)
+            # The first, because nobody knows yet which one is the last.
+            turns: list[Callable[[], object]] = [partial(attempt.sample, capture if index == 0 else None)]
+            if twin is not None:
+                # Alternately first, so that a drift of the machine favours neither.
+                turns.insert(index % 2, partial(attempt.sample_twin, twin))
+            for generate in turns:
                 generate()
+            attempt.sampling_end = self._sampling_end(attempt, alone=twin is None)
+
+    def _sampling_end(self, attempt: Attempt, *, alone: bool) -> SamplingEnd | None:
+        planned = attempt.planned
+        if not planned.thorough:
+            return SamplingEnd.FIXED
+        # A ratio to a twin that shares the machine does not become precise.
+        end_sampling = self._end_sampling if alone else fixed_samples
+        return end_sampling(planned.case, planned.platform, attempt.samples)
 
     def _keep(self, subject: Subject) -> None:
         """Store the run of a case that is over, for good; before that it is only in its series."""

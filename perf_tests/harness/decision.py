@@ -27,8 +27,9 @@ from dataclasses import dataclass
 
 from perf_tests.harness import critical
 from perf_tests.harness.records import Status
-from perf_tests.harness.stats import Noise, log_mean, log_variance
-from perf_tests.tables.metrics import Better
+from perf_tests.harness.stats import log_mean, log_variance
+from perf_tests.tables.metrics import DRIFT_LIMIT_PCT, Better
+from perf_tests.tables.platforms import Noise
 
 FAMILY_LEVEL = 0.05
 """Probability that a run of unchanged code has any red verdict of a noisy metric: at most this."""
@@ -44,8 +45,6 @@ CONFIRMED = 2
 BASELINE_SPREAD_LEVEL = 0.001
 """Probability that good processes are refused as a baseline because they lie too far apart. A baseline is
 used often: one that mixes two kinds of process, or holds a disturbed one, is better recorded again."""
-DRIFT_LIMIT_PCT = 5.0
-"""How far accepted baselines may move for the worse from the first: five steps of 1 % are too many."""
 
 SIGN = {Better.LOWER: 1.0, Better.HIGHER: -1.0}
 """Log change -> log change for the worse."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 
-from perf_tests.harness import baseline
+from perf_tests.harness import baseline, stats
 from perf_tests.harness.baseline import Baselines, Entry
 from perf_tests.harness.protocol import Phase
 from perf_tests.harness.sharding import pixels
@@ -33,6 +33,8 @@ WARMUPS = 1
 """Generations of a process before those that are timed."""
 COMPOSED_WARMUPS = 2
 """The same where the latency of all steps is composed: two that agree, as nearly always on an H100."""
+USUAL_SAMPLES = 7
+"""Timed generations of a process until its time is precise: steps that differ by 2 %, 25 of them each."""
 PRIMING_STEPS = 2
 """Steps of the generation that compiles (see `protocol.Compile`)."""
 
@@ -105,9 +107,17 @@ def generations(case: Case, samples: int) -> int:
     return samples + (COMPOSED_WARMUPS if case.workload.measured_steps else WARMUPS)
 
 
+def usual_samples(platform: Platform, generation_s: float) -> int:
+    """Timed generations of a process that is sampled until it is precise (see `stats.sampling_end`)."""
+    is_fixed = platform.interleave_twin or platform.process_noise is None
+    if is_fixed or generation_s > stats.SLOW_GENERATION_S:
+        return platform.samples
+    return max(platform.samples, USUAL_SAMPLES)
+
+
 def expected(case: Case, platform: Platform, known: Known, samples: int | None = None) -> Cost:
     """What `case` takes on `platform`, in one process of its own with `samples` timed generations; None: as
-    many as the platform asks for, of which the records are.
+    many as it had when it was recorded, or usually has.
 
     The nearest record that tells how long it generates is scaled: see `_distance` for what is near, and
     `_scaled` for how.
@@ -119,6 +129,8 @@ def expected(case: Case, platform: Platform, known: Known, samples: int | None =
     source, before = timed[0]
     stages = _scaled(before, case, source, known.published_s)
     generate_s = stages.latency_s(case.workload.generated_steps) * _overhead(source, before, platform)
+    usual = usual_samples(platform, generate_s)
+    recorded_samples = source.entry.samples if source.case == case else None
     cold_s = _compile_s(case, stages, timed, _cold_s)
     again_s = _compile_s(case, stages, timed, _warm_s)
     found = {
@@ -126,7 +138,7 @@ def expected(case: Case, platform: Platform, known: Known, samples: int | None =
         Phase.LOAD: _load_s(case, nearest, platform),
         Phase.QUANTIZE: _first([each for each in nearest if _is_alike(case, each.case)], Phase.QUANTIZE),
         Phase.COMPILE: cold_s,
-        Phase.GENERATE: generate_s * generations(case, platform.samples if samples is None else samples),
+        Phase.GENERATE: generate_s * generations(case, samples or recorded_samples or usual),
         Phase.TURN: _first(nearest, Phase.TURN),
     }
     return Cost(
@@ -267,7 +279,9 @@ def _overhead(source: Recorded, stages: _Stages, platform: Platform) -> float:
     if spent_s is None:
         return 1.0
     generated_s = stages.latency_s(source.case.workload.generated_steps)
-    return spent_s / (generations(source.case, platform.samples) * generated_s)
+    # What does not say how many samples it had was recorded when each process had the same number.
+    samples = source.entry.samples or platform.samples
+    return spent_s / (generations(source.case, samples) * generated_s)
 
 
 # To compile

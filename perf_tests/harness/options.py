@@ -63,6 +63,8 @@ class Options:
     """Folder of compile-cache files; None: every session compiles anew."""
     autoquant_plans: Path | None = None
     """Folder of the plans of searches; None: one in the run's, so that every session searches anew."""
+    against: str | None = None
+    """Interpreter of the stable stack; None: nothing is compared but with baselines."""
 
     def selects(self, case_id: str) -> bool:
         """Whether `--perf-case` lets the case through."""
@@ -136,6 +138,13 @@ def declare(group: pytest.OptionGroup) -> None:
         help="interpreter with the stack under test (default: this one)",
     )
     group.addoption(
+        "--perf-against",
+        metavar="PYTHON",
+        help="interpreter with a stable stack (A), beside which the one under test (B) is measured in turns "
+        "on the same GPU: five fresh pairs of workers a case, at most ten. Only for noisy times that are "
+        "REGRESSED, which stay red and are confirmed or not, or have no baseline, where A/B is the verdict",
+    )
+    group.addoption(
         "--perf-worker-module",
         default="perf_tests.worker",
         help="for the suite's own tests: another module that speaks the worker's side of the protocol",
@@ -163,6 +172,7 @@ def read(option: argparse.Namespace) -> Options:
         resume=option.perf_resume,
         compile_cache=None if option.perf_compile_cache is None else Path(option.perf_compile_cache),
         autoquant_plans=None if option.perf_autoquant_plans is None else Path(option.perf_autoquant_plans),
+        against=option.perf_against,
     )
 
 

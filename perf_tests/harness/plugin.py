@@ -15,8 +15,10 @@ import pytest
 from perf_tests.harness import benchmark as replaying
 from perf_tests.harness import known_issues, options
 from perf_tests.harness.errors import PerfError, UsageError
+from perf_tests.harness.gpulock import GpuLock
 from perf_tests.harness.machine import Target
-from perf_tests.harness.records import Run, Status
+from perf_tests.harness.records import Run, RunRecord, Status
+from perf_tests.harness.report import against as against_report
 from perf_tests.harness.report import costs, terminal
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.session import Session, check_selection
@@ -179,6 +181,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _enter(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     _refuse_parallel(config)
     _plan(config, items)
+    _lock_gpu(config)
+
+
+def _lock_gpu(config: pytest.Config) -> None:
+    """One suite on one GPU, until pytest ends."""
+    session, target = config.stash[SESSION], config.stash[TARGET]
+    if session.is_on_gpu and target.unit is not None and not config.option.collectonly:
+        config.add_cleanup(GpuLock(target.unit).release)
 
 
 def _refuse_parallel(config: pytest.Config) -> None:
@@ -397,6 +407,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
     if asked.compile_cache is not None:
         lines.append(f"perf: compile caches from {asked.compile_cache}: compile_cold_s is not judged")
+    if asked.against is not None:
+        lines.append(
+            f"perf: A/B of regressed times, and of those without a baseline, against {asked.against}"
+        )
     if asked.autoquant_plans is not None:
         lines.append(f"perf: autoquant follows the plans in {asked.autoquant_plans}")
     return lines
@@ -411,19 +425,7 @@ def pytest_terminal_summary(
     record = perf.record
     if record is not None:
         terminalreporter.section("performance")
-        units = {metric.name: metric.unit for metric in METRICS}
-        _write(terminalreporter, costs.table(record.cases, record.references))
-        if perf.options.plan:
-            _write(terminalreporter, plan_report.accuracy(perf.accuracy(*config.stash[SELECTED])))
-        _write(terminalreporter, terminal.table(record.cases, units))
-        provisional = terminal.provisional(record.cases, perf.entries())
-        if provisional:
-            _write(
-                terminalreporter,
-                [f"provisional baselines (fewer than 3 processes): {', '.join(provisional)}"],
-            )
-        if not perf.problem:
-            _write(terminalreporter, [f"raw samples: {perf.options.out}/run.json"])
+        _write_performance(terminalreporter, perf, record, config.stash[SELECTED])
     missing = perf.ledger.missing() if _owes_verdicts(config, exitstatus) else ()
     if missing:
         terminalreporter.section("planned, but no verdict was given", red=True)
@@ -431,6 +433,33 @@ def pytest_terminal_summary(
     if perf.problem:
         terminalreporter.section(UNWRITABLE, red=True)
         _write(terminalreporter, [perf.problem])
+
+
+def _write_performance(
+    terminalreporter: pytest.TerminalReporter,
+    perf: Session,
+    record: RunRecord,
+    selected: tuple[list[tuple[Case, Platform]], frozenset[str]],
+) -> None:
+    control = perf.control()
+    if control is not None and control.moved:
+        _write(terminalreporter, [control.text])
+    units = {metric.name: metric.unit for metric in METRICS}
+    _write(terminalreporter, costs.table(record.cases, record.references))
+    if perf.options.plan:
+        _write(terminalreporter, plan_report.accuracy(perf.accuracy(*selected)))
+    if perf.noisy_metrics:
+        _write(terminalreporter, [terminal.error_rates(perf.noisy_metrics, perf.level)])
+    _write(terminalreporter, terminal.table(record.cases, units))
+    _write(terminalreporter, against_report.table(record.comparisons, units))
+    provisional = terminal.provisional(record.cases, perf.entries())
+    if provisional:
+        _write(
+            terminalreporter,
+            [f"provisional baselines (fewer than 3 processes): {', '.join(provisional)}"],
+        )
+    if not perf.problem:
+        _write(terminalreporter, [f"raw samples: {perf.options.out}/run.json"])
 
 
 def _by_case(pairs: Sequence[str]) -> list[str]:

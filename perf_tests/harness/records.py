@@ -56,6 +56,28 @@ class Status(StrEnum):
         return self in (Status.PASS, Status.IMPROVED, Status.UNSUPPORTED)
 
 
+class WarmUpEnd(StrEnum):
+    """Why a process was warmed up no further."""
+
+    FIXED = "fixed"
+    """As often as every process is."""
+    STEADY = "steady"
+    """Two generations took the same time a step."""
+    MOST = "most"
+    """As often as is allowed: it did not become steady."""
+
+
+class SamplingEnd(StrEnum):
+    """Why a process was sampled no further."""
+
+    FIXED = "fixed"
+    """As many generations as its platform asks for."""
+    PRECISE = "precise"
+    """Its own error is small beside the noise between processes."""
+    MOST = "most"
+    """As many generations as are allowed: its error stays larger than that."""
+
+
 STATUS_OF_FAILURE = {
     FailureKind.OOM: Status.OOM,
     FailureKind.TIMEOUT: Status.TIMEOUT,
@@ -83,6 +105,11 @@ class Verdict(Struct):
     """The value beyond which the metric is REGRESSED."""
     reason: str
     """One sentence, always."""
+    family_ci_pct: tuple[float, float] | None = None
+    """The interval at the level of the run's noisy metrics, all looks together: without 0 for REGRESSED and
+    IMPROVED."""
+    wants_more: bool = False
+    """Whether more processes would have decided it."""
 
 
 class BuildReport(Struct):
@@ -124,6 +151,10 @@ class Process(Struct):
     samples: tuple[Sample, ...] = ()
     retaken: tuple[Sample, ...] = ()
     """Invalid samples of which others took the place."""
+    warmup_end: WarmUpEnd | None = None
+    """None where it was not recorded, or not reached."""
+    sampling_end: SamplingEnd | None = None
+    """The same."""
     twin_samples: tuple[Sample, ...] = ()
     """The fp32 twin's generations, the i-th beside `samples[i]`; empty where not interleaved."""
     capture: Capture | None = None
@@ -158,6 +189,66 @@ class Run(Struct):
     """What the sampling rule answered after each process."""
 
 
+class Side(StrEnum):
+    """One of the two stacks of a comparison."""
+
+    STABLE = "stable"
+    """A, the stack that is compared with (`--perf-against`)."""
+    CANDIDATE = "candidate"
+    """B, the stack under test (`--perf-python`)."""
+
+
+class Schedule(StrEnum):
+    """How the two workers of a pair share the device."""
+
+    RESIDENT = "resident"
+    """Both hold their pipelines, and generate in turns: A B B A."""
+    BY_PROCESS = "by-process"
+    """One after the other, each alone; the next pair begins with the other side."""
+
+
+class Pair(Struct):
+    """A fresh worker under each of two interpreters, measured beside each other."""
+
+    stable: Process
+    candidate: Process
+
+
+class Comparison(Struct):
+    """A case under two stacks on one device, at one time (A/B)."""
+
+    id: str
+    """Of the case."""
+    digest: str
+    platform: str
+    pipeline: str
+    against: str
+    """The interpreter of the stable stack, as it was given."""
+    schedule: Schedule
+    schedule_reason: str
+    status: Status
+    reason: str = ""
+    """Why, for every status but PASS."""
+    injected: tuple[str, ...] = ()
+    """The faults of a fire drill, on the candidate's side only."""
+    stable: Environment | None = None
+    """None before a worker of the stable stack answered."""
+    candidate: Environment | None = None
+    pairs: tuple[Pair, ...] = ()
+    """Without what their device-level memory counters said where both workers were resident."""
+    verdicts: tuple[Verdict, ...] = ()
+    """Times of the candidate against the stable stack's, which stand where the baseline stands otherwise."""
+    level: float | None = None
+    """Probability that one of them is red where the stacks are equal, at most; None without verdicts."""
+    failure: Failure | None = None
+    failed_side: Side | None = None
+    """Whose failure it is; None without one."""
+
+    def processes(self, side: Side) -> tuple[Process, ...]:
+        """Those of one side, in the order of the pairs."""
+        return tuple(pair.stable if side is Side.STABLE else pair.candidate for pair in self.pairs)
+
+
 class RunRecord(Struct):
     """One session: `run.json`."""
 
@@ -171,6 +262,8 @@ class RunRecord(Struct):
     references: tuple[Run, ...]
     missing: tuple[str, ...] = ()
     """`case: metric` pairs that were planned and have neither verdict nor declared status."""
+    comparisons: tuple[Comparison, ...] = ()
+    """A/B of cases of this session; empty without `--perf-against`."""
 
 
 # Files

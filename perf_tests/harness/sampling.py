@@ -1,14 +1,17 @@
-"""How many processes a case takes: an injected rule is asked after each of them."""
+"""How many processes a case takes, and how many samples each: injected rules are asked after each of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
-from perf_tests.harness.protocol import Failure
-from perf_tests.harness.records import STATUS_OF_FAILURE, Process, Run, Status
+from perf_tests.harness.protocol import Failure, Sample
+from perf_tests.harness.records import STATUS_OF_FAILURE, Process, Run, SamplingEnd, Status
+from perf_tests.tables.cases import Case
+from perf_tests.tables.platforms import Platform
 
 PROCESSES = 1
 """Fresh processes per case to begin with (`--perf-processes`)."""
@@ -40,6 +43,19 @@ def fixed_processes(count: int) -> Decide:
     return decide
 
 
+class EndSampling(Protocol):
+    """A rule for the samples of one process: pure, asked after each of them; None: one more."""
+
+    def __call__(
+        self, case: Case, platform: Platform, samples: Sequence[Sample], /
+    ) -> SamplingEnd | None: ...
+
+
+def fixed_samples(_case: Case, platform: Platform, samples: Sequence[Sample], /) -> SamplingEnd | None:
+    """The rule that asks for as many samples as the platform, whatever they show."""
+    return SamplingEnd.FIXED if len(samples) >= platform.samples else None
+
+
 class Series:
     """The processes of one case as they come in, until the rule has enough of them."""
 
@@ -49,11 +65,14 @@ class Series:
         self._decide = decide
         self._max_processes = max_processes
         self._taken = len(start.processes)
-        self._is_over = self._taken > 0 and decide(start) is Answer.ENOUGH
+        # Not yet known of processes of before: the rule may ask for a reference, which may not be there yet.
+        self._is_over: bool | None = None if start.processes else False
 
     @property
     def is_over(self) -> bool:
         """Whether no further process is wanted."""
+        if self._is_over is None:
+            self._is_over = self._decide(self.run) is Answer.ENOUGH
         return self._is_over or self._taken >= self._max_processes
 
     @property

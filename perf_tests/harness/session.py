@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import math
 import shlex
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -13,24 +14,39 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness import baseline, estimate, planning, proof, published, sharding, verdict
-from perf_tests.harness.baseline import Baselines, Entry, Provenance
+from perf_tests.harness import (
+    against,
+    baseline,
+    estimate,
+    planning,
+    proof,
+    published,
+    sharding,
+    stats,
+    validity,
+    verdict,
+)
+from perf_tests.harness.baseline import NOISY, Baselines, Entry, Provenance
 from perf_tests.harness.budget import Budget
-from perf_tests.harness.campaign import Campaign
+from perf_tests.harness.decision import metric_level
 from perf_tests.harness.errors import UsageError
 from perf_tests.harness.estimate import Known
-from perf_tests.harness.launcher import Planned
+from perf_tests.harness.launcher import Launcher, Planned
 from perf_tests.harness.ledger import BUILD, Ledger
 from perf_tests.harness.options import Options
-from perf_tests.harness.records import Run, RunRecord, Status, Verdict
+from perf_tests.harness.pairs import MAX_PAIRS, PAIRS, PairCampaign, PairRunner
+from perf_tests.harness.protocol import Sample
+from perf_tests.harness.records import Comparison, Run, RunRecord, SamplingEnd, Side, Status, Verdict
+from perf_tests.harness.report import against as against_report
 from perf_tests.harness.report import failure
 from perf_tests.harness.rundir import prepare_run_directory, resume_run_directory
-from perf_tests.harness.sampling import fixed_processes
+from perf_tests.harness.sampling import Answer
 from perf_tests.harness.sharding import Selected
+from perf_tests.harness.verdict import Significance
 from perf_tests.tables.cases import Case
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS, Group, Metric
-from perf_tests.tables.platforms import Platform
+from perf_tests.tables.platforms import Noise, Platform
 
 METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
 
@@ -47,7 +63,8 @@ class Session:
         self._planned: dict[str, tuple[Case, Platform]] = {}
         self._exhaustive: set[str] = set()
         self._baselines: dict[str, Mapping[str, Baselines]] = {}
-        self._campaign: Campaign | None = None
+        self._noise: dict[str, Mapping[str, Noise]] = {}
+        self._campaign: PairCampaign | None = None
         self.problem: str | None = None
         """What kept the record from being written, for the report."""
 
@@ -69,10 +86,13 @@ class Session:
     def _baselines_of(self, platform: Platform) -> Mapping[str, Baselines]:
         if platform.id not in self._baselines:
             self._baselines[platform.id] = baseline.load(self.options.baselines, platform.id)
+            self._noise[platform.id] = baseline.load_noise(self.options.baselines, platform)
         return self._baselines[platform.id]
 
     def check_plan(self) -> None:
-        """Raises UsageError for a fire drill that would break nothing."""
+        """Raises UsageError for a fire drill that would break nothing, and for a comparison without another
+        interpreter, or without anything to compare."""
+        self._check_against()
         for drill in self.options.drills:
             if self._planned and not fnmatch.filter(self._planned, drill.glob):
                 raise UsageError(
@@ -111,6 +131,11 @@ class Session:
         """Whether any case was selected."""
         return bool(self._planned)
 
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether any of them is measured on a GPU."""
+        return any(platform.gpu is not None for _, platform in self._planned.values())
+
     # Measuring
 
     @cached_property
@@ -126,13 +151,13 @@ class Session:
         return self._directory[0]
 
     @property
-    def campaign(self) -> Campaign:
+    def campaign(self) -> PairCampaign:
         """The campaign of all planned cases. Raises PerfError where the run directory cannot be written."""
         if self._campaign is None:
             cases = [case for case, _ in self._planned.values()]
             known = {case.id: case for case in (*(case.reference for case in cases), *cases)}
             out, resumed = self._directory
-            self._campaign = Campaign(
+            self._campaign = PairCampaign(
                 plan=tuple(
                     Planned(case, platform, self.options.injections(case.id), case.id not in self._exhaustive)
                     for case, platform in self._planned.values()
@@ -140,17 +165,19 @@ class Session:
                 out=out,
                 python=self.options.python,
                 command=("-m", self.options.worker_module),
-                decide=fixed_processes(self.options.processes),
-                max_processes=max(self.options.processes, self.options.max_processes),
+                decide=self._decide,
+                max_processes=self._max_processes,
+                end_sampling=self._end_sampling,
                 started_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 command_line=shlex.join(self._command),
                 prepare=partial(proof.prepared, known, out),
-                admit=self._budget().refusal,
+                admit=self._budget.refusal,
                 artifacts=self.options.compile_cache and self.options.compile_cache.absolute(),
                 plans=self.options.autoquant_plans and self.options.autoquant_plans.absolute(),
                 resumed=resumed,
                 unit=self.unit,
             )
+            self._campaign.keep(resumed.comparisons if resumed else ())
         return self._campaign
 
     def measure(self, case_id: str) -> Run:
@@ -160,6 +187,7 @@ class Session:
             self.ledger.declare(case_id)
         return run
 
+    @cached_property
     def _budget(self) -> Budget:
         if self.options.budget_s is None:
             return Budget(math.inf, {})
@@ -169,7 +197,37 @@ class Session:
             {row.case.id: math.fsum(row.seconds.values()) for row in rows if not row.implicit},
         )
 
+    @property
+    def _max_processes(self) -> int:
+        return max(self.options.processes, self.options.max_processes)
+
+    def _decide(self, run: Run, /) -> Answer:
+        """More processes as long as they would decide one of the verdicts that the session owes."""
+        if len(run.processes) < self.options.processes:
+            return Answer.MORE
+        owed = self.ledger.owed(run.id) & NOISY  # none of a reference that was not selected
+        is_undecided = any(self._judged(METRIC_BY_NAME[name], run).wants_more for name in sorted(owed))
+        return Answer.MORE if is_undecided else Answer.ENOUGH
+
+    def _end_sampling(
+        self, case: Case, platform: Platform, samples: Sequence[Sample], /
+    ) -> SamplingEnd | None:
+        noise = self._noise[platform.id]
+        precise = (metric.name for metric in verdict.gated_metrics(case, platform) if metric.precise)
+        noise_pct = {name: noise[name].sd_pct for name in precise if name in noise}
+        return stats.sampling_end(samples, noise_pct, platform.samples)
+
     # Judging
+
+    @property
+    def noisy_metrics(self) -> int:
+        """How many pairs (case, noisy gated metric) the session owes a verdict."""
+        return sum(metric in NOISY for _, metric in self.ledger.planned)
+
+    @property
+    def level(self) -> float:
+        """Probability that unchanged code turns one of them red: at most this."""
+        return metric_level(max(1, self.noisy_metrics))
 
     def is_green(self, run: Run) -> bool:
         """Whether what is known of the run leaves the session green: its failure, not its verdicts."""
@@ -189,7 +247,7 @@ class Session:
         Of an unproven run, only what needs no proof: counters and fidelity, which name the culprit.
         """
         metrics = [m for m in self._gated(run.id, group) if run.failure is None or not m.proven_only]
-        verdicts = tuple(self._judged(metric, run) for metric in metrics)
+        verdicts = self._compared(run, tuple(self._judged(metric, run) for metric in metrics))
         self._file(run, verdicts)
         self.ledger.say(run.id, tuple(metric.name for metric in metrics))
         return verdicts
@@ -209,15 +267,19 @@ class Session:
     def explain(self, run: Run, judged: Verdict) -> str:
         """The failure text of one verdict."""
         entry, provenance = self._entry(run.id)
-        return failure.explain(
+        metric = METRIC_BY_NAME[judged.metric]
+        text = failure.explain(
             run=run,
             verdict=judged,
-            metric=METRIC_BY_NAME[judged.metric],
+            metric=metric,
             entry=entry,
             provenance=provenance,
             environment=run.processes[0].environment if run.processes else None,
             run_path=str(self.options.out),
         )
+        comparison = self._campaign and self._campaign.comparison(run.id)
+        compared = against_report.explanation(judged, metric, comparison) if comparison else ()
+        return "\n".join([text, *compared])
 
     def explain_failure(self, run: Run) -> str:
         """The failure text of a case that could not be measured as asked."""
@@ -227,6 +289,23 @@ class Session:
         """Case id -> baseline entry of the planned cases that have one."""
         found = {case_id: self._entry(case_id)[0] for case_id in self._planned}
         return {case_id: entry for case_id, entry in found.items() if entry is not None}
+
+    def control(self) -> validity.Control | None:
+        """The control case of this session beside that of the baselines; None where it was not run."""
+        on_gpu = {case_id: platform for case_id, (_, platform) in self._planned.items() if platform.gpu}
+        runs = [run for run in self.record.cases if run.id in on_gpu] if self.record else []
+        if not runs:
+            return None
+        units = {process.environment.unit for run in runs for process in run.processes}
+        found = [self._entry(run.id) for run in runs]
+        before: dict[str, list[float]] = {}
+        for entry, _ in found:
+            for name, values in entry.metrics.items() if entry else ():
+                before.setdefault(name, []).extend(values)
+        elsewhere = any(provenance and {provenance.unit} != units for _, provenance in found)
+        wide_pct = max(on_gpu[run.id].unit_tolerance_pct for run in runs)
+        tolerance_pct = wide_pct if elsewhere else validity.CONTROL_TOLERANCE_PCT
+        return validity.control(validity.control_values(runs), before, tolerance_pct)
 
     def _gated(self, case_id: str, group: Group) -> tuple[Metric, ...]:
         gated = verdict.gated_metrics(*self._planned[case_id], group)
@@ -238,17 +317,6 @@ class Session:
         return baseline.find(self._baselines[platform.id], case)
 
     def _judged(self, metric: Metric, run: Run) -> Verdict:
-        if metric.proven_only and (invalid := verdict.invalidity(run)):
-            return Verdict(
-                metric=metric.name,
-                status=Status.INVALID,
-                measured=None,
-                baseline=None,
-                change_pct=None,
-                ci_pct=None,
-                limit=None,
-                reason=invalid,
-            )
         case, platform = self._planned[run.id]
         entry, provenance = self._entry(run.id)
         return verdict.judge(
@@ -260,6 +328,9 @@ class Session:
             entry=entry,
             provenance=provenance,
             unit=run.processes[0].environment.unit,
+            significance=Significance(
+                noise=self._noise[platform.id], level=self.level, max_processes=self._max_processes
+            ),
         )
 
     def _reference(self, run: Run) -> Run | None:
@@ -271,6 +342,70 @@ class Session:
         filed = {each.metric: each for each in (*run.verdicts, *verdicts)}
         status, reason = verdict.overall(msgspec.structs.replace(run, verdicts=tuple(filed.values())))
         self.campaign.file(run.id, verdicts, status, reason)
+
+    # Comparing with another stack
+
+    def _check_against(self) -> None:
+        python = self.options.against
+        if python is None or not self._planned:
+            return
+        if shutil.which(python) is None:
+            raise UsageError(
+                f"--perf-against {python}: there is no such interpreter; give the python of an environment "
+                "that holds a stable stack"
+            )
+        if not self._times:
+            raise UsageError(
+                f"--perf-against: none of the {len(self._planned)} selected cases has a noisy time that "
+                "gates on its platform; select cases of a GPU"
+            )
+
+    @cached_property
+    def _times(self) -> int:
+        """Of all planned cases, those that may be compared."""
+        return sum(len(against.times_of(case, platform)) for case, platform in self._planned.values())
+
+    def _compared(self, run: Run, verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+        """Regressions confirmed, or not, by the stable stack; times without a baseline judged by it."""
+        judged = [(each, METRIC_BY_NAME[each.metric]) for each in verdicts]
+        if self.options.against is None or not any(against.is_asked(*each) for each in judged):
+            return verdicts
+        comparison = self._compare(run, self.options.against)
+        return tuple(against.applied(each, metric, comparison) for each, metric in judged)
+
+    def _compare(self, run: Run, python: str) -> Comparison:
+        case, platform = self._planned[run.id]
+        entry, _ = self._entry(run.id)
+        noise = self._noise[platform.id]
+        level = against.level(self._times)
+        rules = {
+            time.name: against.rule_of(noise[time.name], level, MAX_PAIRS)
+            for time in against.times_of(case, platform)
+        }
+        question = against.Question(case=case, rules=rules, least_pairs=PAIRS)
+        peak_mib = against.known_peak_mib(run, entry.metrics if entry else {})
+        return self.campaign.compare(
+            self.campaign.begin(run.id, python, peak_mib),
+            self._pair_runner(python),
+            partial(against.judge, question),
+            self._budget.refusal,
+        )
+
+    def _pair_runner(self, python: str) -> PairRunner:
+        start = partial(
+            Launcher,
+            self.out,
+            command=("-m", self.options.worker_module),
+            plans=self.options.autoquant_plans and self.options.autoquant_plans.absolute(),
+        )
+        known = self.campaign.record.environment
+        return PairRunner(
+            {
+                Side.STABLE: start(python=python),
+                Side.CANDIDATE: start(python=self.options.python, environment=known),
+            },
+            self.out,
+        )
 
     # Ending
 

@@ -6,15 +6,14 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 from operator import attrgetter
 
 from perf_tests.harness.protocol import Sample
-from perf_tests.harness.records import Fidelity, Process, Run
+from perf_tests.harness.records import Fidelity, Process, Run, SamplingEnd
 from perf_tests.tables.metrics import IDENTICAL_DB, Metric, Source
+from perf_tests.tables.platforms import Noise
 
-FALSE_ALARM_SIGMAS = 3.0
 TRIMMED = 0.1
 """The share of the values which a trimmed mean leaves out at each end."""
 TRIMMED_ERROR = 1.03
@@ -22,12 +21,12 @@ TRIMMED_ERROR = 1.03
 WITHIN_SHARE = 0.4
 """A process is sampled until the error of its statistic is this share of the noise between processes, which
 that error then widens by less than a tenth."""
-LEAST_SAMPLES, MOST_SAMPLES = 3, 10
+MOST_SAMPLES = 9
 """Timed generations of a process, whatever they show."""
+SLOW_GENERATION_S = 6.0
+"""A generation of more is not repeated for precision: it would cost a process more than a minute."""
 MAD_TO_SD = 1.4826
 """Standard deviations in a median absolute deviation of normal values."""
-NORMAL_95 = 1.959964
-"""Two-sided 95 % quantile of the standard normal distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +37,6 @@ class Observation:
     """Empty where `missing` says why."""
     missing: str | None = None
     """A sentence naming the metric and what was found instead."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
-    """How far the statistics of fresh processes of unchanged code lie apart."""
-
-    sd_pct: float
-    """Standard deviation, in percent."""
-    dof: int
-    """Degrees of freedom of that estimate."""
 
 
 class NotMeasured(Exception):
@@ -72,19 +61,6 @@ def observe(metric: Metric, run: Run, reference: Run | None) -> Observation:
     return Observation(missing=f"{metric.name} of {run.id} is missing: {_why(metric, gaps, reference)}")
 
 
-def smallest_detectable_change_pct(noise_pct: float, baseline_processes: int, processes: int) -> float:
-    """Three standard deviations of the difference of two means: 1 of 370 unchanged pairs exceeds it."""
-    return FALSE_ALARM_SIGMAS * _difference_noise_pct(noise_pct, baseline_processes, processes)
-
-
-def interval_pct(
-    change_pct: float, noise_pct: float, baseline_processes: int, processes: int
-) -> tuple[float, float]:
-    """95 % normal interval of a change between two means, in percent of the baseline."""
-    half = NORMAL_95 * _difference_noise_pct(noise_pct, baseline_processes, processes)
-    return change_pct - half, change_pct + half
-
-
 def trimmed_mean(values: Sequence[float]) -> float:
     """The mean without the tenth of the values at each end, rounded up, as long as one or two remain.
 
@@ -103,6 +79,12 @@ def log_mean(values: Sequence[float]) -> float:
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{value} has no relative change: a noisy metric is a positive number")
     return math.fsum(map(math.log, values)) / len(values)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """The value whose logarithm is their `log_mean`; ValueError for a value that is not positive."""
+    # One value, or several that are the same, exactly: not what exp(log(value)) makes of it.
+    return values[0] if len(set(values)) == 1 else math.exp(log_mean(values))
 
 
 def log_variance(values: Sequence[float]) -> float:
@@ -125,10 +107,6 @@ def pooled_noise(groups: Iterable[Sequence[float]], prior: Noise) -> Noise:
     return Noise(sd_pct=math.sqrt(squares / degrees), dof=degrees)
 
 
-def _difference_noise_pct(noise_pct: float, baseline_processes: int, processes: int) -> float:
-    return noise_pct * math.sqrt(1.0 / baseline_processes + 1.0 / processes)
-
-
 def _reporting(metric: Metric, run: Run) -> tuple[Process, ...]:
     # Only the first process of a case captures its output: the others have nothing to compare.
     if metric.source is Source.CAPTURE:
@@ -149,6 +127,8 @@ def _why(metric: Metric, gaps: list[str], reference: Run | None) -> str:
 def _finite(metric: Metric, value: float) -> float:
     if not math.isfinite(value):
         raise NotMeasured(f"{metric.name} is {value}, not a finite number")
+    if metric.noisy and value <= 0:
+        raise NotMeasured(f"{metric.name} is {value}, which has no relative change")
     return float(value)
 
 
@@ -188,7 +168,9 @@ def _reference_ratio(metric: Metric, process: Process, reference: Run | None) ->
         raise NotMeasured(f"the bf16 reference {reference.id} failed: {why}")
     of = _of(metric)
     by_process = tuple(_statistic(of, each) for each in reference.processes)
-    return _ratio(of, _median(of, by_process), _statistic(of, process))
+    if min(by_process) <= 0:
+        raise NotMeasured(f"{of} of the bf16 reference was reported as {min(by_process)}")
+    return _ratio(of, geometric_mean(by_process), _statistic(of, process))
 
 
 def _outputs(_metric: Metric, process: Process, _reference: Run | None) -> float:
@@ -277,34 +259,41 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-class SamplingEnd(StrEnum):
-    """Why a process was sampled no further."""
+def sampling_end(samples: Sequence[Sample], noise_pct: Mapping[str, float], least: int) -> SamplingEnd | None:
+    """Whether the `samples` of a process suffice; None: one more.
 
-    PRECISE = "precise"
-    MOST = "most"
-    """As many generations as are allowed: its noise stays above what was asked for."""
-
-
-def sampling_end(samples: Sequence[Sample], noise_pct: Mapping[str, float]) -> SamplingEnd | None:
-    """Whether the `samples` of a process suffice; None: one more. `noise_pct` is the noise between processes
-    of each metric that has to be precise."""
-    if len(samples) < LEAST_SAMPLES:
+    `noise_pct` is the noise between processes of each metric that has to be precise; with none of them, or a
+    generation that is slow or lacks one, `least` samples are enough.
+    """
+    if len(samples) < least:
         return None
-    precise = all(
-        location_error_pct(samples, name) <= WITHIN_SHARE * between_pct
-        for name, between_pct in noise_pct.items()
-    )
-    if precise:
+    try:
+        errors_pct = {name: location_error_pct(samples, name) for name in noise_pct}
+    except NotMeasured:
+        return SamplingEnd.FIXED
+    if not errors_pct or _generation_s(samples[-1]) > SLOW_GENERATION_S:
+        return SamplingEnd.FIXED
+    if all(errors_pct[name] <= WITHIN_SHARE * between_pct for name, between_pct in noise_pct.items()):
         return SamplingEnd.PRECISE
     return SamplingEnd.MOST if len(samples) >= MOST_SAMPLES else None
 
 
+def _generation_s(sample: Sample) -> float:
+    """What the generation itself took, where `latency_s` is composed for more steps; 0 where it is not
+    known."""
+    names = [name for name in ("measured_latency_s", "latency_s") if sample.values.get(name)]
+    return sample.values[names[0]][0] if names else 0.0
+
+
 def location_error_pct(samples: Sequence[Sample], name: str) -> float:
-    """Standard error of the trimmed mean of `name` over two or more `samples`, in percent of it.
+    """Standard error of the trimmed mean of `name` over `samples`, in percent of it.
 
     From the median absolute difference between neighbouring generations, step by step: the steps of one
-    generation differ in a pattern that repeats, which is no noise, and a stall is not the rule.
+    generation differ in a pattern that repeats, which is no noise, and a stall is not the rule. A single
+    sample has no such error: infinite.
     """
+    if len(samples) < 2:
+        return math.inf
     steps = [_values(name, sample) for sample in samples]
     apart = [abs(b - a) for one, next_ in pairwise(steps) for a, b in zip(one, next_, strict=False)]
     sd = MAD_TO_SD * statistics.median(apart) / math.sqrt(2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -12,10 +13,11 @@ import msgspec
 
 from perf_tests.harness import stats, validity
 from perf_tests.harness.baseline import Entry, Provenance
+from perf_tests.harness.decision import Decision, Rule, decide, drift
 from perf_tests.harness.records import STATUS_OF_FAILURE, Run, Status, Verdict
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS, Better, Gate, Group, Metric, Source, Tolerance
-from perf_tests.tables.platforms import Platform
+from perf_tests.tables.platforms import Noise, Platform
 from perf_tests.tables.schemes import FidelityFloor, Range, Scheme
 
 FLOORS: dict[str, Callable[[FidelityFloor], float]] = {
@@ -47,6 +49,22 @@ DECLARED = frozenset({Status.UNSUPPORTED, Status.NOT_RUN, Status.INVALID})
 """Statuses of a whole case which no verdict can improve."""
 
 
+MENTIONED_SHARE = 0.5
+"""Of the limit: how far accepted baselines may have drifted without a word."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Significance:
+    """How the noisy metrics of a run are tested."""
+
+    noise: Mapping[str, Noise]
+    """Metric name -> how far unchanged processes lie apart on the platform."""
+    level: float
+    """Of each of them (see `decision.metric_level`)."""
+    max_processes: int
+    """As many as may be asked for, where a run does not hold more."""
+
+
 def gated_metrics(case: Case, platform: Platform, group: Group | None = None) -> tuple[Metric, ...]:
     """The metrics that can fail `case` on `platform`; of one test file, or of all."""
     return tuple(metric for metric in _applicable(case, group) if _is_gated(metric, case, platform))
@@ -67,6 +85,7 @@ def judge(
     entry: Entry | None,
     provenance: Provenance | None,
     unit: str,
+    significance: Significance,
 ) -> Verdict:
     """The verdict on one metric that `platform` gates, of a run that neither failed nor is unproven.
 
@@ -86,16 +105,18 @@ def judge(
     if absence is not None:
         return _unjudged(metric, Status.NO_BASELINE, absence, statistics.median(observation.values))
     assert entry is not None, "the absence of an entry is one of a baseline"
-    pair = _Pair(metric=metric, measured=observation.values, baseline=entry.metrics[metric.name])
-    if metric.better is Better.EXACT:
-        return _judge_exactly(pair)
     assert provenance is not None, "an entry always comes with its provenance"
+    pair = _Pair(metric=metric, measured=observation.values, baseline=entry.metrics[metric.name])
     another_unit = metric.per_unit and unit != provenance.unit
-    gate = _widened(pair, platform=platform, entry=entry, another_unit=another_unit)
-    judged = _judge_within(
-        pair, gate, scheme=case.build.recipe.scheme, entry=entry, another_unit=another_unit
-    )
-    return _annotated(judged, metric=metric, run=run, entry=entry)
+    gate = _widened(metric.gates[platform.device], platform.unit_tolerance_pct if another_unit else 0.0)
+    if metric.better is Better.EXACT:
+        judged = _judge_exactly(pair)
+    elif metric.noisy:
+        rule = _rule(pair, gate, entry=entry, reference=compared, significance=significance)
+        judged = _judge_noisy(pair, rule)
+    else:
+        judged = _judge_within(pair, gate, case.build.recipe.scheme)
+    return _annotated(judged, metric=metric, run=run, entry=entry, another_unit=another_unit)
 
 
 def invalidity(run: Run, reference: Run | None = None) -> str | None:
@@ -167,18 +188,14 @@ class _Pair:
         *,
         limit: float,
         reason: str,
-        noise_pct: float | None = None,
     ) -> Verdict:
-        change_pct = _change_pct(measured, self.baseline_median)
         return Verdict(
             metric=self.metric.name,
             status=status,
             measured=measured,
             baseline=self.baseline_median,
-            change_pct=change_pct,
-            ci_pct=None
-            if change_pct is None or noise_pct is None
-            else stats.interval_pct(change_pct, noise_pct, len(self.baseline), len(self.measured)),
+            change_pct=_change_pct(measured, self.baseline_median),
+            ci_pct=None,
             limit=limit,
             reason=reason,
         )
@@ -241,14 +258,7 @@ def _judge_exactly(pair: _Pair) -> Verdict:
     return pair.verdict(Status.REGRESSED, differing[0], limit=baseline, reason=reason)
 
 
-def _widened(pair: _Pair, *, platform: Platform, entry: Entry, another_unit: bool) -> Gate:
-    gate = pair.metric.gates[platform.device]
-    widening_pct = platform.unit_tolerance_pct if another_unit else 0.0
-    if pair.metric.noisy:
-        detectable_pct = stats.smallest_detectable_change_pct(
-            entry.noise_pct, len(pair.baseline), len(pair.measured)
-        )
-        widening_pct = max(widening_pct, detectable_pct)
+def _widened(gate: Gate, widening_pct: float) -> Gate:
     return Gate(
         tolerance=_at_least(gate.tolerance, widening_pct),
         surprise=gate.surprise and _at_least(gate.surprise, widening_pct),
@@ -259,7 +269,7 @@ def _at_least(tolerance: Tolerance, relative_pct: float) -> Tolerance:
     return dataclasses.replace(tolerance, relative_pct=max(tolerance.relative_pct, relative_pct))
 
 
-def _judge_within(pair: _Pair, gate: Gate, *, scheme: Scheme, entry: Entry, another_unit: bool) -> Verdict:
+def _judge_within(pair: _Pair, gate: Gate, scheme: Scheme) -> Verdict:
     measured = statistics.median(pair.measured)
     limit, rule = _limit(pair, gate.tolerance, scheme)
     status = _status(pair, measured, limit=limit, gate=gate)
@@ -267,9 +277,7 @@ def _judge_within(pair: _Pair, gate: Gate, *, scheme: Scheme, entry: Entry, anot
         status,
         measured,
         limit=limit,
-        reason=_circumstances(pair.metric, entry, another_unit)
-        + _sentence(status, pair, measured, limit=limit, rule=rule),
-        noise_pct=entry.noise_pct if pair.metric.noisy else None,
+        reason=_sentence(status, pair, measured, limit=limit, rule=rule),
     )
 
 
@@ -303,19 +311,120 @@ def _status(pair: _Pair, measured: float, *, limit: float, gate: Gate) -> Status
     return Status.SURPRISE if surprising else Status.IMPROVED
 
 
-def _annotated(judged: Verdict, *, metric: Metric, run: Run, entry: Entry) -> Verdict:
+# By a test
+
+
+def _rule(
+    pair: _Pair, gate: Gate, *, entry: Entry, reference: Run | None, significance: Significance
+) -> Rule:
+    """The test of a noisy metric; `reference` is the run it is divided by, None where it is no ratio."""
+    return Rule(
+        noise=significance.noise[pair.metric.name],
+        level=significance.level,
+        baseline_processes=len(pair.baseline),
+        max_processes=max(significance.max_processes, len(pair.measured)),
+        tolerance_pct=gate.tolerance.relative_pct,
+        surprise_pct=None if gate.surprise is None else gate.surprise.relative_pct,
+        # A reference of which it is not known how many processes it had had one for certain.
+        shared_variance=0.0
+        if reference is None
+        else 1 / len(reference.processes) + 1 / (entry.reference_processes or 1),
+    )
+
+
+def _judge_noisy(pair: _Pair, rule: Rule) -> Verdict:
+    decided = decide(rule, pair.baseline, pair.measured, pair.metric.better)
+    baseline = stats.geometric_mean(pair.baseline)
+    limit = baseline * (1 + decided.limit_pct / 100)
+    return Verdict(
+        metric=pair.metric.name,
+        status=decided.status or Status.INCONCLUSIVE,
+        measured=stats.geometric_mean(pair.measured),
+        baseline=baseline,
+        change_pct=decided.change_pct,
+        ci_pct=decided.interval_pct,
+        family_ci_pct=decided.family_interval_pct,
+        limit=limit,
+        reason=_decision_sentence(pair, rule, decided, limit=limit),
+        wants_more=decided.status is None,
+    )
+
+
+def _decision_sentence(pair: _Pair, rule: Rule, decided: Decision, *, limit: float) -> str:
+    change = f"{decided.change_pct:+.2f} %"
+    processes = _count(decided.processes)
+    if decided.status is None:
+        return UNDECIDED.format(change=change, processes=processes, most=rule.max_processes)
+    if decided.status is Status.INCONCLUSIVE:
+        assert decided.spread_ratio is not None, "one process has no spread"
+        assert decided.spread_limit is not None, "one process has no spread"
+        return APART.format(
+            processes=processes,
+            times=math.sqrt(decided.spread_ratio),
+            sd_pct=rule.noise.sd_pct,
+            limit=math.sqrt(decided.spread_limit),
+        )
+    why = "the tolerance"
+    if math.log1p(decided.limit_pct / 100) ** 2 > math.log1p(rule.tolerance_pct / 100) ** 2 * (1 + 1e-9):
+        why = f"the noise of {processes} against {rule.baseline_processes}"
+    said = SENTENCES[decided.status].format(
+        change=change,
+        limit=f"{limit:.6g} {pair.metric.unit}".rstrip(),
+        rule=f"{decided.limit_pct:+.2f} %: {why}",
+    )
+    return f"{said}; changes of {rule.detectable_pct:.2g} % are seen"
+
+
+UNDECIDED = (
+    "{change} against the baseline is neither a change nor none for certain after {processes}, up to {most} "
+    "may be asked for, and the run ended before: measure it again"
+)
+APART = (
+    "its {processes} lie {times:.1f} times as far apart as the {sd_pct:.2g} % of this platform let expect, "
+    "{limit:.1f} times is the most: measure it again on a quiet machine, or look for what they differ in"
+)
+
+
+def _count(processes: int) -> str:
+    return "1 process" if processes == 1 else f"{processes} processes"
+
+
+# What is said besides
+
+
+def _annotated(judged: Verdict, *, metric: Metric, run: Run, entry: Entry, another_unit: bool) -> Verdict:
+    notes = (_clock_note(judged, metric=metric, run=run, entry=entry), _drift_note(metric, entry))
+    said = _circumstances(metric, entry, another_unit) + judged.reason
+    return msgspec.structs.replace(judged, reason="; ".join((said, *filter(None, notes))))
+
+
+def _clock_note(judged: Verdict, *, metric: Metric, run: Run, entry: Entry) -> str | None:
     """A slowdown of device time that vanishes in cycles is said to; it stays REGRESSED."""
     timed = metric.per_unit and metric.source is Source.SAMPLES
     if judged.status is not Status.REGRESSED or not timed or judged.change_pct is None:
-        return judged
+        return None
     assert judged.limit is not None, "what is beyond its limit has one"
-    note = validity.in_cycles(
+    assert judged.baseline is not None, "what has changed has changed from something"
+    return validity.in_cycles(
         judged.change_pct,
-        limit_pct=(judged.limit / statistics.median(entry.metrics[metric.name]) - 1.0) * 100.0,
+        limit_pct=(judged.limit / judged.baseline - 1.0) * 100.0,
         clocks_mhz=validity.sample_clocks_mhz(run),
         baseline_mhz=entry.metrics.get(validity.SAMPLE_CLOCK, ()),
     )
-    return judged if note is None else msgspec.structs.replace(judged, reason=f"{judged.reason}; {note}")
+
+
+def _drift_note(metric: Metric, entry: Entry) -> str | None:
+    """Accepted steps that have added up to much of what they may."""
+    first = entry.first.get(metric.name)
+    if first is None or metric.drift_limit_pct is None:
+        return None
+    moved = drift(first, entry.metrics[metric.name], metric.better, metric.drift_limit_pct)
+    if moved.change_pct / moved.limit_pct < MENTIONED_SHARE:
+        return None
+    return (
+        f"accepted steps have moved the baseline by {moved.change_pct:+.2f} % from the first, and "
+        f"{moved.limit_pct:+.2f} % is the most"
+    )
 
 
 SENTENCES = {
@@ -337,10 +446,9 @@ def _sentence(status: Status, pair: _Pair, measured: float, *, limit: float, rul
 
 
 def _circumstances(metric: Metric, entry: Entry, another_unit: bool) -> str:
-    processes = "1 process" if entry.processes == 1 else f"{entry.processes} processes"
     notes = (
         ("on another unit than the baseline's", another_unit),
-        (f"provisional baseline of {processes}", metric.noisy and entry.provisional),
+        (f"provisional baseline of {_count(entry.processes)}", metric.noisy and entry.provisional),
     )
     said = ", ".join(note for note, applies in notes if applies)
     return f"{said}: " if said else ""

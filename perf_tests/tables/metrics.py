@@ -37,7 +37,7 @@ class Source(StrEnum):
     """Where the value of a process comes from."""
 
     SAMPLES = "samples"
-    """The median of what the timed generations reported under the metric's name."""
+    """The trimmed mean of all that the timed generations reported under the metric's name."""
     BUILD = "build"
     """What the worker reported once for the whole process, under the metric's name."""
     TWIN_RATIO = "twin-ratio"
@@ -91,7 +91,13 @@ class Metric:
     """Whether the value belongs to one card or processor, so that another unit is judged at
     `Platform.unit_tolerance_pct`."""
     noisy: bool = False
-    """Whether `Platform.process_noise_pct` describes it: fewer than 3 processes widen its limit."""
+    """Whether its processes are compared by a test that knows how far unchanged ones lie apart, and asks for
+    more of them: its tolerance has no absolute part, so that only ratios count."""
+    precise: bool = False
+    """Whether a process is sampled until its own error is small beside the noise between processes."""
+    drift_limit_pct: float | None = None
+    """How far accepted baselines may move for the worse from the first one, where it is gated; None: it is
+    not held against the first."""
     proven_only: bool = False
     """Not judged where the evidence contradicts the recipe: a time or memory of something else."""
     compiled_only: bool = False
@@ -110,6 +116,8 @@ class Metric:
     of a scheme for which it is None."""
 
 
+DRIFT_LIMIT_PCT: Final = 5.0
+"""Of accepted baselines, all steps together: five of 1 % are too many."""
 IDENTICAL_DB: Final = 20 * math.log10(2**24)
 """What stands for the infinite ratio of two identical signals: that of one rounding step of float32."""
 
@@ -140,10 +148,12 @@ METRICS = (
         group=Group.LATENCY,
         source=Source.SAMPLES,
         gates={
-            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=3.0), surprise=Tolerance(relative_pct=10.0))
+            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=0.75), surprise=Tolerance(relative_pct=10.0))
         },
         per_unit=True,
         noisy=True,
+        precise=True,
+        drift_limit_pct=DRIFT_LIMIT_PCT,
         proven_only=True,
     ),
     Metric(
@@ -153,13 +163,11 @@ METRICS = (
         group=Group.LATENCY,
         source=Source.SAMPLES,
         gates={
-            Device.CUDA: Gate(
-                tolerance=Tolerance(relative_pct=5.0, absolute=3.0),
-                surprise=Tolerance(relative_pct=20.0, absolute=3.0),
-            )
+            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=2.0), surprise=Tolerance(relative_pct=20.0))
         },
         per_unit=True,
         noisy=True,
+        drift_limit_pct=DRIFT_LIMIT_PCT,
         proven_only=True,
     ),
     Metric(
@@ -170,9 +178,10 @@ METRICS = (
         source=Source.REFERENCE_RATIO,
         of="denoise_step_ms",
         gates={
-            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=3.0), surprise=Tolerance(relative_pct=10.0))
+            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=1.5), surprise=Tolerance(relative_pct=10.0))
         },
         noisy=True,
+        drift_limit_pct=DRIFT_LIMIT_PCT,
         proven_only=True,
         quantized_only=True,
     ),
@@ -242,6 +251,7 @@ METRICS = (
             device: Gate(tolerance=Tolerance(relative_pct=0.5), surprise=Tolerance(relative_pct=0.5))
             for device in Device
         },
+        drift_limit_pct=DRIFT_LIMIT_PCT,
         proven_only=True,
     ),
     Metric(
@@ -256,6 +266,7 @@ METRICS = (
                 surprise=Tolerance(relative_pct=5.0, absolute=64.0),
             )
         },
+        drift_limit_pct=DRIFT_LIMIT_PCT,
         proven_only=True,
     ),
     Metric(
@@ -270,6 +281,7 @@ METRICS = (
                 surprise=Tolerance(relative_pct=10.0, absolute=256.0),
             )
         },
+        drift_limit_pct=DRIFT_LIMIT_PCT,
         proven_only=True,
     ),
     *(

@@ -57,6 +57,16 @@ class GpuMatch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Noise:
+    """How far the statistics of fresh processes of unchanged code lie apart."""
+
+    sd_pct: float
+    """Standard deviation, in percent."""
+    dof: int
+    """Degrees of freedom of that estimate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Platform:
     """A kind of machine: pytest marker, folder under baselines/, and the name in every record."""
 
@@ -65,8 +75,9 @@ class Platform:
     gpu: GpuMatch | None
     """None for the CPU platform."""
     timeouts: Timeouts
-    process_noise_pct: float
-    """Standard deviation between fresh processes of a time metric, in percent of it."""
+    process_noise: Noise | None
+    """What is known of noisy metrics before the platform has baselines, which add to it
+    (`baselines/<platform>/noise.json`); None where no noisy metric is gated."""
     unit_tolerance_pct: float
     """Relative tolerance of absolute times on another unit (another card; another processor model) of
     the same platform than the one the baseline was taken on."""
@@ -74,7 +85,7 @@ class Platform:
     """What importing and loading take longer in the first worker of a session, whose files are not in memory
     yet; for plans only."""
     samples: int
-    """Timed generations per process."""
+    """Timed generations per process: all of them where `interleave_twin`, elsewhere the least."""
     probe: bool
     """Whether the transformer's output is compared with its own before quantization."""
     interleave_twin: bool
@@ -119,7 +130,7 @@ CPU = Platform(
     device=Device.CPU,
     gpu=None,
     timeouts=Timeouts(import_s=120, load_s=60, quantize_s=60, compile_s=300, generate_s=60),
-    process_noise_pct=5.0,
+    process_noise=None,
     unit_tolerance_pct=300.0,
     cold_start_s=0.0,
     samples=9,
@@ -150,7 +161,7 @@ H100 = Platform(
     ),
     timeouts=GPU_TIMEOUTS,
     # Seven fresh processes of FLUX.1-dev: 0.36 % quantized and compiled, 0.27 % bf16 eager.
-    process_noise_pct=0.36,
+    process_noise=Noise(sd_pct=0.36, dof=6),
     unit_tolerance_pct=8.0,
     # Seen at the start of three sessions on fresh machines: 16, 16 and 24.
     cold_start_s=16.0,
@@ -171,7 +182,7 @@ H200 = Platform(
     ),
     timeouts=GPU_TIMEOUTS,
     # Taken over from the H100, the same processor; to be measured on an H200.
-    process_noise_pct=0.36,
+    process_noise=Noise(sd_pct=0.36, dof=6),
     unit_tolerance_pct=8.0,
     cold_start_s=16.0,
     samples=3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ import msgspec
 
 from perf_tests.harness import baseline, verdict
 from perf_tests.harness.baseline import Baselines, Entry, Provenance
+from perf_tests.harness.decision import metric_level
 from perf_tests.harness.protocol import (
     CompileCache,
     Environment,
@@ -33,10 +35,11 @@ from perf_tests.harness.records import (
     Status,
     Verdict,
 )
+from perf_tests.harness.verdict import Significance
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.metrics import METRICS, Metric, Source
 from perf_tests.tables.pipelines import FLUX1_DEV, FLUX_MINI, PipelineSpec
-from perf_tests.tables.platforms import CPU, Platform
+from perf_tests.tables.platforms import CPU, Noise, Platform
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes import BF16, FP8DQROW, INT8WO
 
@@ -259,7 +262,6 @@ def make_entry(
         digest=case.digest,
         provenance="p1",
         processes=max(len(each) for each in values.values()),
-        noise_pct=0.0,
         metrics=values,
     )
     return msgspec.structs.replace(default, **changes)
@@ -288,6 +290,13 @@ def make_record(*cases: Run, references: tuple[Run, ...] | None = None, **change
         references=(make_reference(),) if references is None else references,
     )
     return msgspec.structs.replace(default, **changes)
+
+
+def make_significance(**changes: Any) -> Significance:
+    """60 noisy metrics of a platform with 0.36 % between processes, of which up to five may be asked for."""
+    noise = {metric.name: Noise(sd_pct=0.36, dof=60) for metric in METRICS if metric.noisy}
+    default = Significance(noise=noise, level=metric_level(60), max_processes=5)
+    return dataclasses.replace(default, **changes)
 
 
 T = TypeVar("T")

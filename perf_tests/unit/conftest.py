@@ -15,6 +15,7 @@ from typing import Any
 import pynvml
 import pytest
 
+from perf_tests.harness import gpulock
 from perf_tests.harness.options import Options
 from perf_tests.harness.records import Run, RunRecord, Status, read_record
 from perf_tests.harness.session import Session
@@ -156,6 +157,7 @@ def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyP
     for told_apart in ("CI", "BUILD_NUMBER"):  # pytest prints failures twice where it sees one of these
         monkeypatch.delenv(told_apart, raising=False)
     monkeypatch.setattr(pynvml, "nvmlInit", _no_library)
+    monkeypatch.setattr(gpulock, "FOLDER", pytester.path)
     started = Suite(pytester, recorded)
     yield started
     started.stop()
@@ -169,11 +171,12 @@ Plug = Callable[..., None]
 
 
 @pytest.fixture
-def plug_gpu(monkeypatch: pytest.MonkeyPatch) -> Plug:
+def plug_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plug:
     """Make NVML report one GPU, an H100 with all it has but for what is changed."""
 
     def plug(**changes: Any) -> None:
         card = SimpleNamespace(**{**H100_CARD, **changes})
+        monkeypatch.setattr(gpulock, "FOLDER", tmp_path)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         for name, value in {
             "nvmlInit": None,
@@ -193,7 +196,7 @@ def plug_gpu(monkeypatch: pytest.MonkeyPatch) -> Plug:
     return plug
 
 
-H100_CARD = {
+H100_CARD: dict[str, Any] = {
     "count": 1,
     "name": "NVIDIA H100 80GB HBM3",
     "uuid": "GPU-12345678-fake",

@@ -10,6 +10,7 @@ import pytest
 
 from perf_tests.harness import baseline
 from perf_tests.harness.errors import BaselineError
+from perf_tests.tables.platforms import CPU, H100, Noise
 from perf_tests.unit.builders import (
     MINI_BF16,
     MINI_INT8WO,
@@ -59,12 +60,11 @@ def test_each_metric_of_each_case_is_one_line_and_keys_are_sorted() -> None:
         "decode_ms": [12.5, 12.25],
         "ssim": [0.9, 0.91]
       },
-      "noise_pct": 0.0,
       "processes": 2,
       "provenance": "p1"
     }
   },
-  "format_version": 1,
+  "format_version": 2,
 """
     )
     assert text.endswith("}\n")
@@ -107,7 +107,9 @@ def test_an_entry_without_seconds_is_read_and_written_as_it_was_before_there_wer
 
 
 @pytest.mark.parametrize(
-    "path", sorted(STORE.glob("*/*.json")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+    "path",
+    [path for path in sorted(STORE.glob("*/*.json")) if path.name != baseline.NOISE],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 def test_every_accepted_file_is_read_and_written_back_byte_for_byte(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -116,7 +118,9 @@ def test_every_accepted_file_is_read_and_written_back_byte_for_byte(path: Path) 
 
 def test_text_is_the_same_after_reading_it() -> None:
     # Whole numbers that a caller may give as int are written as they will be read: as float.
-    text = baseline.dumps(make_baselines(cases={"a": make_entry({"weight_bytes": [3]}, noise_pct=5)}))
+    text = baseline.dumps(
+        make_baselines(cases={"a": make_entry({"weight_bytes": [3]}, first={"weight_bytes": (5,)})})
+    )
     assert baseline.dumps(baseline.loads(text, PATH)) == text
 
 
@@ -130,7 +134,9 @@ def test_a_truncated_file_is_refused_by_name(length: int) -> None:
     ("edit", "problem"),
     [
         pytest.param(
-            lambda c: c.update(format_version=99), "has format 99, and this version reads 1", id="format"
+            lambda c: c.update(format_version=99),
+            "has format 99, and this version reads 1 and 2",
+            id="format",
         ),
         pytest.param(lambda c: c.pop("format_version"), "does not hold baselines", id="no-format"),
         pytest.param(lambda c: c.update(later=1), "does not hold baselines.*later", id="unknown-field"),
@@ -159,7 +165,11 @@ def test_a_file_that_cannot_be_trusted_is_refused(
         pytest.param({"metrics": {"ssim": (1.0, 2.0)}}, "has 2 values from 1 processes", id="too-many"),
         pytest.param({"metrics": {}}, "a has no metrics", id="no-metrics"),
         pytest.param({"processes": 0}, "a has 0 processes", id="no-processes"),
-        pytest.param({"noise_pct": -1.0}, r"a noise of -1.0 %", id="noise"),
+        pytest.param({"samples": 0}, "a has 0 samples", id="no-samples"),
+        pytest.param({"reference_processes": 0}, "a has 0 processes of its reference", id="no-reference"),
+        pytest.param({"first": {"ssim": (0.0,)}}, "which have no relative change", id="first"),
+        pytest.param({"first": {"ssim": ()}}, "which have no relative change", id="empty-first"),
+        pytest.param({"metrics": {"decode_ms": (0.0,)}}, "which have no relative change", id="no-time"),
         pytest.param({"seconds": {"load": -0.1}}, "a spent -0.1 seconds on load", id="seconds"),
     ],
 )
@@ -218,6 +228,78 @@ def test_a_folder_that_cannot_be_made_is_an_error_by_name(tmp_path: Path) -> Non
     (tmp_path / "cpu").write_text("in the way")
     with pytest.raises(BaselineError, match=r"cpu/flux-mini\.json cannot be written"):
         baseline.write(baseline.path_of(tmp_path, "cpu", "flux-mini"), make_baselines())
+
+
+FORMAT_1 = """{
+  "cases": {
+    "case-a": {
+      "digest": "dddd",
+      "metrics": {"decode_ms": [12.5]},
+      "noise_pct": 0.36,
+      "processes": 1,
+      "provenance": "p1",
+      "seconds": {"load": 12.0}
+    }
+  },
+  "format_version": 1,
+  "pipeline": "flux-mini",
+  "platform": "cpu",
+  "provenance": %s
+}
+"""
+
+
+def test_the_first_format_is_read_without_its_noise() -> None:
+    text = FORMAT_1 % msgspec.json.encode({"p1": make_provenance()}).decode()
+    entry = make_entry({"decode_ms": [12.5]}, digest="dddd", seconds={"load": 12.0})
+    assert baseline.loads(text, PATH) == make_baselines(cases={"case-a": entry})
+
+
+def test_the_first_format_is_read_as_strictly() -> None:
+    with pytest.raises(BaselineError, match=r"does not hold baselines.*samples"):
+        baseline.loads(FORMAT_1.replace('"processes"', '"samples": 3, "processes"') % "{}", PATH)
+
+
+# Noise
+
+
+def test_noise_is_what_was_stored_and_else_what_the_platform_is_known_for(tmp_path: Path) -> None:
+    stored = {"decode_ms": Noise(sd_pct=0.9, dof=20)}
+    baseline.write_noise(baseline.noise_path(tmp_path, "h100"), stored)
+    prior = Noise(sd_pct=0.36, dof=6)
+    assert baseline.load_noise(tmp_path, H100) == {
+        **stored,
+        "denoise_step_ms": prior,
+        "speedup_vs_bf16": prior,
+    }
+    assert baseline.load_noise(tmp_path / "nowhere", H100)["decode_ms"] == prior
+
+
+def test_a_platform_that_gates_nothing_noisy_has_no_noise(tmp_path: Path) -> None:
+    assert baseline.load_noise(tmp_path, CPU) == {}
+
+
+def test_the_noise_of_a_platform_is_no_pipeline(tmp_path: Path) -> None:
+    baseline.write(baseline.path_of(tmp_path, "h100", "flux-mini"), make_baselines(platform="h100"))
+    baseline.write_noise(baseline.noise_path(tmp_path, "h100"), {"decode_ms": Noise(sd_pct=0.9, dof=20)})
+    assert list(baseline.load(tmp_path, "h100")) == ["flux-mini"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        pytest.param("{", "does not hold noise", id="truncated"),
+        pytest.param('{"decode_ms": {"sd_pct": 1}}', "does not hold noise", id="no-degrees"),
+        pytest.param('{"decode_ms": {"sd_pct": 0, "dof": 9}}', "decode_ms has a noise of 0.0 %", id="none"),
+        pytest.param('{"decode_ms": {"sd_pct": 1, "dof": 3}}', "with 3 degrees of freedom", id="too-few"),
+    ],
+)
+def test_noise_that_cannot_be_trusted_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    path = baseline.noise_path(tmp_path, "h100")
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(BaselineError, match=problem):
+        baseline.load_noise(tmp_path, H100)
 
 
 def test_fewer_than_three_processes_are_provisional() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from perf_tests.harness import baseline, blessing
 from perf_tests.harness.errors import BaselineError, RecordError, UsageError
 from perf_tests.harness.records import Process, Run, RunRecord, Status
 from perf_tests.tables.pipelines import COGVIDEOX_MINI
-from perf_tests.tables.platforms import CPU, H100
+from perf_tests.tables.platforms import CPU, H100, Noise
 from perf_tests.unit.builders import (
     CPU_MODEL,
     FLUX_FP8,
@@ -43,9 +44,16 @@ def _propose(
     patterns: tuple[str, ...] = ("*",),
     reason: str = "because",
     platform: str | None = None,
+    first_reason: str = "",
 ) -> blessing.Proposal:
-    source = blessing.Source(record=record, sha256="f" * 64)
-    return blessing.propose(source, root=root, patterns=patterns, reason=reason, platform=platform)
+    return blessing.propose(
+        blessing.Source(record=record, sha256="f" * 64),
+        root=root,
+        patterns=patterns,
+        reason=reason,
+        platform=platform,
+        first_reason=first_reason,
+    )
 
 
 def _refusal(root: Path, run: Run, platform: str | None = None) -> str:
@@ -69,7 +77,8 @@ def test_a_first_recording_holds_every_metric_that_was_observed_one_value_per_pr
     blessing.write(_propose(tmp_path, make_record(run)))
     entry = baseline.load(tmp_path, "cpu")["flux-mini"].cases[ID]
     assert entry.metrics["weight_bytes"] == (5.0, 5.0)
-    assert (entry.processes, entry.noise_pct, entry.digest) == (2, 5.0, MINI_INT8WO.digest)
+    assert (entry.processes, entry.reference_processes, entry.samples) == (2, 1, 2)
+    assert entry.digest == MINI_INT8WO.digest
 
 
 def test_shown_metrics_are_recorded_beside_gated_ones(tmp_path: Path) -> None:
@@ -417,14 +426,6 @@ def test_every_case_of_the_matrix_can_be_looked_up_with_both_sources_of_weights(
     assert f"{ID}-pretrained" in blessing.CASES
 
 
-def test_an_entry_noisier_than_its_platform_says_so(tmp_path: Path) -> None:
-    samples = tuple(make_sample({"denoise_step_ms": [each]}) for each in (100.0, 110.0, 120.0))
-    process = make_process(samples=samples, twin_samples=samples)
-    blessing.write(_propose(tmp_path, make_record(make_run(processes=(process,)))))
-    noise_pct = baseline.load(tmp_path, "cpu")["flux-mini"].cases[ID].noise_pct
-    assert noise_pct == pytest.approx(1.4826 * 10 / 110 * 100)
-
-
 def _on_h100(*steps_ms: float, **telemetry: Any) -> Process:
     samples = tuple(
         make_sample({"denoise_step_ms": [each]}, telemetry=make_telemetry(**telemetry)) for each in steps_ms
@@ -444,3 +445,140 @@ def test_a_run_so_noisy_that_its_entry_would_gate_nothing_is_refused(tmp_path: P
     refusal = _refusal(tmp_path, make_run(FLUX_FP8, H100, processes=(_on_h100(100.0, 110.0, 120.0),)))
     # 1.4826 x 10 ms of 110 ms.
     assert "its generations lie 13.5 % apart, more than 5 %" in refusal
+
+
+# Noise of a platform
+
+
+def _timed(*steps_ms: float) -> RunRecord:
+    """A session of FLUX.1-dev on an H100, a process for each step time."""
+    processes = tuple(_on_h100(step_ms, step_ms, step_ms) for step_ms in steps_ms)
+    reference = make_reference(FLUX_FP8, H100, processes=(_on_h100(100.0),))
+    return make_record(make_run(FLUX_FP8, H100, processes=processes), references=(reference,))
+
+
+def test_accepting_processes_adds_what_they_show_to_the_noise_of_their_platform(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _timed(100.0, 101.0)))
+    noise = baseline.load_noise(tmp_path, H100)
+    # (6 x 0.36^2 + 1 x 0.7036^2) / 7, where 0.7036 % is the sd of log(100) and log(101)
+    assert noise["denoise_step_ms"] == Noise(sd_pct=0.4264, dof=7)
+    # Two values that are the same are a degree of freedom, too.
+    assert noise["decode_ms"] == Noise(sd_pct=0.3333, dof=7)
+    assert blessing.problems(tmp_path) == ()
+
+
+def test_one_process_says_nothing_of_the_noise(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _timed(100.0)))
+    assert baseline.load_noise(tmp_path, H100)["denoise_step_ms"] == Noise(sd_pct=0.36, dof=6)
+
+
+def test_a_platform_without_noisy_gates_gets_no_file_of_noise(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, make_record(make_run(processes=(make_process(),) * 3))))
+    assert [path.name for path in (tmp_path / "cpu").iterdir()] == ["flux-mini.json"]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda path: path.unlink(), lambda path: path.write_text("{}\n")], ids=["missing", "empty"]
+)
+def test_noise_that_is_not_that_of_the_baselines_is_a_problem_until_it_is_rewritten(
+    tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    blessing.write(_propose(tmp_path, _timed(100.0, 101.0)))
+    path = baseline.noise_path(tmp_path, "h100")
+    change(path)
+    (problem,) = blessing.problems(tmp_path)
+    assert "noise.json is not the noise of the baselines beside it" in problem
+    assert blessing.rewrite(tmp_path) == (path,)
+    assert blessing.problems(tmp_path) == ()
+
+
+def test_processes_further_apart_than_the_platforms_are_are_refused(tmp_path: Path) -> None:
+    (refusal,) = _propose(tmp_path, _timed(100.0, 104.0, 100.0)).refusals
+    assert (
+        "its 3 processes lie apart: the standard deviation of their denoise_step_ms is 6.3 times" in refusal
+    )
+    assert "the 0.36 % of this platform; measure it again on a quiet machine" in refusal
+    assert _propose(tmp_path, _timed(100.0, 100.5, 100.0)).refusals == ()
+
+
+# The first reference
+
+
+def _first(root: Path) -> dict[str, tuple[float, ...]]:
+    return baseline.load(root, "h100")["flux1-dev"].cases[FLUX_FP8.id].first
+
+
+def test_ten_accepted_steps_of_one_percent_fail_at_the_bound(tmp_path: Path) -> None:
+    accepted = 0
+    for step in range(11):
+        proposal = _propose(tmp_path, _timed(100.0 * 1.01**step))
+        if proposal.refusals:
+            break
+        blessing.write(proposal)
+        accepted = step
+    # 1.01^4 is 4.06 %, 1.01^5 is 5.10 %
+    assert accepted == 4
+    assert proposal.refusals == (
+        f"{FLUX_FP8.id}: has moved too far: denoise_step_ms +5.10 % from its first reference in accepted "
+        "steps, the limit is +5.00 %: undo one of them, or start anew with --new-first-reference REASON",
+    )
+    assert _first(tmp_path)["denoise_step_ms"] == (100.0,)
+
+
+def test_each_accepted_step_shows_what_they_add_up_to(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _timed(100.0)))
+    blessing.write(_propose(tmp_path, _timed(101.0)))
+    changes = {each.metric: each for each in _propose(tmp_path, _timed(103.0)).changes}
+    assert changes["denoise_step_ms"].change_pct == pytest.approx(1.98, abs=0.001)
+    assert changes["denoise_step_ms"].since_first_pct == pytest.approx(3.0)
+
+
+def test_getting_faster_has_no_bound(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _timed(100.0)))
+    proposal = _propose(tmp_path, _timed(50.0))
+    assert proposal.refusals == ()
+
+
+def test_a_new_first_reference_needs_its_own_reason_which_stays(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _timed(100.0)))
+    blessing.write(_propose(tmp_path, _timed(110.0), first_reason="  a better sampler "))
+    blessing.write(_propose(tmp_path, _timed(111.0)))
+    entry = baseline.load(tmp_path, "h100")["flux1-dev"].cases[FLUX_FP8.id]
+    assert entry.first["denoise_step_ms"] == (110.0,)
+    assert entry.first_reason == "a better sampler"
+
+
+def test_only_what_gates_is_held_against_the_first(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, make_record()))
+    assert set(baseline.load(tmp_path, "cpu")["flux-mini"].cases[ID].first) == {"model_memory_mib"}
+
+
+def test_an_entry_without_a_first_reference_is_its_own(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _timed(100.0)))
+    path = baseline.path_of(tmp_path, "h100", "flux1-dev")
+    before = baseline.read(path)
+    entry = msgspec.structs.replace(before.cases[FLUX_FP8.id], first={})
+    baseline.write(path, msgspec.structs.replace(before, cases={FLUX_FP8.id: entry}))
+    blessing.write(_propose(tmp_path, _timed(101.0)))
+    assert _first(tmp_path)["denoise_step_ms"] == (100.0,)
+
+
+def test_another_digest_begins_another_first_reference(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _timed(100.0)))
+    path = baseline.path_of(tmp_path, "h100", "flux1-dev")
+    before = baseline.read(path)
+    entry = msgspec.structs.replace(before.cases[FLUX_FP8.id], digest="d" * 64)
+    baseline.write(path, msgspec.structs.replace(before, cases={FLUX_FP8.id: entry}))
+    blessing.write(_propose(tmp_path, _timed(200.0)))
+    assert _first(tmp_path)["denoise_step_ms"] == (200.0,)
+
+
+def test_an_entry_that_drifted_without_being_asked_is_a_problem(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _timed(100.0)))
+    path = baseline.path_of(tmp_path, "h100", "flux1-dev")
+    before = baseline.read(path)
+    entry = before.cases[FLUX_FP8.id]
+    moved = msgspec.structs.replace(entry, metrics={**entry.metrics, "denoise_step_ms": (110.0,)})
+    baseline.write(path, msgspec.structs.replace(before, cases={FLUX_FP8.id: moved}))
+    (problem,) = blessing.problems(tmp_path)
+    assert "has moved too far: denoise_step_ms +10.00 %" in problem

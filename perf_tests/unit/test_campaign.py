@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +22,18 @@ from perf_tests.harness.protocol import (
     Phase,
     Quantize,
     Request,
+    Sample,
     Turn,
 )
-from perf_tests.harness.records import Run, RunRecord, Status, Verdict, read_record
+from perf_tests.harness.records import (
+    Run,
+    RunRecord,
+    SamplingEnd,
+    Status,
+    Verdict,
+    WarmUpEnd,
+    read_record,
+)
 from perf_tests.harness.rundir import prepare_run_directory, resume_run_directory
 from perf_tests.harness.sampling import Answer, fixed_processes
 from perf_tests.harness.validity import invalidity
@@ -191,7 +200,7 @@ def test_only_the_first_process_saves_a_picture_in_the_run_directory(
     assert second.capture is None
 
 
-def test_only_the_last_sample_is_saved(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_sample_is_saved(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> None:
     ask, saved = Worker.ask, []
 
     def asked(worker: Worker, request: Request, *others: Any) -> Any:
@@ -201,7 +210,22 @@ def test_only_the_last_sample_is_saved(conduct: Conduct, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Worker, "ask", asked)
     conduct(BF16).run(BF16)
-    assert saved == [False, False, True]
+    assert saved == [False, True, False]
+
+
+def test_an_injected_rule_ends_the_sampling_of_a_process_and_the_record_says_why(conduct: Conduct) -> None:
+    def until_four(case: Case, platform: Platform, samples: Sequence[Sample], /) -> SamplingEnd | None:
+        return SamplingEnd.PRECISE if len(samples) == 4 else None
+
+    (process,) = conduct(BF16, end_sampling=until_four).run(BF16).processes
+    assert (len(process.samples), process.sampling_end) == (4, SamplingEnd.PRECISE)
+    assert process.warmup_end is WarmUpEnd.FIXED
+
+
+def test_beside_a_twin_every_process_has_as_many_samples_as_the_platform_asks_for(conduct: Conduct) -> None:
+    campaign = conduct(BF16, platform=CPU_FAST, end_sampling=lambda *_: SamplingEnd.PRECISE)
+    (process,) = campaign.run(BF16).processes
+    assert (len(process.samples), process.sampling_end) == (2, SamplingEnd.FIXED)
 
 
 def test_every_process_has_a_log_in_the_run_directory(conduct: Conduct, tmp_path: Path) -> None:
@@ -422,6 +446,7 @@ def test_a_composed_latency_is_warmed_up_until_the_step_is_steady(conduct: Condu
     (process,) = run.processes
     assert run.projected
     assert len(process.warmups) == 2  # the fake worker's second generation is as fast as its first
+    assert process.warmup_end is WarmUpEnd.STEADY
     # encode 5 + first 22 + 49 x 20 + decode 10 ms
     assert process.samples[0].values["device_latency_s"] == (1.017,)
 

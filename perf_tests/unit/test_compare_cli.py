@@ -11,7 +11,15 @@ import pytest
 
 from perf_tests.harness.records import Run, write_record
 from perf_tests.tables.platforms import H100
-from perf_tests.unit.builders import FLUX_FP8, make_record, make_run
+from perf_tests.unit.builders import (
+    FLUX_FP8,
+    GPU,
+    make_environment,
+    make_process,
+    make_record,
+    make_run,
+    make_sample,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tools" / "compare.py"
@@ -90,13 +98,76 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(
     assert (error in said, said.count("\n")) == (True, 1)
 
 
-@pytest.mark.parametrize("arguments", [(), ("base.json", "candidate.json")], ids=["nothing", "two-runs"])
-def test_anything_else_is_a_usage_error_that_names_the_option(
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("base.json",), ("a", "b", "c"), ("base.json", "--published", "run.json")],
+    ids=["nothing", "one-run", "three-runs", "both"],
+)
+def test_anything_else_is_a_usage_error_that_names_both_ways(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(list(arguments))
-    assert "the following arguments are required: --published" in capsys.readouterr().err
+    assert "give two runs, BASE and CANDIDATE, or one with --published RUN" in capsys.readouterr().err
+
+
+# Two runs
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Callable[..., list[str]]:
+    """Options that compare two runs, with the noise that the H100 is known for."""
+
+    def write(base: Run, candidate: Run) -> list[str]:
+        reference = make_run(FLUX_FP8.reference, H100, processes=base.processes[:1])
+        for name, run in (("base", base), ("candidate", candidate)):
+            write_record(tmp_path / name / "run.json", make_record(run, references=(reference,)))
+        return [*(str(tmp_path / name) for name in ("base", "candidate")), "--baselines", str(tmp_path)]
+
+    for name in ("base", "candidate"):
+        (tmp_path / name).mkdir()
+    return write
+
+
+def _stepping(*steps_ms: float) -> Run:
+    samples = [make_sample({"denoise_step_ms": [step_ms]}) for step_ms in steps_ms]
+    environment = make_environment(gpu=GPU)
+    processes = tuple(make_process(samples=(each,), environment=environment) for each in samples)
+    return make_run(FLUX_FP8, H100, processes=processes)
+
+
+@pytest.mark.parametrize(
+    ("steps_ms", "code", "says"),
+    [
+        pytest.param((100.0,), 0, "denoise_step_ms", id="same"),
+        pytest.param((94.0, 94.0), 0, "IMPROVED", id="better"),
+        pytest.param((106.0, 106.0), 1, "denoise_step_ms REGRESSED: +6.00 % against", id="regressed"),
+        pytest.param((106.0,), 2, "neither a change nor none for certain after 1 process", id="cannot-tell"),
+    ],
+)
+def test_the_exit_code_says_what_the_candidate_is(
+    pair: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+    steps_ms: tuple[float, ...],
+    code: int,
+    says: str,
+) -> None:
+    assert main(pair(_stepping(*[100.0] * 5), _stepping(*steps_ms))) == code
+    said = capsys.readouterr().out
+    assert says in said
+    assert "3 noisy metrics at a level of 0.085 % each" in said
+
+
+def test_a_single_process_decides_where_its_session_asked_for_no_more(
+    pair: Callable[..., list[str]],
+) -> None:
+    arguments = pair(_stepping(*[100.0] * 5), _stepping(106.0))
+    assert main([*arguments, "--max-processes", "1"]) == 1
+
+
+def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert capsys.readouterr().err.startswith("compare: cannot read the run record")
 
 
 def test_the_script_runs_from_the_checkout_without_being_installed_and_without_torch(

@@ -11,8 +11,8 @@ import pytest
 
 from perf_tests.harness.decision import Rule, decide, drift, excess_spread, metric_level
 from perf_tests.harness.records import Status
-from perf_tests.harness.stats import Noise
 from perf_tests.tables.metrics import Better
+from perf_tests.tables.platforms import Noise
 
 NOISE = Noise(sd_pct=0.39, dof=60)
 BASELINE = (100.0, 100.4, 99.6, 100.1, 99.9)

@@ -29,7 +29,8 @@ EAGER, REGIONAL, FULL = CompileMode.EAGER, CompileMode.REGIONAL, CompileMode.FUL
 COGVIDEOX = (COGVIDEOX_2B, COGVIDEOX_5B)
 
 # A generation of six steps takes 100 + 300 + 5 x 200 + 500 ms = 1.9 s, the priming one of two steps 1.1 s;
-# with a warm-up beside the three timed ones of an H100, a process generates for 7.6 s.
+# with a warm-up beside the three timed ones of an H100, a process generates for 7.6 s, if no more are needed.
+STEADY = dataclasses.replace(H100, process_noise=None)
 STAGES = {"encode_ms": [100.0], "first_step_ms": [300.0], "denoise_step_ms": [200.0], "decode_ms": [500.0]}
 
 
@@ -65,12 +66,12 @@ def _record(
 def _expected(case: Case, *records: Recorded, **published_s: float) -> Cost:
     """`published_s`: case id -> latency on one and the same GPU."""
     of_gpu = {name: {"H100": latency_s} for name, latency_s in published_s.items()}
-    return expected(case, H100, Known(records=records, published_s=of_gpu))
+    return expected(case, STEADY, Known(records=records, published_s=of_gpu))
 
 
 def _source(case: Case, *records: Recorded, published: Sequence[Case] = ()) -> str | None:
     return expected(
-        case, H100, Known(records=records, published_s={each.id: {"H100": 1.0} for each in published})
+        case, STEADY, Known(records=records, published_s={each.id: {"H100": 1.0} for each in published})
     ).source
 
 
@@ -101,10 +102,32 @@ def test_an_entry_without_seconds_tells_through_its_metrics() -> None:
 
 def test_a_case_that_is_only_proved_generates_once_after_its_warm_up() -> None:
     known = Known(records=(_record(_case(), {"generate": 8.0}),))
-    assert expected(_case(), H100, known, 1).seconds[Phase.GENERATE] == pytest.approx(4.0)
+    assert expected(_case(), STEADY, known, 1).seconds[Phase.GENERATE] == pytest.approx(4.0)
 
 
 # To generate
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "generations"),
+    [pytest.param(200.0, 1 + 7, id="until-precise"), pytest.param(1200.0, 1 + 3, id="slow")],
+)
+def test_a_process_generates_until_it_is_precise_unless_that_takes_long(
+    step_ms: float, generations: int
+) -> None:
+    known = Known(records=(_record(_case(), step_ms=step_ms),))
+    generation_s = (900.0 + 5 * step_ms) / 1e3
+    cost = expected(_case(), H100, known)
+    assert cost.seconds[Phase.GENERATE] == pytest.approx(generations * generation_s)
+
+
+def test_a_record_says_how_often_it_generated() -> None:
+    record = _record(_case(), {"generate": 9.5})
+    counted = dataclasses.replace(record, entry=msgspec.structs.replace(record.entry, samples=4))
+    # 9.5 s are 5 generations: the same again, and 8 for another case as quick.
+    assert expected(_case(), H100, Known(records=(counted,))).seconds[Phase.GENERATE] == pytest.approx(9.5)
+    alike = expected(_case(fused=True), H100, Known(records=(counted,)))
+    assert alike.seconds[Phase.GENERATE] == pytest.approx(8 * 1.9)
 
 
 def test_another_batch_takes_longer_steps_and_decodes_longer_but_encodes_as_long() -> None:
@@ -154,7 +177,7 @@ def test_where_only_one_is_published_the_step_follows_the_pixels() -> None:
 def test_a_published_ratio_of_two_gpus_means_nothing() -> None:
     case, source = _case(FP8DQ), _record(_case())
     published_s = {case.id: {"A100": 60.0}, source.case.id: {"H100": 6.0}}
-    cost = expected(case, H100, Known(records=(source,), published_s=published_s))
+    cost = expected(case, STEADY, Known(records=(source,), published_s=published_s))
     assert cost.seconds[Phase.GENERATE] == pytest.approx(7.6)
 
 

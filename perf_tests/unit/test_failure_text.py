@@ -57,7 +57,6 @@ ENTRY = Entry(
     digest="d1",
     provenance="p1",
     processes=3,
-    noise_pct=0.36,
     metrics={"denoise_step_ms": (100.4, 100.5, 100.6)},
 )
 VERDICT = Verdict(
@@ -143,7 +142,7 @@ def test_a_change_carries_its_sign() -> None:
 def test_a_regression_is_explained_on_one_screen() -> None:
     assert text().splitlines() == [
         "flux1-dev-b1-fp8dqrow-regional on h100: denoise_step_ms regressed",
-        "  measured   106.3 ms       median of 3 processes, 105.9 to 106.8 ms",
+        "  measured   106.3 ms       mean of 3 processes, 105.9 to 106.8 ms",
         '  baseline   100.5 ms       2026-11-20, torch 2.13.0, torchao 0.18.0, "first H100 run", same unit',
         "  limit      103.5 ms       +5.77 %, beyond the limit 103.515 ms (baseline + 3 %)",
         "  changed since the baseline:",

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from perf_tests.harness import plugin
+from perf_tests.harness.gpulock import GpuLock
 from perf_tests.harness.records import Status
 from perf_tests.tables.known_issues import KNOWN_ISSUES
 from perf_tests.tables.matrix import CPU_ROWS, MATRIX
@@ -25,6 +26,7 @@ from perf_tests.unit.conftest import (
     BF16,
     COMPILED,
     FP8DQROW,
+    H100_CARD,
     INT8WO,
     ROOT,
     Plug,
@@ -429,6 +431,31 @@ def test_on_an_h100_its_cases_run_and_are_filed_under_it(suite: Suite, plug_gpu:
     assert (suite.case(FP8DQROW).platform, suite.case(FP8DQROW).status) == ("h100", Status.PASS)
     assert suite.statuses(FP8DQROW)["speedup_vs_bf16"] is Status.PASS
     assert "GPU seconds" in screen(result)
+    result.stdout.fnmatch_lines(
+        [
+            "3 noisy metrics at a level of 0.085 % each: unchanged code turns one of them red in at most "
+            "0.255 % of the runs"
+        ]
+    )
+
+
+def test_a_gpu_that_another_suite_measures_on_is_refused(suite: Suite, plug_gpu: Plug) -> None:
+    plug_gpu()
+    with GpuLock(H100_CARD["uuid"]):
+        result = suite.run(f"--perf-case={FP8DQROW}")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert f"the GPU {H100_CARD['uuid']} was asked for, and process {os.getpid()}" in screen(result)
+        assert not suite.out.exists()
+        planned = suite.run(f"--perf-case={FP8DQROW}", "--collect-only")
+        assert planned.ret == pytest.ExitCode.OK
+        assert suite.run(ONLY_BF16, tests=(BUILD,)).ret == pytest.ExitCode.OK
+
+
+def test_a_session_gives_its_gpu_back(suite: Suite, plug_gpu: Plug) -> None:
+    plug_gpu()
+    suite.run(f"--perf-case={FP8DQROW}", tests=(BUILD,))
+    with GpuLock(H100_CARD["uuid"]) as lock:
+        assert lock.path.exists()
 
 
 def test_on_an_h100_nothing_of_an_h200_is_selected(suite: Suite, plug_gpu: Plug) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import subprocess
@@ -54,7 +55,7 @@ def test_a_run_alone_is_a_diff_which_writes_nothing(
 ) -> None:
     assert cli(run_of()) == 1
     rows = [row.split() for row in capsys.readouterr().out.splitlines()]
-    assert [ID, "weight_bytes", "-", "1", "-"] in rows
+    assert [ID, "weight_bytes", "-", "1", "-", "-"] in rows
     assert _store(tmp_path) == {}
 
 
@@ -75,8 +76,8 @@ def test_diff_shows_the_change_in_percent(
     process = make_process(build=make_build({"weight_bytes": 1.25}))
     assert cli(run_of(make_record(make_run(processes=(process,))))) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "case                       metric        old  new   change",
-        "flux-mini-b1-int8wo-eager  weight_bytes  1    1.25  +25.00 %",
+        "case                       metric        old  new   change    since the first",
+        "flux-mini-b1-int8wo-eager  weight_bytes  1    1.25  +25.00 %  -",
     ]
 
 
@@ -189,6 +190,50 @@ def test_show_prints_medians_with_their_reason(
     assert ["cpu", ID, "ssim", "0.95", "1", "2026-08-02", "first", "recording"] in [
         row.split() for row in rows
     ]
+
+
+def test_a_drifted_metric_is_refused_until_a_new_first_reference_has_a_reason(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    process = make_process(build=make_build({"model_memory_mib": 1.06}))
+    run = run_of(make_record(make_run(processes=(process,))))
+    assert cli("apply", run, *ACCEPT) == 2
+    assert "model_memory_mib +6.00 % from its first reference" in capsys.readouterr().err
+    assert cli("apply", run, *ACCEPT, "--new-first-reference", "a new text encoder") == 0
+    assert f"{ID}  model_memory_mib  1    1.06  +6.00 %  +0.00 %" in capsys.readouterr().out
+    entry = baseline.load(tmp_path / "baselines", "cpu")["flux-mini"].cases[ID]
+    assert (entry.first["model_memory_mib"], entry.first_reason) == ((1.06,), "a new text encoder")
+    assert cli("check") == 0
+
+
+def test_files_of_the_first_format_are_refused_by_check_until_they_are_rewritten(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    file = tmp_path / "baselines" / "cpu" / "flux-mini.json"
+    now = file.read_text()
+    file.write_text(as_format_1(now))
+    assert cli("check") == 2
+    assert "tools/rebaseline.py rewrite" in capsys.readouterr().err
+    assert cli("rewrite") == 0
+    assert capsys.readouterr().out == f"rewritten: {file}\n"
+    # Nobody knows of an old entry how many processes its reference had, or how many samples.
+    written = json.loads(now)
+    for entry in written["cases"].values():
+        del entry["reference_processes"], entry["samples"]
+    assert json.loads(file.read_text()) == written
+    assert cli("check") == 0
+    assert (cli("rewrite"), capsys.readouterr().out) == (0, "nothing changes\n")
+
+
+def as_format_1(text: str) -> str:
+    content = json.loads(text)
+    content["format_version"] = 1
+    for entry in content["cases"].values():
+        del entry["reference_processes"], entry["samples"], entry["first"]
+        entry["noise_pct"] = 5.0
+    return json.dumps(content)
 
 
 def test_show_of_an_unknown_pattern_is_refused(

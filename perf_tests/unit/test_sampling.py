@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import pytest
 
 from perf_tests.harness.protocol import Environment, Failure, FailureKind, Phase
-from perf_tests.harness.records import BuildReport, Process, Run, Status
-from perf_tests.harness.sampling import Answer, Decide, Series, fixed_processes
+from perf_tests.harness.records import BuildReport, Process, Run, SamplingEnd, Status
+from perf_tests.harness.sampling import Answer, Decide, Series, fixed_processes, fixed_samples
+from perf_tests.tables.platforms import CPU
+from perf_tests.unit.builders import MINI_BF16, make_sample
 
 START = Run(id="case", digest="d", platform="cpu", pipeline="flux-mini", status=Status.INCONCLUSIVE)
 FAILURE = Failure(kind=FailureKind.OOM, phase=Phase.GENERATE, message="out of memory")
@@ -118,6 +122,25 @@ def test_a_resumed_series_measures_only_what_is_missing() -> None:
 def test_a_resumed_series_that_has_enough_is_over() -> None:
     begun = msgspec.structs.replace(START, processes=(process("before"),))
     assert Series(begun, fixed_processes(1), max_processes=5).is_over
+
+
+def test_the_rule_is_asked_about_processes_of_before_only_when_the_case_has_its_turn() -> None:
+    asked: list[int] = []
+
+    def decide(run: Run, /) -> Answer:
+        asked.append(len(run.processes))
+        return Answer.ENOUGH
+
+    series = Series(msgspec.structs.replace(START, processes=(process("before"),)), decide, max_processes=5)
+    assert asked == []
+    assert series.is_over
+    assert asked == [1]
+
+
+def test_a_fixed_number_of_samples_is_that_of_the_platform() -> None:
+    two = dataclasses.replace(CPU, samples=2)
+    ends = [fixed_samples(MINI_BF16, two, (make_sample(),) * count) for count in (1, 2, 3)]
+    assert ends == [None, SamplingEnd.FIXED, SamplingEnd.FIXED]
 
 
 def test_resumed_processes_count_against_the_bound() -> None:

@@ -9,17 +9,34 @@ from typing import Any
 
 import pytest
 
+from perf_tests.harness import baseline
 from perf_tests.harness.errors import BaselineError, PerfError, UsageError
 from perf_tests.harness.options import parse_drill
 from perf_tests.harness.protocol import FailureKind
-from perf_tests.harness.records import STATUS_OF_FAILURE, Status, read_record
+from perf_tests.harness.records import STATUS_OF_FAILURE, SamplingEnd, Status, read_record
 from perf_tests.harness.session import Session, check_selection, nearest
 from perf_tests.tables.metrics import Group
-from perf_tests.tables.platforms import CPU, Platform
-from perf_tests.unit.builders import make_failure, make_process, make_run, make_sample, make_telemetry
-from perf_tests.unit.conftest import BF16, CASES, INT8WO, make_options
+from perf_tests.tables.platforms import CPU, H100, Platform
+from perf_tests.unit.builders import (
+    GPU,
+    H100_UUID,
+    make_baselines,
+    make_build,
+    make_entry,
+    make_environment,
+    make_failure,
+    make_process,
+    make_provenance,
+    make_record,
+    make_run,
+    make_sample,
+    make_telemetry,
+)
+from perf_tests.unit.conftest import BF16, CASES, FP8DQROW, INT8WO, make_options
 
 Open = Callable[..., Session]
+UUID = "GPU-00000000-fake"
+"""Of the fake worker's card."""
 QUICK = dataclasses.replace(CPU, samples=2)
 
 
@@ -119,6 +136,106 @@ def test_only_a_scheme_that_nobody_requires_may_be_missing(
     assert session.is_green(run) is green
 
 
+# How many processes, how many samples
+
+
+def on_h100(out: Path, baselines: Path, **changes: Any) -> Session:
+    """A session that has planned the latency of one case of an H100, which the store has one process of."""
+    session = Session(make_options(out=out, baselines=baselines, **changes), (), UUID)
+    session.plan(CASES[FP8DQROW], H100, Group.LATENCY)
+    return session
+
+
+@pytest.mark.parametrize(
+    ("injected", "processes", "status"),
+    [
+        pytest.param((), 1, Status.PASS, id="unchanged"),
+        pytest.param(("latency:+6%",), 2, Status.REGRESSED, id="slower"),
+    ],
+)
+def test_a_case_gets_as_many_processes_as_its_verdicts_take(
+    tmp_path: Path, recorded: Path, injected: tuple[str, ...], processes: int, status: Status
+) -> None:
+    session = on_h100(tmp_path / "run", recorded, drills=tuple(map(parse_drill, injected)))
+    run = session.measure(FP8DQROW)
+    verdicts = {each.metric: each.status for each in session.judge(run, Group.LATENCY)}
+    session.close(interrupted=False)
+    assert (len(run.processes), verdicts["denoise_step_ms"]) == (processes, status)
+
+
+def test_processes_beyond_the_bound_are_not_asked_for(tmp_path: Path, recorded: Path) -> None:
+    drills = (parse_drill("latency:+6%"),)
+    session = on_h100(tmp_path / "run", recorded, drills=drills, max_processes=1)
+    run = session.measure(FP8DQROW)
+    (verdict, *_) = session.judge(run, Group.LATENCY)
+    session.close(interrupted=False)
+    assert (len(run.processes), verdict.status) == (1, Status.REGRESSED)
+
+
+def test_a_process_that_is_precise_early_is_sampled_no_further(tmp_path: Path, recorded: Path) -> None:
+    session = on_h100(tmp_path / "run", recorded)
+    (process,) = session.measure(FP8DQROW).processes
+    session.close(interrupted=False)
+    assert (len(process.samples), process.sampling_end) == (3, SamplingEnd.PRECISE)
+
+
+def test_the_level_follows_from_what_the_selected_tests_judge(tmp_path: Path, recorded: Path) -> None:
+    session = on_h100(tmp_path / "run", recorded)
+    assert session.noisy_metrics == 3  # denoise_step_ms, decode_ms, speedup_vs_bf16
+    assert session.level == 0.00085
+    session.ledger.planned.update((f"case-{number}", "decode_ms") for number in range(97))
+    assert (session.noisy_metrics, session.level) == (100, 0.0005)
+
+
+def test_a_cpu_session_tests_no_noisy_metric(open_session: Open) -> None:
+    session = open_session()
+    session.plan(CASES[INT8WO], QUICK, Group.LATENCY)
+    assert session.noisy_metrics == 0
+
+
+# The control
+
+
+@pytest.mark.parametrize(
+    ("unit", "now_ms", "moved"),
+    [
+        pytest.param(H100_UUID, 1.03, True, id="same-card"),
+        pytest.param(H100_UUID, 1.01, False, id="same-card-within"),
+        pytest.param("GPU-other", 1.03, False, id="another-card"),
+        pytest.param("GPU-other", 1.09, True, id="another-card-beyond"),
+    ],
+)
+def test_the_control_is_held_against_that_of_the_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str, now_ms: float, moved: bool
+) -> None:
+    entry = make_entry({"control_gemm_ms": [1.0]}, case=CASES[FP8DQROW])
+    stored = make_baselines(
+        platform="h100",
+        pipeline="flux1-dev",
+        cases={FP8DQROW: entry},
+        provenance={"p1": make_provenance(unit=unit)},
+    )
+    baseline.write(baseline.path_of(tmp_path, "h100", "flux1-dev"), stored)
+    environment = make_environment(gpu=GPU)
+    process = make_process(environment=environment, build=make_build({"control_gemm_ms": now_ms}))
+    run = make_run(CASES[FP8DQROW], H100, processes=(process,))
+    monkeypatch.setattr(Session, "record", make_record(run))
+    control = on_h100(tmp_path / "run", tmp_path).control()
+    assert control is not None
+    assert control.moved is moved
+
+
+def test_a_session_without_a_gpu_has_no_control(open_session: Open) -> None:
+    session = open_session()
+    assert session.control() is None
+    session.measure(INT8WO)
+    assert session.control() is None
+    session.close(interrupted=False)
+
+
+# Words
+
+
 def test_several_violations_are_one_text_with_one_command(open_session: Open, tmp_path: Path) -> None:
     session = open_session(baselines=tmp_path / "nowhere")
     run = session.measure(INT8WO)
@@ -154,7 +271,7 @@ def test_a_drill_that_would_break_nothing_is_refused(open_session: Open) -> None
 def test_each_glob_must_select_a_case() -> None:
     options = make_options(case_globs=("*bf16*", "*int4*"))
     with pytest.raises(
-        UsageError, match=r"'\*int4\*' matches none of the 2 cases and known issues; nearest: "
+        UsageError, match=r"--perf-case '\*int4\*' matches none of the 2 cases and known issues; nearest: "
     ):
         check_selection(options, (BF16, INT8WO))
 

@@ -23,8 +23,9 @@ from perf_tests.harness.simulation import (
     statistic_sd_pct,
     tally,
 )
-from perf_tests.harness.stats import Noise, trimmed_mean
+from perf_tests.harness.stats import trimmed_mean
 from perf_tests.tables.metrics import Better
+from perf_tests.tables.platforms import Noise
 
 TOOL = runpy.run_path(str(Path(__file__).resolve().parents[2] / "tools" / "power.py"))
 

@@ -243,11 +243,35 @@ def test_sizes_of_a_module_change_without_changing_the_row() -> None:
     assert row.config["num_layers"] == 19
 
 
-@pytest.mark.parametrize("name", ["id", "process_noise_pct", "samples"])
+@pytest.mark.parametrize("name", ["id", "samples"])
 def test_platforms_are_told_apart_and_measure_something(name: str) -> None:
     values = [getattr(platform, name) for platform in PLATFORMS]
     assert all(values)
     assert name != "id" or len(set(values)) == len(values)
+
+
+def test_where_a_noisy_metric_gates_its_noise_is_known() -> None:
+    gated = {device for metric in METRICS if metric.noisy for device in metric.gates}
+    known = {platform.device for platform in PLATFORMS if platform.process_noise is not None}
+    assert gated == known == {Device.CUDA}
+
+
+@pytest.mark.parametrize("metric", [m for m in METRICS if m.noisy], ids=lambda metric: metric.name)
+def test_the_tolerance_of_a_noisy_metric_is_a_ratio(metric: Metric) -> None:
+    for gate in metric.gates.values():
+        assert (gate.tolerance.absolute, (gate.surprise or gate.tolerance).absolute) == (0.0, 0.0)
+
+
+def test_only_positive_numbers_that_better_or_worsen_are_held_against_a_first_reference() -> None:
+    held = {metric.name for metric in METRICS if metric.drift_limit_pct is not None}
+    assert held == {
+        "denoise_step_ms",
+        "decode_ms",
+        "speedup_vs_bf16",
+        "model_memory_mib",
+        "peak_allocated_mib",
+        "peak_reserved_mib",
+    }
 
 
 def test_metric_names_are_unique() -> None:

@@ -99,7 +99,7 @@ def test_without_runs_there_is_no_table() -> None:
 
 
 def test_cases_judged_by_fewer_than_three_processes_are_listed() -> None:
-    entry = Entry(digest="d", provenance="p", processes=2, noise_pct=0.36, metrics={})
+    entry = Entry(digest="d", provenance="p", processes=2, metrics={})
     settled = msgspec.structs.replace(entry, processes=3)
     runs = [
         JUDGED,

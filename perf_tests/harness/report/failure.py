@@ -171,7 +171,8 @@ def _spread(run: Run, metric: Metric) -> str:
     # Without the reference's run, metrics formed with it have no value per process here.
     values = stats.observe(metric, run, None).values
     count = len(values) or len(run.processes)
-    processes = f"median of {count} process{'es' if count != 1 else ''}"
+    statistic = "mean" if metric.noisy else "median"
+    processes = f"{statistic} of {count} process{'es' if count != 1 else ''}"
     if len(values) < 2:
         return processes
     lowest, highest = min(values), max(values)

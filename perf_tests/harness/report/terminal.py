@@ -30,6 +30,14 @@ def table(runs: Sequence[Run], units: Mapping[str, str]) -> list[str]:
     return aligned([HEADER, *(row for run in runs for row in _rows(run, units))], right=NUMBERS)
 
 
+def error_rates(noisy_metrics: int, level: float) -> str:
+    """How often unchanged code turns a run red, in a sentence; `level` is that of each metric."""
+    return (
+        f"{noisy_metrics} noisy metrics at a level of {level * 100:.3g} % each: unchanged code turns one of "
+        f"them red in at most {noisy_metrics * level * 100:.3g} % of the runs"
+    )
+
+
 def provisional(runs: Iterable[Run], entries: Mapping[str, Entry]) -> list[str]:
     """The ids of the cases judged by a provisional baseline; `entries` by case id."""
     return [run.id for run in runs if run.verdicts and run.id in entries and entries[run.id].provisional]

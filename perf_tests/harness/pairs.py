@@ -1,0 +1,289 @@
+"""A/B on one device: fresh pairs of workers, one under each interpreter, measured in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from perf_tests.harness.attempt import Attempt, blank
+from perf_tests.harness.campaign import INTERRUPTED, Campaign
+from perf_tests.harness.errors import WorkerError
+from perf_tests.harness.launcher import Launcher, Planned
+from perf_tests.harness.protocol import Environment, Failure, FailureKind, Gpu, Phase
+from perf_tests.harness.records import Comparison, Pair, Process, RunRecord, Schedule, Side, Status
+
+GENERATIONS = 4
+"""Timed generations of each side in a pair: A B B A A B B A, in which a linear drift favours neither."""
+PAIRS, MAX_PAIRS = 5, 10
+"""Fresh pairs of a comparison, and at most while it is undecided."""
+RESERVE_MIB = 2048.0
+"""Beside the two peaks: contexts, and what the stable stack takes more than the known one."""
+USABLE = 0.92
+"""The share of a card's memory that two workers may plan with."""
+DEVICE_LEVEL = "peak_device_mib"
+"""The one metric that counts the memory of both workers."""
+MIB_PER_GIB = 1024
+
+Judge = Callable[[Comparison], Comparison | None]
+"""Asked after each pair and after a failure: the comparison with its verdicts; None: one more pair."""
+Refuse = Callable[[str], str | None]
+"""Asked before each pair: why the case is not gone on with."""
+
+
+def order(generations: int) -> tuple[Side, ...]:
+    """Whose turn it is, for so many generations of each side: A B B A A B B A ..."""
+    return tuple(Side.STABLE if index % 4 in (0, 3) else Side.CANDIDATE for index in range(2 * generations))
+
+
+def process_order(index: int) -> tuple[Side, Side]:
+    """Which worker of the pair `index` (from 0) is started first; over two pairs A B B A."""
+    return (Side.STABLE, Side.CANDIDATE) if index % 2 == 0 else (Side.CANDIDATE, Side.STABLE)
+
+
+def schedule_of(peak_mib: float | None, gpu: Gpu | None) -> tuple[Schedule, str]:
+    """How the workers of a case share the card, and why; `peak_mib` is the largest known peak of one of them,
+    None where none is known."""
+    if peak_mib is None or gpu is None:
+        return Schedule.BY_PROCESS, "it is not known how much of a card's memory the case takes"
+    memory_mib = gpu.memory_gib * MIB_PER_GIB
+    fits = 2 * peak_mib + RESERVE_MIB <= USABLE * memory_mib
+    return (
+        Schedule.RESIDENT if fits else Schedule.BY_PROCESS,
+        f"2 x {peak_mib:.0f} MiB + {RESERVE_MIB:.0f} MiB {'fit' if fits else 'do not fit'} in "
+        f"{100 * USABLE:.0f} % of {memory_mib:.0f} MiB",
+    )
+
+
+class SideError(Exception):
+    """One side of a pair failed."""
+
+    def __init__(self, side: Side, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.side = side
+        self.failure = failure
+
+
+@dataclass(slots=True, eq=False)
+class PairRunner:
+    """Measures one pair after the other; each side has its interpreter, its logs and its compile caches."""
+
+    launchers: Mapping[Side, Launcher]
+    out: Path
+    warmups: int = 1
+
+    def environment(self, side: Side) -> Environment | None:
+        """What the first worker of the side reported; None before."""
+        return self.launchers[side].environment
+
+    def measure(self, planned: Planned, index: int, schedule: Schedule) -> Pair:
+        """The pair `index` (from 0). Faults are injected into the candidate only.
+
+        Raises SideError for the side that failed; neither worker outlives the call.
+        """
+        measure = self._resident if schedule is Schedule.RESIDENT else self._by_process
+        processes = measure(planned, index)
+        _require_one_device(processes)
+        return Pair(stable=processes[Side.STABLE], candidate=processes[Side.CANDIDATE])
+
+    def _resident(self, planned: Planned, index: int) -> dict[Side, Process]:
+        with ExitStack() as workers:
+            attempts = {
+                side: workers.enter_context(self._attempt(planned, side, index))
+                for side in process_order(index)
+            }
+            for side in order(GENERATIONS):
+                with _blaming(side):
+                    attempts[side].sample()
+            return {
+                side: _without_device_level(self._inspected(side, attempt))
+                for side, attempt in attempts.items()
+            }
+
+    def _by_process(self, planned: Planned, index: int) -> dict[Side, Process]:
+        processes = {}
+        for side in process_order(index):
+            with self._attempt(planned, side, index) as attempt:
+                for _ in range(GENERATIONS):
+                    with _blaming(side):
+                        attempt.sample()
+                processes[side] = self._inspected(side, attempt)
+        return processes
+
+    @contextmanager
+    def _attempt(self, planned: Planned, side: Side, index: int) -> Iterator[Attempt]:
+        """A worker of one side that is built and warm, for as long as it is needed."""
+        launcher, stem = self.launchers[side], f"{planned.case.id}.{side}"
+        planned = planned if side is Side.CANDIDATE else replace(planned, injections=())
+        try:
+            with _blaming(side):
+                worker = launcher.start(planned, stem, index)
+            with worker:
+                plan = launcher.plan_of(planned.case, worker)
+                attempt = Attempt(worker, planned, launcher.log_name(stem, index), plan=plan)
+                with _blaming(side):
+                    attempt.build()
+                    attempt.warm_up(self.warmups)
+                yield attempt
+        except BaseException:  # killed, it may have been writing
+            launcher.discard_cache(stem)
+            raise
+
+    def _inspected(self, side: Side, attempt: Attempt) -> Process:
+        with _blaming(side):
+            attempt.inspect()
+        return attempt.process(self.out)
+
+
+class PairCampaign(Campaign):
+    """A campaign whose record holds comparisons of its cases with another stack, too."""
+
+    @cached_property
+    def _comparisons(self) -> dict[str, Comparison]:
+        return {}
+
+    @property
+    def record(self) -> RunRecord:
+        """All of it, comparisons in the order in which they were asked for."""
+        return msgspec.structs.replace(super().record, comparisons=tuple(self._comparisons.values()))
+
+    def keep(self, comparisons: Iterable[Comparison]) -> None:
+        """Take over those of the session that is resumed."""
+        self._comparisons.update({each.id: each for each in comparisons})
+
+    def comparison(self, case_id: str) -> Comparison | None:
+        """The case's; None where it was not asked for."""
+        return self._comparisons.get(case_id)
+
+    def begin(self, case_id: str, against: str, known_peak_mib: float | None) -> Comparison:
+        """The comparison of a measured case before its first pair; one of a resumed session that was
+        brought to an end, if nothing it depends on has changed.
+
+        `against` is the interpreter of the stable stack.
+        """
+        run = self.run(case_id)
+        schedule, why = schedule_of(known_peak_mib, run.processes[0].environment.gpu)
+        start = Comparison(
+            id=run.id,
+            digest=run.digest,
+            platform=run.platform,
+            pipeline=run.pipeline,
+            against=against,
+            status=Status.INCONCLUSIVE,
+            reason="not measured",
+            injected=blank(self._lookup(case_id)).injected,
+            schedule=schedule,
+            schedule_reason=why,
+            candidate=run.processes[0].environment,
+        )
+        before = self._comparisons.get(case_id)
+        return before if before is not None and _is_settled(before, start) else start
+
+    def compare(self, start: Comparison, runner: PairRunner, judge: Judge, refuse: Refuse) -> Comparison:
+        """Measure pairs until `judge` has enough of them, or `refuse` says why there are no more; what is
+        measured is in the record at once.
+
+        One that is judged already is returned as it is; a side that fails ends it, as its failure.
+        """
+        if start.verdicts:
+            return start
+        comparison, judged = start, None
+        while judged is None:
+            assert len(comparison.pairs) < MAX_PAIRS, "the rule decides at the last pair"
+            if why := refuse(comparison.id):
+                judged = msgspec.structs.replace(comparison, reason=f"{_after(comparison)}{why}")
+            else:
+                comparison = self._one_pair(comparison, runner)
+                judged = judge(comparison)
+            self._file_comparison(judged or comparison)
+        return judged
+
+    def _one_pair(self, comparison: Comparison, runner: PairRunner) -> Comparison:
+        planned = self._lookup(comparison.id)
+        try:
+            pair = runner.measure(planned, len(comparison.pairs), comparison.schedule)
+        except SideError as error:
+            return _with_environments(_failed(comparison, error), runner)
+        except BaseException:  # Ctrl-C, SIGTERM, a full disk: the finished pairs are kept
+            reason = f"{_after(comparison)}{INTERRUPTED}"
+            stopped = msgspec.structs.replace(comparison, reason=reason)
+            self._comparisons[comparison.id] = _with_environments(stopped, runner)
+            raise
+        pairs = (*comparison.pairs, pair)
+        return _with_environments(msgspec.structs.replace(comparison, pairs=pairs), runner)
+
+    def _file_comparison(self, comparison: Comparison) -> None:
+        self._comparisons[comparison.id] = comparison
+        self._write()
+
+
+def _is_settled(before: Comparison, now: Comparison) -> bool:
+    same = all(
+        getattr(before, name) == getattr(now, name) for name in ("digest", "platform", "against", "injected")
+    )
+    return same and bool(before.verdicts) and before.failure is None
+
+
+def _failed(comparison: Comparison, error: SideError) -> Comparison:
+    """One more try by process where two workers did not fit after all, else the end."""
+    crowded = comparison.schedule is Schedule.RESIDENT and error.failure.kind is FailureKind.OOM
+    if crowded:
+        return msgspec.structs.replace(
+            comparison,
+            pairs=(),  # of another schedule
+            schedule=Schedule.BY_PROCESS,
+            schedule_reason=f"out of memory with both resident ({error.side}): {error.failure.message}",
+        )
+    return msgspec.structs.replace(comparison, failure=error.failure, failed_side=error.side)
+
+
+def _with_environments(comparison: Comparison, runner: PairRunner) -> Comparison:
+    return msgspec.structs.replace(
+        comparison,
+        stable=runner.environment(Side.STABLE) or comparison.stable,
+        candidate=runner.environment(Side.CANDIDATE) or comparison.candidate,
+    )
+
+
+def _after(comparison: Comparison) -> str:
+    count = len(comparison.pairs)
+    return f"after {count} {'pair' if count == 1 else 'pairs'}: " if count else ""
+
+
+@contextmanager
+def _blaming(side: Side) -> Iterator[None]:
+    try:
+        yield
+    except WorkerError as error:
+        raise SideError(side, error.failure) from error
+
+
+def _require_one_device(processes: Mapping[Side, Process]) -> None:
+    stable, candidate = (processes[side].environment.unit for side in (Side.STABLE, Side.CANDIDATE))
+    if stable != candidate:
+        _fail(
+            Side.STABLE,
+            f"the stable stack computes on {stable}, the candidate on {candidate}: show both the same device",
+        )
+
+
+def _fail(side: Side, message: str) -> NoReturn:
+    raise SideError(side, Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=message))
+
+
+def _without_device_level(process: Process) -> Process:
+    """Without the counters that saw two workers: nobody shall judge them."""
+    build = process.build
+    alone = msgspec.structs.replace(
+        build,
+        values={name: value for name, value in build.values.items() if name != DEVICE_LEVEL},
+        memory={
+            phase: msgspec.structs.replace(window, device_mib=None) for phase, window in build.memory.items()
+        },
+    )
+    return msgspec.structs.replace(process, build=alone)

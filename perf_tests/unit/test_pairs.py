@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from perf_tests.harness.launcher import Launcher, Planned
+from perf_tests.harness.pairs import (
+    GENERATIONS,
+    MAX_PAIRS,
+    PAIRS,
+    PairCampaign,
+    PairRunner,
+    SideError,
+    order,
+    process_order,
+    schedule_of,
+)
+from perf_tests.harness.protocol import FailureKind, Fault, Generate, Injection, Request
+from perf_tests.harness.records import Comparison, Pair, Schedule, Side, Status, read_record
+from perf_tests.harness.sampling import fixed_processes
+from perf_tests.harness.workers import Worker
+from perf_tests.tables.platforms import H100
+from perf_tests.unit.builders import (
+    GPU,
+    make_environment,
+    make_failure,
+    make_process,
+    make_record,
+    make_run,
+    make_verdict,
+)
+from perf_tests.unit.conftest import CASES, FAKE_WORKER, FP8DQROW
+
+A, B = Side.STABLE, Side.CANDIDATE
+QUICK = dataclasses.replace(H100, samples=1)
+SLOWER = Injection(fault=Fault.LATENCY, amount=1.0)
+CASE = CASES[FP8DQROW]
+AGAINST = "/stable/bin/python"
+ENVIRONMENT = make_environment(gpu=GPU)
+PAIR = Pair(stable=make_process(environment=ENVIRONMENT), candidate=make_process(environment=ENVIRONMENT))
+
+
+# The schedule
+
+
+def test_generations_take_turns_so_that_a_drift_favours_neither() -> None:
+    assert order(GENERATIONS) == (A, B, B, A, A, B, B, A)
+    places = {side: [at for at, turn in enumerate(order(GENERATIONS)) if turn is side] for side in Side}
+    assert sum(places[A]) == sum(places[B])
+
+
+def test_processes_take_turns_over_two_pairs() -> None:
+    assert [side for index in range(3) for side in process_order(index)] == [A, B, B, A, A, B]
+
+
+@pytest.mark.parametrize(
+    ("peak_mib", "schedule"),
+    [
+        # 92 % of 79.6 GiB are 74989.6 MiB: two of (74989.6 - 2048) / 2 = 36470.8 MiB fit.
+        pytest.param(36470.0, Schedule.RESIDENT, id="just fits"),
+        pytest.param(36471.0, Schedule.BY_PROCESS, id="just does not"),
+        pytest.param(None, Schedule.BY_PROCESS, id="not known"),
+    ],
+)
+def test_both_are_resident_only_where_twice_the_peak_fits(peak_mib: float | None, schedule: Schedule) -> None:
+    assert schedule_of(peak_mib, GPU)[0] is schedule
+
+
+def test_the_schedule_says_why() -> None:
+    assert schedule_of(40000.0, GPU)[1] == "2 x 40000 MiB + 2048 MiB do not fit in 92 % of 81510 MiB"
+    assert schedule_of(14000.0, None) == (
+        Schedule.BY_PROCESS,
+        "it is not known how much of a card's memory the case takes",
+    )
+
+
+# Workers
+
+
+@pytest.fixture
+def stable_python(tmp_path: Path) -> Callable[[str], str]:
+    """An interpreter of its own, whose workers misbehave as told."""
+
+    def make(switches: str) -> str:
+        script = tmp_path / "python-stable"
+        script.write_text(f'#!/bin/sh\nPERF_FAKE="{switches}" exec {sys.executable} "$@"\n')
+        script.chmod(0o755)
+        return str(script)
+
+    return make
+
+
+def make_runner(out: Path, stable: str = sys.executable) -> PairRunner:
+    command = ("-m", FAKE_WORKER)
+    launchers = {
+        A: Launcher(out, stable, command),
+        B: Launcher(out, sys.executable, command),
+    }
+    return PairRunner(launchers, out)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Process id of the worker and whether it is a warm-up, for every generation that is asked for."""
+    ask, generations = Worker.ask, []
+
+    def noted(worker: Worker, request: Request, *others: Any) -> Any:
+        if isinstance(request, Generate):
+            generations.append((worker.pid, request.warmup))
+        return ask(worker, request, *others)
+
+    monkeypatch.setattr(Worker, "ask", noted)
+    return generations
+
+
+def turns(asked: list[tuple[int, bool]]) -> str:
+    """The timed generations, the first worker's as X, the other's as Y."""
+    timed = [pid for pid, warmup in asked if not warmup]
+    names = dict(zip(dict.fromkeys(timed), "XY", strict=True))
+    return "".join(names[pid] for pid in timed)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [(Schedule.RESIDENT, "XYYXXYYX"), (Schedule.BY_PROCESS, "XXXXYYYY")]
+)
+def test_a_pair_is_measured_in_turns_and_only_the_candidate_is_slowed(
+    tmp_path: Path, asked: list[tuple[int, bool]], schedule: Schedule, expected: str
+) -> None:
+    pair = make_runner(tmp_path).measure(Planned(CASE, QUICK, (SLOWER,)), 0, schedule)
+
+    assert turns(asked) == expected
+    stable_ms, candidate_ms = (
+        process.samples[0].values["denoise_step_ms"][0] for process in (pair.stable, pair.candidate)
+    )
+    assert stable_ms == 5.0
+    assert candidate_ms == pytest.approx(5.05)
+    assert (len(pair.stable.samples), len(pair.candidate.samples)) == (GENERATIONS, GENERATIONS)
+    assert (pair.stable.log, pair.candidate.log) == (
+        f"logs/{FP8DQROW}.stable.0.log",
+        f"logs/{FP8DQROW}.candidate.0.log",
+    )
+    # Neither finds what the other has compiled.
+    caches = [process.build.cache for process in (pair.stable, pair.candidate)]
+    assert [cache and cache.state for cache in caches] == ["cold", "cold"]
+    assert {folder.name for folder in (tmp_path / "cache").iterdir()} == {
+        f"{FP8DQROW}.stable",
+        f"{FP8DQROW}.candidate",
+    }
+    resident = schedule is Schedule.RESIDENT
+    for process in (pair.stable, pair.candidate):
+        assert ("peak_device_mib" in process.build.values) is not resident
+        assert (process.build.memory["load"].device_mib is None) is resident
+        assert process.build.values["peak_reserved_mib"] == 400.0
+
+
+@pytest.mark.parametrize("schedule", [*Schedule])
+@pytest.mark.parametrize(
+    ("switches", "kind", "says"),
+    [
+        ("segfault", FailureKind.CRASH, "worker was killed by SIGSEGV"),
+        ("refused-scheme", FailureKind.UNSUPPORTED, "this torchao has no config of that name"),
+    ],
+)
+def test_a_dead_worker_of_the_stable_stack_is_its_failure(
+    tmp_path: Path,
+    stable_python: Callable[[str], str],
+    schedule: Schedule,
+    switches: str,
+    kind: FailureKind,
+    says: str,
+) -> None:
+    runner = make_runner(tmp_path, stable_python(switches))
+    with pytest.raises(SideError, match=says) as caught:
+        runner.measure(Planned(CASE, QUICK), 0, schedule)
+    assert (caught.value.side, caught.value.failure.kind) == (A, kind)
+    assert not (tmp_path / "cache" / f"{FP8DQROW}.stable").exists()
+
+
+def test_an_interpreter_that_is_not_there_is_the_stable_stacks_failure(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, "/nowhere/python")
+    with pytest.raises(SideError, match="worker interpreter /nowhere/python could not start") as caught:
+        runner.measure(Planned(CASE, QUICK), 0, Schedule.BY_PROCESS)
+    assert caught.value.side is A
+
+
+# A campaign
+
+
+class Scripted(PairRunner):
+    """Gives what it was told to, pair after pair."""
+
+    def __init__(self, *results: Pair | BaseException) -> None:
+        super().__init__({}, Path())
+        self._results = iter(results)
+        self.schedules: list[Schedule] = []
+
+    def environment(self, side: Side) -> None:
+        return None
+
+    def measure(self, planned: Planned, index: int, schedule: Schedule) -> Pair:
+        self.schedules.append(schedule)
+        result = next(self._results)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+Open = Callable[..., PairCampaign]
+
+
+@pytest.fixture
+def open_campaign(tmp_path: Path) -> Iterator[Open]:
+    """A campaign that has measured its only case, on a card of 79.6 GiB."""
+    opened = []
+
+    def start(*injections: Injection) -> PairCampaign:
+        measured = make_run(CASE, H100, processes=(make_process(environment=ENVIRONMENT),))
+        measured = msgspec.structs.replace(measured, injected=tuple("latency:+1%" for _ in injections))
+        campaign = PairCampaign(
+            plan=(Planned(CASE, H100, injections),),
+            out=tmp_path,
+            python=sys.executable,
+            decide=fixed_processes(1),
+            max_processes=1,
+            started_at="2026-01-02T03:04:05+00:00",
+            command_line="pytest",
+            resumed=make_record(measured, references=()),
+        )
+        opened.append(campaign)
+        return campaign
+
+    yield start
+    for campaign in opened:
+        campaign.close()
+
+
+def never(case_id: str) -> None:
+    return None
+
+
+def enough(count: int) -> Callable[[Comparison], Comparison | None]:
+    """A judge that is content with so many pairs, or with a failure."""
+
+    def judge(comparison: Comparison) -> Comparison | None:
+        if len(comparison.pairs) < count and comparison.failure is None:
+            return None
+        return msgspec.structs.replace(comparison, status=Status.PASS, reason="")
+
+    return judge
+
+
+def test_pairs_are_measured_until_the_judge_has_enough(open_campaign: Open, tmp_path: Path) -> None:
+    campaign = open_campaign(SLOWER)
+    start = campaign.begin(FP8DQROW, AGAINST, 14000.0)
+    runner = Scripted(*[PAIR] * MAX_PAIRS)
+    comparison = campaign.compare(start, runner, enough(PAIRS), never)
+
+    assert runner.schedules == [Schedule.RESIDENT] * 5
+    assert comparison is campaign.comparison(FP8DQROW)
+    (written,) = read_record(tmp_path).comparisons
+    assert written == comparison
+    assert (len(written.pairs), written.against, written.injected) == (5, AGAINST, ("latency:+1%",))
+    assert (written.schedule, written.digest) == (Schedule.RESIDENT, CASE.digest)
+
+
+def test_a_side_that_fails_ends_the_comparison_as_its_failure(open_campaign: Open) -> None:
+    campaign = open_campaign()
+    died = SideError(A, make_failure(kind=FailureKind.CRASH, message="worker was killed by SIGSEGV"))
+    start = campaign.begin(FP8DQROW, AGAINST, None)
+    comparison = campaign.compare(start, Scripted(PAIR, died), enough(5), never)
+
+    assert (comparison.failed_side, len(comparison.pairs)) == (A, 1)
+    assert comparison.failure is not None
+    assert comparison.failure.kind is FailureKind.CRASH
+
+
+def test_two_workers_that_do_not_fit_after_all_are_measured_one_by_one(open_campaign: Open) -> None:
+    campaign = open_campaign()
+    full = SideError(B, make_failure(message="out of memory at 79 GiB"))
+    start = campaign.begin(FP8DQROW, AGAINST, 14000.0)
+    runner = Scripted(full, *[PAIR] * 5)
+    comparison = campaign.compare(start, runner, enough(5), never)
+
+    assert runner.schedules == [Schedule.RESIDENT, *[Schedule.BY_PROCESS] * 5]
+    assert comparison.schedule is Schedule.BY_PROCESS
+    assert comparison.schedule_reason == (
+        "out of memory with both resident (candidate): out of memory at 79 GiB"
+    )
+    assert comparison.failure is None
+
+
+def test_ctrl_c_keeps_the_pairs_that_were_measured(open_campaign: Open, tmp_path: Path) -> None:
+    campaign = open_campaign()
+    start = campaign.begin(FP8DQROW, AGAINST, 14000.0)
+    with pytest.raises(KeyboardInterrupt):
+        campaign.compare(start, Scripted(PAIR, PAIR, KeyboardInterrupt()), enough(5), never)
+    campaign.interrupt()
+
+    (written,) = read_record(tmp_path).comparisons
+    assert (len(written.pairs), written.status) == (2, Status.INCONCLUSIVE)
+    assert written.reason == "after 2 pairs: interrupted"
+
+
+def test_a_comparison_for_which_there_is_no_time_says_so(open_campaign: Open) -> None:
+    campaign = open_campaign()
+    refusals = iter([None, "the budget of 60 s is spent"])
+    start = campaign.begin(FP8DQROW, AGAINST, None)
+    comparison = campaign.compare(start, Scripted(PAIR), enough(5), lambda case_id: next(refusals))
+
+    assert (comparison.status, len(comparison.pairs)) == (Status.INCONCLUSIVE, 1)
+    assert comparison.reason == "after 1 pair: the budget of 60 s is spent"
+
+
+def settled(start: Comparison) -> Comparison:
+    passed = make_verdict("denoise_step_ms", Status.PASS)
+    return msgspec.structs.replace(start, pairs=(PAIR,) * 5, status=Status.PASS, verdicts=(passed,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured"),
+    [
+        pytest.param({}, 0, id="of the same"),
+        pytest.param({"against": "/other/python"}, 5, id="with another stack"),
+        pytest.param({"digest": "0" * 64}, 5, id="of another case"),
+        pytest.param({"injected": ("latency:+3%",)}, 5, id="of a fire drill"),
+        pytest.param({"verdicts": ()}, 5, id="that was not finished"),
+    ],
+)
+def test_only_a_finished_comparison_of_the_same_is_resumed(
+    open_campaign: Open, changes: dict[str, Any], measured: int
+) -> None:
+    campaign = open_campaign()
+    before = settled(campaign.begin(FP8DQROW, AGAINST, None))
+    campaign.keep([msgspec.structs.replace(before, **changes)])
+    runner = Scripted(*[PAIR] * 5)
+    start = campaign.begin(FP8DQROW, AGAINST, None)
+    campaign.compare(start, runner, enough(5), never)
+    assert len(runner.schedules) == measured
+
+
+def test_a_record_without_comparisons_is_read(tmp_path: Path) -> None:
+    old = msgspec.to_builtins(make_record(make_run()))
+    del old["comparisons"]
+    (tmp_path / "run.json").write_bytes(msgspec.json.encode(old))
+    assert read_record(tmp_path).comparisons == ()
+
+
+def test_other_devices_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = msgspec.structs.replace(ENVIRONMENT, gpu=msgspec.structs.replace(GPU, uuid="GPU-2"))
+    processes = {A: make_process(environment=other), B: make_process(environment=ENVIRONMENT)}
+    monkeypatch.setattr(PairRunner, "_by_process", lambda *_: processes)
+    with pytest.raises(SideError, match=f"the stable stack computes on GPU-2, the candidate on {GPU.uuid}"):
+        make_runner(tmp_path).measure(Planned(CASE, QUICK), 0, Schedule.BY_PROCESS)
