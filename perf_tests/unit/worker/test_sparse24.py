@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import library, nn
 
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import INT8DQ_SPARSE24
@@ -222,10 +222,10 @@ def test_compiled_without_a_graph_break_it_gives_the_same() -> None:
 def test_operators_satisfy_their_registrations() -> None:
     packed = sparse24.compress(sparse24.prune(gaussian(32, 64).mul(30).to(torch.int8)))
     tokens = torch.ones(16, 64, dtype=torch.int8)
-    done = torch.library.opcheck(sparse24.product, (packed, tokens, torch.ones(32, 1)))
+    done = library.opcheck(sparse24.product, (packed, tokens, torch.ones(32, 1)))
     assert set(done.values()) == {"SUCCESS"}
     matrix = torch.zeros(32, 64, dtype=torch.int8)
-    assert set(torch.library.opcheck(sparse24.compress, (matrix,)).values()) == {"SUCCESS"}
+    assert set(library.opcheck(sparse24.compress, (matrix,)).values()) == {"SUCCESS"}
 
 
 def test_a_saved_state_dict_comes_back_bit_by_bit() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import library, nn
 from torchao.core.config import AOBaseConfig
 from torchao.quantization import Int8Tensor, PerRow
 from torchao.quantization.quantize_.workflows import QuantizeTensorToInt8Kwargs
@@ -123,7 +123,7 @@ def _columns(packed: torch.Tensor) -> int:
     return packed.shape[1] * 8 // 5
 
 
-@torch.library.custom_op("perf_tests::sparse24_compress", mutates_args=(), device_types="cpu")
+@library.custom_op("perf_tests::sparse24_compress", mutates_args=(), device_types="cpu")
 def compress(weight: torch.Tensor) -> torch.Tensor:
     """Pack an int8 matrix (rows, columns) that is 2:4 sparse into (rows, columns * 5 / 8) bytes, the size of
     `torch._cslt_compress`.
@@ -170,7 +170,7 @@ def _decompress(packed: torch.Tensor) -> torch.Tensor:
     return dense.reshape(rows, columns)
 
 
-@torch.library.custom_op("perf_tests::sparse24_product", mutates_args=(), device_types="cpu")
+@library.custom_op("perf_tests::sparse24_product", mutates_args=(), device_types="cpu")
 def product(packed: torch.Tensor, tokens: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """`scale * (weight @ tokens.T)`, accumulated in int32 and rounded once, to bfloat16.
 
