@@ -130,7 +130,8 @@ def propose(
         before = files.get(path) or _read_or_empty(path, run)
         after = _with(before, run, source, reason, first_reason.strip())
         noise = baseline.load_noise(root, PLATFORM_BY_ID[run.platform])
-        refusals[run.id] = _entry_refusal(after.cases[run.id], noise)
+        tested = {name: each for name, each in noise.items() if _shows_noise(run.id, name)}
+        refusals[run.id] = _entry_refusal(after.cases[run.id], tested)
         if refusals[run.id] is not None:
             continue
         of_run = _changes(run.id, before.cases.get(run.id), after.cases[run.id])
@@ -335,13 +336,19 @@ def _noisy(run: Run, _record: RunRecord) -> str | None:
     case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
     if not any(metric.noisy for metric in verdict.gated_metrics(case, platform)):
         return None
-    noise_pct = stats.generation_noise_pct(run)
-    if noise_pct <= MAX_NOISE_PCT:
+    noise_pct, most_pct = stats.generation_noise_pct(run), _most_noise_pct(case)
+    if noise_pct <= most_pct:
         return None
     return (
-        f"its generations lie {noise_pct:.1f} % apart, more than {MAX_NOISE_PCT:g} %: a baseline of it would "
+        f"its generations lie {noise_pct:.1f} % apart, more than {most_pct:g} %: a baseline of it would "
         "gate nothing; measure it again"
     )
+
+
+def _most_noise_pct(case: Case) -> float:
+    unsteady = case.build.recipe.scheme.unsteady
+    # Of a limit that is wider than the noise it was set for, half.
+    return MAX_NOISE_PCT if unsteady is None else max(MAX_NOISE_PCT, unsteady.slower_pct / 2)
 
 
 def _unmeasured(run: Run, record: RunRecord) -> str | None:
@@ -395,16 +402,31 @@ def _drift(entry: Entry, name: str) -> decision.Drift | None:
 def _noise_of(platform: Platform, folder: Iterable[Baselines]) -> dict[str, Noise] | None:
     """What the entries of all pipelines show together; None where nothing of the platform is noisy."""
     prior = platform.process_noise
-    entries = [entry for baselines in folder for entry in baselines.cases.values()]
+    entries = [each for baselines in folder for each in baselines.cases.items()]
     if prior is None or not entries:
         return None
     pooled = {
-        name: stats.pooled_noise((entry.metrics[name] for entry in entries if name in entry.metrics), prior)
+        name: stats.pooled_noise(
+            (
+                entry.metrics[name]
+                for case_id, entry in entries
+                if name in entry.metrics and _shows_noise(case_id, name)
+            ),
+            prior,
+        )
         for name in sorted(NOISY)
     }
     return {
         name: replace(noise, sd_pct=round(noise.sd_pct, NOISE_DECIMALS)) for name, noise in pooled.items()
     }
+
+
+def _shows_noise(case_id: str, name: str) -> bool:
+    """Whether the noisy metric of the case has the noise of its platform."""
+    known = CASES.get(case_id)  # None: a case that the matrix no longer has, of a scheme that was steady
+    if known is None or known.case.build.recipe.scheme.unsteady is None:
+        return True
+    return not verdict.rests_on_step(METRIC_BY_NAME[name])
 
 
 def _changed_noise(root: Path, files: Mapping[Path, Baselines]) -> dict[Path, Mapping[str, Noise]]:

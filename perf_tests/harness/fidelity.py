@@ -1,20 +1,35 @@
-"""Two images or videos in, PSNR and SSIM out."""
+"""Two images or videos in, PSNR and SSIM out; and whether one of them is a picture at all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
 
+import msgspec
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from perf_tests.harness.errors import PerfError
 from perf_tests.harness.records import Fidelity
+from perf_tests.tables.metrics import IDENTICAL_DB
 
 DATA_RANGE = 1.0
+CONSTANT_STD = 2 / 255
+"""A frame that varies less about the means of its channels shows nothing."""
+LOW_PERCENTILE = 5.0
+
+
+def load(path: Path) -> np.ndarray:
+    """The captured output in the `.npy` file `path`; PerfError where it cannot be read."""
+    try:
+        return np.asarray(np.load(path))
+    except (OSError, ValueError) as error:
+        raise PerfError(f"cannot read the captured output {path}: {error}") from error
 
 
 def compare(measured: np.ndarray, reference: np.ndarray) -> Fidelity:
-    """The lowest PSNR and SSIM over all images, or over all frames of all videos.
+    """The lowest PSNR and SSIM over all images, or over all frames of all videos, and what lies above them.
 
     Both float32 in [0, 1], (batch, height, width, 3) or (batch, frames, height, width, 3). SSIM as in
     Wang et al. 2004 (Gaussian window, sigma 1.5), which is not scikit-image's default. Raises PerfError
@@ -22,24 +37,86 @@ def compare(measured: np.ndarray, reference: np.ndarray) -> Fidelity:
     """
     _require_pixels(measured, "measured")
     _require_pixels(reference, "reference")
-    if measured.shape != reference.shape:
-        raise PerfError(
-            f"the measured output has shape {measured.shape} and the reference {reference.shape}: "
-            "only outputs of one workload can be compared"
-        )
-    psnrs_db, ssims = [], []
+    if mismatch := _mismatch(measured.shape, reference.shape):
+        raise PerfError(mismatch)
+    psnrs_db: list[float | None] = []
+    ssims: list[float] = []
     for got, wanted in zip(_frames(measured), _frames(reference), strict=True):
         ssims.append(_ssim(got, wanted))
         # An identical frame has an infinite PSNR, which is never the lowest.
-        if not np.array_equal(got, wanted):
-            psnrs_db.append(_psnr_db(got, wanted))
-    return Fidelity(psnr_db=min(psnrs_db, default=None), ssim=min(ssims), identical=not psnrs_db)
+        psnrs_db.append(None if np.array_equal(got, wanted) else _psnr_db(got, wanted))
+    frames = len(ssims) // len(measured)
+    pairs = [slice(start, start + frames) for start in range(0, len(ssims), frames)]
+    compared = Fidelity(
+        psnr_db=_lowest(psnrs_db),
+        ssim=min(ssims),
+        identical=_lowest(psnrs_db) is None,
+        pair_psnrs_db=tuple(_lowest(psnrs_db[pair]) for pair in pairs),
+        pair_ssims=tuple(min(ssims[pair]) for pair in pairs),
+    )
+    if measured.ndim == 4:
+        return compared
+    finite_db = [IDENTICAL_DB if psnr_db is None else psnr_db for psnr_db in psnrs_db]
+    difference_error, flicker_ratio = _motion(measured, reference)
+    return msgspec.structs.replace(
+        compared,
+        psnr_mean_db=float(np.mean(finite_db)),
+        psnr_p05_db=float(np.percentile(finite_db, LOW_PERCENTILE)),
+        ssim_mean=float(np.mean(ssims)),
+        ssim_p05=float(np.percentile(ssims, LOW_PERCENTILE)),
+        frame_difference_error=difference_error,
+        flicker_ratio=flicker_ratio,
+    )
+
+
+def catastrophe(
+    images: np.ndarray, reference_shape: tuple[int, ...], constant: Container[int] = frozenset()
+) -> str | None:
+    """Why `images` are no picture of the shape `reference_shape`, in one sentence; None: they are.
+
+    They are none where the shape or the frame count is another, where a single value is NaN, infinite or
+    outside [0, 1], and where a single image or frame is black or of one colour, but for those that are
+    meant to be (`constant`: what `constant_frames` says of the reference).
+    """
+    if mismatch := _mismatch(images.shape, reference_shape):
+        return mismatch
+    for index, frame in enumerate(_frames(images)):
+        fault = _no_pixels(frame) or (None if index in constant else _no_content(frame))
+        if fault is not None:
+            return f"the measured output {fault} in {place(index, images.shape)}: it is no picture"
+    return None
+
+
+def constant_frames(images: np.ndarray) -> frozenset[int]:
+    """The images or frames of one colour, numbered from 0 through the whole batch."""
+    return frozenset(index for index, frame in enumerate(_frames(images)) if _no_content(frame))
+
+
+def place(index: int, shape: tuple[int, ...]) -> str:
+    """An image or frame numbered as in `constant_frames`, in words; the numbers in them begin with 0, too."""
+    if len(shape) != 5:
+        return f"image {index} (of 0 to {shape[0] - 1})"
+    video, frame = divmod(index, shape[1])
+    whose = f" of video {video} (of 0 to {shape[0] - 1})" if shape[0] > 1 else ""
+    return f"frame {frame} (of 0 to {shape[1] - 1}){whose}"
+
+
+def psnr_of(squared_error: float) -> float:
+    """Decibels of a mean squared error of values in [0, 1]; `IDENTICAL_DB` for none."""
+    return IDENTICAL_DB if squared_error == 0 else -10.0 * float(np.log10(squared_error))
+
+
+# Frames
 
 
 def _frames(images: np.ndarray) -> Iterator[np.ndarray]:
     for frame in images.reshape(-1, *images.shape[-3:]):
         # float64 before anything is subtracted: squared differences of float32 lose the small ones.
         yield frame.astype(np.float64)
+
+
+def _lowest(psnrs_db: Sequence[float | None]) -> float | None:
+    return min((psnr_db for psnr_db in psnrs_db if psnr_db is not None), default=None)
 
 
 # The ignores: scikit-image annotates only a part of its functions.
@@ -62,6 +139,62 @@ def _ssim(measured: np.ndarray, reference: np.ndarray) -> float:
             sigma=1.5,
             use_sample_covariance=False,
         )
+    )
+
+
+def _motion(measured: np.ndarray, reference: np.ndarray) -> tuple[float | None, float | None]:
+    """Frame-difference error mean |dx - dr| and flicker ratio mean |dx| / mean |dr| of two batches of videos.
+
+    dx and dr are the differences between neighbouring frames; None as `Fidelity` says.
+    """
+    errors, moved, meant = [], [], []
+    for video, original in zip(measured, reference, strict=True):
+        for dx, dr in zip(_changes(video), _changes(original), strict=True):
+            errors.append(np.abs(dx - dr).mean())
+            moved.append(np.abs(dx).mean())
+            meant.append(np.abs(dr).mean())
+    if not errors:
+        return None, None
+    flicker_ratio = float(np.sum(moved) / np.sum(meant)) if any(meant) else None
+    return float(np.mean(errors)), flicker_ratio
+
+
+def _changes(video: np.ndarray) -> Iterator[np.ndarray]:
+    return (after - before for before, after in pairwise(_frames(video)))
+
+
+# What is no picture
+
+NO_PIXELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "holds NaN": np.isnan,
+    "holds infinite values": np.isinf,
+    "holds values outside [0, 1]": lambda frame: (frame < 0.0) | (frame > 1.0),
+}
+
+
+def _no_pixels(frame: np.ndarray) -> str | None:
+    return next((fault for fault, found in NO_PIXELS.items() if found(frame).any()), None)
+
+
+def _no_content(frame: np.ndarray) -> str | None:
+    # About the mean of each channel: an orange frame is as constant as a grey one.
+    if np.sqrt(frame.var(axis=(0, 1)).mean()) >= CONSTANT_STD:
+        return None
+    return "is black" if frame.mean() < CONSTANT_STD else "is of one colour"
+
+
+def _mismatch(shape: tuple[int, ...], reference_shape: tuple[int, ...]) -> str | None:
+    if shape == reference_shape:
+        return None
+    others = [(*each[:1], *each[2:]) for each in (shape, reference_shape)]
+    if len(shape) == len(reference_shape) == 5 and others[0] == others[1]:
+        return (
+            f"the measured video has {shape[1]} frames and the reference {reference_shape[1]}: "
+            "only outputs of one workload can be compared"
+        )
+    return (
+        f"the measured output has shape {shape} and the reference {reference_shape}: "
+        "only outputs of one workload can be compared"
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from perf_tests.harness import evidence, stats, verdict
 from perf_tests.harness.errors import PerfError
@@ -72,8 +71,6 @@ def _different_plans(run: Run) -> tuple[str, ...]:
 
 def _with_fidelity(run: Run, reference: Run | None, out: Path) -> Run:
     original = _capture(reference)
-    if original is None:
-        return run
     processes = tuple(_compared(process, original, out) for process in run.processes)
     return msgspec.structs.replace(run, processes=processes)
 
@@ -84,18 +81,23 @@ def _capture(reference: Run | None) -> Capture | None:
     return next((process.capture for process in reference.processes if process.capture), None)
 
 
-def _compared(process: Process, original: Capture, out: Path) -> Process:
+def _compared(process: Process, original: Capture | None, out: Path) -> Process:
     if process.capture is None:
         return process
     from perf_tests.harness import fidelity  # here: scikit-image doubles the time that pytest takes to start
 
-    compared = fidelity.compare(_array(out, process.capture), _array(out, original))
+    measured = fidelity.load(out / process.capture.array)
+    reference = None if original is None else fidelity.load(out / original.array)
+    catastrophe = fidelity.catastrophe(
+        measured,
+        measured.shape if reference is None else reference.shape,
+        # A picture that may be of one colour is known from its reference only.
+        constant=frozenset() if reference is None else fidelity.constant_frames(reference),
+    )
+    if catastrophe is not None:
+        raise PerfError(catastrophe)
+    if reference is None or original is None:
+        return process
+    compared = fidelity.compare(measured, reference)
+    compared = msgspec.structs.replace(compared, reference_array=original.array)
     return msgspec.structs.replace(process, fidelity=compared)
-
-
-def _array(out: Path, capture: Capture) -> np.ndarray:
-    path = out / capture.array
-    try:
-        return np.asarray(np.load(path))
-    except (OSError, ValueError) as error:
-        raise PerfError(f"cannot read the captured output {path}: {error}") from error

@@ -132,7 +132,7 @@ class BuildReport(Struct):
     peak."""
 
 
-class Fidelity(Struct):
+class Fidelity(Struct, omit_defaults=True):
     """A process's capture beside its reference's."""
 
     psnr_db: float | None
@@ -140,6 +140,24 @@ class Fidelity(Struct):
     ssim: float
     """Lowest of all images or frames."""
     identical: bool
+    pair_psnrs_db: tuple[float | None, ...] = ()
+    """Of each image, or the lowest frame of each video; None where the two are identical."""
+    pair_ssims: tuple[float, ...] = ()
+    """The same."""
+    psnr_mean_db: float | None = None
+    """Over all frames, an identical one as `tables.metrics.IDENTICAL_DB`; None for images, as all below."""
+    psnr_p05_db: float | None = None
+    """The 5th percentile of the same."""
+    ssim_mean: float | None = None
+    ssim_p05: float | None = None
+    frame_difference_error: float | None = None
+    """Mean absolute difference between how the frames change and how the reference's do, in [0, 2]; also
+    None for videos of one frame."""
+    flicker_ratio: float | None = None
+    """How much the frames change on average over how much the reference's do; also None where those do
+    not."""
+    reference_array: str | None = None
+    """The capture it was compared with, a file of the run directory; None where it was not recorded."""
 
 
 class Process(Struct):

@@ -180,14 +180,23 @@ def _outputs(_metric: Metric, process: Process, _reference: Run | None) -> float
 
 
 CAPTURED: dict[str, Callable[[Fidelity], float | None]] = {
-    "psnr_db": attrgetter("psnr_db"),
-    "ssim": attrgetter("ssim"),
+    name: attrgetter(name)
+    for name in (
+        "psnr_db",
+        "ssim",
+        "psnr_mean_db",
+        "psnr_p05_db",
+        "frame_difference_error",
+        "flicker_ratio",
+    )
 }
 
 
 def _capture(metric: Metric, process: Process, _reference: Run | None) -> float:
     assert process.fidelity is not None, "processes without a comparison are left out by observe()"
     value = CAPTURED[metric.name](process.fidelity)
+    if value is None and metric.video_only:
+        raise NotMeasured(f"the output is no video, or its reference does not move: it has no {metric.name}")
     if value is None and not _quantizes(process):
         return IDENTICAL_DB
     if value is None:

@@ -92,6 +92,7 @@ def judge(
     `entry` and `provenance` come together from the baselines, both None where there is no baseline;
     `unit` is the `Environment.unit` the run was measured on.
     """
+    metric = _of_scheme(metric, case.build.recipe.scheme)
     compared = reference if metric.source is Source.REFERENCE_RATIO else None
     if metric.proven_only and (why := invalidity(run, compared)):
         return _unjudged(metric, Status.INVALID, why)
@@ -116,7 +117,8 @@ def judge(
         judged = _judge_noisy(pair, rule)
     else:
         judged = _judge_within(pair, gate, case.build.recipe.scheme)
-    return _annotated(judged, metric=metric, run=run, entry=entry, another_unit=another_unit)
+    judged = _annotated(judged, metric=metric, run=run, entry=entry, another_unit=another_unit)
+    return _with_unsteadiness(judged, metric, case.build.recipe.scheme)
 
 
 def invalidity(run: Run, reference: Run | None = None) -> str | None:
@@ -148,13 +150,32 @@ def overall(run: Run) -> tuple[Status, str]:
 
 def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
     return tuple(
-        metric
+        _of_scheme(metric, case.build.recipe.scheme)
         for metric in METRICS
         if group in (None, metric.group)
         and not (metric.compiled_only and not case.build.recipe.compiles)
+        and not (metric.video_only and case.workload.num_frames is None)
         and not (metric.quantized_only and case.is_reference)
         and (metric.expected is None or _expected(metric, case) is not None)
     )
+
+
+STEP = "denoise_step_ms"
+
+
+def rests_on_step(metric: Metric) -> bool:
+    """Whether it is the time of a denoise step, or a ratio of two."""
+    return STEP in (metric.name, metric.of)
+
+
+def _of_scheme(metric: Metric, scheme: Scheme) -> Metric:
+    """The metric as it is judged for `scheme`: by a limit where its time is unsteady."""
+    if scheme.unsteady is None or not (metric.noisy and rests_on_step(metric)):
+        return metric
+    lower = metric.better is Better.LOWER
+    tolerance = Tolerance(relative_pct=scheme.unsteady.slower_pct if lower else scheme.unsteady.less_pct)
+    gates = dict.fromkeys(metric.gates, Gate(tolerance=tolerance))
+    return dataclasses.replace(metric, gates=gates, noisy=False, precise=False, drift_limit_pct=None)
 
 
 def _is_gated(metric: Metric, case: Case, platform: Platform) -> bool:
@@ -396,6 +417,12 @@ def _annotated(judged: Verdict, *, metric: Metric, run: Run, entry: Entry, anoth
     notes = (_clock_note(judged, metric=metric, run=run, entry=entry), _drift_note(metric, entry))
     said = _circumstances(metric, entry, another_unit) + judged.reason
     return msgspec.structs.replace(judged, reason="; ".join((said, *filter(None, notes))))
+
+
+def _with_unsteadiness(judged: Verdict, metric: Metric, scheme: Scheme) -> Verdict:
+    if scheme.unsteady is None or not rests_on_step(metric):
+        return judged
+    return msgspec.structs.replace(judged, reason=f"{judged.reason}; {scheme.unsteady.reason}")
 
 
 def _clock_note(judged: Verdict, *, metric: Metric, run: Run, entry: Entry) -> str | None:

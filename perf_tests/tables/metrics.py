@@ -104,6 +104,8 @@ class Metric:
     """Not judged for eager cases."""
     quantized_only: bool = False
     """Not judged for cases that are their own reference."""
+    video_only: bool = False
+    """Not measured for images."""
     cold_only: bool = False
     """Not judged in sessions that load compile caches from files."""
     planned: bool = False
@@ -360,6 +362,25 @@ METRICS = (
         source=Source.CAPTURE,
         gates={device: Gate(tolerance=Tolerance(absolute=0.03)) for device in Device},
         quantized_only=True,
+    ),
+    *(
+        Metric(
+            name=name,
+            unit=unit,
+            better=better,
+            group=Group.FIDELITY,
+            source=Source.CAPTURE,
+            gates={},
+            quantized_only=True,
+            video_only=True,
+        )
+        for name, unit, better in (
+            ("psnr_mean_db", "dB", Better.HIGHER),
+            ("psnr_p05_db", "dB", Better.HIGHER),
+            ("frame_difference_error", "", Better.LOWER),
+            # 1 where the video moves as much as its reference: more is flicker, less is a frame that froze.
+            ("flicker_ratio", "", Better.EXACT),
+        )
     ),
     Metric(
         name="output_sqnr_db",

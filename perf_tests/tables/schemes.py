@@ -102,6 +102,25 @@ class FidelityFloor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Unsteady:
+    """A scheme whose denoise steps take now this long and now that, on a quiet machine, too.
+
+    A test for the noise of the platform would call most of its runs inconclusive. Times that rest on the step
+    are held against a limit instead, which sees a change of kind.
+    """
+
+    slower_pct: float
+    """More than any unchanged process; 100 means twice the time, or half the speed-up."""
+    reason: str
+    """What the time depends on, with figures: the end of a sentence."""
+
+    @property
+    def less_pct(self) -> float:
+        """The same change of a ratio in which the time is divided by."""
+        return 100.0 * self.slower_pct / (100.0 + self.slower_pct)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
     """How a scheme is chosen for each Linear module, by what it costs and what it saves there."""
 
@@ -152,6 +171,8 @@ class Scheme:
     output_sqnr_db: Range | None = field(default=None, metadata=NEVER)
     """SQNR of the transformer's output against its own before quantization, on the same inputs; None where
     nothing is quantized."""
+    unsteady: Unsteady | None = field(default=None, metadata=NEVER)
+    """None where the noise of the platform is that of the scheme."""
     fastest_gemm: str | None = field(default=None, metadata=NEVER)
     """What its fastest GEMMs multiply, by the names of `Platform.peak_tflops`, where the dtypes do not tell;
     None: `gemm` does."""
@@ -273,6 +294,13 @@ INT8DQ_SPARSE24 = Scheme(
         scale_bytes=4,
     ),
     floor=PRUNED_FLOOR,
+    unsteady=Unsteady(
+        slower_pct=100.0,
+        reason=(
+            "host-bound, each product sets up cuSPARSELt anew in 0.4 to 1.5 ms: steps of one process took "
+            "480 to 1140 ms"
+        ),
+    ),
     # What cuSPARSELt takes. Activations are padded to a multiple of 16 rows, so one row will do.
     in_features_multiple=32,
     out_features_multiple=32,

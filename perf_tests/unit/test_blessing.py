@@ -447,6 +447,27 @@ def test_a_run_so_noisy_that_its_entry_would_gate_nothing_is_refused(tmp_path: P
     assert "its generations lie 13.5 % apart, more than 5 %" in refusal
 
 
+SPARSE24 = "flux1-dev-b1-int8dq-sparse24-regional"
+
+
+@pytest.mark.parametrize(
+    ("steps_ms", "refused"), [((550.0, 900.0, 600.0), False), ((550.0, 1100.0, 1900.0), True)]
+)
+def test_generations_of_an_unsteady_scheme_may_lie_half_its_limit_apart(
+    tmp_path: Path, steps_ms: tuple[float, ...], refused: bool
+) -> None:
+    run = make_run(blessing.CASES[SPARSE24].case, H100, processes=(_on_h100(*steps_ms),))
+    # 1.4826 x 50 ms of 600 ms is 12.4 %; x 550 ms of 1100 ms is 74.1 %.
+    assert ("its generations lie 74.1 % apart, more than 50 %" in _refusal(tmp_path, run)) is refused
+
+
+def test_the_step_of_an_unsteady_scheme_is_no_noise_of_its_platform() -> None:
+    assert not blessing._shows_noise(SPARSE24, "denoise_step_ms")
+    assert not blessing._shows_noise(SPARSE24, "speedup_vs_bf16")
+    assert blessing._shows_noise(SPARSE24, "decode_ms")
+    assert blessing._shows_noise("flux1-dev-b1-fp8dqrow-regional", "denoise_step_ms")
+
+
 # Noise of a platform
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
+import numpy as np
 import pytest
 
 from perf_tests.harness.baseline import Entry, Provenance
 from perf_tests.harness.protocol import (
+    Capture,
     Environment,
     Failure,
     FailureKind,
@@ -16,7 +20,7 @@ from perf_tests.harness.protocol import (
     Quantization,
     Sample,
 )
-from perf_tests.harness.records import BuildReport, Process, Run, Status, Verdict
+from perf_tests.harness.records import BuildReport, Fidelity, Process, Run, Status, Verdict
 from perf_tests.harness.report.failure import explain, explain_failure, format_change, format_value
 from perf_tests.tables.metrics import METRICS, Metric
 
@@ -229,6 +233,65 @@ def test_many_changes_still_fit_on_one_screen() -> None:
 
     assert "    and 52 more" in lines
     assert len(lines) <= 24
+
+
+SSIM = next(metric for metric in METRICS if metric.name == "ssim")
+
+
+def shown_pictures(out: Path, metric: Metric, status: Status) -> list[str]:
+    """The lines of pictures about an output that is 0.1 brighter in its lower left quarter."""
+    reference = np.full((1, 16, 16, 3), 0.5, dtype=np.float32)
+    measured = reference.copy()
+    measured[:, 8:, :8] += np.float32(0.1)
+    for name, array in (("case.0", measured), ("twin.0", reference)):
+        np.save(out / f"{name}.npy", array)
+    compared = msgspec.structs.replace(
+        process(106.3, "logs/1.log"),
+        capture=Capture(array="case.0.npy", sha256="00", image="case.0.png"),
+        fidelity=Fidelity(psnr_db=26.0, ssim=0.9, identical=False, reference_array="twin.0.npy"),
+    )
+    words = explain(
+        run=msgspec.structs.replace(RUN, processes=(compared,)),
+        verdict=msgspec.structs.replace(VERDICT, metric=metric.name, status=status),
+        metric=metric,
+        entry=ENTRY,
+        provenance=PROVENANCE,
+        environment=ENVIRONMENT,
+        run_path=str(out),
+    )
+    return [line for line in words.splitlines() if line.startswith("  pictures")]
+
+
+def test_a_regressed_picture_is_kept_with_its_heat_map_and_where_it_moved(tmp_path: Path) -> None:
+    assert shown_pictures(tmp_path, SSIM, Status.REGRESSED) == [
+        f"  pictures   {tmp_path}/case.0.*.png: moved most in the lower left quarter of image 0 (of 0 to 0): "
+        "20.0 dB"
+    ]
+    assert (tmp_path / "case.0.heatmap.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "status"),
+    [
+        pytest.param(SSIM, Status.NO_BASELINE, id="nothing-regressed"),
+        pytest.param(STEP, Status.REGRESSED, id="a-time-regressed"),
+    ],
+)
+def test_otherwise_no_picture_is_written(tmp_path: Path, metric: Metric, status: Status) -> None:
+    assert shown_pictures(tmp_path, metric, status) == []
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_captures_that_are_gone_take_nothing_from_the_text() -> None:
+    compared = msgspec.structs.replace(
+        process(106.3, "logs/1.log"),
+        capture=Capture(array="case.0.npy", sha256="00", image="case.0.png"),
+        fidelity=Fidelity(psnr_db=26.0, ssim=0.9, identical=False, reference_array="twin.0.npy"),
+    )
+    lines = text(run=msgspec.structs.replace(RUN, processes=(compared,)), metric=SSIM).splitlines()
+    (pictures,) = [line for line in lines if line.startswith("  pictures")]
+    assert pictures.startswith("  pictures   none: cannot read the captured output .perf/latest/case.0.npy: ")
+    assert lines[-1].startswith("  log ")
 
 
 def test_a_run_folder_with_a_space_stays_one_argument() -> None:

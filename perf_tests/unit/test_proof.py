@@ -64,9 +64,11 @@ def test_a_reference_that_failed_is_none_though_it_left_a_picture(tmp_path: Path
     ("array", "says"),
     [
         (RAMP[:, :8], "the measured output has shape (1, 8, 16, 3) and the reference (1, 16, 16, 3)"),
-        (RAMP * np.nan, "the measured output holds values which are NaN"),
+        (RAMP * np.nan, "the measured output holds NaN in image 0"),
+        (RAMP + 0.2, "the measured output holds values outside [0, 1] in image 0"),
+        (RAMP * 0, "the measured output is black in image 0"),
     ],
-    ids=["shape", "nan"],
+    ids=["shape", "nan", "range", "black"],
 )
 def test_an_output_that_is_no_picture_fails_its_case_and_not_the_session(
     tmp_path: Path, array: np.ndarray, says: str
@@ -77,6 +79,44 @@ def test_an_output_that_is_no_picture_fails_its_case_and_not_the_session(
     assert proved.status is Status.NUMERICS
     assert proved.failure is not None
     assert proved.failure.message.startswith(says)
+
+
+def test_one_black_image_in_a_batch_of_four_fails_its_case_and_is_named(tmp_path: Path) -> None:
+    batch = np.repeat(RAMP, 4, axis=0)
+    measured = batch.copy()
+    measured[2] = 0.0
+    run = make_run(processes=(saved(tmp_path, "case", measured),))
+    proved = prove(MINI_INT8WO, run, reference_of(saved(tmp_path, "reference", batch)), tmp_path)
+
+    assert proved.status is Status.NUMERICS
+    assert proved.reason == "the measured output is black in image 2 (of 0 to 3): it is no picture"
+
+
+def test_a_black_image_whose_reference_is_black_is_compared(tmp_path: Path) -> None:
+    batch = np.repeat(RAMP, 2, axis=0)
+    batch[1] = 0.0
+    measured = batch.copy()
+    measured[0] += 0.01
+    run = make_run(processes=(saved(tmp_path, "case", measured),))
+    proved = prove(MINI_INT8WO, run, reference_of(saved(tmp_path, "reference", batch)), tmp_path)
+
+    assert proved.failure is None
+    fidelity = proved.processes[0].fidelity
+    assert fidelity is not None
+    assert fidelity.psnr_db == pytest.approx(40.0, abs=0.01)
+    assert fidelity.pair_psnrs_db == (fidelity.psnr_db, None)
+
+
+def test_a_reference_is_no_picture_either_where_it_is_black(tmp_path: Path) -> None:
+    black = make_reference(processes=(saved(tmp_path, "reference", RAMP * 0),))
+    assert prove(MINI_BF16, black, None, tmp_path).status is Status.NUMERICS
+
+
+def test_the_record_says_what_an_output_was_compared_with(tmp_path: Path) -> None:
+    run = make_run(processes=(saved(tmp_path, "case", RAMP + 0.01),))
+    (process,) = prove(MINI_INT8WO, run, reference_of(saved(tmp_path, "original", RAMP)), tmp_path).processes
+    assert process.fidelity is not None
+    assert process.fidelity.reference_array == "original.npy"
 
 
 def test_a_capture_that_is_gone_is_named(tmp_path: Path) -> None:

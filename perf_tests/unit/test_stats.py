@@ -121,6 +121,37 @@ def test_processes_without_a_capture_are_skipped_where_one_has_it() -> None:
     assert observe(metric_named("ssim"), run, None).values == (0.97,)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("psnr_mean_db", 36.0, id="mean"),
+        pytest.param("psnr_p05_db", 33.0, id="percentile"),
+        pytest.param("frame_difference_error", 0.02, id="difference"),
+        pytest.param("flicker_ratio", 1.25, id="flicker"),
+    ],
+)
+def test_what_a_video_has_is_read_from_its_comparison(name: str, value: float) -> None:
+    fidelity = Fidelity(
+        psnr_db=31.5,
+        ssim=0.97,
+        identical=False,
+        psnr_mean_db=36.0,
+        psnr_p05_db=33.0,
+        frame_difference_error=0.02,
+        flicker_ratio=1.25,
+    )
+    run = make_run(processes=(make_process(fidelity=fidelity),))
+    assert observe(metric_named(name), run, None).values == (value,)
+
+
+@pytest.mark.parametrize("identical", [False, True])
+def test_what_only_a_video_has_is_missing_for_an_image_even_an_identical_one(identical: bool) -> None:
+    build = make_build(quantization=make_quantization(ORDINARY_GROUP, expected_modules=0))
+    process = make_process(build=build, fidelity=Fidelity(psnr_db=None, ssim=1.0, identical=identical))
+    assert "the output is no video" in _missing("psnr_mean_db", process)
+    assert "it has no flicker_ratio" in _missing("flicker_ratio", process)
+
+
 def test_fidelity_without_any_comparison_is_missing() -> None:
     assert "no output was compared" in _missing("ssim", make_process(fidelity=None))
 

@@ -12,6 +12,7 @@ from perf_tests.harness.records import (
     STATUS_OF_FAILURE,
     BuildReport,
     Fidelity,
+    Process,
     Run,
     Status,
     Verdict,
@@ -26,10 +27,10 @@ from perf_tests.harness.verdict import (
     shown_metrics,
 )
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import METRICS, Group
+from perf_tests.tables.metrics import METRICS, Group, Metric
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import AUTOQUANT, FP16, INT8WO, FidelityFloor, Range
+from perf_tests.tables.schemes import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO, FidelityFloor, Range
 from perf_tests.unit.builders import (
     FLUX_FP8,
     H100_UUID,
@@ -96,8 +97,8 @@ def _judge(
 
 def test_every_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None:
     gated, shown = gated_metrics(FLUX_FP8, H100), shown_metrics(FLUX_FP8, H100)
-    of_plans = {"modules_off_plan"}
-    named = sorted(metric.name for metric in METRICS if metric.name not in of_plans)
+    of_others = {"modules_off_plan", *(metric.name for metric in METRICS if metric.video_only)}
+    named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
     assert sorted(metric.name for metric in (*gated, *shown)) == named
 
 
@@ -318,6 +319,48 @@ def test_processes_that_lie_too_far_apart_are_named_with_the_noise_of_the_platfo
 
 
 # Drift
+
+
+FLUX_SPARSE = FLUX_FP8.with_recipe(dataclasses.replace(FLUX_FP8.build.recipe, scheme=INT8DQ_SPARSE24))
+
+
+@pytest.mark.parametrize(
+    ("measured", "status"),
+    [(390.0, Status.PASS), (1599.0, Status.PASS), (1601.0, Status.REGRESSED)],
+)
+def test_the_step_of_an_unsteady_scheme_is_held_against_twice_its_time(
+    measured: float, status: Status
+) -> None:
+    run = make_run(FLUX_SPARSE, H100, processes=_steps(measured))
+    entry = {"digest": FLUX_SPARSE.digest}
+    verdict = _judge("denoise_step_ms", [], [800.0], entry=entry, case=FLUX_SPARSE, run=run)
+    assert verdict.status is status
+    assert (verdict.limit, verdict.ci_pct, verdict.wants_more) == (1600.0, None, False)
+    assert "host-bound, each product sets up cuSPARSELt anew" in verdict.reason
+
+
+def test_the_speed_up_of_an_unsteady_scheme_is_held_against_half_of_it() -> None:
+    (gate,) = _gate_of("speedup_vs_bf16", FLUX_SPARSE).gates.values()
+    assert gate.tolerance.relative_pct == 50.0
+
+
+def test_only_the_step_of_an_unsteady_scheme_is_without_a_test() -> None:
+    noisy = [metric.name for metric in gated_metrics(FLUX_SPARSE, H100) if metric.noisy]
+    assert noisy == ["decode_ms"]
+    assert [metric.name for metric in gated_metrics(FLUX_FP8, H100) if metric.noisy] == [
+        "denoise_step_ms",
+        "decode_ms",
+        "speedup_vs_bf16",
+    ]
+
+
+def _steps(value_ms: float) -> tuple[Process, ...]:
+    return (make_process(samples=(make_sample({"denoise_step_ms": [value_ms]}),)),)
+
+
+def _gate_of(name: str, case: Case) -> Metric:
+    (found,) = (metric for metric in gated_metrics(case, H100) if metric.name == name)
+    return found
 
 
 def _judge_after_steps(first: float, accepted: float, better_by: float = 1.0) -> Verdict:

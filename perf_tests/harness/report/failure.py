@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from perf_tests.harness import stats
 from perf_tests.harness.baseline import Entry, Provenance
+from perf_tests.harness.errors import PerfError
 from perf_tests.harness.protocol import Environment, Phase
 from perf_tests.harness.records import Run, Status, Verdict
-from perf_tests.tables.metrics import Metric
+from perf_tests.tables.metrics import Metric, Source
 
 SIGNIFICANT_DIGITS = 4
 MAX_DECIMALS = 4
@@ -19,6 +20,8 @@ MAX_CHANGES = 8
 MAX_DETAIL_LINES = 10
 MAX_LINE_LENGTH = 160
 MAX_LOGS = 4
+WHOLE = ("  accept", "  record", "  pictures", "  reproduce", "  log")
+"""Lines with commands and paths, which are for copying: they are not cut."""
 
 OUTCOMES = {
     Status.REGRESSED: "regressed",
@@ -80,6 +83,7 @@ def explain(
         else _line("expected", metric.name, "by the tables, whatever was recorded"),
         _line("limit", format_value(verdict.limit, metric.unit), verdict.reason),
         *_changed_since(provenance, environment),
+        *_pictures(run, verdict, metric, run_path),
         *_injected(run),
         *(_accept(run, verdict.status, run_path) if metric.expected is None else ()),
         *_where(run, run_path),
@@ -161,8 +165,7 @@ def _flat(text: str) -> str:
 
 
 def _cut(line: str) -> str:
-    # Commands and paths are for copying: they stay whole.
-    if len(line) <= MAX_LINE_LENGTH or line.startswith(("  accept", "  record", "  reproduce", "  log")):
+    if len(line) <= MAX_LINE_LENGTH or line.startswith(WHOLE):
         return line
     return line[: MAX_LINE_LENGTH - 3] + "..."
 
@@ -225,6 +228,20 @@ def _evidence(run: Run) -> list[str]:
     return [
         f"  evidence   of {quantization.expected_modules} modules to quantize, not as they should be: {names}"
     ]
+
+
+def _pictures(run: Run, verdict: Verdict, metric: Metric, run_path: str) -> list[str]:
+    """Writes them, beside the captures: only here is it known that somebody will look at them."""
+    compared = [process for process in run.processes if process.capture and process.fidelity]
+    if metric.source is not Source.CAPTURE or verdict.status is not Status.REGRESSED or not compared:
+        return []
+    from perf_tests.harness import blame  # here: scikit-image doubles the time that pytest takes to start
+
+    try:
+        blamed = blame.keep(compared[0], Path(run_path))
+    except PerfError as error:
+        return [f"  pictures   none: {error}"]
+    return [f"  pictures   {blamed.files}: {blamed.where}"]
 
 
 def _injected(run: Run) -> list[str]:
