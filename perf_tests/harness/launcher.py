@@ -55,14 +55,31 @@ class Launcher:
 
         Raises WorkerError where it does not come up, computes elsewhere, or on another stack than before.
         """
-        worker = Worker.start(
+        worker = self.spawn(planned, stem, index)
+        try:
+            self.greet(worker, planned)
+        except BaseException:  # Ctrl-C, too, must not leave a process behind
+            worker.kill()
+            raise
+        return worker
+
+    def spawn(self, planned: Planned, stem: str, index: int) -> Worker:
+        """As `start`, but a worker that is still importing: `greet` it before it is asked for anything.
+
+        Raises WorkerError where the interpreter cannot be started.
+        """
+        worker = Worker.spawn(
             python=self._python,
             command=self._command,
             log=self.out / self.log_name(stem, index),
             variables=self._variables(planned.platform, stem),
-            timeout_s=planned.platform.timeouts.import_s,
         )
         self._workers.append(worker)
+        return worker
+
+    def greet(self, worker: Worker, planned: Planned) -> None:
+        """Wait until a spawned worker is ready; WorkerError as `start` raises it, the worker killed."""
+        worker.greet(planned.platform.timeouts.import_s)
         self.environment = self.environment or worker.environment
         if problem := machine.mismatch(planned.platform, worker.environment.gpu):
             worker.kill()
@@ -71,7 +88,6 @@ class Launcher:
             worker.kill()
             message = f"stack changed during the run: {', '.join(changes)}"
             raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.IMPORT, message=message))
-        return worker
 
     def kill_all(self) -> None:
         """End every worker that was started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,12 +12,14 @@ from typing import NoReturn
 
 import msgspec
 
-from perf_tests.harness.attempt import Attempt, blank
+from perf_tests.harness.attempt import BUILT, Attempt, blank
 from perf_tests.harness.campaign import INTERRUPTED, Campaign
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.launcher import Launcher, Planned
 from perf_tests.harness.protocol import Environment, Failure, FailureKind, Gpu, Phase
-from perf_tests.harness.records import Comparison, Pair, Process, RunRecord, Schedule, Side, Status
+from perf_tests.harness.records import Comparison, Pair, Process, Run, RunRecord, Schedule, Side, Status
+from perf_tests.harness.validity import CONTROL_CLOCK, CONTROLS
+from perf_tests.harness.workers import Worker
 
 GENERATIONS = 4
 """Timed generations of each side in a pair: A B B A A B B A, in which a linear drift favours neither."""
@@ -26,8 +29,8 @@ RESERVE_MIB = 2048.0
 """Beside the two peaks: contexts, and what the stable stack takes more than the known one."""
 USABLE = 0.92
 """The share of a card's memory that two workers may plan with."""
-DEVICE_LEVEL = "peak_device_mib"
-"""The one metric that counts the memory of both workers."""
+OF_BOTH = frozenset({"peak_device_mib", *CONTROLS, CONTROL_CLOCK})
+"""Metrics that see both workers: a counter of the whole card, and kernels timed while the other may load."""
 MIB_PER_GIB = 1024
 
 Judge = Callable[[Comparison], Comparison | None]
@@ -51,13 +54,35 @@ def schedule_of(peak_mib: float | None, gpu: Gpu | None) -> tuple[Schedule, str]
     None where none is known."""
     if peak_mib is None or gpu is None:
         return Schedule.BY_PROCESS, "it is not known how much of a card's memory the case takes"
-    memory_mib = gpu.memory_gib * MIB_PER_GIB
-    fits = 2 * peak_mib + RESERVE_MIB <= USABLE * memory_mib
+    fits = _fits_twice(peak_mib, gpu)
     return (
         Schedule.RESIDENT if fits else Schedule.BY_PROCESS,
         f"2 x {peak_mib:.0f} MiB + {RESERVE_MIB:.0f} MiB {'fit' if fits else 'do not fit'} in "
-        f"{100 * USABLE:.0f} % of {memory_mib:.0f} MiB",
+        f"{100 * USABLE:.0f} % of {gpu.memory_gib * MIB_PER_GIB:.0f} MiB",
     )
+
+
+def builds_together(planned: Planned, run: Run) -> bool:
+    """Whether two resident workers of the case, of which `run` is one alone, may load and quantize at once.
+
+    Not where that times kernels, nor where twice its peak is not known to fit: unquantized weights may take
+    more than all that comes later, on which the schedule depends.
+    """
+    gpu = run.processes[0].environment.gpu
+    peaks_mib = [
+        mib
+        for process in run.processes
+        for phase, window in process.build.memory.items()
+        for mib in (window.reserved_mib, window.device_mib)
+        if phase in BUILT and mib is not None
+    ]
+    if planned.case.build.recipe.scheme.search is not None or gpu is None or not peaks_mib:
+        return False
+    return _fits_twice(max(peaks_mib), gpu)
+
+
+def _fits_twice(peak_mib: float, gpu: Gpu) -> bool:
+    return 2 * peak_mib + RESERVE_MIB <= USABLE * gpu.memory_gib * MIB_PER_GIB
 
 
 class SideError(Exception):
@@ -81,58 +106,73 @@ class PairRunner:
         """What the first worker of the side reported; None before."""
         return self.launchers[side].environment
 
-    def measure(self, planned: Planned, index: int, schedule: Schedule) -> Pair:
-        """The pair `index` (from 0). Faults are injected into the candidate only.
+    def measure(self, planned: Planned, index: int, schedule: Schedule, *, together: bool = False) -> Pair:
+        """The pair `index` (from 0). Faults are injected into the candidate only; `together`: workers that are
+        both resident load and quantize at once.
 
         Raises SideError for the side that failed; neither worker outlives the call.
         """
-        measure = self._resident if schedule is Schedule.RESIDENT else self._by_process
-        processes = measure(planned, index)
+        processes = (
+            self._resident(planned, index, together=together)
+            if schedule is Schedule.RESIDENT
+            else self._by_process(planned, index)
+        )
         _require_one_device(processes)
         return Pair(stable=processes[Side.STABLE], candidate=processes[Side.CANDIDATE])
 
-    def _resident(self, planned: Planned, index: int) -> dict[Side, Process]:
-        with ExitStack() as workers:
-            attempts = {
-                side: workers.enter_context(self._attempt(planned, side, index))
-                for side in process_order(index)
+    def _resident(self, planned: Planned, index: int, *, together: bool) -> dict[Side, Process]:
+        with ExitStack() as stack:
+            workers = {
+                side: stack.enter_context(self._worker(planned, side, index)) for side in process_order(index)
             }
+            # All are ready before one loads: each looks, as it comes up, whether the GPU is idle.
+            attempts = {side: self._attempt(worker, planned, side, index) for side, worker in workers.items()}
+            _build(attempts, at_once=len(attempts) if together else 1)
+            for side, attempt in attempts.items():
+                with _blaming(side):
+                    attempt.warm_up(self.warmups)
             for side in order(GENERATIONS):
                 with _blaming(side):
                     attempts[side].sample()
             return {
-                side: _without_device_level(self._inspected(side, attempt))
+                side: _without_what_sees_both(self._inspected(side, attempt))
                 for side, attempt in attempts.items()
             }
 
     def _by_process(self, planned: Planned, index: int) -> dict[Side, Process]:
         processes = {}
         for side in process_order(index):
-            with self._attempt(planned, side, index) as attempt:
-                for _ in range(GENERATIONS):
-                    with _blaming(side):
+            with self._worker(planned, side, index) as worker:
+                attempt = self._attempt(worker, planned, side, index)
+                with _blaming(side):
+                    attempt.build()
+                    attempt.warm_up(self.warmups)
+                    for _ in range(GENERATIONS):
                         attempt.sample()
                 processes[side] = self._inspected(side, attempt)
         return processes
 
     @contextmanager
-    def _attempt(self, planned: Planned, side: Side, index: int) -> Iterator[Attempt]:
-        """A worker of one side that is built and warm, for as long as it is needed."""
-        launcher, stem = self.launchers[side], f"{planned.case.id}.{side}"
-        planned = planned if side is Side.CANDIDATE else replace(planned, injections=())
+    def _worker(self, planned: Planned, side: Side, index: int) -> Iterator[Worker]:
+        """A worker of one side, at first still importing, for as long as it is needed."""
+        launcher, stem = self.launchers[side], _stem(planned, side)
         try:
             with _blaming(side):
-                worker = launcher.start(planned, stem, index)
+                worker = launcher.spawn(planned, stem, index)
             with worker:
-                plan = launcher.plan_of(planned.case, worker)
-                attempt = Attempt(worker, planned, launcher.log_name(stem, index), plan=plan)
-                with _blaming(side):
-                    attempt.build()
-                    attempt.warm_up(self.warmups)
-                yield attempt
+                yield worker
         except BaseException:  # killed, it may have been writing
             launcher.discard_cache(stem)
             raise
+
+    def _attempt(self, worker: Worker, planned: Planned, side: Side, index: int) -> Attempt:
+        """The case in a worker of one side, once that is ready."""
+        launcher = self.launchers[side]
+        planned = planned if side is Side.CANDIDATE else replace(planned, injections=())
+        with _blaming(side):
+            launcher.greet(worker, planned)
+        log = launcher.log_name(_stem(planned, side), index)
+        return Attempt(worker, planned, log, plan=launcher.plan_of(planned.case, worker))
 
     def _inspected(self, side: Side, attempt: Attempt) -> Process:
         with _blaming(side):
@@ -205,8 +245,9 @@ class PairCampaign(Campaign):
 
     def _one_pair(self, comparison: Comparison, runner: PairRunner) -> Comparison:
         planned = self._lookup(comparison.id)
+        together = builds_together(planned, self.run(comparison.id))
         try:
-            pair = runner.measure(planned, len(comparison.pairs), comparison.schedule)
+            pair = runner.measure(planned, len(comparison.pairs), comparison.schedule, together=together)
         except SideError as error:
             return _with_environments(_failed(comparison, error), runner)
         except BaseException:  # Ctrl-C, SIGTERM, a full disk: the finished pairs are kept
@@ -255,6 +296,28 @@ def _after(comparison: Comparison) -> str:
     return f"after {count} {'pair' if count == 1 else 'pairs'}: " if count else ""
 
 
+def _stem(planned: Planned, side: Side) -> str:
+    return f"{planned.case.id}.{side}"
+
+
+def _build(attempts: Mapping[Side, Attempt], at_once: int) -> None:
+    """Load and quantize, so many at once; the first that fails ends the others, and so does Ctrl-C."""
+    builds: dict[Side, Future[None]] = {}
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            for side, attempt in attempts.items():
+                builds[side] = pool.submit(attempt.build)
+            done, _ = wait(builds.values(), return_when=FIRST_EXCEPTION)
+            for side, build in builds.items():
+                if build in done:
+                    with _blaming(side):
+                        build.result()
+        except BaseException:  # the pool waits for its threads, which wait for their workers
+            for attempt in attempts.values():
+                attempt.worker.abort()
+            raise
+
+
 @contextmanager
 def _blaming(side: Side) -> Iterator[None]:
     try:
@@ -276,12 +339,12 @@ def _fail(side: Side, message: str) -> NoReturn:
     raise SideError(side, Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=message))
 
 
-def _without_device_level(process: Process) -> Process:
-    """Without the counters that saw two workers: nobody shall judge them."""
+def _without_what_sees_both(process: Process) -> Process:
+    """Without the numbers that depend on the other worker: nobody shall judge them."""
     build = process.build
     alone = msgspec.structs.replace(
         build,
-        values={name: value for name, value in build.values.items() if name != DEVICE_LEVEL},
+        values={name: value for name, value in build.values.items() if name not in OF_BOTH},
         memory={
             phase: msgspec.structs.replace(window, device_mib=None) for phase, window in build.memory.items()
         },

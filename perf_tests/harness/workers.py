@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -113,7 +114,11 @@ def worker_environment(parent: Mapping[str, str], variables: Mapping[str, str]) 
 
 
 class Worker:
-    """A process that holds one build. Every failure kills it with its whole group before it is raised."""
+    """A process that holds one build. Every failure kills it with its whole group before it is raised.
+
+    It is spawned by a thread that outlives it, or the kernel's parent-death signal ends it with that thread.
+    One thread may ask it, any other may `abort` it meanwhile.
+    """
 
     def __init__(
         self, process: subprocess.Popen[bytes], *, request_fd: int, reply_fd: int, python: str, log: Path
@@ -125,6 +130,8 @@ class Worker:
         self._log = log
         self._received = bytearray()
         self._is_open = True
+        self._is_aborted = False
+        self._reaping = threading.Lock()
         self.seconds: dict[Phase, float] = {}
         """Host seconds spent waiting for the worker, by phase."""
 
@@ -132,30 +139,20 @@ class Worker:
     """What the worker reported of itself; set once it is ready."""
 
     @classmethod
-    def start(
+    def spawn(
         cls,
         *,
         python: str,
         log: Path,
-        timeout_s: float,
         command: tuple[str, ...] = COMMAND,
         variables: Mapping[str, str] | None = None,
     ) -> Self:
-        """A worker that is ready; `command` follows the interpreter, `variables` go over the inherited ones.
+        """A worker that is still importing: `greet` it before it is asked for anything. `command` follows the
+        interpreter, `variables` go over the inherited ones.
 
-        Raises WorkerError (`load`) where the interpreter, its imports or its protocol do not fit, and
-        PerfError where the log cannot be written.
+        Raises WorkerError (`load`) where there is no such interpreter, and PerfError where the log cannot be
+        written.
         """
-        worker = cls._spawn(python, command, log, worker_environment(os.environ, variables or {}))
-        try:
-            worker._greet(timeout_s)
-        except BaseException:  # Ctrl-C, too, must not leave a process behind
-            worker.kill()
-            raise
-        return worker
-
-    @classmethod
-    def _spawn(cls, python: str, command: tuple[str, ...], log: Path, environment: dict[str, str]) -> Self:
         interpreter = str(Path(python).absolute()) if os.sep in python else python
         child_reads, request_fd = os.pipe()
         reply_fd, child_writes = os.pipe()
@@ -168,7 +165,7 @@ class Worker:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=REPOSITORY,
-                    env=environment,
+                    env=worker_environment(os.environ, variables or {}),
                     pass_fds=(child_reads, child_writes),
                     start_new_session=True,
                 )
@@ -189,6 +186,18 @@ class Worker:
         """Process id, which is also the id of the worker's group and session."""
         return self._process.pid
 
+    def greet(self, timeout_s: float) -> None:
+        """Wait until the worker is ready; WorkerError (`load`) where its imports or its protocol do not fit."""
+        ready = self._exchange(b"", Ready, Phase.IMPORT, timeout_s)
+        if ready.protocol_version != PROTOCOL_VERSION:
+            self._fail(
+                FailureKind.LOAD,
+                Phase.IMPORT,
+                f"worker speaks protocol {ready.protocol_version}, this suite speaks {PROTOCOL_VERSION}: "
+                f"{self._python} imports another perf_tests than {REPOSITORY}",
+            )
+        self.environment = ready.environment
+
     def ask(self, request: Request, reply_type: type[R], timeout_s: float) -> R:
         """The worker's answer; WorkerError with its Failure, or with the timeout or crash seen instead."""
         phase = PHASE_OF_REQUEST[type(request)]
@@ -203,13 +212,21 @@ class Worker:
 
     def kill(self) -> None:
         """End the worker and its group now; takes at most `KILL_S`. Idempotent."""
-        if self._process.returncode is None:
-            # The leader is not reaped yet, so that its group's id cannot belong to anyone else.
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(KILL_S)
+        with self._reaping:
+            if self._process.returncode is None:
+                self._kill_group()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(KILL_S)
         self._hang_up()
+
+    def abort(self) -> None:
+        """End the worker while another thread asks it, whose `ask` fails soon even where nothing can end the
+        process. The pipes are left to that thread: a closed descriptor may be another file's a moment later.
+        """
+        self._is_aborted = True
+        with self._reaping:
+            if self._process.returncode is None:
+                self._kill_group()
 
     def __enter__(self) -> Self:
         return self
@@ -222,16 +239,10 @@ class Worker:
         else:
             self.kill()
 
-    def _greet(self, timeout_s: float) -> None:
-        ready = self._exchange(b"", Ready, Phase.IMPORT, timeout_s)
-        if ready.protocol_version != PROTOCOL_VERSION:
-            self._fail(
-                FailureKind.LOAD,
-                Phase.IMPORT,
-                f"worker speaks protocol {ready.protocol_version}, this suite speaks {PROTOCOL_VERSION}: "
-                f"{self._python} imports another perf_tests than {REPOSITORY}",
-            )
-        self.environment = ready.environment
+    def _kill_group(self) -> None:
+        # The leader is not reaped yet, so that its group's id cannot belong to anyone else.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _exchange(self, message: bytes, reply_type: type[R], phase: Phase, timeout_s: float) -> R:
         assert self._is_open, "a worker that was closed or failed is not asked again"
@@ -266,11 +277,13 @@ class Worker:
         return bytes(line)
 
     def _wait(self, fd: int, event: int, deadline: float) -> None:
-        """Until `fd` is ready; TimeoutError at the deadline, EOFError where the worker died in silence."""
+        """Until `fd` is ready; TimeoutError at the deadline, EOFError where the worker died in silence, or is
+        given up."""
         poller = select.poll()
         poller.register(fd, event)
         while True:
-            died = self._exit_status() is not None  # asked first: what it wrote before is read before EOF
+            # Asked first: what it wrote before is read before EOF.
+            died = self._is_aborted or self._exit_status() is not None
             remaining_s = deadline - time.monotonic()
             if poller.poll(0 if died else max(0.0, min(remaining_s, LOOK_S)) * 1000):
                 return

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,10 @@ def start(
     command: tuple[str, ...] = FAKE,
     timeout_s: float = GENEROUS_S,
 ) -> Worker:
-    return Worker.start(
-        python=python,
-        command=command,
-        variables={"PERF_FAKE": fake},
-        log=tmp_path / "worker.log",
-        timeout_s=timeout_s,
-    )
+    log = tmp_path / "worker.log"
+    worker = Worker.spawn(python=python, command=command, variables={"PERF_FAKE": fake}, log=log)
+    worker.greet(timeout_s)
+    return worker
 
 
 def failure_of_start(
@@ -118,6 +116,32 @@ def test_a_worker_has_ended_when_close_returns(tmp_path: Path) -> None:
 def test_a_worker_is_killed_when_its_block_is_left_by_an_exception(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), start(tmp_path) as worker:
         raise KeyboardInterrupt
+    assert is_gone(worker.pid)
+
+
+def test_the_thread_that_asks_is_told_when_another_aborts_the_worker(tmp_path: Path) -> None:
+    with start(tmp_path, "hang:load") as worker, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(worker.ask, LOAD, Loaded, GENEROUS_S)
+        worker.abort()
+        with pytest.raises(WorkerError, match="worker was killed by SIGKILL"):
+            answer.result()
+    assert is_gone(worker.pid)
+
+
+def test_an_aborted_worker_that_nothing_can_end_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start(tmp_path, "hang:load") as worker:
+        with monkeypatch.context() as stuck:
+            stuck.setattr(os, "killpg", lambda *_: None)
+            stuck.setattr(workers, "CLOSE_S", 0.05)
+            stuck.setattr(workers, "KILL_S", 0.05)
+            worker.abort()
+            with pytest.raises(WorkerError) as caught:
+                worker.ask(LOAD, Loaded, GENEROUS_S)
+        assert caught.value.failure.kind is FailureKind.CRASH  # and not a timeout
+        assert not is_gone(worker.pid)
+        worker.kill()
     assert is_gone(worker.pid)
 
 
