@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -131,7 +132,7 @@ def propose(
         after = _with(before, run, source, reason, first_reason.strip())
         noise = baseline.load_noise(root, PLATFORM_BY_ID[run.platform])
         tested = {name: each for name, each in noise.items() if _shows_noise(run.id, name)}
-        refusals[run.id] = _entry_refusal(after.cases[run.id], tested)
+        refusals[run.id] = _entry_refusal(after.cases[run.id], tested, _most_noise_pct(CASES[run.id].case))
         if refusals[run.id] is not None:
             continue
         of_run = _changes(run.id, before.cases.get(run.id), after.cases[run.id])
@@ -363,8 +364,18 @@ def _unmeasured(run: Run, record: RunRecord) -> str | None:
     return None
 
 
-def _entry_refusal(entry: Entry, noise: Mapping[str, Noise]) -> str | None:
-    """Why the accepted numbers would be no good, each metric for itself having been measured."""
+def _entry_refusal(entry: Entry, noise: Mapping[str, Noise], most_pct: float) -> str | None:
+    """Why the accepted numbers would be no good, each metric for itself having been measured.
+
+    What is not in `noise`, as the case has not that of its platform, may lie `most_pct` apart.
+    """
+    for name in sorted((NOISY & entry.metrics.keys()) - noise.keys()):
+        sd_pct = _sd_pct(entry.metrics[name])
+        if noise and sd_pct > most_pct:
+            return (
+                f"its {len(entry.metrics[name])} processes lie apart: the standard deviation of their {name} "
+                f"is {sd_pct:.3g} %, more than {most_pct:g} %; measure it again on a quiet machine"
+            )
     for name in sorted(noise.keys() & entry.metrics.keys()):
         times = decision.excess_spread(entry.metrics[name], noise[name])
         if times is not None:
@@ -374,6 +385,10 @@ def _entry_refusal(entry: Entry, noise: Mapping[str, Noise]) -> str | None:
                 "a quiet machine"
             )
     return _drifted(entry)
+
+
+def _sd_pct(values: Sequence[float]) -> float:
+    return 100.0 * math.sqrt(stats.log_variance(values)) if len(values) > 1 else 0.0
 
 
 def _drifted(entry: Entry) -> str | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import msgspec
 
 from perf_tests.harness import blessing, stats, verdict
-from perf_tests.harness.baseline import NOISY
 from perf_tests.harness.blessing import CASES, Source
 from perf_tests.harness.decision import metric_level
 from perf_tests.harness.records import Run, RunRecord, Status, Verdict
@@ -66,7 +65,7 @@ def compare(
         for run in candidate.cases
         if run.id not in refusals and not (run.status in UNTOLD and before[run.id].status is run.status)
     ]
-    noisy = sum(metric.name in NOISY for run in compared for metric in _metrics(run, before[run.id]))
+    noisy = sum(metric.noisy for run in compared for metric in _metrics(run, before[run.id]))
     level = metric_level(max(1, noisy))
     return Outcome(
         runs=tuple(

@@ -461,6 +461,38 @@ def test_generations_of_an_unsteady_scheme_may_lie_half_its_limit_apart(
     assert ("its generations lie 74.1 % apart, more than 50 %" in _refusal(tmp_path, run)) is refused
 
 
+def _sparse24(*steps_ms: tuple[float, ...]) -> RunRecord:
+    """A session of the unsteady scheme, a process for each group of steps."""
+    case = blessing.CASES[SPARSE24].case
+    run = make_run(case, H100, processes=tuple(_on_h100(*each) for each in steps_ms))
+    return make_record(
+        run, references=(make_reference(case, H100, processes=(_on_h100(130.0, 130.0, 130.0),)),)
+    )
+
+
+def test_what_a_steady_scheme_is_refused_for_an_unsteady_one_is_accepted_with(tmp_path: Path) -> None:
+    proposal = _propose(tmp_path, _sparse24((655.0, 935.0, 807.0)))
+    blessing.write(proposal)
+    assert proposal.refusals == ()
+    run = make_run(FLUX_FP8, H100, processes=(_on_h100(655.0, 935.0, 807.0),))
+    # 1.4826 x 128 ms of 807 ms
+    assert "its generations lie 23.5 % apart, more than 5 %" in _refusal(tmp_path, run)
+
+
+def test_processes_of_an_unsteady_scheme_may_lie_half_its_limit_apart(tmp_path: Path) -> None:
+    assert _propose(tmp_path, _sparse24((600.0,) * 3, (1100.0,) * 3)).refusals == ()
+    (refusal,) = _propose(tmp_path, _sparse24((600.0,) * 3, (1300.0,) * 3)).refusals
+    # log(1300 / 600) / sqrt(2)
+    assert "the standard deviation of their denoise_step_ms is 54.7 %, more than 50 %" in refusal
+
+
+def test_processes_of_an_unsteady_scheme_leave_the_noise_of_their_platform_as_it_is(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, _sparse24((600.0,) * 3, (1100.0,) * 3)))
+    noise = baseline.load_noise(tmp_path, H100)
+    assert noise["denoise_step_ms"] == noise["speedup_vs_bf16"] == Noise(sd_pct=0.36, dof=6)
+    assert noise["decode_ms"] == Noise(sd_pct=0.3333, dof=7)
+
+
 def test_the_step_of_an_unsteady_scheme_is_no_noise_of_its_platform() -> None:
     assert not blessing._shows_noise(SPARSE24, "denoise_step_ms")
     assert not blessing._shows_noise(SPARSE24, "speedup_vs_bf16")

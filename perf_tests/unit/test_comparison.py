@@ -69,6 +69,15 @@ def test_a_counter_that_differs_is_a_regression_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize(
+    ("case_id", "noisy"),
+    [("flux1-dev-b1-int8dq-sparse24-regional", 1), ("flux1-dev-b1-fp8dqrow-regional", 3)],
+)
+def test_only_what_a_test_judges_sets_the_level(case_id: str, noisy: int) -> None:
+    record = make_record(make_run(blessing.CASES[case_id].case, H100))
+    assert beside(record, record).noisy_metrics == noisy
+
+
+@pytest.mark.parametrize(
     ("memory_mib", "code"),
     [pytest.param(0.9, SAME, id="far-better"), pytest.param(1.1, REGRESSED, id="worse")],
 )
