@@ -107,8 +107,8 @@ class PairRunner:
         return self.launchers[side].environment
 
     def measure(self, planned: Planned, index: int, schedule: Schedule, *, together: bool = False) -> Pair:
-        """The pair `index` (from 0). Faults are injected into the candidate only; `together`: workers that are
-        both resident load and quantize at once.
+        """The pair `index` (from 0). Faults are injected into the candidate only; `together`: two resident
+        workers load and quantize at once (see `builds_together`).
 
         Raises SideError for the side that failed; neither worker outlives the call.
         """

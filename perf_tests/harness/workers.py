@@ -187,7 +187,7 @@ class Worker:
         return self._process.pid
 
     def greet(self, timeout_s: float) -> None:
-        """Wait until the worker is ready; WorkerError (`load`) where its imports or its protocol do not fit."""
+        """Wait until the worker is ready; WorkerError (`load`) where imports or protocol do not fit."""
         ready = self._exchange(b"", Ready, Phase.IMPORT, timeout_s)
         if ready.protocol_version != PROTOCOL_VERSION:
             self._fail(

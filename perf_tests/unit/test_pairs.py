@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from perf_tests.harness import pairs
+from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.launcher import Launcher, Planned
 from perf_tests.harness.pairs import (
     GENERATIONS,
@@ -17,19 +20,23 @@ from perf_tests.harness.pairs import (
     PairCampaign,
     PairRunner,
     SideError,
+    builds_together,
     order,
     process_order,
     schedule_of,
 )
-from perf_tests.harness.protocol import FailureKind, Fault, Generate, Injection, Request
+from perf_tests.harness.protocol import FailureKind, Fault, Generate, Injection, Load, Phase, Request
 from perf_tests.harness.records import Comparison, Pair, Schedule, Side, Status, read_record
 from perf_tests.harness.sampling import fixed_processes
 from perf_tests.harness.workers import Worker
+from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import H100
 from perf_tests.unit.builders import (
     GPU,
+    make_build,
     make_environment,
     make_failure,
+    make_memory,
     make_process,
     make_record,
     make_run,
@@ -41,6 +48,7 @@ A, B = Side.STABLE, Side.CANDIDATE
 QUICK = dataclasses.replace(H100, samples=1)
 SLOWER = Injection(fault=Fault.LATENCY, amount=1.0)
 CASE = CASES[FP8DQROW]
+AUTOQUANT = "flux1-dev-b1-autoquant-regional-noonednn"
 AGAINST = "/stable/bin/python"
 ENVIRONMENT = make_environment(gpu=GPU)
 PAIR = Pair(stable=make_process(environment=ENVIRONMENT), candidate=make_process(environment=ENVIRONMENT))
@@ -78,6 +86,31 @@ def test_the_schedule_says_why() -> None:
         Schedule.BY_PROCESS,
         "it is not known how much of a card's memory the case takes",
     )
+
+
+@pytest.mark.parametrize(
+    ("case", "memory", "expected"),
+    [
+        # As of the schedule: 36470.8 MiB fit twice.
+        pytest.param(CASE, {"load": 36470.0, "quantize": 20000.0}, True, id="just fits"),
+        pytest.param(CASE, {"load": 36471.0, "quantize": 20000.0}, False, id="loading does not"),
+        pytest.param(CASE, {"load": 20000.0, "quantize": 36471.0}, False, id="quantizing does not"),
+        pytest.param(CASE, {"load": 20000.0, "compile": 36471.0}, True, id="compiling is the schedule's"),
+        pytest.param(CASE, {}, False, id="not known"),
+        pytest.param(CASES[AUTOQUANT], {"load": 20000.0}, False, id="a search times kernels"),
+    ],
+)
+def test_both_are_built_at_once_only_where_nothing_is_timed_and_twice_the_peak_fits(
+    case: Case, memory: dict[str, float], expected: bool
+) -> None:
+    windows = {phase: make_memory(device_mib=mib) for phase, mib in memory.items()}
+    process = make_process(environment=ENVIRONMENT, build=make_build(memory=windows))
+    run = make_run(case, H100, processes=(process,))
+    assert builds_together(Planned(case, H100), run) is expected
+
+
+def test_without_a_gpu_nothing_is_built_at_once() -> None:
+    assert not builds_together(Planned(CASE, QUICK), make_run(CASE, processes=(make_process(),)))
 
 
 # Workers
@@ -189,6 +222,164 @@ def test_an_interpreter_that_is_not_there_is_the_stable_stacks_failure(tmp_path:
     assert caught.value.side is A
 
 
+# Both resident, built at once
+
+
+@pytest.fixture
+def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Phase]]:
+    """Process id of the worker and what it has answered, in the order in which the answers came."""
+    exchange, answered = Worker._exchange, []
+
+    def noted(worker: Worker, message: bytes, reply_type: Any, phase: Phase, timeout_s: float) -> Any:
+        reply = exchange(worker, message, reply_type, phase, timeout_s)
+        answered.append((worker.pid, phase))
+        return reply
+
+    monkeypatch.setattr(Worker, "_exchange", noted)
+    return answered
+
+
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> threading.Barrier:
+    """Whoever asks a worker to load waits here, until it breaks, for another who does."""
+    ask, barrier = Worker.ask, threading.Barrier(2, timeout=20.0)
+
+    def met(worker: Worker, request: Request, *others: Any) -> Any:
+        if isinstance(request, Load):
+            barrier.wait()
+        return ask(worker, request, *others)
+
+    monkeypatch.setattr(Worker, "ask", met)
+    return barrier
+
+
+BUILDING = {Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE}
+
+
+@pytest.mark.usefixtures("loading")
+def test_both_load_at_once_when_both_are_ready_and_all_that_is_timed_stays_alone(
+    tmp_path: Path, exchanges: list[tuple[int, Phase]]
+) -> None:
+    pair = make_runner(tmp_path).measure(Planned(CASE, QUICK, (SLOWER,)), 0, Schedule.RESIDENT, together=True)
+    first, second = dict.fromkeys(pid for pid, _ in exchanges)
+
+    assert exchanges[:2] == [(first, Phase.IMPORT), (second, Phase.IMPORT)]
+    built = [phase for _, phase in exchanges].index(Phase.COMPILE)
+    assert {phase for _, phase in exchanges[:built]} == BUILDING
+    assert len(exchanges[:built]) == 6
+    assert exchanges[built : built + 4] == [
+        (first, Phase.COMPILE),
+        (first, Phase.GENERATE),
+        (second, Phase.COMPILE),
+        (second, Phase.GENERATE),
+    ]
+    timed = [pid for pid, phase in exchanges[built + 4 :] if phase is Phase.GENERATE]
+    assert timed == [first, second, second, first, first, second, second, first]
+    medians = [each.samples[0].values["denoise_step_ms"][0] for each in (pair.stable, pair.candidate)]
+    assert medians == pytest.approx([5.0, 5.05])
+
+
+def test_one_after_the_other_where_they_may_not_be_built_at_once(
+    tmp_path: Path, exchanges: list[tuple[int, Phase]]
+) -> None:
+    make_runner(tmp_path).measure(Planned(CASE, QUICK), 0, Schedule.RESIDENT)
+    first, second = dict.fromkeys(pid for pid, _ in exchanges)
+    assert exchanges[2:6] == [
+        (first, Phase.LOAD),
+        (first, Phase.QUANTIZE),
+        (second, Phase.LOAD),
+        (second, Phase.QUANTIZE),
+    ]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Worker]:
+    """Every worker that was spawned."""
+    spawn, workers = Launcher.spawn, []
+
+    def noted(launcher: Launcher, *arguments: Any) -> Worker:
+        workers.append(spawn(launcher, *arguments))
+        return workers[-1]
+
+    monkeypatch.setattr(Launcher, "spawn", noted)
+    return workers
+
+
+def are_gone(workers: list[Worker]) -> list[bool]:
+    return [not Path(f"/proc/{worker.pid}").exists() for worker in workers]
+
+
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> list[FailureKind]:
+    """How each request failed that did."""
+    ask, kinds = Worker.ask, []
+
+    def noted(worker: Worker, *arguments: Any) -> Any:
+        try:
+            return ask(worker, *arguments)
+        except WorkerError as error:
+            kinds.append(error.failure.kind)
+            raise
+
+    monkeypatch.setattr(Worker, "ask", noted)
+    return kinds
+
+
+PATIENT = dataclasses.replace(QUICK, timeouts=dataclasses.replace(QUICK.timeouts, load_s=10.0))
+"""What a worker that hangs costs where nobody ends it."""
+
+
+@pytest.mark.usefixtures("loading")
+def test_a_side_that_fails_while_both_load_ends_the_other(
+    tmp_path: Path,
+    stable_python: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[Worker],
+    failures: list[FailureKind],
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", "hang:load")
+    runner = make_runner(tmp_path, stable_python("exit:load"))
+    for side in Side:
+        (tmp_path / "cache" / f"{FP8DQROW}.{side}").mkdir(parents=True)
+    with pytest.raises(SideError, match="worker exited with code 3 while loading") as caught:
+        runner.measure(Planned(CASE, PATIENT), 1, Schedule.RESIDENT, together=True)
+
+    assert caught.value.side is A
+    assert failures == [FailureKind.CRASH, FailureKind.CRASH]  # no timeout: the other was killed
+    assert are_gone(started) == [True, True]
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_ctrl_c_while_both_load_ends_both(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[Worker],
+    failures: list[FailureKind],
+) -> None:
+    monkeypatch.setenv("PERF_FAKE", "hang:load")
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pairs, "wait", interrupted)
+    for side in Side:
+        (tmp_path / "cache" / f"{FP8DQROW}.{side}").mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(tmp_path).measure(Planned(CASE, PATIENT), 0, Schedule.RESIDENT, together=True)
+
+    assert failures == [FailureKind.CRASH, FailureKind.CRASH]
+    assert are_gone(started) == [True, True]
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_nobody_judges_the_control_of_workers_that_were_not_alone() -> None:
+    values = {"control_gemm_ms": 1.5, "control_attention_ms": 0.4, "control_sm_clock_mhz": 1600.0}
+    process = make_process(build=make_build({**values, "peak_device_mib": 9000.0, "weight_bytes": 64.0}))
+    kept = pairs._without_what_sees_both(process).build.values
+    assert not kept.keys() & {*values, "peak_device_mib"}
+    assert kept["weight_bytes"] == 64.0
+
+
 # A campaign
 
 
@@ -199,12 +390,14 @@ class Scripted(PairRunner):
         super().__init__({}, Path())
         self._results = iter(results)
         self.schedules: list[Schedule] = []
+        self.together: list[bool] = []
 
     def environment(self, side: Side) -> None:
         return None
 
-    def measure(self, planned: Planned, index: int, schedule: Schedule) -> Pair:
+    def measure(self, planned: Planned, index: int, schedule: Schedule, *, together: bool = False) -> Pair:
         self.schedules.append(schedule)
+        self.together.append(together)
         result = next(self._results)
         if isinstance(result, BaseException):
             raise result
@@ -262,6 +455,7 @@ def test_pairs_are_measured_until_the_judge_has_enough(open_campaign: Open, tmp_
     comparison = campaign.compare(start, runner, enough(PAIRS), never)
 
     assert runner.schedules == [Schedule.RESIDENT] * 5
+    assert runner.together == [True] * 5
     assert comparison is campaign.comparison(FP8DQROW)
     (written,) = read_record(tmp_path).comparisons
     assert written == comparison
