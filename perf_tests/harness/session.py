@@ -273,7 +273,8 @@ class Session:
     def explain(self, run: Run, judged: Verdict) -> str:
         """The failure text of one verdict."""
         entry, provenance = self._entry(run.id)
-        metric = METRIC_BY_NAME[judged.metric]
+        case, _ = self._planned[run.id]
+        metric = verdict.as_judged(METRIC_BY_NAME[judged.metric], case.build.recipe.scheme)
         text = failure.explain(
             run=run,
             verdict=judged,

@@ -92,7 +92,7 @@ def judge(
     `entry` and `provenance` come together from the baselines, both None where there is no baseline;
     `unit` is the `Environment.unit` the run was measured on.
     """
-    metric = _of_scheme(metric, case.build.recipe.scheme)
+    metric = as_judged(metric, case.build.recipe.scheme)
     compared = reference if metric.source is Source.REFERENCE_RATIO else None
     if metric.proven_only and (why := invalidity(run, compared)):
         return _unjudged(metric, Status.INVALID, why)
@@ -150,7 +150,7 @@ def overall(run: Run) -> tuple[Status, str]:
 
 def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
     return tuple(
-        _of_scheme(metric, case.build.recipe.scheme)
+        as_judged(metric, case.build.recipe.scheme)
         for metric in METRICS
         if group in (None, metric.group)
         and not (metric.compiled_only and not case.build.recipe.compiles)
@@ -168,7 +168,7 @@ def rests_on_step(metric: Metric) -> bool:
     return STEP in (metric.name, metric.of)
 
 
-def _of_scheme(metric: Metric, scheme: Scheme) -> Metric:
+def as_judged(metric: Metric, scheme: Scheme) -> Metric:
     """The metric as it is judged for `scheme`: by a limit where its time is unsteady."""
     if scheme.unsteady is None or not (metric.noisy and rests_on_step(metric)):
         return metric

@@ -22,7 +22,9 @@ from perf_tests.harness.protocol import (
 )
 from perf_tests.harness.records import BuildReport, Fidelity, Process, Run, Status, Verdict
 from perf_tests.harness.report.failure import explain, explain_failure, format_change, format_value
+from perf_tests.harness.verdict import as_judged
 from perf_tests.tables.metrics import METRICS, Metric
+from perf_tests.tables.schemes import INT8DQ_SPARSE24
 
 STEP = next(metric for metric in METRICS if metric.name == "denoise_step_ms")
 CASE_ID = "flux1-dev-b1-fp8dqrow-regional"
@@ -141,6 +143,11 @@ def test_a_value_is_written_with_sensible_digits_and_its_unit(
 
 def test_a_change_carries_its_sign() -> None:
     assert [format_change(change) for change in (5.771, -0.4, None)] == ["+5.77 %", "-0.40 %", "-"]
+
+
+def test_what_is_held_against_a_limit_is_a_median() -> None:
+    lines = text(metric=as_judged(STEP, INT8DQ_SPARSE24)).splitlines()
+    assert lines[1].startswith("  measured   106.3 ms       median of 3 processes, 105.9 to 106.8 ms")
 
 
 def test_a_regression_is_explained_on_one_screen() -> None:
