@@ -1,6 +1,8 @@
 """The rule on 24 fresh processes of one H100: what it says of unchanged code, and of 1.5 % more.
 
-`data/flux1-dev-slim-h100.json` holds every steady step of every timed generation, recorded in one session.
+`data/flux1-dev-slim-h100.json` holds every steady step and decode of every timed generation, in ms, recorded
+in one session on one card. The processes lie closer together than the platform's: that the level of the rule
+is right is shown by simulation (`test_simulation.py`), not here.
 """
 
 from __future__ import annotations
@@ -8,32 +10,60 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from perf_tests.harness import stats
 from perf_tests.harness.decision import Rule, decide, metric_level
-from perf_tests.harness.records import Status
-from perf_tests.tables.metrics import METRICS
-from perf_tests.tables.platforms import Device, Noise
+from perf_tests.harness.records import Process, Status
+from perf_tests.tables.pipelines import FLUX1_DEV_SLIM
+from perf_tests.tables.platforms import H100, Device, Noise
+from perf_tests.unit.builders import make_case, make_process, make_run, make_sample, metric_named
 
-RECORDED = json.loads((Path(__file__).parent / "data" / "flux1-dev-slim-h100.json").read_text())
-STEP_MS = tuple(
-    stats.trimmed_mean([step for image in process["denoise_step_ms"] for step in image])
-    for process in RECORDED["processes"]
-)
+FILE = Path(__file__).parent / "data" / "flux1-dev-slim-h100.json"
 SPLITS, BASELINE, MOST = 2000, 5, 5
-NOISE = Noise(sd_pct=0.297, dof=16)
-"""Of the platform, pooled over baselines that were recorded on other cards."""
-METRIC = next(metric for metric in METRICS if metric.name == "denoise_step_ms")
+NOISE = {
+    "denoise_step_ms": Noise(sd_pct=0.297, dof=16),
+    "decode_ms": Noise(sd_pct=0.4195, dof=16),
+}
+"""Of the platform, as committed in `baselines/h100/noise.json` when this was recorded. No process of the
+recording is among those it was pooled from."""
 
 
-def rule(noisy_metrics: int) -> Rule:
-    gate = METRIC.gates[Device.CUDA]
+@cache
+def recorded() -> Any:
+    return json.loads(FILE.read_text(encoding="utf-8"))
+
+
+def read_process(generations: dict[str, list[Any]]) -> Process:
+    """The process with one sample for each of its generations, as its worker reported them."""
+    pairs = zip(generations["denoise_step_ms"], generations["decode_ms"], strict=True)
+    return make_process(
+        samples=tuple(
+            make_sample({"denoise_step_ms": steps_ms, "decode_ms": (decode_ms,)})
+            for steps_ms, decode_ms in pairs
+        )
+    )
+
+
+@cache
+def statistics_ms(name: str) -> tuple[float, ...]:
+    """What the harness makes of the metric `name` of each process."""
+    run = make_run(
+        make_case(FLUX1_DEV_SLIM), H100, processes=tuple(map(read_process, recorded()["processes"]))
+    )
+    return stats.observe(metric_named(name), run, None).values
+
+
+def make_rule(name: str, noisy_metrics: int) -> Rule:
+    gate = metric_named(name).gates[Device.CUDA]
     assert gate.surprise is not None
     return Rule(
-        noise=NOISE,
+        noise=NOISE[name],
         level=metric_level(noisy_metrics),
         baseline_processes=BASELINE,
         max_processes=MOST,
@@ -42,50 +72,64 @@ def rule(noisy_metrics: int) -> Rule:
     )
 
 
-def outcome(rule: Rule, baseline: list[float], candidates: list[float]) -> tuple[Status, int]:
+def outcome(
+    name: str, rule: Rule, baseline: Sequence[float], candidates: Sequence[float]
+) -> tuple[Status, int]:
     """What a run ends with that takes the candidates one by one, and after how many of them."""
     for count in range(1, MOST + 1):
-        decided = decide(rule, baseline, candidates[:count], METRIC.better)
+        decided = decide(rule, baseline, candidates[:count], metric_named(name).better)
         if decided.status is not None:
             return decided.status, count
     raise AssertionError("the last look decides")
 
 
-def outcomes(noisy_metrics: int, factor: float) -> tuple[Counter[Status], Counter[int]]:
-    rng, asked = random.Random(0), rule(noisy_metrics)
+def outcomes(name: str, noisy_metrics: int, *, factor: float) -> tuple[Counter[Status], Counter[int]]:
+    """Of all splits: how many ended with which status, and how many after how many candidates."""
+    rng, rule = random.Random(0), make_rule(name, noisy_metrics)
     statuses: Counter[Status] = Counter()
     looks: Counter[int] = Counter()
     for _ in range(SPLITS):
-        drawn = rng.sample(STEP_MS, BASELINE + MOST)
+        drawn = rng.sample(statistics_ms(name), BASELINE + MOST)
         candidates = [factor * value for value in drawn[BASELINE:]]
-        status, count = outcome(asked, drawn[:BASELINE], candidates)
+        status, count = outcome(name, rule, drawn[:BASELINE], candidates)
         statuses[status] += 1
         looks[count] += 1
     return statuses, looks
 
 
 def test_there_are_24_processes_of_the_slim_workload() -> None:
-    assert RECORDED["case"] == "flux1-dev-slim-b1-bf16-eager"
-    assert len(STEP_MS) == 24
-    assert all(len(process["denoise_step_ms"]) >= 3 for process in RECORDED["processes"])
-    assert {len(image) for process in RECORDED["processes"] for image in process["denoise_step_ms"]} == {27}
+    processes = recorded()["processes"]
+    assert recorded()["case"] == "flux1-dev-slim-b1-bf16-eager"
+    assert len(processes) == 24
+    assert {len(process["denoise_step_ms"]) for process in processes} == {3}
+    assert {len(steps) for process in processes for steps in process["denoise_step_ms"]} == {27}
 
 
-def test_their_statistics_lie_a_sixth_of_a_percent_apart() -> None:
-    assert stats.geometric_mean(STEP_MS) == pytest.approx(19.299, abs=0.005)
-    assert 100 * stats.log_variance(STEP_MS) ** 0.5 == pytest.approx(0.17, abs=0.02)
+@pytest.mark.parametrize(
+    ("name", "typical_ms", "sd_pct"), [("denoise_step_ms", 19.300, 0.175), ("decode_ms", 91.237, 0.100)]
+)
+def test_the_processes_lie_closer_together_than_those_of_the_platform(
+    name: str, typical_ms: float, sd_pct: float
+) -> None:
+    values = statistics_ms(name)
+    assert stats.geometric_mean(values) == pytest.approx(typical_ms, abs=0.005)
+    assert 100 * stats.log_variance(values) ** 0.5 == pytest.approx(sd_pct, abs=0.001)
 
 
 @pytest.mark.parametrize("noisy_metrics", [2, 60, 186])
-def test_as_recorded_at_most_one_split_in_a_hundred_is_red(noisy_metrics: int) -> None:
-    statuses, looks = outcomes(noisy_metrics, 1.0)
+@pytest.mark.parametrize("name", ["denoise_step_ms", "decode_ms"])
+def test_as_recorded_at_most_one_split_in_a_hundred_is_red(name: str, noisy_metrics: int) -> None:
+    statuses, looks = outcomes(name, noisy_metrics, factor=1.0)
 
-    assert SPLITS - statuses[Status.PASS] - statuses[Status.IMPROVED] <= 20
-    assert looks[1] >= 1900  # a quiet night costs one process
+    assert statuses[Status.REGRESSED] + statuses[Status.SURPRISE] + statuses[Status.INCONCLUSIVE] <= 20
+    assert statuses[Status.INCONCLUSIVE] <= 2
+    assert statuses[Status.PASS] >= 1980
+    assert looks[1] >= 1900  # unchanged code costs one process
 
 
 @pytest.mark.parametrize("noisy_metrics", [2, 60, 186])
 def test_with_one_and_a_half_percent_more_19_of_20_splits_are_regressed(noisy_metrics: int) -> None:
-    statuses, _ = outcomes(noisy_metrics, 1.015)
+    statuses, _ = outcomes("denoise_step_ms", noisy_metrics, factor=1.015)
 
     assert statuses[Status.REGRESSED] >= 1900
+    assert statuses[Status.INCONCLUSIVE] <= 2
