@@ -16,7 +16,7 @@ from pathlib import Path
 # The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.harness import baseline, blessing, comparison, published
+from perf_tests.harness import baseline, comparison, entries, published
 from perf_tests.harness.errors import PerfError
 from perf_tests.harness.records import read_record
 from perf_tests.harness.report import terminal
@@ -42,9 +42,7 @@ def against_base(options: argparse.Namespace) -> int:
     """Print the verdicts on the candidate, with the base in the place of baselines."""
     base, candidate = options.records
     noise = {platform.id: baseline.load_noise(options.baselines, platform) for platform in PLATFORMS}
-    outcome = comparison.compare(
-        blessing.read_run(base), read_record(candidate), noise, options.max_processes
-    )
+    outcome = comparison.compare(entries.read_run(base), read_record(candidate), noise, options.max_processes)
     units = {metric.name: metric.unit for metric in METRICS}
     print("\n".join((*terminal.table(outcome.runs, units), *comparison.explained(outcome))))
     if outcome.noisy_metrics:

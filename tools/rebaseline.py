@@ -11,7 +11,7 @@ from pathlib import Path
 # The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.harness import blessing
+from perf_tests.harness import blessing, entries, store
 from perf_tests.harness.errors import PerfError, UsageError
 
 SAME, CHANGED, REFUSED = 0, 1, 2
@@ -63,7 +63,7 @@ def apply(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Print everything that is wrong with the store."""
-    problems = blessing.problems(options.baselines)
+    problems = store.problems(options.baselines)
     for problem in problems:
         print(f"rebaseline: {problem}", file=sys.stderr)
     return REFUSED if problems else SAME
@@ -71,7 +71,7 @@ def check(options: argparse.Namespace) -> int:
 
 def rewrite(options: argparse.Namespace) -> int:
     """Write every file in today's format, and the noise of each platform anew."""
-    changed = blessing.rewrite(options.baselines)
+    changed = store.rewrite(options.baselines)
     print("\n".join(f"rewritten: {path}" for path in changed) or "nothing changes")
     return SAME
 
@@ -90,7 +90,7 @@ def show(options: argparse.Namespace) -> int:
                 provenance.recorded_at[:10],
                 provenance.reason,
             )
-            for platform, case, entry, provenance in blessing.stored(options.baselines, options.glob)
+            for platform, case, entry, provenance in store.stored(options.baselines, options.glob)
             for metric, values in sorted(entry.metrics.items())
         ),
     )
@@ -156,7 +156,7 @@ def _propose(
     options: argparse.Namespace, *, reason: str, patterns: tuple[str, ...], first_reason: str
 ) -> blessing.Proposal:
     return blessing.propose(
-        blessing.read_run(options.run),
+        entries.read_run(options.run),
         root=options.baselines,
         patterns=patterns,
         reason=reason,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from perf_tests.harness import blessing, stats, verdict
-from perf_tests.harness.blessing import CASES, Source
+from perf_tests.harness import entries, stats, verdict
 from perf_tests.harness.decision import metric_level
+from perf_tests.harness.entries import CASES, Source
 from perf_tests.harness.records import Run, RunRecord, Status, Verdict
 from perf_tests.harness.verdict import Significance
 from perf_tests.tables.metrics import Metric
@@ -124,15 +124,15 @@ def _is_without(metric: Metric, *runs: Run) -> bool:
 
 
 def _judged(run: Run, record: RunRecord, before: Run, base: Source, significance: Significance) -> Run:
-    entry = blessing.entry_of(before, base.record, PROVENANCE)
-    provenance = blessing.provenance_of(before, base, reason="the base of the comparison")
+    entry = entries.entry_of(before, base.record, PROVENANCE)
+    provenance = entries.provenance_of(before, base, reason="the base of the comparison")
     verdicts = tuple(
         verdict.judge(
             metric,
             case=CASES[run.id].case,
             platform=PLATFORM_BY_ID[run.platform],
             run=run,
-            reference=blessing.reference_of(run, record),
+            reference=entries.reference_of(run, record),
             entry=entry,
             provenance=provenance,
             unit=run.processes[0].environment.unit,

@@ -12,11 +12,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from perf_tests.harness.errors import PerfError
 from perf_tests.harness.records import Fidelity
-from perf_tests.tables.metrics import IDENTICAL_DB
+from perf_tests.tables.metrics import CONSTANT_STD, IDENTICAL_DB
 
 DATA_RANGE = 1.0
-CONSTANT_STD = 2 / 255
-"""A frame that varies less about the means of its channels shows nothing."""
 LOW_PERCENTILE = 5.0
 
 

@@ -120,6 +120,8 @@ class Metric:
 
 DRIFT_LIMIT_PCT: Final = 5.0
 """Of accepted baselines, all steps together: five of 1 % are too many."""
+CONSTANT_STD: Final = 2 / 255
+"""An output or one of its frames, of values in [0, 1], that varies by less is of a single colour."""
 IDENTICAL_DB: Final = 20 * math.log10(2**24)
 """What stands for the infinite ratio of two identical signals: that of one rounding step of float32."""
 

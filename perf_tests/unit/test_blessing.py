@@ -7,11 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from perf_tests.harness import baseline, blessing
+from perf_tests.harness import baseline, blessing, entries, store
 from perf_tests.harness.errors import BaselineError, RecordError, UsageError
 from perf_tests.harness.records import Process, Run, RunRecord, Status
-from perf_tests.tables.pipelines import COGVIDEOX_MINI
-from perf_tests.tables.platforms import CPU, H100, Noise
+from perf_tests.tables.platforms import H100, Noise
 from perf_tests.unit.builders import (
     CPU_MODEL,
     FLUX_FP8,
@@ -19,10 +18,8 @@ from perf_tests.unit.builders import (
     H100_UUID,
     MINI_BF16,
     MINI_INT8WO,
-    make_baselines,
     make_build,
     make_case,
-    make_entry,
     make_environment,
     make_failure,
     make_process,
@@ -47,7 +44,7 @@ def _propose(
     first_reason: str = "",
 ) -> blessing.Proposal:
     return blessing.propose(
-        blessing.Source(record=record, sha256="f" * 64),
+        entries.Source(record=record, sha256="f" * 64),
         root=root,
         patterns=patterns,
         reason=reason,
@@ -344,86 +341,12 @@ def test_a_broken_baseline_file_is_not_overwritten(tmp_path: Path) -> None:
 def test_an_incomplete_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(msgspec.json.encode(make_record())[:-20])
     with pytest.raises(RecordError, match=r"run\.json"):
-        blessing.read_run(tmp_path)
+        entries.read_run(tmp_path)
 
 
 def test_a_missing_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"run\.json"):
-        blessing.read_run(tmp_path / "run.json")
-
-
-# The store
-
-
-def test_a_store_as_it_was_written_has_no_problems(tmp_path: Path) -> None:
-    blessing.write(_propose(tmp_path, make_record()))
-    assert blessing.problems(tmp_path) == ()
-
-
-def test_published_tables_are_not_looked_into(tmp_path: Path) -> None:
-    (tmp_path / "published").mkdir()
-    (tmp_path / "published" / "table.csv").write_text("a,b")
-    (tmp_path / "README.md").write_text("what they say")
-    assert blessing.problems(tmp_path) == ()
-
-
-@pytest.mark.parametrize(
-    "name", ["h9000/flux-mini.json", "flux-mini.json", "cpu/a/flux-mini.json", "cpu/x.bak"]
-)
-def test_a_file_that_belongs_to_no_platform_is_a_problem(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / name).write_text("{}")
-    (problem,) = blessing.problems(tmp_path)
-    assert "is no baseline file" in problem
-
-
-def test_a_file_that_was_edited_by_hand_is_a_problem(tmp_path: Path) -> None:
-    blessing.write(_propose(tmp_path, make_record()))
-    path = baseline.path_of(tmp_path, "cpu", "flux-mini")
-    path.write_text(path.read_text().replace("  ", " "))
-    (problem,) = blessing.problems(tmp_path)
-    assert "is not as rebaseline.py writes it" in problem
-
-
-@pytest.mark.parametrize(
-    ("case", "changes", "problem"),
-    [
-        pytest.param("gone-b1", {}, "is no case of flux-mini in the matrix", id="orphan"),
-        pytest.param(
-            make_case(COGVIDEOX_MINI).id, {}, "is no case of flux-mini in the matrix", id="other-pipeline"
-        ),
-        pytest.param(ID, {"digest": "d" * 64}, "has changed since its baseline", id="digest"),
-        pytest.param(ID, {"metrics": {"speed": (1.0,)}}, "has unknown metrics: speed", id="unknown-metric"),
-    ],
-)
-def test_an_entry_that_belongs_to_no_case_is_a_problem(
-    tmp_path: Path, case: str, changes: dict[str, Any], problem: str
-) -> None:
-    baselines = make_baselines(cases={case: make_entry(**changes)})
-    baseline.write(baseline.path_of(tmp_path, "cpu", "flux-mini"), baselines)
-    (found,) = blessing.problems(tmp_path)
-    assert f"{case} {problem}" in found
-
-
-def test_an_entry_on_a_platform_that_its_row_does_not_name_is_a_problem(tmp_path: Path) -> None:
-    path = baseline.path_of(tmp_path, "h100", "flux-mini")
-    baseline.write(path, make_baselines(platform="h100"))
-    (found,) = blessing.problems(tmp_path)
-    assert "is not measured on h100" in found
-
-
-def test_every_problem_of_the_store_is_listed(tmp_path: Path) -> None:
-    for pipeline in ("flux-mini", "cogvideox-mini"):
-        path = baseline.path_of(tmp_path, "cpu", pipeline)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("{")
-    assert len(blessing.problems(tmp_path)) == 2
-
-
-def test_every_case_of_the_matrix_can_be_looked_up_with_both_sources_of_weights() -> None:
-    assert blessing.CASES[ID].case == MINI_INT8WO
-    assert blessing.CASES[ID].platforms == (CPU.id,)
-    assert f"{ID}-pretrained" in blessing.CASES
+        entries.read_run(tmp_path / "run.json")
 
 
 def _on_h100(*steps_ms: float, **telemetry: Any) -> Process:
@@ -456,14 +379,14 @@ SPARSE24 = "flux1-dev-b1-int8dq-sparse24-regional"
 def test_generations_of_an_unsteady_scheme_may_lie_half_its_limit_apart(
     tmp_path: Path, steps_ms: tuple[float, ...], refused: bool
 ) -> None:
-    run = make_run(blessing.CASES[SPARSE24].case, H100, processes=(_on_h100(*steps_ms),))
+    run = make_run(entries.CASES[SPARSE24].case, H100, processes=(_on_h100(*steps_ms),))
     # 1.4826 x 50 ms of 600 ms is 12.4 %; x 550 ms of 1100 ms is 74.1 %.
     assert ("its generations lie 74.1 % apart, more than 50 %" in _refusal(tmp_path, run)) is refused
 
 
 def _sparse24(*steps_ms: tuple[float, ...]) -> RunRecord:
     """A session of the unsteady scheme, a process for each group of steps."""
-    case = blessing.CASES[SPARSE24].case
+    case = entries.CASES[SPARSE24].case
     run = make_run(case, H100, processes=tuple(_on_h100(*each) for each in steps_ms))
     return make_record(
         run, references=(make_reference(case, H100, processes=(_on_h100(130.0, 130.0, 130.0),)),)
@@ -493,13 +416,6 @@ def test_processes_of_an_unsteady_scheme_leave_the_noise_of_their_platform_as_it
     assert noise["decode_ms"] == Noise(sd_pct=0.3333, dof=7)
 
 
-def test_the_step_of_an_unsteady_scheme_is_no_noise_of_its_platform() -> None:
-    assert not blessing._shows_noise(SPARSE24, "denoise_step_ms")
-    assert not blessing._shows_noise(SPARSE24, "speedup_vs_bf16")
-    assert blessing._shows_noise(SPARSE24, "decode_ms")
-    assert blessing._shows_noise("flux1-dev-b1-fp8dqrow-regional", "denoise_step_ms")
-
-
 # Noise of a platform
 
 
@@ -517,7 +433,7 @@ def test_accepting_processes_adds_what_they_show_to_the_noise_of_their_platform(
     assert noise["denoise_step_ms"] == Noise(sd_pct=0.4264, dof=7)
     # Two values that are the same are a degree of freedom, too.
     assert noise["decode_ms"] == Noise(sd_pct=0.3333, dof=7)
-    assert blessing.problems(tmp_path) == ()
+    assert store.problems(tmp_path) == ()
 
 
 def test_one_process_says_nothing_of_the_noise(tmp_path: Path) -> None:
@@ -539,10 +455,10 @@ def test_noise_that_is_not_that_of_the_baselines_is_a_problem_until_it_is_rewrit
     blessing.write(_propose(tmp_path, _timed(100.0, 101.0)))
     path = baseline.noise_path(tmp_path, "h100")
     change(path)
-    (problem,) = blessing.problems(tmp_path)
+    (problem,) = store.problems(tmp_path)
     assert "noise.json is not the noise of the baselines beside it" in problem
-    assert blessing.rewrite(tmp_path) == (path,)
-    assert blessing.problems(tmp_path) == ()
+    assert store.rewrite(tmp_path) == (path,)
+    assert store.problems(tmp_path) == ()
 
 
 def test_processes_further_apart_than_the_platforms_are_are_refused(tmp_path: Path) -> None:
@@ -633,5 +549,5 @@ def test_an_entry_that_drifted_without_being_asked_is_a_problem(tmp_path: Path) 
     entry = before.cases[FLUX_FP8.id]
     moved = msgspec.structs.replace(entry, metrics={**entry.metrics, "denoise_step_ms": (110.0,)})
     baseline.write(path, msgspec.structs.replace(before, cases={FLUX_FP8.id: moved}))
-    (problem,) = blessing.problems(tmp_path)
+    (problem,) = store.problems(tmp_path)
     assert "has moved too far: denoise_step_ms +10.00 %" in problem

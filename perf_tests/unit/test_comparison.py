@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from perf_tests.harness import baseline, blessing
-from perf_tests.harness.blessing import Source
+from perf_tests.harness import baseline, blessing, entries
 from perf_tests.harness.comparison import REFUSED, REGRESSED, SAME, Outcome, compare, explained
+from perf_tests.harness.entries import Source
 from perf_tests.harness.options import parse_drill
 from perf_tests.harness.protocol import FailureKind
 from perf_tests.harness.records import STATUS_OF_FAILURE, Process, Run, RunRecord, Status, read_record
@@ -73,7 +73,7 @@ def test_a_counter_that_differs_is_a_regression_with_its_reason() -> None:
     [("flux1-dev-b1-int8dq-sparse24-regional", 1), ("flux1-dev-b1-fp8dqrow-regional", 3)],
 )
 def test_only_what_a_test_judges_sets_the_level(case_id: str, noisy: int) -> None:
-    record = make_record(make_run(blessing.CASES[case_id].case, H100))
+    record = make_record(make_run(entries.CASES[case_id].case, H100))
     assert beside(record, record).noisy_metrics == noisy
 
 
@@ -186,7 +186,7 @@ def test_the_verdicts_are_those_of_the_session(
 ) -> None:
     base = _measured(tmp_path / "base", recorded, case_id, platform, ())
     store = tmp_path / "baselines"
-    source = blessing.read_run(tmp_path / "base")
+    source = entries.read_run(tmp_path / "base")
     proposal = blessing.propose(source, root=store, patterns=("*",), reason="base", platform=None)
     blessing.write(proposal)
     candidate = _measured(tmp_path / "candidate", store, case_id, platform, injected)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from perf_tests.harness import baseline, blessing
+from perf_tests.harness import baseline, entries
 from perf_tests.harness.errors import BaselineError, PerfError, UsageError
 from perf_tests.harness.options import parse_drill
 from perf_tests.harness.protocol import FailureKind
@@ -189,7 +189,7 @@ def test_the_level_follows_from_what_the_selected_tests_judge(tmp_path: Path, re
 
 def test_what_no_test_judges_does_not_lower_the_level(tmp_path: Path, recorded: Path) -> None:
     session = on_h100(tmp_path / "run", recorded)
-    session.plan(blessing.CASES["flux1-dev-b1-int8dq-sparse24-regional"].case, H100, Group.LATENCY)
+    session.plan(entries.CASES["flux1-dev-b1-int8dq-sparse24-regional"].case, H100, Group.LATENCY)
     assert session.noisy_metrics == 4  # three as before, and decode_ms
 
 

@@ -25,14 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics import CONSTANT_STD
 from perf_tests.tables.pipelines import PipelineSpec, Workload
 from perf_tests.worker.clock import Clock, Mark
 
 # Priming needs a second step: some graphs are compiled for the strides that only a later step sees.
 PRIMING_STEPS = 2
-
-# Below this standard deviation (of values in [0, 1]) an image is a single colour.
-CONSTANT_STD = 2 / 255
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from perf_tests.harness import entries
+from perf_tests.tables.platforms import CPU
+from perf_tests.unit.builders import MINI_INT8WO
+
+
+def test_every_case_of_the_matrix_can_be_looked_up_with_both_sources_of_weights() -> None:
+    assert entries.CASES[MINI_INT8WO.id].case == MINI_INT8WO
+    assert entries.CASES[MINI_INT8WO.id].platforms == (CPU.id,)
+    assert f"{MINI_INT8WO.id}-pretrained" in entries.CASES
+
+
+SPARSE24 = "flux1-dev-b1-int8dq-sparse24-regional"
+
+
+def test_the_step_of_an_unsteady_scheme_is_no_noise_of_its_platform() -> None:
+    assert not entries.shows_noise(SPARSE24, "denoise_step_ms")
+    assert not entries.shows_noise(SPARSE24, "speedup_vs_bf16")
+    assert entries.shows_noise(SPARSE24, "decode_ms")
+    assert entries.shows_noise("flux1-dev-b1-fp8dqrow-regional", "denoise_step_ms")
