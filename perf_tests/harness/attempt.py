@@ -49,6 +49,7 @@ AMOUNTS = {
     Fault.LATENCY: "{}:+{:g}%",
     Fault.MEMORY: "{}:+{:g}%",
     Fault.DROP_QUANTIZATION: "{}:{:g}",
+    Fault.SCALE: "{}:{:+g}%",
 }
 """How the option writes an injection; faults without an amount are just named."""
 

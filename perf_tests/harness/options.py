@@ -27,6 +27,7 @@ AMOUNTS = {
     Fault.LATENCY: (PERCENT, "latency:+3%"),
     Fault.MEMORY: (PERCENT, "memory:+2%"),
     Fault.DROP_QUANTIZATION: (COUNT, "drop-quantization:1"),
+    Fault.SCALE: (PERCENT, "scale:+1%"),
 }
 """Faults that take an amount: its form, and an example."""
 
@@ -106,7 +107,7 @@ def declare(group: pytest.OptionGroup) -> None:
         default=[],
         metavar="SPEC[@GLOB]",
         help="fire drill on the selected cases: latency:+3%% | memory:+2%% | drop-quantization:N | "
-        "hang | oom | nan | crash; may repeat",
+        "scale:+1%% | hang | oom | nan | crash; may repeat",
     )
     group.addoption(
         "--perf-plan", action="store_true", help="print the expected seconds per case; with --collect-only"

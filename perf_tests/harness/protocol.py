@@ -56,6 +56,7 @@ class Fault(StrEnum):
     LATENCY = "latency"
     MEMORY = "memory"
     DROP_QUANTIZATION = "drop-quantization"
+    SCALE = "scale"
     HANG = "hang"
     OOM = "oom"
     NAN = "nan"
@@ -67,7 +68,7 @@ class Injection(Struct):
 
     fault: Fault
     amount: float | None = None
-    """Percent for latency and memory, modules for drop-quantization, None for the others."""
+    """Percent for latency, memory and scale, modules for drop-quantization, None for the others."""
 
 
 # What both sides tell about the machine
@@ -148,6 +149,20 @@ class ModuleGroup(Struct):
         if weight is None:
             return self.subclass == ORDINARY
         return weight.describes(self.subclass, self.dtype, self.scale, self.dynamic_activation)
+
+
+class LayerError(Struct):
+    """What quantization costs one layer in one step, on the inputs that an unquantized pipeline gives it."""
+
+    sqnr_db: float
+    """20 log10(||ref|| / ||ref - y||) against the layer's bf16 twin; an identical answer has
+    `tables.metrics.IDENTICAL_DB`."""
+    gain: float
+    """<ref, y> / <ref, ref>: 1 where the error has no part of the signal, 1.01 for scales 1 % too large."""
+    worst_row_sqnr_db: float | None = None
+    """The lowest of any output feature, over all tokens; None where there are too few tokens to tell."""
+    worst_row_gain: float | None = None
+    """Of the output feature farthest from 1, over all tokens; None as above."""
 
 
 class WeightCount(Struct):
@@ -288,6 +303,8 @@ class Quantize(Struct, tag="quantize"):
     plan: str | None = None
     """File of the plan, where the scheme has a search: followed where it is there, else searched for and
     written. None without a search."""
+    layers: bool = False
+    """Whether each quantized layer of the transformer is compared with its bf16 twin."""
 
 
 class Compile(Struct, tag="compile"):
@@ -349,6 +366,8 @@ class Quantized(Struct, tag="quantized"):
     """Without those of a search."""
     memory: MemoryWindow
     quantization: Quantization
+    layers: dict[str, LayerError] = msgspec.field(default_factory=dict)
+    """By `transformer.qualified.name`; empty where it was not asked for, and where nothing is quantized."""
 
 
 class Compiled(Struct, tag="compiled"):

@@ -107,6 +107,9 @@ def judge(
         return _unjudged(metric, Status.NO_BASELINE, absence, statistics.median(observation.values))
     assert entry is not None, "the absence of an entry is one of a baseline"
     assert provenance is not None, "an entry always comes with its provenance"
+    another_stack = _another_stack(metric, run, entry, provenance)
+    if another_stack is not None:
+        return _unjudged(metric, Status.PASS, another_stack, statistics.median(observation.values))
     pair = _Pair(metric=metric, measured=observation.values, baseline=entry.metrics[metric.name])
     another_unit = metric.per_unit and unit != provenance.unit
     gate = _widened(metric.gates[platform.device], platform.unit_tolerance_pct if another_unit else 0.0)
@@ -233,6 +236,22 @@ def _absence(metric: Metric, run: Run, entry: Entry | None) -> str | None:
     if metric.name not in entry.metrics:
         return f"the baseline has no {metric.name}"
     return None
+
+
+def _another_stack(metric: Metric, run: Run, entry: Entry, provenance: Provenance) -> str | None:
+    """Why the baseline says nothing about this run: a package that decides the value had another version."""
+    differing = [
+        f"{name} {then} then, {now} now"
+        for name in metric.same_packages
+        for now in sorted({process.environment.packages.get(name, "none") for process in run.processes})
+        if now != (then := provenance.packages.get(name, "none"))
+    ]
+    if not differing:
+        return None
+    return (
+        f"only shown beside the {statistics.median(entry.metrics[metric.name]):g} of the baseline, which is "
+        f"exact only for the same {' and '.join(metric.same_packages)}: {'; '.join(differing)}"
+    )
 
 
 def _unjudged(metric: Metric, status: Status, reason: str, measured: float | None = None) -> Verdict:

@@ -113,6 +113,9 @@ class Metric:
     judged as another metric."""
     some_processes: bool = False
     """Whether one process that reports it is enough: only the first compiles into an empty cache."""
+    same_packages: tuple[str, ...] = ()
+    """Packages whose version decides the value: against a baseline of another version of one of them it is
+    only shown."""
     expected: Callable[[Scheme], Range | None] | None = None
     """The range that the tables imply for a scheme, which judges instead of a baseline; the metric is none
     of a scheme for which it is None."""
@@ -310,6 +313,17 @@ METRICS = (
             gates={Device.CPU: EXACTLY, Device.CUDA: EXACTLY},
         )
         for name in ("compiled_graphs", "graph_breaks", "recompiles")
+    ),
+    Metric(
+        name="kernels_per_step",
+        unit="",
+        better=Better.EXACT,
+        group=Group.COMPILE,
+        source=Source.BUILD,
+        gates={Device.CUDA: EXACTLY},
+        planned=True,
+        # Inductor decides what is fused, and the libraries that come with torch how a GEMM is split.
+        same_packages=("torch", "triton"),
     ),
     Metric(
         name="compile_cold_s",

@@ -229,7 +229,7 @@ class Session:
             values["output_sqnr_db"] = (sqnr_db.low + sqnr_db.high) / 2
         if self._device is Device.CUDA:
             names = ("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib")
-            values |= {**dict.fromkeys(names, peak_mib), "step_tflop": STEP_TFLOP}
+            values |= {**dict.fromkeys(names, peak_mib), "step_tflop": STEP_TFLOP, "kernels_per_step": 1530.0}
         values.pop(self._switches.argument("missing-metric", self.case.id) or "", None)
         return Inspected(values=values, memory=self._window(peak_mib))
 

@@ -19,6 +19,7 @@ from perf_tests.unit.conftest import BF16, INT8WO, make_options
         ("latency:+3%", Fault.LATENCY, 3.0, "*"),
         ("latency:2.5%", Fault.LATENCY, 2.5, "*"),
         ("memory:+2%@flux*", Fault.MEMORY, 2.0, "flux*"),
+        ("scale:+1%@*int8wo*", Fault.SCALE, 1.0, "*int8wo*"),
         ("drop-quantization:12@*int8*", Fault.DROP_QUANTIZATION, 12.0, "*int8*"),
         ("hang", Fault.HANG, None, "*"),
     ],
@@ -33,12 +34,14 @@ def test_a_fault_is_read_with_its_amount_and_its_cases(
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("slow:+3%", "no fault 'slow'; there are latency, memory, drop-quantization, hang, oom, nan, crash"),
+        ("slow:+3%", "no fault 'slow'; there are latency, memory, drop-quantization, scale, hang"),
         ("", "no fault ''"),
         ("latency", r"write an amount as in 'latency:\+3%'"),
         ("latency:3", r"write an amount as in 'latency:\+3%'"),
         ("latency:-3%", r"write an amount as in 'latency:\+3%'"),
         ("drop-quantization:0", "write an amount as in 'drop-quantization:1'"),
+        ("scale", r"write an amount as in 'scale:\+1%'"),
+        ("scale:-1%", r"write an amount as in 'scale:\+1%'"),
         ("oom:+3%", "oom takes no amount"),
     ],
 )

@@ -33,12 +33,14 @@ from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO, FidelityFloor, Range
 from perf_tests.unit.builders import (
     FLUX_FP8,
+    GPU,
     H100_UUID,
     MINI_BF16,
     MINI_INT8WO,
     make_build,
     make_case,
     make_entry,
+    make_environment,
     make_failure,
     make_process,
     make_provenance,
@@ -107,6 +109,7 @@ def test_what_follows_from_a_plan_is_shown_and_judged_against_the_plan() -> None
     gated = {metric.name for metric in gated_metrics(case, CPU)}
     shown = {metric.name for metric in shown_metrics(case, CPU)}
     assert {"quantized_modules", "weight_bytes"} <= shown
+    assert "kernels_per_step" in {metric.name for metric in shown_metrics(case, H100)}
     assert {"modules_off_plan", "weight_bytes_vs_implied", "graph_breaks"} <= gated
     assert not gated & shown
 
@@ -115,13 +118,14 @@ def test_a_platform_gates_the_metrics_that_name_its_device() -> None:
     names = {metric.name for metric in gated_metrics(MINI_INT8WO, CPU)}
     assert "time_ratio_vs_fp32" in names
     assert "denoise_step_ms" not in names
+    assert "kernels_per_step" not in names
     assert "denoise_step_ms" in {metric.name for metric in shown_metrics(MINI_INT8WO, CPU)}
 
 
 def test_eager_cases_have_no_compile_times_but_have_compile_counters() -> None:
     case = make_case(FLUX_FP8.build.pipeline, scheme=INT8WO)
     names = {metric.name for metric in gated_metrics(case, H100, Group.COMPILE)}
-    assert names == {"compiled_graphs", "graph_breaks", "recompiles"}
+    assert names == {"compiled_graphs", "graph_breaks", "recompiles", "kernels_per_step"}
     assert "compile_warm_s" not in {metric.name for metric in shown_metrics(case, H100)}
 
 
@@ -552,6 +556,105 @@ def test_each_fidelity_metric_has_its_own_floor() -> None:
 def test_a_case_without_a_floor_has_the_tolerance_alone() -> None:
     case = make_case(FLUX_FP8.build.pipeline, fuse_qkv=True)
     assert _judge("psnr_db", [15.0], [16.0], case=case).limit == 13.0
+
+
+# Only against the same torch and triton
+
+
+STACK = {"torch": "2.11.0+cu130 (70d99e998b)", "triton": "3.6.0", "diffusers": "0.42.1"}
+
+
+def _judge_kernels(
+    measured: Sequence[float], baseline: Sequence[float], *, then: dict[str, str], now: dict[str, str]
+) -> Verdict:
+    environment = make_environment(gpu=GPU, packages=now)
+    processes = tuple(
+        msgspec.structs.replace(process, environment=environment)
+        for process in _run("kernels_per_step", measured).processes
+    )
+    run = msgspec.structs.replace(_run("kernels_per_step", measured), processes=processes)
+    provenance = make_provenance(unit=H100_UUID, packages=then)
+    return _judge("kernels_per_step", measured, baseline, run=run, provenance=provenance)
+
+
+@pytest.mark.parametrize(
+    ("measured", "status"),
+    [
+        pytest.param(1530.0, Status.PASS, id="as-many"),
+        pytest.param(1531.0, Status.REGRESSED, id="one-more"),
+        pytest.param(1529.0, Status.REGRESSED, id="one-less"),
+    ],
+)
+def test_kernels_are_exact_against_the_same_torch_and_triton(measured: float, status: Status) -> None:
+    others = {"diffusers": "0.43.0", "mslk": "1.0"}
+    verdict = _judge_kernels([measured], [1530.0], then=STACK, now={**STACK, **others})
+    assert (verdict.status, verdict.measured, verdict.baseline) == (status, measured, 1530.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(
+            {"torch": "2.12.0 (aaaaaaaaaa)"},
+            "torch 2.11.0+cu130 (70d99e998b) then, 2.12.0 (aaaaaaaaaa) now",
+            id="torch",
+        ),
+        pytest.param(
+            {"torch": "2.11.0+cu130 (bbbbbbbbbb)"},
+            "torch 2.11.0+cu130 (70d99e998b) then, 2.11.0+cu130 (bbbbbbbbbb) now",
+            id="another-revision",
+        ),
+        pytest.param({"triton": "3.6.1"}, "triton 3.6.0 then, 3.6.1 now", id="triton"),
+        pytest.param(
+            {"torch": "2.12.0", "triton": "3.7.0"},
+            "torch 2.11.0+cu130 (70d99e998b) then, 2.12.0 now; triton 3.6.0 then, 3.7.0 now",
+            id="both",
+        ),
+    ],
+)
+def test_kernels_are_only_shown_against_another_torch_or_triton(change: dict[str, str], said: str) -> None:
+    verdict = _judge_kernels([1700.0], [1530.0], then=STACK, now={**STACK, **change})
+    assert (verdict.status, verdict.measured, verdict.baseline) == (Status.PASS, 1700.0, None)
+    assert verdict.reason == (
+        "only shown beside the 1530 of the baseline, which is exact only for the same torch and triton: "
+        + said
+    )
+
+
+def test_a_package_that_one_side_lacks_is_another_version() -> None:
+    verdict = _judge_kernels([1700.0], [1530.0], then={"torch": STACK["torch"]}, now=STACK)
+    assert verdict.status is Status.PASS
+    assert verdict.reason.endswith(": triton none then, 3.6.0 now")
+
+
+def test_other_counters_are_compared_whatever_torch_is() -> None:
+    provenance = make_provenance(unit=H100_UUID, packages=STACK)
+    assert _judge("graph_breaks", [1.0], [0.0], provenance=provenance).status is Status.REGRESSED
+
+
+def test_kernels_without_a_baseline_or_a_count_are_not_green_under_another_torch() -> None:
+    other = make_provenance(unit=H100_UUID, packages=STACK)
+    absent = make_entry({"graph_breaks": [0.0]}, case=FLUX_FP8)
+    verdict = judge(
+        metric_named("kernels_per_step"),
+        case=FLUX_FP8,
+        platform=H100,
+        run=_run("kernels_per_step", [1530.0]),
+        reference=None,
+        entry=absent,
+        provenance=other,
+        unit=H100_UUID,
+        significance=make_significance(),
+    )
+    assert (verdict.status, verdict.reason) == (Status.NO_BASELINE, "the baseline has no kernels_per_step")
+    uncounted = make_run(
+        FLUX_FP8,
+        H100,
+        processes=(make_process(build=msgspec.structs.replace(make_build(), values={"recompiles": 0.0})),),
+    )
+    verdict = _judge("kernels_per_step", [], [1530.0], run=uncounted, provenance=other)
+    assert verdict.status is Status.INCONCLUSIVE
+    assert verdict.reason.endswith("the worker reported no kernels_per_step, only recompiles")
 
 
 # Cannot tell, nothing to compare with

@@ -32,7 +32,8 @@ def components(pipeline: Any) -> dict[str, nn.Module]:
     return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
 
 
-def _empty(row: Module) -> nn.Module:
+def empty(row: Module) -> nn.Module:
+    """The component of `row` with its parameters on the meta device, without values."""
     from accelerate import init_empty_weights
 
     cls = resolve(row.cls)
@@ -51,7 +52,7 @@ def _synthetic(spec: PipelineSpec, dtype: torch.dtype, device: torch.device) -> 
     for name, tokenizer in spec.tokenizers.items():
         parts[name] = offline(tokenizer)
     for name, row in spec.modules.items():
-        parts[name] = _empty(row)
+        parts[name] = empty(row)
         synthetic.materialise(name, parts[name], dtype=dtype, device=device, gains=row.gains)
     return resolve(spec.cls)(**parts, **spec.arguments)
 

@@ -8,11 +8,13 @@ import statistics
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-from perf_tests.harness.protocol import Fault, Injection
+from perf_tests.harness.errors import WorkerError
+from perf_tests.harness.protocol import Failure, FailureKind, Fault, Injection, Phase
+from perf_tests.worker import layers
 from perf_tests.worker.memory import MIB
 
 # Work that occupies the stream for a known time. Matrix products, not sleeping: on a power-capped GPU an
@@ -43,6 +45,24 @@ class Faults:
     def dropped_modules(self) -> int:
         """How many modules keep their unquantized weights."""
         return int(self._amounts.get(Fault.DROP_QUANTIZATION) or 0)
+
+    def rescale(self, pipeline: Any) -> None:
+        """Make the scales of one quantized layer of the transformer wrong, for as long as the worker lives.
+
+        The middle one by name. Raises WorkerError(load) where no layer is quantized, and where scales are too
+        coarse to hold the fault: a fire drill that breaks nothing would look like a gate that sees nothing.
+        """
+        scale_pct = self._amounts.get(Fault.SCALE)
+        if scale_pct is None:
+            return
+        quantized = layers.quantized(pipeline)
+        if not quantized:
+            _refuse(
+                "no layer of the transformer is quantized: select quantized cases, as in 'scale:+1%@*int8*'"
+            )
+        name = sorted(quantized)[len(quantized) // 2]
+        if not _scale(quantized[name].weight, 1 + scale_pct / 100):
+            _refuse(f"the scales of {name} are too coarse to be {scale_pct:g} % larger: take a larger amount")
 
     def arm(self, values: Mapping[str, tuple[float, ...]], peak_mib: float) -> None:
         """Learn from an undisturbed generation how much a percent of time and of memory is."""
@@ -91,6 +111,26 @@ class Faults:
             end.synchronize()
             self._gemm = matrix, start.elapsed_time(end) / GEMM_CALIBRATION_RUNS
         return self._gemm
+
+
+def _scale(weight: Any, factor: float) -> bool:
+    """Multiply all scales of a tensor subclass, rounded to their dtype; whether that changed any.
+
+    Zero points that are stored with their scales are added to what these give, and grow with them.
+    """
+    changed = False
+    for name in weight.tensor_data_names:
+        if "scale" in name:
+            before = getattr(weight, name)
+            after = (before.float() * factor).to(before.dtype)
+            setattr(weight, name, after)
+            changed |= not torch.equal(before.float(), after.float())
+    return changed
+
+
+def _refuse(why: str) -> NoReturn:
+    message = f"the fault {Fault.SCALE} cannot be injected: {why}"
+    raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.QUANTIZE, message=message))
 
 
 def _hang(pipeline: Any, device: torch.device) -> None:

@@ -23,6 +23,8 @@ from perf_tests.worker import (
     compile,
     control,
     counters,
+    kernels,
+    layers,
     memory,
     probe,
     quantize,
@@ -94,6 +96,7 @@ class Session:
         if evidence.plan is not None:
             seconds -= evidence.plan.search_s or 0.0
             self._values["modules_off_plan"] = quantize.count_off_plan(evidence, recipe)
+        self._faults.rescale(self._pipeline)
         window = self._close(protocol.Phase.QUANTIZE)
         self._values |= {
             "model_memory_mib": memory.model_mib(self._pipeline, self._device),
@@ -105,7 +108,12 @@ class Session:
             self._values["weight_bytes_vs_implied"] = self._values["weight_bytes"] / implied_bytes
         if before is not None:
             self._values["output_sqnr_db"] = before.sqnr_db(self._pipeline)
-        return protocol.Quantized(seconds=seconds, memory=window, quantization=evidence)
+        return protocol.Quantized(
+            seconds=seconds,
+            memory=window,
+            quantization=evidence,
+            layers=self._layer_errors() if request.layers and recipe.scheme.config is not None else {},
+        )
 
     def compile(self, request: protocol.Compile) -> protocol.Compiled:
         """Compile by generating for the first time; reading artifacts is part of it, writing them is not."""
@@ -189,7 +197,17 @@ class Session:
             # Compiling is part of the peak: graphs capture their memory there, and replay invisibly.
             **memory.peaks([self._windows[protocol.Phase.COMPILE], window]),
         }
+        if self._device.type == "cuda":
+            # Last: it generates once more, and recording takes memory and time of its own.
+            values |= kernels.measure(self._pipeline, self._case, self._stages.clock)
         return protocol.Inspected(values=values, memory=window)
+
+    def _layer_errors(self) -> dict[str, protocol.LayerError]:
+        twins = layers.twins(self._case.build, self._device)
+        errors = layers.compare(self._pipeline, self._case, twins)
+        memory.clear_workspaces()
+        self._release()
+        return errors
 
     def _choose(self, file: str | None) -> Choose:
         if file is None:

@@ -103,7 +103,7 @@ def materialise(
             parameter = nn.Parameter(
                 torch.empty(empty.shape, dtype=dtype, device=device), requires_grad=False
             )
-            fill(f"{component}.{name}", parameter, gain=_gain(name, gains or {}))
+            fill(f"{component}.{name}", parameter, gain=gain_of(name, gains or {}))
             made[id(empty)] = parameter
         owner.register_parameter(local, made[id(empty)])
     _cast_saved_buffers(module, dtype)
@@ -111,7 +111,8 @@ def materialise(
     module.to(device=device)
 
 
-def _gain(name: str, gains: Mapping[str, float]) -> float:
+def gain_of(name: str, gains: Mapping[str, float]) -> float:
+    """The gain of the parameter `name`: that of the first pattern it matches, else 1."""
     return next((gain for pattern, gain in gains.items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
 
 
