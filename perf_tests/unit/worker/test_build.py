@@ -33,7 +33,7 @@ def parameters(module: torch.nn.Module) -> int:
 @pytest.fixture(scope="module", params=FULL_SIZE, ids=lambda spec: spec.id)
 def full_size(request: pytest.FixtureRequest) -> tuple[PipelineSpec, torch.nn.Module]:
     """A row, and its transformer without weights."""
-    return request.param, build._empty(request.param.modules["transformer"])
+    return request.param, build.empty(request.param.modules["transformer"])
 
 
 TRANSFORMER_BILLIONS = {
@@ -75,7 +75,7 @@ def test_every_pattern_of_a_row_finds_modules_of_its_full_size_transformer(
     ],
 )
 def test_full_size_encoders_have_the_published_number_of_parameters(row: Any, billions: float) -> None:
-    assert parameters(build._empty(row)) / 1e9 == pytest.approx(billions, abs=5e-4)
+    assert parameters(build.empty(row)) / 1e9 == pytest.approx(billions, abs=5e-4)
 
 
 @pytest.fixture(scope="module", params=MINIATURES, ids=lambda spec: spec.id)

@@ -102,7 +102,7 @@ def test_a_text_encoder_survives_the_rounding_of_its_weights() -> None:
     tokens = torch.arange(3, 67).unsqueeze(0)
     answers = {}
     for dtype in (torch.float32, torch.bfloat16):
-        encoder: Any = build._empty(row)
+        encoder: Any = build.empty(row)
         synthetic.materialise("t5", encoder, dtype=dtype, device=torch.device("cpu"), gains=row.gains)
         answers[dtype] = encoder(tokens)[0].float()
     exact, rounded = answers[torch.float32], answers[torch.bfloat16]
