@@ -86,7 +86,8 @@ class Attempt:
         case, platform = self.planned.case, self.planned.platform
         load = Load(case=case, device=platform.device, injections=self.planned.injections)
         self.loaded = self._ask(load, Loaded, Phase.LOAD)
-        quantize = Quantize(probe=platform.probe, plan=None if self.plan is None else str(self.plan))
+        plan = None if self.plan is None else str(self.plan)
+        quantize = Quantize(probe=platform.probe, plan=plan, layers=self.planned.thorough)
         self.quantized = self._ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
 
     def turn(self, planned: Planned, artifacts: Path | None) -> Attempt:
@@ -177,6 +178,7 @@ class Attempt:
             cache=self.compiled.cache if self.compiled else None,
             values={**(self.inspected.values if self.inspected else {}), **_compile_values(self.compiled)},
             roofline_ms=self._roofline_ms(),
+            layers=self.quantized.layers if self.quantized else {},
         )
 
     def _roofline_ms(self) -> float | None:
@@ -315,7 +317,7 @@ def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:
         Phase.COMPILE: timeouts.compile_s,
         Phase.GENERATE: timeouts.generate_s,
         Phase.TURN: timeouts.quantize_s,
-        Phase.INSPECT: timeouts.generate_s,  # reads counters, waits for nothing but the last generation
+        Phase.INSPECT: timeouts.generate_s,  # reads counters, and generates once more to count kernels
     }[phase]
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from perf_tests.harness.critical import MIN_DOF
 from perf_tests.harness.errors import BaselineError
-from perf_tests.harness.protocol import Struct
+from perf_tests.harness.protocol import LayerError, Struct
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS
 from perf_tests.tables.platforms import Noise, Platform
@@ -62,6 +62,8 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     steps add up to is seen against them."""
     first_reason: str = ""
     """Why the first reference is not the first one that was accepted; empty where it is."""
+    layers: dict[str, LayerError] = msgspec.field(default_factory=dict)
+    """Qualified name -> error of each quantized layer of the transformer, of the first process."""
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
     """Phase -> what a process spent on it: the median of the processes that went through it, to 0.1 s. For
     planning, never judged; empty, and left out of the file, where it was not recorded."""
@@ -305,6 +307,13 @@ def _numbers_defect(case: str, entry: Entry) -> str | None:
             return f"{metric} of {case} holds a number that is not finite"
         if metric in compared_as_ratios and min(values, default=0.0) <= 0:
             return f"{metric} of {case} holds {values}, which have no relative change"
+    return _layers_defect(case, entry)
+
+
+def _layers_defect(case: str, entry: Entry) -> str | None:
+    for name, error in entry.layers.items():
+        if not all(math.isfinite(value) for value in msgspec.structs.astuple(error) if value is not None):
+            return f"the layer {name} of {case} holds a number that is not finite"
     return None
 
 

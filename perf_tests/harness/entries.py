@@ -11,6 +11,7 @@ import msgspec
 
 from perf_tests.harness import decision, stats, verdict
 from perf_tests.harness.baseline import Baselines, Entry, Provenance
+from perf_tests.harness.protocol import LayerError
 from perf_tests.harness.records import Run, RunRecord, read_record
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
@@ -76,6 +77,7 @@ def entry_of(run: Run, record: RunRecord, provenance: str) -> Entry:
         reference_processes=len(reference.processes) or None if reference else None,
         samples=_samples(run),
         metrics={name: values for name, values in observed.items() if values},
+        layers=_layers(run),
         seconds=_seconds(run),
     )
 
@@ -83,6 +85,18 @@ def entry_of(run: Run, record: RunRecord, provenance: str) -> Entry:
 def _samples(run: Run) -> int | None:
     counts = [len(process.samples) for process in run.processes]
     return round(statistics.median(counts)) or None if counts else None
+
+
+def _layers(run: Run) -> dict[str, LayerError]:
+    """Those of the first process, which answers as all others do, in figures that can be read."""
+    layers = run.processes[0].build.layers if run.processes else {}
+    return {name: _rounded(error) for name, error in layers.items()}
+
+
+def _rounded(error: LayerError) -> LayerError:
+    values = msgspec.structs.asdict(error)
+    rounded = {name: round(value, 6) for name, value in values.items() if value is not None}
+    return msgspec.structs.replace(error, **rounded)
 
 
 def _seconds(run: Run) -> dict[str, float]:

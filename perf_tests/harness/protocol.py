@@ -151,7 +151,7 @@ class ModuleGroup(Struct):
         return weight.describes(self.subclass, self.dtype, self.scale, self.dynamic_activation)
 
 
-class LayerError(Struct):
+class LayerError(Struct, array_like=True):
     """What quantization costs one layer in one step, on the inputs that an unquantized pipeline gives it."""
 
     sqnr_db: float

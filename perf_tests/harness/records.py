@@ -15,6 +15,7 @@ from perf_tests.harness.protocol import (
     Environment,
     Failure,
     FailureKind,
+    LayerError,
     MemoryWindow,
     Quantization,
     Sample,
@@ -130,6 +131,8 @@ class BuildReport(Struct):
     roofline_ms: float | None = None
     """What a denoise step takes at least; None where its work was not counted or the platform states no
     peak."""
+    layers: dict[str, LayerError] = msgspec.field(default_factory=dict)
+    """Qualified name -> error of each quantized layer of the transformer; empty where it was not measured."""
 
 
 class Fidelity(Struct, omit_defaults=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 
-from perf_tests.harness.protocol import Sample
+from perf_tests.harness.protocol import LayerError, Sample
 from perf_tests.harness.records import Fidelity, Process, Run, SamplingEnd
 from perf_tests.tables.metrics import IDENTICAL_DB, Metric, Source
 from perf_tests.tables.platforms import Noise
@@ -179,6 +179,28 @@ def _outputs(_metric: Metric, process: Process, _reference: Run | None) -> float
     return float(len({sample.output_sha256 for sample in process.samples}))
 
 
+LAYER_FIELDS: dict[str, str] = {
+    "layer_sqnr_db": "sqnr_db",
+    "layer_gain": "gain",
+    "layer_worst_row_sqnr_db": "worst_row_sqnr_db",
+}
+"""Metric name -> the field of a layer's error that it judges."""
+
+
+def layer_values(metric: str, layers: Mapping[str, LayerError]) -> dict[str, float]:
+    """Layer -> its value of the metric; without those that have none."""
+    found = {name: getattr(error, LAYER_FIELDS[metric]) for name, error in layers.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _layers(metric: Metric, process: Process, _reference: Run | None) -> float:
+    values = layer_values(metric.name, process.build.layers)
+    if not values:
+        raise NotMeasured(f"the worker reported {len(process.build.layers)} layers, and no {metric.name}")
+    # Of decibels the lowest, of gains the farthest from 1.
+    return max(values.values(), key=lambda value: abs(value - 1) if metric.unit == "" else -value)
+
+
 CAPTURED: dict[str, Callable[[Fidelity], float | None]] = {
     name: attrgetter(name)
     for name in (
@@ -217,6 +239,7 @@ READERS: dict[Source, Callable[[Metric, Process, Run | None], float]] = {
     Source.TWIN_RATIO: _twin_ratio,
     Source.REFERENCE_RATIO: _reference_ratio,
     Source.OUTPUTS: _outputs,
+    Source.LAYERS: _layers,
     Source.CAPTURE: _capture,
 }
 

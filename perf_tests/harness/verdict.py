@@ -11,7 +11,7 @@ from operator import attrgetter
 
 import msgspec
 
-from perf_tests.harness import stats, validity
+from perf_tests.harness import layers, stats, validity
 from perf_tests.harness.baseline import Entry, Provenance
 from perf_tests.harness.decision import Decision, Rule, decide, drift
 from perf_tests.harness.records import STATUS_OF_FAILURE, Run, Status, Verdict
@@ -113,13 +113,11 @@ def judge(
     pair = _Pair(metric=metric, measured=observation.values, baseline=entry.metrics[metric.name])
     another_unit = metric.per_unit and unit != provenance.unit
     gate = _widened(metric.gates[platform.device], platform.unit_tolerance_pct if another_unit else 0.0)
-    if metric.better is Better.EXACT:
-        judged = _judge_exactly(pair)
-    elif metric.noisy:
+    if metric.noisy:
         rule = _rule(pair, gate, entry=entry, reference=compared, significance=significance)
         judged = _judge_noisy(pair, rule)
     else:
-        judged = _judge_within(pair, gate, case.build.recipe.scheme)
+        judged = _judge_certain(pair, gate, case.build.recipe.scheme, run=run, entry=entry)
     judged = _annotated(judged, metric=metric, run=run, entry=entry, another_unit=another_unit)
     return _with_unsteadiness(judged, metric, case.build.recipe.scheme)
 
@@ -159,6 +157,7 @@ def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
         and not (metric.compiled_only and not case.build.recipe.compiles)
         and not (metric.video_only and case.workload.num_frames is None)
         and not (metric.quantized_only and case.is_reference)
+        and not (metric.layers_only and case.build.recipe.scheme.config is None)
         and (metric.expected is None or _expected(metric, case) is not None)
     )
 
@@ -283,6 +282,15 @@ def _judge_expected(metric: Metric, values: tuple[float, ...], expected: Range) 
         limit=min(expected.low, expected.high, key=lambda bound: abs(bound - measured)),
         reason=f"{measured:.6g} {metric.unit}".rstrip() + f" is {where} {bounds}: {expected.source}",
     )
+
+
+def _judge_certain(pair: _Pair, gate: Gate, scheme: Scheme, *, run: Run, entry: Entry) -> Verdict:
+    """What has no noise to be tested against."""
+    if pair.metric.source is Source.LAYERS:
+        return layers.judge(pair.metric, gate.tolerance, run, entry)
+    if pair.metric.better is Better.EXACT:
+        return _judge_exactly(pair)
+    return _judge_within(pair, gate, scheme)
 
 
 def _judge_exactly(pair: _Pair) -> Verdict:

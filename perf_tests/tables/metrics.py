@@ -19,7 +19,7 @@ class Better(StrEnum):
     LOWER = "lower"
     HIGHER = "higher"
     EXACT = "exact"
-    """Neither: any difference from the baseline is a regression."""
+    """Neither: any difference from the baseline is a regression, beyond the tolerance where there is one."""
 
 
 class Group(StrEnum):
@@ -46,6 +46,8 @@ class Source(StrEnum):
     """`of` of the bf16 reference / `of` of this case, as a speed-up."""
     OUTPUTS = "outputs"
     """How many different outputs the process's generations gave; all of them had the same seed."""
+    LAYERS = "layers"
+    """The layer that is worst in it; each layer of the transformer is held against itself in the baseline."""
     CAPTURE = "capture"
     """Comparison of the process's image or video with the bf16 reference's."""
 
@@ -104,6 +106,8 @@ class Metric:
     """Not judged for eager cases."""
     quantized_only: bool = False
     """Not judged for cases that are their own reference."""
+    layers_only: bool = False
+    """Not judged where no layer is quantized."""
     video_only: bool = False
     """Not measured for images."""
     cold_only: bool = False
@@ -406,6 +410,23 @@ METRICS = (
         source=Source.BUILD,
         gates={Device.CPU: BY_RANGE},
         expected=attrgetter("output_sqnr_db"),
+    ),
+    *(
+        Metric(
+            name=name,
+            unit=unit,
+            better=Better.EXACT,
+            group=Group.FIDELITY,
+            source=Source.LAYERS,
+            gates={device: Gate(tolerance=Tolerance(absolute=absolute)) for device in Device},
+            layers_only=True,
+            planned=True,
+        )
+        for name, unit, absolute in (
+            ("layer_sqnr_db", "dB", 0.1),
+            ("layer_gain", "", 1e-3),
+            ("layer_worst_row_sqnr_db", "dB", 1.0),
+        )
     ),
     Metric(
         name="weight_bytes_vs_implied",

@@ -17,6 +17,7 @@ from perf_tests.harness.protocol import (
     Failure,
     FailureKind,
     Gpu,
+    LayerError,
     MemoryWindow,
     ModuleGroup,
     Phase,
@@ -162,6 +163,16 @@ def make_plan(**chosen: int) -> PlanReport:
     return PlanReport(file="plan.json", sha256="d" * 64, chosen=chosen, search_s=None)
 
 
+LAYER = "transformer.transformer_blocks.0.attn.to_q"
+
+
+def make_layers(**changes: Any) -> dict[str, LayerError]:
+    """The errors of two layers, `changes` in that of the first, `LAYER`."""
+    usual = LayerError(sqnr_db=40.0, gain=1.0, worst_row_sqnr_db=30.0, worst_row_gain=1.002)
+    first = msgspec.structs.replace(usual, **changes)
+    return {LAYER: first, "transformer.transformer_blocks.1.attn.to_q": usual}
+
+
 def make_build(values: Mapping[str, float] | None = None, **changes: Any) -> BuildReport:
     """An eager int8wo build; every metric of the whole process is 1.0 where `values` does not name it."""
     of_process = {metric.name: 1.0 for metric in METRICS if metric.source is Source.BUILD}
@@ -172,6 +183,7 @@ def make_build(values: Mapping[str, float] | None = None, **changes: Any) -> Bui
         quantization=make_quantization(),
         cache=None,
         values={**of_process, "compiled_graphs": 0.0, **(values or {})},
+        layers=make_layers(),
     )
     return msgspec.structs.replace(default, **changes)
 
@@ -263,6 +275,7 @@ def make_entry(
         provenance="p1",
         processes=max(len(each) for each in values.values()),
         metrics=values,
+        layers=make_layers(),
     )
     return msgspec.structs.replace(default, **changes)
 

@@ -49,6 +49,7 @@ from perf_tests.harness.protocol import (
     Gpu,
     Inspect,
     Inspected,
+    LayerError,
     Load,
     Loaded,
     MemoryWindow,
@@ -180,7 +181,24 @@ class Session:
             unquantized=tuple(f"transformer_blocks.{number}.attn.to_q" for number in range(self._dropped)),
         )
         self._probed = request.probe
-        return Quantized(seconds=0.25, memory=self._window(320.0), quantization=quantization)
+        return Quantized(
+            seconds=0.25,
+            memory=self._window(320.0),
+            quantization=quantization,
+            layers=self._layers() if request.layers and weight is not None else {},
+        )
+
+    def _layers(self) -> dict[str, LayerError]:
+        gain = 1.0 + self._amounts.get(Fault.SCALE, 0.0) / 100
+        return {
+            f"transformer.transformer_blocks.{number}.attn.to_q": LayerError(
+                sqnr_db=40.0,
+                gain=gain if number == MODULES // 2 else 1.0,
+                worst_row_sqnr_db=30.0,
+                worst_row_gain=1.002,
+            )
+            for number in range(self._dropped, MODULES)
+        }
 
     def compile(self, request: Compile) -> Compiled:
         if not self._compiles:

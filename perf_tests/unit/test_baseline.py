@@ -10,6 +10,7 @@ import pytest
 
 from perf_tests.harness import baseline
 from perf_tests.harness.errors import BaselineError
+from perf_tests.harness.protocol import LayerError
 from perf_tests.tables.platforms import CPU, H100, Noise
 from perf_tests.unit.builders import (
     MINI_BF16,
@@ -49,13 +50,20 @@ def test_a_case_without_an_entry_has_neither_entry_nor_provenance() -> None:
 
 
 def test_each_metric_of_each_case_is_one_line_and_keys_are_sorted() -> None:
-    entry = make_entry({"ssim": [0.9, 0.91], "decode_ms": [12.5, 12.25]}, digest="d" * 4)
+    entry = make_entry(
+        {"ssim": [0.9, 0.91], "decode_ms": [12.5, 12.25]},
+        digest="d" * 4,
+        layers={"transformer.proj": LayerError(sqnr_db=40.25, gain=1.0, worst_row_sqnr_db=None)},
+    )
     text = baseline.dumps(make_baselines(cases={"case-a": entry}))
     assert text.startswith(
         """{
   "cases": {
     "case-a": {
       "digest": "dddd",
+      "layers": {
+        "transformer.proj": [40.25, 1.0, null, null]
+      },
       "metrics": {
         "decode_ms": [12.5, 12.25],
         "ssim": [0.9, 0.91]
@@ -251,8 +259,14 @@ FORMAT_1 = """{
 
 def test_the_first_format_is_read_without_its_noise() -> None:
     text = FORMAT_1 % msgspec.json.encode({"p1": make_provenance()}).decode()
-    entry = make_entry({"decode_ms": [12.5]}, digest="dddd", seconds={"load": 12.0})
+    entry = make_entry({"decode_ms": [12.5]}, digest="dddd", seconds={"load": 12.0}, layers={})
     assert baseline.loads(text, PATH) == make_baselines(cases={"case-a": entry})
+
+
+def test_a_layer_that_is_not_finite_is_never_written() -> None:
+    layers = {"transformer.proj": LayerError(sqnr_db=float("nan"), gain=1.0)}
+    with pytest.raises(BaselineError, match=r"the layer transformer\.proj of case-a holds a number that"):
+        baseline.dumps(make_baselines(cases={"case-a": make_entry(layers=layers)}))
 
 
 def test_the_first_format_is_read_as_strictly() -> None:

@@ -152,12 +152,19 @@ def test_a_module_left_out_is_unproven_and_counted_but_not_timed(suite: Suite) -
     result = suite.run(*BOTH, f"--perf-inject=drop-quantization:1@{INT8WO}")
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert failed_tests(result) == [f"test_build[{INT8WO}]", f"test_quantization[{INT8WO}]"]
+    assert failed_tests(result) == [
+        f"test_build[{INT8WO}]",
+        f"test_fidelity[{INT8WO}]",
+        f"test_quantization[{INT8WO}]",
+    ]
     assert suite.case(INT8WO).status is Status.UNPROVEN
     statuses = suite.statuses(INT8WO)
     assert {metric for metric, status in statuses.items() if status is Status.REGRESSED} == {
         "quantized_modules",
         "weight_bytes",
+        "layer_sqnr_db",
+        "layer_gain",
+        "layer_worst_row_sqnr_db",
     }
     assert not {RATIO, "model_memory_mib"} & set(statuses)
     shown = [line.split()[0] for line in result.outlines if line.startswith("test_latency[")]

@@ -218,10 +218,10 @@ def test_files_of_the_first_format_are_refused_by_check_until_they_are_rewritten
     assert "tools/rebaseline.py rewrite" in capsys.readouterr().err
     assert cli("rewrite") == 0
     assert capsys.readouterr().out == f"rewritten: {file}\n"
-    # Nobody knows of an old entry how many processes its reference had, or how many samples.
+    # Nobody knows of an old entry how many processes its reference had, how many samples, or its layers.
     written = json.loads(now)
     for entry in written["cases"].values():
-        del entry["reference_processes"], entry["samples"]
+        del entry["reference_processes"], entry["samples"], entry["layers"]
     assert json.loads(file.read_text()) == written
     assert cli("check") == 0
     assert (cli("rewrite"), capsys.readouterr().out) == (0, "nothing changes\n")
@@ -231,7 +231,7 @@ def as_format_1(text: str) -> str:
     content = json.loads(text)
     content["format_version"] = 1
     for entry in content["cases"].values():
-        del entry["reference_processes"], entry["samples"], entry["first"]
+        del entry["reference_processes"], entry["samples"], entry["first"], entry["layers"]
         entry["noise_pct"] = 5.0
     return json.dumps(content)
 

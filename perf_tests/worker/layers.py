@@ -91,7 +91,8 @@ def measure(
         errors[name] = _error(name, reference, output)
         return reference
 
-    workload = dataclasses.replace(case.workload, steps=1, measured_steps=None)
+    # One image: the cases of a build that differ in batch size share the worker that answers.
+    workload = dataclasses.replace(case.workload, batch_size=1, steps=1, measured_steps=None)
     with contextlib.ExitStack() as attached, _ending_after_one_call(pipeline.transformer):
         for name, module in modules.items():
             attached.callback(module.register_forward_hook(partial(replace_answer, name)).remove)

@@ -1,0 +1,119 @@
+"""Each layer is held against itself, either way, and the culprits are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from perf_tests.harness.layers import judge
+from perf_tests.harness.protocol import LayerError
+from perf_tests.harness.records import Status, Verdict
+from perf_tests.tables.metrics import Tolerance
+from perf_tests.unit.builders import (
+    LAYER,
+    MINI_INT8WO,
+    make_build,
+    make_entry,
+    make_layers,
+    make_process,
+    make_run,
+    metric_named,
+)
+
+ALLOWED = {"layer_sqnr_db": 0.1, "layer_gain": 1e-3, "layer_worst_row_sqnr_db": 1.0}
+OTHER = "transformer.transformer_blocks.1.attn.to_q"
+
+
+def judged(
+    name: str, *measured: dict[str, LayerError], before: dict[str, LayerError] | None = None
+) -> Verdict:
+    processes = tuple(make_process(build=make_build(layers=layers)) for layers in measured)
+    entry = make_entry(layers=make_layers() if before is None else before)
+    run = make_run(MINI_INT8WO, processes=processes)
+    return judge(metric_named(name), Tolerance(absolute=ALLOWED[name]), run, entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "limit"),
+    [
+        pytest.param("layer_sqnr_db", {"sqnr_db": 39.89}, 39.9, id="sqnr-worse"),
+        pytest.param("layer_sqnr_db", {"sqnr_db": 40.11}, 40.1, id="sqnr-better"),
+        pytest.param("layer_gain", {"gain": 0.9989}, 0.999, id="gain-lower"),
+        pytest.param("layer_gain", {"gain": 1.01}, 1.001, id="scale-one-percent-off"),
+        pytest.param("layer_worst_row_sqnr_db", {"worst_row_sqnr_db": 28.9}, 29.0, id="row-worse"),
+    ],
+)
+def test_a_layer_that_moves_either_way_is_named(name: str, changes: dict[str, float], limit: float) -> None:
+    verdict = judged(name, make_layers(**changes))
+    (moved,) = changes.values()
+    assert (verdict.status, verdict.measured) == (Status.REGRESSED, moved)
+    assert verdict.limit == pytest.approx(limit)
+    assert verdict.reason.startswith("1 of 2 layers moved by more than ")
+    assert f"{LAYER} " in verdict.reason
+    assert OTHER not in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("layer_sqnr_db", {"sqnr_db": 39.91}),
+        ("layer_gain", {"gain": 1.0009}),
+        ("layer_worst_row_sqnr_db", {"worst_row_sqnr_db": 30.9}),
+        # Each metric judges its own field.
+        ("layer_sqnr_db", {"gain": 1.5}),
+    ],
+)
+def test_a_layer_within_the_tolerance_passes(name: str, changes: dict[str, float]) -> None:
+    verdict = judged(name, make_layers(**changes))
+    assert verdict.status is Status.PASS
+    assert verdict.reason.startswith("none of 2 layers moved by more than ")
+
+
+def test_a_good_layer_does_not_hide_a_bad_one_nor_a_good_process() -> None:
+    verdict = judged("layer_sqnr_db", make_layers(), make_layers(sqnr_db=30.0), make_layers())
+    assert (verdict.status, verdict.measured, verdict.baseline) == (Status.REGRESSED, 30.0, 40.0)
+    assert verdict.reason == (f"1 of 2 layers moved by more than 0.1 dB, most of all {LAYER} 40 -> 30 dB")
+
+
+def test_three_of_many_are_named_the_worst_first() -> None:
+    error = make_layers()[LAYER]
+    before = {f"transformer.{number}": error for number in range(5)}
+    moved = {
+        name: LayerError(sqnr_db=40.0 - number, gain=1.0, worst_row_sqnr_db=30.0)
+        for number, name in enumerate(before)
+    }
+    reason = judged("layer_sqnr_db", moved, before=before).reason
+    assert reason == (
+        "4 of 5 layers moved by more than 0.1 dB, most of all transformer.4 40 -> 36 dB; "
+        "transformer.3 40 -> 37 dB; transformer.2 40 -> 38 dB"
+    )
+
+
+@pytest.mark.parametrize(
+    ("measured", "before", "said"),
+    [
+        ([LAYER], [LAYER, OTHER], f"1 no longer quantized ({OTHER})"),
+        ([LAYER, OTHER], [LAYER], f"1 quantized, and not in the baseline ({OTHER})"),
+    ],
+)
+def test_other_layers_than_the_baselines_are_a_regression(
+    measured: Sequence[str], before: Sequence[str], said: str
+) -> None:
+    layers = make_layers()
+    verdict = judged(
+        "layer_gain",
+        {name: layers[name] for name in measured},
+        before={name: layers[name] for name in before},
+    )
+    assert verdict.status is Status.REGRESSED
+    assert (verdict.measured, verdict.baseline) == (len(measured), len(before))
+    assert verdict.reason == f"the quantized layers are others than the baseline's: {said}"
+
+
+def test_a_layer_without_rows_to_tell_is_left_out_of_the_worst_row() -> None:
+    untold: dict[str, Any] = {"worst_row_sqnr_db": None, "worst_row_gain": None}
+    verdict = judged("layer_worst_row_sqnr_db", make_layers(**untold), before=make_layers(**untold))
+    assert (verdict.status, verdict.measured) == (Status.PASS, 30.0)
+    assert verdict.reason.startswith("none of 1 layers moved")
