@@ -171,6 +171,16 @@ def test_a_module_left_out_is_unproven_and_counted_but_not_timed(suite: Suite) -
     assert shown == [f"test_latency[{BF16}]"]  # an unproven build has no time
 
 
+def test_a_layer_whose_scales_are_off_is_red_and_named(suite: Suite) -> None:
+    result = suite.run(*BOTH, f"--perf-inject=scale:+1%@{INT8WO}")
+
+    assert failed_tests(result) == [f"test_fidelity[{INT8WO}]"]
+    assert suite.case(INT8WO).injected == ("scale:+1%",)
+    statuses = suite.statuses(INT8WO)
+    assert {metric for metric, status in statuses.items() if status is Status.REGRESSED} == {"layer_gain"}
+    result.stdout.fnmatch_lines(["*transformer.transformer_blocks.12.attn.to_q 1 -> 1.01"])
+
+
 FAULTS = {
     BF16: ("hang", Status.TIMEOUT),  # also the reference of all others
     "flux-mini-b1-int8dq-eager": ("oom", Status.OOM),
