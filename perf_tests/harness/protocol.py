@@ -163,6 +163,9 @@ class LayerError(Struct, array_like=True):
     """The lowest of any output feature, over all tokens; None where there are too few tokens to tell."""
     worst_row_gain: float | None = None
     """Of the output feature farthest from 1, over all tokens; None as above."""
+    tokens: int | None = None
+    features: int | None = None
+    """Of the output that was compared; None in records of before."""
 
 
 class WeightCount(Struct):

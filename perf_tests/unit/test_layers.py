@@ -74,7 +74,9 @@ def test_a_layer_within_the_tolerance_passes(name: str, changes: dict[str, float
 def test_a_good_layer_does_not_hide_a_bad_one_nor_a_good_process() -> None:
     verdict = judged("layer_sqnr_db", make_layers(), make_layers(sqnr_db=30.0), make_layers())
     assert (verdict.status, verdict.measured, verdict.baseline) == (Status.REGRESSED, 30.0, 40.0)
-    assert verdict.reason == (f"1 of 2 layers moved by more than 0.1 dB, most of all {LAYER} 40 -> 30 dB")
+    assert verdict.reason == (
+        f"1 of 2 layers moved by more than 0.1 dB and its rounding, most of all {LAYER} 40 -> 30 dB"
+    )
 
 
 def test_three_of_many_are_named_the_worst_first() -> None:
@@ -86,7 +88,7 @@ def test_three_of_many_are_named_the_worst_first() -> None:
     }
     reason = judged("layer_sqnr_db", moved, before=before).reason
     assert reason == (
-        "4 of 5 layers moved by more than 0.1 dB, most of all transformer.4 40 -> 36 dB; "
+        "4 of 5 layers moved by more than 0.1 dB and its rounding, most of all transformer.4 40 -> 36 dB; "
         "transformer.3 40 -> 37 dB; transformer.2 40 -> 38 dB"
     )
 
@@ -117,3 +119,36 @@ def test_a_layer_without_rows_to_tell_is_left_out_of_the_worst_row() -> None:
     verdict = judged("layer_worst_row_sqnr_db", make_layers(**untold), before=make_layers(**untold))
     assert (verdict.status, verdict.measured) == (Status.PASS, 30.0)
     assert verdict.reason.startswith("none of 1 layers moved")
+
+
+SINGLE_TOKEN = {"tokens": 1, "features": 3072}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "status"),
+    [
+        # 4 x 8.686 / sqrt(3072) = 0.627 dB
+        pytest.param("layer_sqnr_db", {"sqnr_db": 40.62}, Status.PASS, id="sqnr-within"),
+        pytest.param("layer_sqnr_db", {"sqnr_db": 40.64}, Status.REGRESSED, id="sqnr-beyond"),
+        # 4 x sqrt(2 / 3072) x 10 ** (-26 / 20) = 0.00512
+        pytest.param("layer_gain", {"sqnr_db": 26.0, "gain": 1.005}, Status.PASS, id="gain-within"),
+        pytest.param("layer_gain", {"sqnr_db": 26.0, "gain": 1.0053}, Status.REGRESSED, id="gain-beyond"),
+    ],
+)
+def test_a_layer_of_few_values_may_move_as_far_as_its_rounding_errors_drawn_anew(
+    name: str, changes: dict[str, float], status: Status
+) -> None:
+    assert judged(name, make_layers(**changes, **SINGLE_TOKEN)).status is status
+
+
+def test_the_worst_row_may_move_as_far_as_that_of_few_tokens() -> None:
+    # 4 x 8.686 / sqrt(64) = 4.34 dB
+    for worst_row_sqnr_db, status in ((25.7, Status.PASS), (25.6, Status.REGRESSED)):
+        layers = make_layers(worst_row_sqnr_db=worst_row_sqnr_db, tokens=64, features=3072)
+        assert judged("layer_worst_row_sqnr_db", layers).status is status
+
+
+def test_a_layer_of_many_values_has_the_tolerance_alone() -> None:
+    many = {"tokens": 4608, "features": 3072}
+    assert judged("layer_sqnr_db", make_layers(sqnr_db=39.89, **many)).status is Status.REGRESSED
+    assert judged("layer_gain", make_layers(gain=1.0011, **many)).status is Status.REGRESSED

@@ -61,7 +61,7 @@ class Faults:
                 "no layer of the transformer is quantized: select quantized cases, as in 'scale:+1%@*int8*'"
             )
         name = sorted(quantized)[len(quantized) // 2]
-        if not _scale(quantized[name].weight, 1 + scale_pct / 100):
+        if not scale_by(quantized[name].weight, 1 + scale_pct / 100):
             _refuse(f"the scales of {name} are too coarse to be {scale_pct:g} % larger: take a larger amount")
 
     def arm(self, values: Mapping[str, tuple[float, ...]], peak_mib: float) -> None:
@@ -113,7 +113,7 @@ class Faults:
         return self._gemm
 
 
-def _scale(weight: Any, factor: float) -> bool:
+def scale_by(weight: Any, factor: float) -> bool:
     """Multiply all scales of a tensor subclass, rounded to their dtype; whether that changed any.
 
     Zero points that are stored with their scales are added to what these give, and grow with them.

@@ -239,6 +239,8 @@ def error_between(reference: torch.Tensor, output: torch.Tensor) -> LayerError:
         gain=float(product.sum()) / energy,
         worst_row_sqnr_db=worst_row_sqnr_db,
         worst_row_gain=worst_row_gain,
+        tokens=tokens,
+        features=reference.shape[-1],
     )
 
 

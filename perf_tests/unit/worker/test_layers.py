@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ import torch
 from torch import nn
 
 from perf_tests.harness.errors import WorkerError
+from perf_tests.harness.layers import judge
 from perf_tests.harness.protocol import FailureKind, Fault, Injection, LayerError, Load, Quantize
+from perf_tests.harness.records import Status
 from perf_tests.tables.cases import Build, Case, Weights
+from perf_tests.tables.metrics import METRICS, Source
 from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PIXART_MINI, SD3_MINI, PipelineSpec
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import BF16, FP8WO, INT4DQ, INT8WO, Scheme
+from perf_tests.tables.schemes import BF16, FP8WO, INT4DQ, INT8DQ, INT8WO, Scheme
+from perf_tests.unit.builders import make_build, make_entry, make_process, make_run
 from perf_tests.worker import build, layers, quantize
-from perf_tests.worker.faults import Faults
+from perf_tests.worker.faults import Faults, scale_by
 from perf_tests.worker.layers import error_between
 from perf_tests.worker.session import Session
 
@@ -167,6 +172,48 @@ def test_another_seed_moves_them_by_more_than_their_tolerance(int8wo: Built) -> 
     assert 0.1 < max(moved_db) < 1.0
 
 
+def judged(before: Built, *found: dict[str, LayerError]) -> dict[str, Status]:
+    """Metric -> the verdict on `found`, each that of a process, beside the errors of `before`."""
+    gates = [(each, each.gates[Device.CPU]) for each in METRICS if each.source is Source.LAYERS]
+    run = make_run(processes=tuple(make_process(build=make_build(layers=each)) for each in found))
+    entry = make_entry(layers=before.errors)
+    return {each.name: judge(each, gate.tolerance, run, entry).status for each, gate in gates}
+
+
+@contextlib.contextmanager
+def rounded_otherwise(built: Built, seed: int) -> Iterator[None]:
+    """Inputs of each quantized layer that are one unit in the last place off, up or down, or not at all."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def move(_module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        share = torch.rand(arguments[0].shape, generator=generator) - 0.5
+        moved = arguments[0].float() * (1 + share * torch.finfo(torch.bfloat16).eps)
+        return (moved.to(arguments[0].dtype), *arguments[1:])
+
+    with contextlib.ExitStack() as attached:
+        for module in layers.quantized(built.pipeline).values():
+            attached.callback(module.register_forward_pre_hook(move).remove)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first_seed"),
+    [
+        pytest.param(INT8WO, 0, id="int8wo"),
+        pytest.param(INT8DQ, 1, id="int8dq"),
+        pytest.param(FP8WO, 2, id="fp8wo"),
+        pytest.param(INT4DQ, 3, id="int4dq"),
+    ],
+)
+def test_inputs_that_are_rounded_otherwise_leave_the_gate_green(scheme: Scheme, first_seed: int) -> None:
+    pipeline = built(Recipe(scheme=scheme))
+    for seed in range(first_seed, 20, 4):
+        with rounded_otherwise(pipeline, seed):
+            found = pipeline.again()
+        assert found != pipeline.errors
+        assert set(judged(pipeline, found).values()) == {Status.PASS}, seed
+
+
 # What rounding the scales leaves of 1 %: int8wo multiplies with scales in bf16, int4dq stores them so.
 @pytest.mark.parametrize(
     ("scheme", "tolerance"),
@@ -180,11 +227,11 @@ def test_scales_off_by_one_percent_move_the_gain_of_their_layer_and_of_no_other(
     scheme: Scheme, tolerance: float
 ) -> None:
     whole = built(Recipe(scheme=scheme))
-    Faults((Injection(fault=Fault.SCALE, amount=1.0),), CPU).rescale(whole.pipeline)
+    assert scale_by(whole.weight(LAYER), 1.01)
     found = whole.again()
-    moved = [name for name in found if found[name] != whole.errors[name]]
-    assert len(moved) == 1
-    assert found[moved[0]].gain - whole.errors[moved[0]].gain == pytest.approx(0.01, abs=tolerance)
+    assert without(found, LAYER) == without(whole.errors, LAYER)
+    assert found[LAYER].gain - whole.errors[LAYER].gain == pytest.approx(0.01, abs=tolerance)
+    assert judged(whole, found)["layer_gain"] is Status.REGRESSED
 
 
 # The swap leaves both rows 26 dB. With few tokens, the worst row of an fp8 or int4 layer is often lower yet.
@@ -201,6 +248,7 @@ def test_the_scales_of_two_rows_swapped_show_in_the_worst_row_alone() -> None:
     assert after.worst_row_sqnr_db is not None
     assert before.worst_row_sqnr_db - after.worst_row_sqnr_db > 5.0
     assert after.gain == pytest.approx(before.gain, abs=1e-3)
+    assert judged(whole, found)["layer_worst_row_sqnr_db"] is Status.REGRESSED
     assert without(found, LAYER) == without(whole.errors, LAYER)
 
 
@@ -217,6 +265,7 @@ def test_one_scale_for_all_rows_is_seen(int8wo: Built) -> None:
     finally:
         weight.qdata, weight.scale = kept
     assert int8wo.errors[LAYER].sqnr_db - found[LAYER].sqnr_db > 0.5
+    assert judged(int8wo, found)["layer_sqnr_db"] is Status.REGRESSED
     assert without(found, LAYER) == without(int8wo.errors, LAYER)
 
 
