@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,6 +186,12 @@ LAYER_FIELDS: dict[str, str] = {
     "layer_worst_row_sqnr_db": "worst_row_sqnr_db",
 }
 """Metric name -> the field of a layer's error that it judges."""
+HOW_BAD: dict[str, Callable[[float], float]] = {
+    "layer_sqnr_db": operator.neg,
+    "layer_gain": lambda gain: abs(gain - 1),
+    "layer_worst_row_sqnr_db": operator.neg,
+}
+"""Metric name -> what is largest for the worst of all layers."""
 
 
 def layer_values(metric: str, layers: Mapping[str, LayerError]) -> dict[str, float]:
@@ -197,8 +204,7 @@ def _layers(metric: Metric, process: Process, _reference: Run | None) -> float:
     values = layer_values(metric.name, process.build.layers)
     if not values:
         raise NotMeasured(f"the worker reported {len(process.build.layers)} layers, and no {metric.name}")
-    # Of decibels the lowest, of gains the farthest from 1.
-    return max(values.values(), key=lambda value: abs(value - 1) if metric.unit == "" else -value)
+    return max(values.values(), key=HOW_BAD[metric.name])
 
 
 CAPTURED: dict[str, Callable[[Fidelity], float | None]] = {

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 from perf_tests.harness import entries
 from perf_tests.tables.platforms import CPU
-from perf_tests.unit.builders import MINI_INT8WO
+from perf_tests.unit.builders import (
+    LAYER,
+    MINI_INT8WO,
+    make_build,
+    make_layers,
+    make_process,
+    make_record,
+    make_run,
+)
 
 
 def test_every_case_of_the_matrix_can_be_looked_up_with_both_sources_of_weights() -> None:
@@ -19,3 +27,13 @@ def test_the_step_of_an_unsteady_scheme_is_no_noise_of_its_platform() -> None:
     assert not entries.shows_noise(SPARSE24, "speedup_vs_bf16")
     assert entries.shows_noise(SPARSE24, "decode_ms")
     assert entries.shows_noise("flux1-dev-b1-fp8dqrow-regional", "denoise_step_ms")
+
+
+def test_an_entry_holds_the_layers_of_the_first_process_in_six_decimals() -> None:
+    first, second = make_layers(sqnr_db=38.1234567, worst_row_gain=None), make_layers(sqnr_db=1.0)
+    processes = tuple(make_process(build=make_build(layers=layers)) for layers in (first, second))
+    run = make_run(processes=processes)
+    entry = entries.entry_of(run, make_record(run), "p1")
+    assert entry.layers[LAYER].sqnr_db == 38.123457
+    assert entry.layers[LAYER].worst_row_gain is None
+    assert len(entry.layers) == 2

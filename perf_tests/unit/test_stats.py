@@ -24,6 +24,7 @@ from perf_tests.unit.builders import (
     ORDINARY_GROUP,
     make_build,
     make_failure,
+    make_layers,
     make_process,
     make_quantization,
     make_reference,
@@ -108,6 +109,21 @@ def test_outputs_are_counted_over_samples_and_not_over_warmups() -> None:
     )
     run = make_run(processes=(process,))
     assert observe(metric_named("distinct_outputs"), run, None).values == (2.0,)
+
+
+@pytest.mark.parametrize(
+    ("metric", "worst"),
+    [("layer_sqnr_db", 38.0), ("layer_gain", 0.99), ("layer_worst_row_sqnr_db", 12.0)],
+)
+def test_of_all_layers_the_worst_stands_for_a_process(metric: str, worst: float) -> None:
+    layers = make_layers(sqnr_db=38.0, gain=0.99, worst_row_sqnr_db=12.0)
+    run = make_run(processes=(make_process(build=make_build(layers=layers)),))
+    assert observe(metric_named(metric), run, None).values == (worst,)
+
+
+def test_layers_that_were_not_reported_are_missing() -> None:
+    process = make_process(build=make_build(layers={}))
+    assert "the worker reported 0 layers, and no layer_gain" in _missing("layer_gain", process)
 
 
 def test_processes_without_a_capture_are_skipped_where_one_has_it() -> None:
