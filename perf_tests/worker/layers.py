@@ -93,7 +93,7 @@ def measure(
 
     # One image: the cases of a build that differ in batch size share the worker that answers.
     workload = dataclasses.replace(case.workload, batch_size=1, steps=1, measured_steps=None)
-    with contextlib.ExitStack() as attached, _ending_after_one_call(pipeline.transformer):
+    with contextlib.ExitStack() as attached, ending_after_one_call(pipeline.transformer):
         for name, module in modules.items():
             attached.callback(module.register_forward_hook(partial(replace_answer, name)).remove)
         pipeline(**call_arguments(case.build.pipeline, workload))
@@ -107,7 +107,7 @@ class _StepIsOver(Exception):
 
 
 @contextlib.contextmanager
-def _ending_after_one_call(transformer: nn.Module) -> Iterator[None]:
+def ending_after_one_call(transformer: nn.Module) -> Iterator[None]:
     def end(*_: object) -> NoReturn:
         raise _StepIsOver
 

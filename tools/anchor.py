@@ -1,0 +1,103 @@
+"""The outputs that bf16 pipelines are held against, in absolute terms: compute them, or prove them again.
+
+    python tools/anchor.py write [--only GLOB]
+    python tools/anchor.py check [--only GLOB]
+
+`write` computes every anchor, or those of the pipelines that match, on the CPU and writes them under
+baselines/anchors/. `check` computes the miniatures', or those that match, and compares; it writes nothing.
+flux1-dev-slim takes minutes and 9 GiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+# The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from perf_tests.harness.errors import PerfError, UsageError
+from perf_tests.tables.cases import Build
+from perf_tests.tables.pipelines import MINIATURES, PIPELINES, PipelineSpec
+from perf_tests.tables.recipes import Recipe
+from perf_tests.tables.schemes import BF16
+
+SAME, DIFFERS, REFUSED = 0, 1, 2
+
+SAME_DB = 100.0
+"""Between two computations of one anchor, which agree to the few places where the stack is in float32:
+126 dB at the least between float64 and float32. The best bf16 pipeline has 45."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 written or the same, 1 an anchor differs from what is computed now, 2 refused."""
+    options = _parser().parse_args(argv)
+    try:
+        same = [options.command(spec, options.folder) for spec in _asked(options)]
+    except PerfError as exc:
+        print(f"anchor: {exc}", file=sys.stderr)
+        return REFUSED
+    return SAME if all(same) else DIFFERS
+
+
+def write(spec: PipelineSpec, folder: Path) -> bool:
+    """Compute and write the anchor of `spec`."""
+    # The stack is imported here, so that --help needs none.
+    from perf_tests.worker import anchor
+
+    for path in anchor.write(anchor.compute(spec, anchor.ANCHORED[spec.id]), folder):
+        print(f"{path}: {path.stat().st_size} bytes", flush=True)
+    return True
+
+
+def check(spec: PipelineSpec, folder: Path) -> bool:
+    """Whether the anchor of `spec` is what is computed now."""
+    from perf_tests.worker import anchor
+
+    now = anchor.compute(spec, anchor.ANCHORED[spec.id])
+    stored = anchor.load(Build(pipeline=spec, recipe=Recipe(scheme=BF16)), now.weights, folder)
+    if stored is None:
+        raise UsageError(f"{spec.id} has no anchor: add it to ANCHORED in perf_tests/worker/anchor.py")
+    found_db = anchor.sqnr_db(stored, now.output)
+    same = found_db >= SAME_DB
+    says = "" if same else f", less than {SAME_DB:g}: what of the stack has changed?"
+    print(f"{spec.id}: {found_db:.1f} dB{says}", flush=True)
+    return same
+
+
+def _asked(options: argparse.Namespace) -> list[PipelineSpec]:
+    from perf_tests.worker import anchor
+
+    anchored = [spec for spec in PIPELINES if spec.id in anchor.ANCHORED]
+    every = anchored if options.command is write else MINIATURES
+    asked = [spec for spec in anchored if fnmatchcase(spec.id, options.only)] if options.only else [*every]
+    if not asked:
+        known = ", ".join(spec.id for spec in anchored)
+        raise UsageError(f"no pipeline with an anchor matches {options.only!r}; there are: {known}")
+    return asked
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (write, check):
+        one = commands.add_parser(command.__name__, help=command.__doc__, allow_abbrev=False)
+        one.add_argument("--only", metavar="GLOB", help="pipeline ids; default: see above")
+        one.add_argument(
+            "--folder",
+            type=Path,
+            default=Path(__file__).resolve().parents[1] / "baselines" / "anchors",
+            metavar="DIR",
+            help="default: baselines/anchors",
+        )
+        one.set_defaults(command=command)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
