@@ -186,7 +186,7 @@ def _is_gated(metric: Metric, case: Case, platform: Platform) -> bool:
 
 
 def _expected(metric: Metric, case: Case) -> Range | None:
-    return metric.expected and metric.expected(case.build.recipe.scheme)
+    return metric.expected and metric.expected(case)
 
 
 # Judging

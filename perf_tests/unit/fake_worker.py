@@ -245,6 +245,8 @@ class Session:
             values["weight_bytes_vs_implied"] = 1.0
         if self._probed and sqnr_db is not None:
             values["output_sqnr_db"] = (sqnr_db.low + sqnr_db.high) / 2
+        if self._probed and self.case.is_reference:
+            values["anchor_sqnr_db"] = 60.0
         if self._device is Device.CUDA:
             names = ("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib")
             values |= {**dict.fromkeys(names, peak_mib), "step_tflop": STEP_TFLOP, "kernels_per_step": 1530.0}

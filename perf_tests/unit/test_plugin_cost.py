@@ -171,7 +171,7 @@ def test_the_cross_product_is_left_out_unless_it_is_named(suite: Suite) -> None:
 
 
 def test_a_case_of_the_cross_product_without_numbers_to_judge_passes_once_it_is_proved(suite: Suite) -> None:
-    case_id = "sd3-mini-b1-bf16-eager"
+    case_id = "sd3-mini-b1-fp16-eager"
     assert suite.run("-m", "cpu and exhaustive", f"--perf-case={case_id}").ret == pytest.ExitCode.OK
     assert (suite.case(case_id).status, suite.case(case_id).verdicts) == (Status.PASS, ())
 

@@ -99,7 +99,11 @@ def _judge(
 
 def test_every_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None:
     gated, shown = gated_metrics(FLUX_FP8, H100), shown_metrics(FLUX_FP8, H100)
-    of_others = {"modules_off_plan", *(metric.name for metric in METRICS if metric.video_only)}
+    of_others = {
+        "modules_off_plan",
+        "anchor_sqnr_db",
+        *(metric.name for metric in METRICS if metric.video_only),
+    }
     named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
     assert sorted(metric.name for metric in (*gated, *shown)) == named
 
@@ -519,7 +523,7 @@ def test_only_cases_whose_scheme_implies_a_range_have_the_metric() -> None:
 
     assert names(MINI_INT8WO, CPU) == {"output_sqnr_db", "weight_bytes_vs_implied"}
     assert names(FLUX_FP8, H100) == {"weight_bytes_vs_implied"}
-    assert names(MINI_BF16, CPU) == set()
+    assert names(MINI_BF16, CPU) == {"anchor_sqnr_db"}
     assert names(make_case(scheme=FP16), CPU) == set()
 
 

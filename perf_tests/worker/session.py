@@ -17,6 +17,7 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines import Workload
 from perf_tests.tables.platforms import Device
 from perf_tests.worker import (
+    anchor,
     artifacts,
     build,
     capture,
@@ -72,8 +73,10 @@ class Session:
         self._stages = Stages(CLOCKS[request.device](), self._faults.before_mark)
         self._stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
-        weights = build.weight_digests(self._pipeline)
-        return protocol.Loaded(seconds=seconds, memory=self._close(protocol.Phase.LOAD), weights=weights)
+        self._weights = build.weight_digests(self._pipeline)
+        return protocol.Loaded(
+            seconds=seconds, memory=self._close(protocol.Phase.LOAD), weights=self._weights
+        )
 
     def quantize(self, request: protocol.Quantize) -> protocol.Quantized:
         """Fuse and quantize; then weigh what is left, and compare what it answers where that is asked."""
@@ -83,6 +86,8 @@ class Session:
         self._release()
         asked = request.probe and recipe.scheme.config is not None
         before = probe.record(self._pipeline, self._case) if asked else None
+        if request.probe and self._case.is_reference:
+            self._values |= self._anchored()
         self._meter.reset()
         started_s = time.perf_counter()
         evidence = quantize.apply(
@@ -208,6 +213,12 @@ class Session:
         memory.clear_workspaces()
         self._release()
         return errors
+
+    def _anchored(self) -> dict[str, float]:
+        anchored = anchor.load(self._case.build, self._weights)
+        if anchored is None:
+            return {}
+        return {"anchor_sqnr_db": anchor.sqnr_db(anchored, anchor.observe(self._pipeline, self._case))}
 
     def _choose(self, file: str | None) -> Choose:
         if file is None:
