@@ -27,7 +27,8 @@ from perf_tests.harness.verdict import (
     shown_metrics,
 )
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import METRICS, Group, Metric
+from perf_tests.tables.metrics import ANCHORS, METRICS, Group, Metric
+from perf_tests.tables.pipelines import MINIATURES
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO, FidelityFloor, Range
@@ -525,6 +526,36 @@ def test_only_cases_whose_scheme_implies_a_range_have_the_metric() -> None:
     assert names(FLUX_FP8, H100) == {"weight_bytes_vs_implied"}
     assert names(MINI_BF16, CPU) == {"anchor_sqnr_db"}
     assert names(make_case(scheme=FP16), CPU) == set()
+
+
+@pytest.mark.parametrize(
+    ("measured_db", "status"),
+    [
+        pytest.param(38.5, Status.PASS, id="rounding-of-bf16"),
+        pytest.param(26.8, Status.REGRESSED, id="attention-scale-off"),
+        pytest.param(1.5, Status.REGRESSED, id="text-tokens-permuted"),
+    ],
+)
+def test_a_bf16_pipeline_far_from_its_anchor_is_red_without_any_baseline(
+    measured_db: float, status: Status
+) -> None:
+    run = make_run(MINI_BF16, processes=(make_process(build=make_build({"anchor_sqnr_db": measured_db})),))
+    verdict = judge(
+        metric_named("anchor_sqnr_db"),
+        case=MINI_BF16,
+        platform=CPU,
+        run=run,
+        reference=None,
+        entry=None,
+        provenance=None,
+        unit="Example CPU",
+        significance=make_significance(),
+    )
+    assert (verdict.status, verdict.limit) == (status, 37.0)
+
+
+def test_every_miniature_is_held_against_an_anchor() -> None:
+    assert set(ANCHORS) == {spec.id for spec in MINIATURES}
 
 
 # Floors

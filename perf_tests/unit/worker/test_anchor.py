@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from perf_tests.harness.errors import WorkerError
-from perf_tests.harness.protocol import FailureKind
+from perf_tests.harness.protocol import FailureKind, Load, Quantize
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.pipelines import (
     AURAFLOW_MINI,
@@ -32,9 +32,11 @@ from perf_tests.tables.pipelines import (
     SD3_MINI,
     PipelineSpec,
 )
+from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import FP32_EAGER, Recipe
-from perf_tests.tables.schemes import BF16
+from perf_tests.tables.schemes import BF16, INT8WO
 from perf_tests.worker import anchor, build
+from perf_tests.worker.session import Session
 
 SCRIPT = Path(__file__).resolve().parents[3] / "tools" / "anchor.py"
 main: Callable[..., int] = runpy.run_path(str(SCRIPT))["main"]
@@ -349,3 +351,18 @@ def test_a_pipeline_without_an_anchor_is_refused(capsys: pytest.CaptureFixture[s
         "no pipeline with an anchor matches 'flux1-dev'; there are: flux1-dev-slim,"
         in capsys.readouterr().err
     )
+
+
+def quantized(spec: PipelineSpec, recipe: Recipe, *, probe: bool) -> dict[str, float]:
+    session = Session(None)
+    case = Case(build=Build(pipeline=spec, recipe=recipe), workload=spec.workload)
+    session.load(Load(case=case, device=Device.CPU))
+    session.quantize(Quantize(probe=probe))
+    return session._values
+
+
+def test_a_worker_holds_a_bf16_pipeline_against_its_anchor_where_it_is_asked_to() -> None:
+    low_db, high_db = FAULTLESS_DB[FLUX_MINI.id]
+    assert low_db < quantized(FLUX_MINI, Recipe(scheme=BF16), probe=True)["anchor_sqnr_db"] < high_db
+    assert "anchor_sqnr_db" not in quantized(FLUX_MINI, Recipe(scheme=BF16), probe=False)
+    assert "anchor_sqnr_db" not in quantized(FLUX_MINI, Recipe(scheme=INT8WO), probe=True)
