@@ -120,10 +120,9 @@ def _sentence(
     named = "; ".join(
         f"{name} {before[name]:.5g} -> {moved[name]:.5g}{unit}" for name in most[: min(NAMED, len(beyond))]
     )
-    return (
-        f"{len(beyond)} of {len(moved)} layers moved by more than {allowance:g}{unit} and its rounding, "
-        f"most of all {named}"
-    )
+    # The culprit first: a report may cut the end.
+    count = f"{len(beyond)} of {len(moved)} layers moved by more than {allowance:g}{unit} and its rounding"
+    return f"{named}: {count}"
 
 
 def _others(metric: Metric, by_process: Sequence[Values], before: Values, others: Sequence[str]) -> Verdict:
