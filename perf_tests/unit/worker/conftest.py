@@ -13,7 +13,7 @@ from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.pipelines import FLUX_MINI, PipelineSpec
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import BF16
-from perf_tests.worker import build
+from perf_tests.worker import build, compile
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
@@ -58,3 +58,12 @@ def make_pipeline(make_case: Callable[..., Case]) -> Callable[..., Any]:
         return build.build(make_case(recipe, **kwargs).build, CPU)
 
     return make
+
+
+@pytest.fixture
+def dynamo_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Graphs are captured and counted as ever, but not compiled, which would take half a minute."""
+    monkeypatch.setitem(compile.OPTIONS, "backend", "eager")
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()

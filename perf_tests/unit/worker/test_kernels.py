@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -172,15 +172,6 @@ def test_an_error_of_the_pipeline_is_not_taken_for_a_refusal(
     monkeypatch.setattr(pipeline.transformer, "forward", fail)
     with pytest.raises(torch.OutOfMemoryError):
         measure(pipeline, make_case(), HostClock(), Recorded([]))
-
-
-@pytest.fixture
-def dynamo_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Graphs are captured and counted as ever, but not compiled."""
-    monkeypatch.setitem(compile.OPTIONS, "backend", "eager")
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 @pytest.mark.usefixtures("dynamo_only")

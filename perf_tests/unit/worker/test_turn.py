@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -28,7 +28,6 @@ from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes import BF16, INT8WO
 from perf_tests.worker import __main__ as worker
-from perf_tests.worker import compile
 from perf_tests.worker.session import Session
 
 COUNTERS = ("compiled_graphs", "graph_breaks", "recompiles")
@@ -53,15 +52,6 @@ def measured(session: Session) -> dict[str, float]:
     session.generate(Generate(warmup=True))
     session.generate(Generate())
     return session.inspect(Inspect()).values
-
-
-@pytest.fixture
-def dynamo_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Graphs are captured and counted as ever, but not compiled, which would take half a minute."""
-    monkeypatch.setitem(compile.OPTIONS, "backend", "eager")
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 @pytest.mark.usefixtures("dynamo_only")
