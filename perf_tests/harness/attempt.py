@@ -14,6 +14,7 @@ from perf_tests.harness import projection, validity
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.launcher import Launcher, Planned
 from perf_tests.harness.protocol import (
+    Arrays,
     Capture,
     Compile,
     Compiled,
@@ -28,8 +29,10 @@ from perf_tests.harness.protocol import (
     Phase,
     Quantize,
     Quantized,
+    Recorded,
     Request,
     Sample,
+    Trace,
     Turn,
     Turned,
 )
@@ -43,6 +46,7 @@ from perf_tests.harness.records import (
     WarmUpEnd,
 )
 from perf_tests.harness.workers import R, Worker
+from perf_tests.tables.pipelines import PAIRS
 from perf_tests.tables.platforms import Timeouts
 
 AMOUNTS = {
@@ -75,19 +79,19 @@ class Attempt:
     twin_samples: list[Sample] = field(default_factory=list)
     warmup_end: WarmUpEnd | None = None
     sampling_end: SamplingEnd | None = None
-    capture: Capture | None = None
+    captures: list[Capture] = field(default_factory=list)
     turned: bool = False
     """Whether the worker held the build already, for another workload."""
     spent_before_s: dict[Phase, float] = field(default_factory=dict)
     """Host seconds the worker had taken before this case, by phase."""
 
-    def build(self) -> None:
-        """Load and quantize."""
+    def build(self, traces: tuple[Trace, ...] = ()) -> None:
+        """Load, record what `traces` name, and quantize."""
         case, platform = self.planned.case, self.planned.platform
         load = Load(case=case, device=platform.device, injections=self.planned.injections)
         self.loaded = self._ask(load, Loaded, Phase.LOAD)
         plan = None if self.plan is None else str(self.plan)
-        quantize = Quantize(probe=platform.probe, plan=plan, layers=self.planned.thorough)
+        quantize = Quantize(probe=platform.probe, plan=plan, layers=self.planned.thorough, traces=traces)
         self.quantized = self._ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
 
     def turn(self, planned: Planned, artifacts: Path | None) -> Attempt:
@@ -115,23 +119,30 @@ class Attempt:
         self.warmup_end = end
 
     def sample(self, capture: Path | None = None) -> Sample:
-        """Generate once, timed; again where that is invalid, as often as a process may."""
-        request = Generate(capture=None if capture is None else str(capture))
+        """Generate once, timed; again where that is invalid, as often as a process may.
+
+        `capture` is the stem of the files to keep the pictures in, one of each pair; None: none is kept.
+        """
+        pair = len(self.samples) % PAIRS
+        keeps = capture is not None and len(self.samples) < PAIRS
+        request = Generate(pair=pair, capture=f"{capture}.{pair}" if keeps else None)
         generated = self._generate(request)
         while validity.must_retake(generated.sample, len(self.retaken)):
             self.retaken.append(generated.sample)
             generated = self._generate(request)
         self.samples.append(generated.sample)
-        self.capture = generated.capture or self.capture
+        if generated.capture:
+            self.captures.append(generated.capture)
         return generated.sample
 
     def sample_twin(self, twin: Twin) -> None:
         """Let the twin generate once."""
         self.twin_samples.append(twin.sample())
 
-    def inspect(self) -> None:
-        """Ask for what describes the whole process."""
-        self.inspected = self._ask(Inspect(), Inspected, Phase.INSPECT)
+    def inspect(self, trace: Path | None = None) -> None:
+        """Ask for what describes the whole process; `trace` is the stem of the files of what was recorded."""
+        request = Inspect(trace=None if trace is None else str(trace))
+        self.inspected = self._ask(request, Inspected, Phase.INSPECT)
 
     def process(self, out: Path) -> Process:
         """Complete or not; at least loaded."""
@@ -145,9 +156,15 @@ class Attempt:
             sampling_end=self.sampling_end,
             # A pair that was cut short has no ratio.
             twin_samples=tuple(self.twin_samples[: len(self.samples)]),
-            capture=_relative(self.capture, out),
+            captures=tuple(_relative(capture, out) for capture in self.captures),
+            recorded=_with_relative_files(self._recorded, out),
+            arrays=_relative_arrays(self.inspected.arrays, out) if self.inspected else None,
             log=self.log,
         )
+
+    @property
+    def _recorded(self) -> Recorded | None:
+        return self.quantized.recorded.get(self.planned.case.id) if self.quantized else None
 
     def _generate(self, request: Generate) -> Generated:
         generated = self._ask(request, Generated, Phase.GENERATE)
@@ -171,6 +188,7 @@ class Attempt:
                 # Another case of the build has paid for it already.
                 **{p: reply.seconds for p, reply in answered.items() if not (self.turned and p in BUILT)},
                 **self._search_seconds(),
+                **self._fidelity_seconds(),
             },
             memory=memory,
             weights=self.loaded.weights,
@@ -199,10 +217,17 @@ class Attempt:
             return {}
         return {Phase.SEARCH.value: plan.search_s}
 
+    def _fidelity_seconds(self) -> dict[str, float]:
+        recording_s = 0.0 if self.turned or self.quantized is None else self.quantized.fidelity_s
+        spent_s = recording_s + (self.inspected.fidelity_s if self.inspected else 0.0)
+        return {FIDELITY: spent_s} if spent_s > 0 else {}
+
     def _ask(self, request: Request, reply_type: type[R], phase: Phase) -> R:
         return self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
 
 
+FIDELITY = "fidelity"
+"""Beside the phases: what comparing layers, and recording and repeating answers took."""
 BUILT = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
 """Phases that a worker goes through once, whatever it generates afterwards."""
 
@@ -328,8 +353,18 @@ def _compile_values(compiled: Compiled | None) -> dict[str, float]:
     return {f"compile_{compiled.cache.state}_s": compiled.seconds}
 
 
-def _relative(capture: Capture | None, out: Path) -> Capture | None:
-    if capture is None:
+def _with_relative_files(recorded: Recorded | None, out: Path) -> Recorded | None:
+    if recorded is None:
         return None
+    arrays = _relative_arrays(recorded.arrays, out)
+    picture = recorded.picture and _relative(recorded.picture, out)
+    return msgspec.structs.replace(recorded, arrays=arrays, picture=picture)
+
+
+def _relative_arrays(arrays: Arrays | None, out: Path) -> Arrays | None:
+    return arrays and msgspec.structs.replace(arrays, file=os.path.relpath(out / arrays.file, out))
+
+
+def _relative(capture: Capture, out: Path) -> Capture:
     array, image = (os.path.relpath(out / name, out) for name in (capture.array, capture.image))
     return msgspec.structs.replace(capture, array=array, image=image)

@@ -15,7 +15,8 @@ from perf_tests.harness.critical import MIN_DOF
 from perf_tests.harness.errors import BaselineError
 from perf_tests.harness.protocol import LayerError, Struct
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.metrics import METRICS, Source
+from perf_tests.tables.pipelines import PAIRS
 from perf_tests.tables.platforms import Noise, Platform
 
 # 2: noise is the platform's, not an entry's; the first reference, the processes of the bf16 reference
@@ -24,6 +25,7 @@ FORMAT_VERSION = 2
 NOISE = "noise.json"
 """Beside the pipelines of a platform: metric -> the noise that their processes show together."""
 NOISY = frozenset(metric.name for metric in METRICS if metric.noisy)
+PAIRED = frozenset(metric.name for metric in METRICS if metric.source is Source.PAIRS)
 
 
 class Provenance(Struct, frozen=True):
@@ -295,7 +297,8 @@ def _entry_defect(case: str, entry: Entry) -> str | None:
     if not entry.metrics:
         return f"{case} has no metrics"
     for metric, values in entry.metrics.items():
-        if not 1 <= len(values) <= entry.processes:
+        # One value for each prompt and seed, whatever the number of processes.
+        if not 1 <= len(values) <= (PAIRS if metric in PAIRED else entry.processes):
             return f"{metric} of {case} has {len(values)} values from {entry.processes} processes"
     return _numbers_defect(case, entry)
 

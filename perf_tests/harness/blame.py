@@ -72,16 +72,18 @@ def save(candidate: np.ndarray, reference: np.ndarray, folder: Path, stem: str) 
 
 
 def keep(process: Process, out: Path) -> Blame:
-    """`save` of the capture of `process`, beside it in the run directory `out`.
+    """`save` of the worst pair of the captures of `process`, beside them in the run directory `out`.
 
     Raises PerfError where one of the two captures is gone, or the other one is not known.
     """
-    assert process.capture is not None, "a process without a capture was compared with nothing"
+    assert process.captures, "a process without captures was compared with nothing"
     assert process.fidelity is not None, "a process that was compared with nothing has nothing to blame"
-    reference = process.fidelity.reference_array
-    if reference is None:
+    pairs = list(zip(process.captures, process.fidelity.reference_arrays, strict=False))
+    if not pairs:
         raise PerfError("the record does not say what the output was compared with: measure it again")
-    array = out / process.capture.array
+    finite = {n: each for n, each in enumerate(process.fidelity.pair_psnrs_db) if each is not None}
+    capture, reference = pairs[min(finite, key=finite.__getitem__, default=0)]
+    array = out / capture.array
     return save(fidelity.load(array), fidelity.load(out / reference), array.parent, array.stem)
 
 

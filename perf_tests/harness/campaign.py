@@ -13,6 +13,7 @@ import msgspec
 from perf_tests.harness.attempt import Attempt, Twin, blank
 from perf_tests.harness.errors import UsageError, WorkerError
 from perf_tests.harness.launcher import Launcher, Planned
+from perf_tests.harness.protocol import Trace
 from perf_tests.harness.records import (
     FORMAT_VERSION,
     Run,
@@ -304,7 +305,7 @@ class Campaign:
                     if attempt is not None and not self._is_admitted(subject):
                         continue
                     attempt = self._attempt(worker, subject, attempt, first.stem, index)
-                    self._measure(attempt, subject)
+                    self._measure(attempt, subject, subjects)
                     subject.series.took(attempt.process(self._out))
                     self._keep(subject)
         except WorkerError as error:
@@ -327,21 +328,27 @@ class Campaign:
         plan = self._launcher.plan_of(subject.planned.case, worker)
         return Attempt(worker, subject.planned, self._launcher.log_name(stem, index), artifacts, plan)
 
-    def _measure(self, attempt: Attempt, subject: Subject) -> None:
+    def _measure(self, attempt: Attempt, subject: Subject, sharing: Sequence[Subject]) -> None:
         if not attempt.turned:
-            attempt.build()
+            # Of all of them now: once it is quantized, nothing tells what it was before.
+            traces = ((each.planned.case, self._files(each)) for each in sharing if each.planned.thorough)
+            attempt.build(tuple(Trace(case=case, stem=str(stem)) for case, stem in traces if stem))
         attempt.warm_up(self._warmups)
+        files = self._files(subject)
+        self._sample(attempt, files)
+        attempt.inspect(files if subject.planned.thorough else None)
+
+    def _files(self, subject: Subject) -> Path | None:
+        """The stem of what the first process of a case leaves to be compared; the others leave nothing."""
         index = subject.series.index
-        self._sample(attempt, self._out / CAPTURES / f"{subject.stem}.{index}" if index == 0 else None)
-        attempt.inspect()
+        return self._out / CAPTURES / f"{subject.stem}.{index}" if index == 0 else None
 
     def _sample(self, attempt: Attempt, capture: Path | None) -> None:
         planned = attempt.planned
         twin = self._twin_of(planned) if planned.platform.interleave_twin and planned.thorough else None
         while attempt.sampling_end is None:
             index = len(attempt.samples)
-            # The first, because nobody knows yet which one is the last.
-            turns: list[Callable[[], object]] = [partial(attempt.sample, capture if index == 0 else None)]
+            turns: list[Callable[[], object]] = [partial(attempt.sample, capture)]
             if twin is not None:
                 # Alternately first, so that a drift of the machine favours neither.
                 turns.insert(index % 2, partial(attempt.sample_twin, twin))

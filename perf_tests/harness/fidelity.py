@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import statistics
+import zipfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +27,71 @@ def load(path: Path) -> np.ndarray:
         return np.asarray(np.load(path))
     except (OSError, ValueError) as error:
         raise PerfError(f"cannot read the captured output {path}: {error}") from error
+
+
+def load_answers(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """`answers` and `latents` of the `.npz` file `path`; PerfError where they cannot be read."""
+    try:
+        with np.load(path) as arrays:
+            return arrays["answers"], arrays["latents"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise PerfError(f"cannot read the transformer's answers in {path}: {error}") from error
+
+
+def require_unchanged(path: Path, sha256: str) -> None:
+    """Raises PerfError where the file `path` is not what its worker wrote."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise PerfError(f"cannot read {path}: {error.strerror}; measure the case again") from error
+    if found != sha256:
+        raise PerfError(
+            f"{path} has the sha256 {found[:12]}, its worker wrote {sha256[:12]}: it was damaged or replaced, "
+            "measure the case again"
+        )
+
+
+def sqnr_db(measured: np.ndarray, reference: np.ndarray) -> float:
+    """20 log10(||ref|| / ||ref - y||) as torchao's `compute_error` has it; `IDENTICAL_DB` for no difference.
+
+    Raises PerfError for different shapes, for NaN or infinity, and for a reference of nothing but zeros.
+    """
+    if measured.shape != reference.shape:
+        raise PerfError(f"answers of shape {measured.shape} cannot be compared with {reference.shape}")
+    wanted, got = reference.astype(np.float64), measured.astype(np.float64)
+    energy, error = float(np.square(wanted).sum()), float(np.square(wanted - got).sum())
+    if not np.isfinite(energy + error) or energy == 0:
+        raise PerfError("the transformer answers NaN, infinity, or its reference nothing but zeros")
+    return IDENTICAL_DB if error == 0 else 10.0 * float(np.log10(energy / error))
+
+
+def compare_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fidelity:
+    """`compare` of each (measured, reference), one for each prompt and seed, and the worst of them all."""
+    compared = [compare(measured, reference) for measured, reference in pairs]
+    return msgspec.structs.replace(
+        compared[0],
+        psnr_db=_lowest([each.psnr_db for each in compared]),
+        ssim=min(each.ssim for each in compared),
+        identical=all(each.identical for each in compared),
+        pair_psnrs_db=tuple(each.psnr_db for each in compared),
+        pair_ssims=tuple(each.ssim for each in compared),
+        **{
+            name: statistics.fmean(values)
+            for name in OF_ALL_FRAMES
+            if None not in (values := [getattr(each, name) for each in compared])
+        },
+    )
+
+
+OF_ALL_FRAMES = (
+    "psnr_mean_db",
+    "psnr_p05_db",
+    "ssim_mean",
+    "ssim_p05",
+    "frame_difference_error",
+    "flicker_ratio",
+)
+"""Figures of videos, which are averaged over the pairs."""
 
 
 def compare(measured: np.ndarray, reference: np.ndarray) -> Fidelity:

@@ -273,6 +273,8 @@ class Sample(Struct):
     output_sha256: str
     telemetry: Telemetry | None = None
     """None on the CPU."""
+    pair: int = 0
+    """Which prompt and seed it was asked for (`Workload.of_pair`); 0 in records of before."""
 
 
 class Capture(Struct):
@@ -287,7 +289,32 @@ class Capture(Struct):
     """PNG of the first image or frame."""
 
 
+class Arrays(Struct):
+    """Outputs of a transformer on given inputs, as a file of the run directory."""
+
+    file: str
+    """`.npz` of float32 `answers` (calls, ...), one for each of five timesteps, and `latents`, as they are
+    after four steps."""
+    sha256: str
+
+
+class Recorded(Struct):
+    """What a pipeline gave before it was quantized and compiled: bf16 eager, of the same process."""
+
+    arrays: Arrays
+    picture: Capture | None = None
+    """Of the first pair; only of a pipeline that is merely compiled, which it shows the noise of."""
+
+
 # Requests
+
+
+class Trace(Struct):
+    """Ask for `Recorded` of a workload of the build."""
+
+    case: Case
+    stem: str
+    """Path of the files without suffix."""
 
 
 class Load(Struct, tag="load"):
@@ -308,6 +335,8 @@ class Quantize(Struct, tag="quantize"):
     written. None without a search."""
     layers: bool = False
     """Whether each quantized layer of the transformer is compared with its bf16 twin."""
+    traces: tuple[Trace, ...] = ()
+    """What is recorded before anything is quantized, of each workload that the worker will turn to."""
 
 
 class Compile(Struct, tag="compile"):
@@ -323,6 +352,8 @@ class Generate(Struct, tag="generate"):
 
     warmup: bool = False
     """The first warm-up also arms the injected faults, which need its timings."""
+    pair: int = 0
+    """Which prompt and seed (`Workload.of_pair`)."""
     capture: str | None = None
     """Path without suffix to save the output to; None: it is only hashed."""
 
@@ -338,6 +369,10 @@ class Turn(Struct, tag="turn"):
 
 class Inspect(Struct, tag="inspect"):
     """Report what is known once everything was generated -> Inspected."""
+
+    trace: str | None = None
+    """Path without suffix for what the timed transformer answers to the calls recorded for this workload;
+    None: it is not asked."""
 
 
 Request = Load | Quantize | Compile | Generate | Turn | Inspect
@@ -371,6 +406,10 @@ class Quantized(Struct, tag="quantized"):
     quantization: Quantization
     layers: dict[str, LayerError] = msgspec.field(default_factory=dict)
     """By `transformer.qualified.name`; empty where it was not asked for, and where nothing is quantized."""
+    recorded: dict[str, Recorded] = msgspec.field(default_factory=dict)
+    """By the id of the case."""
+    fidelity_s: float = 0.0
+    """What comparing layers and recording took, beside `seconds`."""
 
 
 class Compiled(Struct, tag="compiled"):
@@ -402,6 +441,10 @@ class Inspected(Struct, tag="inspected"):
     """Metric name -> value."""
     memory: MemoryWindow
     """From the first warm-up to the last sample."""
+    arrays: Arrays | None = None
+    """None where it was not asked for."""
+    fidelity_s: float = 0.0
+    """What asking took."""
 
 
 class Failure(Struct, tag="failure"):

@@ -10,6 +10,7 @@ import msgspec
 
 from perf_tests.harness.errors import PerfError, RecordError
 from perf_tests.harness.protocol import (
+    Arrays,
     Capture,
     CompileCache,
     Environment,
@@ -18,6 +19,7 @@ from perf_tests.harness.protocol import (
     LayerError,
     MemoryWindow,
     Quantization,
+    Recorded,
     Sample,
     Struct,
 )
@@ -136,7 +138,7 @@ class BuildReport(Struct):
 
 
 class Fidelity(Struct, omit_defaults=True):
-    """A process's capture beside its reference's."""
+    """A process's captures beside its reference's."""
 
     psnr_db: float | None
     """Lowest of all images or frames; None where they are identical (infinite)."""
@@ -144,7 +146,7 @@ class Fidelity(Struct, omit_defaults=True):
     """Lowest of all images or frames."""
     identical: bool
     pair_psnrs_db: tuple[float | None, ...] = ()
-    """Of each image, or the lowest frame of each video; None where the two are identical."""
+    """Of each pair of prompt and seed, the lowest of its images or frames; None where they are identical."""
     pair_ssims: tuple[float, ...] = ()
     """The same."""
     psnr_mean_db: float | None = None
@@ -156,11 +158,16 @@ class Fidelity(Struct, omit_defaults=True):
     frame_difference_error: float | None = None
     """Mean absolute difference between how the frames change and how the reference's do, in [0, 2]; also
     None for videos of one frame."""
+    step_sqnrs_db: tuple[float, ...] = ()
+    """Of what the timed transformer answers to the inputs of each of five timesteps, against what it
+    answered before it was quantized and compiled."""
+    latents_sqnr_db: float | None = None
+    """Of the latents after four steps, against the reference's."""
     flicker_ratio: float | None = None
     """How much the frames change on average over how much the reference's do; also None where those do
     not."""
-    reference_array: str | None = None
-    """The capture it was compared with, a file of the run directory; None where it was not recorded."""
+    reference_arrays: tuple[str, ...] = ()
+    """The captures that these were compared with, files of the run directory."""
 
 
 class Process(Struct):
@@ -178,9 +185,16 @@ class Process(Struct):
     """The same."""
     twin_samples: tuple[Sample, ...] = ()
     """The fp32 twin's generations, the i-th beside `samples[i]`; empty where not interleaved."""
-    capture: Capture | None = None
+    captures: tuple[Capture, ...] = ()
+    """The output of each pair of prompt and seed; of the first process only."""
+    recorded: Recorded | None = None
+    """What it gave before it was quantized and compiled; of the first process only."""
+    arrays: Arrays | None = None
+    """What it answered to the same inputs as it was timed; of the first process only."""
     fidelity: Fidelity | None = None
     """None without a reference."""
+    noise: Fidelity | None = None
+    """The same of a compiled reference beside itself before it was compiled: the noise floor."""
     log: str = ""
     """The worker's output, a file of the run directory."""
 

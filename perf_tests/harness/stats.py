@@ -50,6 +50,8 @@ def observe(metric: Metric, run: Run, reference: Run | None) -> Observation:
     One process without it makes the whole observation missing, unless the metric says that some
     processes are enough. `reference` is the bf16 twin's run, None where there is none.
     """
+    if metric.source is Source.PAIRS:
+        return _observed_pairs(metric, run, reference)
     values: list[float] = []
     gaps: list[str] = []
     for number, process in enumerate(_reporting(metric, run), start=1):
@@ -59,6 +61,20 @@ def observe(metric: Metric, run: Run, reference: Run | None) -> Observation:
             gaps.append(f"process {number}: {gap}")
     if values and (metric.some_processes or not gaps):
         return Observation(values=tuple(values))
+    return Observation(missing=f"{metric.name} of {run.id} is missing: {_why(metric, gaps, reference)}")
+
+
+def _observed_pairs(metric: Metric, run: Run, reference: Run | None) -> Observation:
+    compared = _reporting(metric, run)
+    try:
+        if compared and compared[0].fidelity:
+            values = PAIRED[metric.name](compared[0].fidelity)
+            return Observation(
+                values=tuple(_finite(metric, _unlike(metric, compared[0], each)) for each in values)
+            )
+        gaps = []
+    except NotMeasured as gap:
+        gaps = [f"process 1: {gap}"]
     return Observation(missing=f"{metric.name} of {run.id} is missing: {_why(metric, gaps, reference)}")
 
 
@@ -110,15 +126,17 @@ def pooled_noise(groups: Iterable[Sequence[float]], prior: Noise) -> Noise:
 
 def _reporting(metric: Metric, run: Run) -> tuple[Process, ...]:
     # Only the first process of a case captures its output: the others have nothing to compare.
-    if metric.source is Source.CAPTURE:
+    if metric.source in (Source.CAPTURE, Source.PAIRS):
         return tuple(process for process in run.processes if process.fidelity is not None)
+    if metric.source is Source.NOISE:
+        return tuple(process for process in run.processes if process.noise is not None)
     return run.processes
 
 
 def _why(metric: Metric, gaps: list[str], reference: Run | None) -> str:
     if gaps:
         return gaps[0]
-    if metric.source is not Source.CAPTURE:
+    if metric.source not in (Source.CAPTURE, Source.PAIRS):
         return "no process was measured"
     if reference is not None and reference.failure is not None:
         return f"the bf16 reference {reference.id} failed: {reference.failure.message}"
@@ -177,7 +195,10 @@ def _reference_ratio(metric: Metric, process: Process, reference: Run | None) ->
 def _outputs(_metric: Metric, process: Process, _reference: Run | None) -> float:
     if not process.samples:
         raise NotMeasured("it has no samples")
-    return float(len({sample.output_sha256 for sample in process.samples}))
+    by_pair: dict[int, set[str]] = {}
+    for sample in process.samples:
+        by_pair.setdefault(sample.pair, set()).add(sample.output_sha256)
+    return float(max(map(len, by_pair.values())))
 
 
 LAYER_FIELDS: dict[str, str] = {
@@ -210,13 +231,22 @@ def _layers(metric: Metric, process: Process, _reference: Run | None) -> float:
 CAPTURED: dict[str, Callable[[Fidelity], float | None]] = {
     name: attrgetter(name)
     for name in (
-        "psnr_db",
-        "ssim",
+        "latents_sqnr_db",
         "psnr_mean_db",
         "psnr_p05_db",
         "frame_difference_error",
         "flicker_ratio",
     )
+} | {"step_sqnr_db": lambda fidelity: min(fidelity.step_sqnrs_db, default=None)}
+PAIRED: dict[str, Callable[[Fidelity], tuple[float | None, ...]]] = {
+    "psnr_db": lambda fidelity: fidelity.pair_psnrs_db or (fidelity.psnr_db,),
+    "ssim": lambda fidelity: fidelity.pair_ssims or (fidelity.ssim,),
+}
+NOISE: dict[str, Callable[[Fidelity], float | None]] = {
+    "noise_step_sqnr_db": CAPTURED["step_sqnr_db"],
+    "noise_latents_sqnr_db": CAPTURED["latents_sqnr_db"],
+    "noise_psnr_db": lambda fidelity: IDENTICAL_DB if fidelity.identical else fidelity.psnr_db,
+    "noise_ssim": attrgetter("ssim"),
 }
 
 
@@ -225,6 +255,21 @@ def _capture(metric: Metric, process: Process, _reference: Run | None) -> float:
     value = CAPTURED[metric.name](process.fidelity)
     if value is None and metric.video_only:
         raise NotMeasured(f"the output is no video, or its reference does not move: it has no {metric.name}")
+    if value is None:
+        raise NotMeasured(f"the transformer was not asked again: it has no {metric.name}")
+    return value
+
+
+def _noise(metric: Metric, process: Process, _reference: Run | None) -> float:
+    assert process.noise is not None, "processes without a comparison are left out by observe()"
+    value = NOISE[metric.name](process.noise)
+    if value is None:
+        raise NotMeasured(f"the transformer was not asked again: it has no {metric.name}")
+    return value
+
+
+def _unlike(metric: Metric, process: Process, value: float | None) -> float:
+    """`value`, or what stands for the PSNR of a pair without any difference, where there need be none."""
     if value is None and not _quantizes(process):
         return IDENTICAL_DB
     if value is None:
@@ -247,6 +292,7 @@ READERS: dict[Source, Callable[[Metric, Process, Run | None], float]] = {
     Source.OUTPUTS: _outputs,
     Source.LAYERS: _layers,
     Source.CAPTURE: _capture,
+    Source.NOISE: _noise,
 }
 
 

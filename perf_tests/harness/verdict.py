@@ -11,7 +11,7 @@ from operator import attrgetter
 
 import msgspec
 
-from perf_tests.harness import layers, stats, validity
+from perf_tests.harness import layers, pictures, stats, validity
 from perf_tests.harness.baseline import Entry, Provenance
 from perf_tests.harness.decision import Decision, Rule, decide, drift
 from perf_tests.harness.records import STATUS_OF_FAILURE, Run, Status, Verdict
@@ -118,6 +118,8 @@ def judge(
         judged = _judge_noisy(pair, rule)
     else:
         judged = _judge_certain(pair, gate, case.build.recipe.scheme, run=run, entry=entry)
+    if metric.source is Source.PAIRS:
+        judged = pictures.with_noise_floor(judged, reference)
     judged = _annotated(judged, metric=metric, run=run, entry=entry, another_unit=another_unit)
     return _with_unsteadiness(judged, metric, case.build.recipe.scheme)
 
@@ -157,6 +159,7 @@ def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
         and not (metric.compiled_only and not case.build.recipe.compiles)
         and not (metric.video_only and case.workload.num_frames is None)
         and not (metric.quantized_only and case.is_reference)
+        and not (metric.reference_only and not case.is_reference)
         and not (metric.layers_only and case.build.recipe.scheme.config is None)
         and (metric.expected is None or _expected(metric, case) is not None)
     )
@@ -288,6 +291,9 @@ def _judge_certain(pair: _Pair, gate: Gate, scheme: Scheme, *, run: Run, entry: 
     """What has no noise to be tested against."""
     if pair.metric.source is Source.LAYERS:
         return layers.judge(pair.metric, gate.tolerance, run, entry)
+    if pair.metric.source is Source.PAIRS:
+        floor = None if scheme.floor is None else FLOORS[pair.metric.name](scheme.floor)
+        return pictures.judge(pair.metric, gate.tolerance, pair.measured, pair.baseline, floor)
     if pair.metric.better is Better.EXACT:
         return _judge_exactly(pair)
     return _judge_within(pair, gate, scheme)
@@ -339,10 +345,6 @@ def _limit(pair: _Pair, tolerance: Tolerance, scheme: Scheme) -> tuple[float, st
     rule = " or ".join(term for term, applies in terms if applies) or "nothing"
     if pair.metric.better is Better.LOWER:
         return baseline + allowance, f"baseline + {rule}"
-    if scheme.floor is not None and pair.metric.name in FLOORS:
-        floor = FLOORS[pair.metric.name](scheme.floor)
-        if floor > baseline - allowance:
-            return floor, f"the floor of {scheme.id}"
     return baseline - allowance, f"baseline - {rule}"
 
 

@@ -302,6 +302,9 @@ def _once(*rows: Row) -> tuple[Row, ...]:
     return tuple(kept)
 
 
+FOUR_STEPS = dataclasses.replace(COGVIDEOX_5B.workload, steps=4, measured_steps=None)
+"""A whole video of few steps: enough to judge all its frames."""
+
 GPU_ROWS = _once(
     *(
         _gpu_row(FLUX1_DEV, recipe)
@@ -319,7 +322,13 @@ GPU_ROWS = _once(
         pipeline=COGVIDEOX_5B,
         recipe=Recipe(scheme=BF16),
         platforms=HOPPER,
-        workload=dataclasses.replace(COGVIDEOX_5B.workload, steps=4, measured_steps=None),
+        workload=FOUR_STEPS,
+    ),
+    Row(
+        pipeline=COGVIDEOX_5B,
+        recipe=Recipe(scheme=FP8DQROW),
+        platforms=HOPPER,
+        workload=FOUR_STEPS,
     ),
     *(
         _gpu_row(pipeline, recipe, batch_size)

@@ -45,11 +45,15 @@ class Source(StrEnum):
     REFERENCE_RATIO = "reference-ratio"
     """`of` of the bf16 reference / `of` of this case, as a speed-up."""
     OUTPUTS = "outputs"
-    """How many different outputs the process's generations gave; all of them had the same seed."""
+    """How many different outputs the process's generations of one prompt and seed gave, at most."""
     LAYERS = "layers"
     """The layer that is worst in it; each layer of the transformer is held against itself in the baseline."""
     CAPTURE = "capture"
-    """Comparison of the process's image or video with the bf16 reference's."""
+    """Comparison of what the first process gave with what the bf16 reference did, or what it was itself."""
+    PAIRS = "pairs"
+    """The same of each pair of prompt and seed: one value for each, in place of one for each process."""
+    NOISE = "noise"
+    """Comparison of the first process of a compiled bf16 reference with itself before it was compiled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +110,8 @@ class Metric:
     """Not judged for eager cases."""
     quantized_only: bool = False
     """Not judged for cases that are their own reference."""
+    reference_only: bool = False
+    """Not measured for cases that have a reference."""
     layers_only: bool = False
     """Not judged where no layer is quantized."""
     video_only: bool = False
@@ -399,7 +405,8 @@ METRICS = (
         unit="dB",
         better=Better.HIGHER,
         group=Group.FIDELITY,
-        source=Source.CAPTURE,
+        source=Source.PAIRS,
+        # Of one pair; the mean of four may move by half of it.
         gates={device: Gate(tolerance=Tolerance(absolute=3.0)) for device in Device},
         quantized_only=True,
     ),
@@ -408,9 +415,40 @@ METRICS = (
         unit="",
         better=Better.HIGHER,
         group=Group.FIDELITY,
-        source=Source.CAPTURE,
+        source=Source.PAIRS,
         gates={device: Gate(tolerance=Tolerance(absolute=0.03)) for device in Device},
         quantized_only=True,
+    ),
+    *(
+        Metric(
+            name=name,
+            unit="dB",
+            better=Better.HIGHER,
+            group=Group.FIDELITY,
+            source=Source.CAPTURE,
+            gates={device: Gate(tolerance=Tolerance(absolute=absolute)) for device in Device},
+            quantized_only=True,
+            planned=True,
+        )
+        for name, absolute in (("step_sqnr_db", 0.5), ("latents_sqnr_db", 1.0))
+    ),
+    *(
+        Metric(
+            name=name,
+            unit=unit,
+            better=Better.HIGHER,
+            group=Group.FIDELITY,
+            source=Source.NOISE,
+            gates={},
+            compiled_only=True,
+            reference_only=True,
+        )
+        for name, unit in (
+            ("noise_step_sqnr_db", "dB"),
+            ("noise_latents_sqnr_db", "dB"),
+            ("noise_psnr_db", "dB"),
+            ("noise_ssim", ""),
+        )
     ),
     *(
         Metric(
@@ -419,16 +457,16 @@ METRICS = (
             better=better,
             group=Group.FIDELITY,
             source=Source.CAPTURE,
-            gates={},
+            gates={Device.CUDA: Gate(tolerance=tolerance)} if tolerance else {},
             quantized_only=True,
             video_only=True,
         )
-        for name, unit, better in (
-            ("psnr_mean_db", "dB", Better.HIGHER),
-            ("psnr_p05_db", "dB", Better.HIGHER),
-            ("frame_difference_error", "", Better.LOWER),
+        for name, unit, better, tolerance in (
+            ("psnr_mean_db", "dB", Better.HIGHER, Tolerance(absolute=1.5)),
+            ("psnr_p05_db", "dB", Better.HIGHER, Tolerance(absolute=1.5)),
+            ("frame_difference_error", "", Better.LOWER, Tolerance(relative_pct=20.0)),
             # 1 where the video moves as much as its reference: more is flicker, less is a frame that froze.
-            ("flicker_ratio", "", Better.EXACT),
+            ("flicker_ratio", "", Better.EXACT, None),
         )
     ),
     Metric(

@@ -85,7 +85,8 @@ class Platform:
     """What importing and loading take longer in the first worker of a session, whose files are not in memory
     yet; for plans only."""
     samples: int
-    """Timed generations per process: all of them where `interleave_twin`, elsewhere the least."""
+    """Timed generations per process: all of them where `interleave_twin`, elsewhere the least. More than
+    there are pairs of prompt and seed, so that the first is repeated."""
     probe: bool
     """Whether the transformer's output is compared with its own before quantization."""
     interleave_twin: bool
@@ -165,7 +166,7 @@ H100 = Platform(
     unit_tolerance_pct=8.0,
     # Seen at the start of three sessions on fresh machines: 16, 16 and 24.
     cold_start_s=16.0,
-    samples=3,
+    samples=5,
     probe=False,
     interleave_twin=False,
     required_schemes=HOPPER_SCHEMES,
@@ -185,7 +186,7 @@ H200 = Platform(
     process_noise=Noise(sd_pct=0.36, dof=6),
     unit_tolerance_pct=8.0,
     cold_start_s=16.0,
-    samples=3,
+    samples=5,
     probe=False,
     interleave_twin=False,
     required_schemes=HOPPER_SCHEMES,

@@ -191,6 +191,16 @@ def make_build(values: Mapping[str, float] | None = None, **changes: Any) -> Bui
 COLD_CACHE = CompileCache(hits=0, misses=6, bypasses=0)
 
 
+FIDELITY = Fidelity(
+    psnr_db=30.0,
+    ssim=0.95,
+    identical=False,
+    step_sqnrs_db=(35.0, 34.0, 33.0, 34.0, 35.0),
+    latents_sqnr_db=25.0,
+)
+"""Of one pair of pictures, and of the answers of a transformer."""
+
+
 def make_process(**changes: Any) -> Process:
     """One process with two samples, a twin's sample beside each, and a comparison with the reference."""
     default = Process(
@@ -198,7 +208,7 @@ def make_process(**changes: Any) -> Process:
         build=make_build(),
         samples=(make_sample(), make_sample()),
         twin_samples=(make_sample(), make_sample()),
-        fidelity=Fidelity(psnr_db=30.0, ssim=0.95, identical=False),
+        fidelity=FIDELITY,
     )
     return msgspec.structs.replace(default, **changes)
 

@@ -103,13 +103,13 @@ def test_pictures_of_different_shapes_are_refused(tmp_path: Path) -> None:
         blame.save(GREY, GREY[:, :, :6], tmp_path, "case.0")
 
 
-def captured(out: Path, reference_array: str | None) -> Process:
+def captured(out: Path, *reference_arrays: str) -> Process:
     (out / "captures").mkdir()
     np.save(out / "captures" / "case.0.npy", GREY + np.float32(0.1))
     np.save(out / "captures" / "twin.0.npy", GREY)
     capture = Capture(array="captures/case.0.npy", sha256="0" * 64, image="captures/case.0.png")
-    fidelity = Fidelity(psnr_db=20.0, ssim=0.9, identical=False, reference_array=reference_array)
-    return make_process(capture=capture, fidelity=fidelity)
+    fidelity = Fidelity(psnr_db=20.0, ssim=0.9, identical=False, reference_arrays=reference_arrays)
+    return make_process(captures=(capture,), fidelity=fidelity)
 
 
 def test_the_pictures_lie_beside_the_capture_and_one_pattern_names_them(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_pictures_lie_beside_the_capture_and_one_pattern_names_them(tmp_path
 
 def test_a_record_that_does_not_name_the_reference_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PerfError, match="does not say what the output was compared with"):
-        blame.keep(captured(tmp_path, None), tmp_path)
+        blame.keep(captured(tmp_path), tmp_path)
 
 
 def test_a_capture_that_is_gone_is_an_error(tmp_path: Path) -> None:

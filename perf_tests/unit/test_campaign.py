@@ -40,6 +40,7 @@ from perf_tests.harness.validity import invalidity
 from perf_tests.harness.workers import Worker
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import CPU_ROWS, GPU_ROWS
+from perf_tests.tables.pipelines import PAIRS
 from perf_tests.tables.platforms import CPU, H100, Platform
 
 CPU_FAST = dataclasses.replace(CPU, samples=2)
@@ -192,25 +193,30 @@ def test_the_build_report_has_every_phase(conduct: Conduct) -> None:
 def test_only_the_first_process_saves_a_picture_in_the_run_directory(
     conduct: Conduct, tmp_path: Path
 ) -> None:
-    first, second = conduct(BF16, decide=fixed_processes(2)).run(BF16).processes
-    assert first.capture is not None
-    assert first.capture.array == "captures/flux-mini-b1-bf16-eager.0.npy"
-    assert (tmp_path / first.capture.array).exists()
-    assert (tmp_path / first.capture.image).exists()
-    assert second.capture is None
+    platform = dataclasses.replace(CPU_ALONE, samples=5)
+    first, second = conduct(BF16, decide=fixed_processes(2), platform=platform).run(BF16).processes
+    assert [each.array for each in first.captures] == [
+        f"captures/flux-mini-b1-bf16-eager.0.{pair}.npy" for pair in range(PAIRS)
+    ]
+    assert all(
+        (tmp_path / each.array).exists() and (tmp_path / each.image).exists() for each in first.captures
+    )
+    assert second.captures == ()
 
 
-def test_only_the_first_sample_is_saved(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_sample_of_each_pair_is_saved_and_the_first_pair_comes_again(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask, saved = Worker.ask, []
 
     def asked(worker: Worker, request: Request, *others: Any) -> Any:
         if isinstance(request, Generate):
-            saved.append(request.capture is not None)
+            saved.append((request.pair, request.capture is not None))
         return ask(worker, request, *others)
 
     monkeypatch.setattr(Worker, "ask", asked)
-    conduct(BF16).run(BF16)
-    assert saved == [False, True, False]
+    conduct(BF16, platform=dataclasses.replace(CPU_ALONE, samples=5)).run(BF16)
+    assert saved == [(0, False), (0, True), (1, True), (2, True), (3, True), (0, False)]
 
 
 def test_an_injected_rule_ends_the_sampling_of_a_process_and_the_record_says_why(conduct: Conduct) -> None:
@@ -647,9 +653,8 @@ def test_a_reference_outside_the_plan_is_measured_first_and_listed_apart(conduct
     assert campaign.run(INT8WO).reference == BF16
     assert [run.id for run in campaign.record.cases] == [INT8WO]
     assert [run.id for run in campaign.record.references] == [BF16]
-    capture = campaign.record.references[0].processes[0].capture
-    assert capture is not None
-    assert capture.array == "captures/flux-mini-b1-bf16-eager.reference.0.npy"
+    capture = campaign.record.references[0].processes[0].captures[0]
+    assert capture.array == "captures/flux-mini-b1-bf16-eager.reference.0.0.npy"
 
 
 def test_a_planned_reference_is_its_own_case(conduct: Conduct) -> None:

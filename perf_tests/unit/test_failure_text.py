@@ -254,8 +254,8 @@ def shown_pictures(out: Path, metric: Metric, status: Status) -> list[str]:
         np.save(out / f"{name}.npy", array)
     compared = msgspec.structs.replace(
         process(106.3, "logs/1.log"),
-        capture=Capture(array="case.0.npy", sha256="00", image="case.0.png"),
-        fidelity=Fidelity(psnr_db=26.0, ssim=0.9, identical=False, reference_array="twin.0.npy"),
+        captures=(Capture(array="case.0.npy", sha256="00", image="case.0.png"),),
+        fidelity=Fidelity(psnr_db=26.0, ssim=0.9, identical=False, reference_arrays=("twin.0.npy",)),
     )
     words = explain(
         run=msgspec.structs.replace(RUN, processes=(compared,)),
@@ -292,8 +292,8 @@ def test_otherwise_no_picture_is_written(tmp_path: Path, metric: Metric, status:
 def test_captures_that_are_gone_take_nothing_from_the_text() -> None:
     compared = msgspec.structs.replace(
         process(106.3, "logs/1.log"),
-        capture=Capture(array="case.0.npy", sha256="00", image="case.0.png"),
-        fidelity=Fidelity(psnr_db=26.0, ssim=0.9, identical=False, reference_array="twin.0.npy"),
+        captures=(Capture(array="case.0.npy", sha256="00", image="case.0.png"),),
+        fidelity=Fidelity(psnr_db=26.0, ssim=0.9, identical=False, reference_arrays=("twin.0.npy",)),
     )
     lines = text(run=msgspec.structs.replace(RUN, processes=(compared,)), metric=SSIM).splitlines()
     (pictures,) = [line for line in lines if line.startswith("  pictures")]

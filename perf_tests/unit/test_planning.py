@@ -39,7 +39,7 @@ def _of_batch(case: Case, size: int) -> Case:
     return dataclasses.replace(case, workload=dataclasses.replace(case.workload, batch_size=size))
 
 
-H100 = dataclasses.replace(platforms.H100, cold_start_s=0.0, process_noise=None)
+H100 = dataclasses.replace(platforms.H100, cold_start_s=0.0, process_noise=None, samples=3)
 
 
 def _known(*cases: Case, platform: Platform = H100, **spent: float) -> dict[str, Known]:

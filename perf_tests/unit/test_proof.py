@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -30,8 +31,12 @@ RAMP = np.linspace(0.1, 0.9, 16 * 16 * 3, dtype=np.float32).reshape(1, 16, 16, 3
 def saved(out: Path, name: str, array: np.ndarray) -> Process:
     """A process whose output was captured as `array`, and not yet compared."""
     np.save(out / f"{name}.npy", array)
-    capture = Capture(array=f"{name}.npy", sha256="0" * 64, image=f"{name}.png")
-    return make_process(capture=capture, fidelity=None)
+    capture = Capture(
+        array=f"{name}.npy",
+        sha256=hashlib.sha256((out / f"{name}.npy").read_bytes()).hexdigest(),
+        image=f"{name}.png",
+    )
+    return make_process(captures=(capture,), fidelity=None)
 
 
 def reference_of(process: Process) -> Run:
@@ -104,7 +109,7 @@ def test_a_black_image_whose_reference_is_black_is_compared(tmp_path: Path) -> N
     fidelity = proved.processes[0].fidelity
     assert fidelity is not None
     assert fidelity.psnr_db == pytest.approx(40.0, abs=0.01)
-    assert fidelity.pair_psnrs_db == (fidelity.psnr_db, None)
+    assert fidelity.pair_psnrs_db == (fidelity.psnr_db,)
 
 
 def test_a_reference_is_no_picture_either_where_it_is_black(tmp_path: Path) -> None:
@@ -116,14 +121,16 @@ def test_the_record_says_what_an_output_was_compared_with(tmp_path: Path) -> Non
     run = make_run(processes=(saved(tmp_path, "case", RAMP + 0.01),))
     (process,) = prove(MINI_INT8WO, run, reference_of(saved(tmp_path, "original", RAMP)), tmp_path).processes
     assert process.fidelity is not None
-    assert process.fidelity.reference_array == "original.npy"
+    assert process.fidelity.reference_arrays == ("original.npy",)
 
 
 def test_a_capture_that_is_gone_is_named(tmp_path: Path) -> None:
     run = make_run(processes=(saved(tmp_path, "case", RAMP),))
     (tmp_path / "case.npy").unlink()
     proved = prove(MINI_INT8WO, run, reference_of(saved(tmp_path, "reference", RAMP)), tmp_path)
-    assert proved.reason.startswith(f"cannot read the captured output {tmp_path}/case.npy: ")
+    assert (
+        proved.reason == f"cannot read {tmp_path}/case.npy: No such file or directory; measure the case again"
+    )
 
 
 def test_evidence_against_the_recipe_makes_the_case_unproven(tmp_path: Path) -> None:

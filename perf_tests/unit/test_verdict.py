@@ -103,7 +103,7 @@ def test_every_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -
     of_others = {
         "modules_off_plan",
         "anchor_sqnr_db",
-        *(metric.name for metric in METRICS if metric.video_only),
+        *(metric.name for metric in METRICS if metric.video_only or metric.reference_only),
     }
     named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
     assert sorted(metric.name for metric in (*gated, *shown)) == named
@@ -141,7 +141,7 @@ def test_a_case_that_is_its_own_reference_is_not_compared_with_itself() -> None:
 
 def test_a_fused_bf16_case_is_compared_with_the_unfused_reference() -> None:
     names = {metric.name for metric in gated_metrics(make_case(fuse_qkv=True), CPU, Group.FIDELITY)}
-    assert names == {"psnr_db", "ssim", "distinct_outputs"}
+    assert names == {"psnr_db", "ssim", "step_sqnr_db", "latents_sqnr_db", "distinct_outputs"}
 
 
 def test_a_group_holds_the_metrics_of_one_test_file() -> None:
@@ -578,8 +578,9 @@ def test_fidelity_gates_at_the_higher_of_tolerance_and_floor(
 
 
 def test_the_reason_says_whether_tolerance_or_floor_was_the_limit() -> None:
-    assert _judge("psnr_db", [30.0], [30.0]).reason.endswith("limit 27 dB (baseline - 3 dB)")
-    assert _judge("psnr_db", [21.0], [21.0]).reason.endswith("limit 20 dB (the floor of fp8dqrow)")
+    lost, below = _judge("psnr_db", [26.9], [30.0]), _judge("psnr_db", [19.9], [21.0])
+    assert lost.reason == "1 pair moved by -3.1 dB on average, beyond the limit -3 dB (26.9 against 30)"
+    assert below.reason == "the median of 1 is 19.9 dB, below the floor 20 dB (19.9 against 21)"
 
 
 def test_each_fidelity_metric_has_its_own_floor() -> None:

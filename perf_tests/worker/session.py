@@ -30,6 +30,7 @@ from perf_tests.worker import (
     probe,
     quantize,
     support,
+    trace,
 )
 from perf_tests.worker.clock import CLOCKS
 from perf_tests.worker.faults import Faults
@@ -56,6 +57,7 @@ class Session:
         self._values: dict[str, float] = {}
         self._graphs_after_warmup = 0
         self._armed = False
+        self._traces: dict[str, trace.Trace] = {}
 
     def load(self, request: protocol.Load) -> protocol.Loaded:
         """Build the pipeline on the device."""
@@ -88,6 +90,10 @@ class Session:
         before = probe.record(self._pipeline, self._case) if asked else None
         if request.probe and self._case.is_reference:
             self._values |= self._anchored()
+        recording_s = time.perf_counter()
+        recorded = {each.case.id: self._recorded(each) for each in request.traces}
+        recording_s = time.perf_counter() - recording_s
+        self._release()
         self._meter.reset()
         started_s = time.perf_counter()
         evidence = quantize.apply(
@@ -113,11 +119,15 @@ class Session:
             self._values["weight_bytes_vs_implied"] = self._values["weight_bytes"] / implied_bytes
         if before is not None:
             self._values["output_sqnr_db"] = before.sqnr_db(self._pipeline)
+        started_s = time.perf_counter()
+        compared = self._layer_errors() if request.layers and recipe.scheme.config is not None else {}
         return protocol.Quantized(
             seconds=seconds,
             memory=window,
             quantization=evidence,
-            layers=self._layer_errors() if request.layers and recipe.scheme.config is not None else {},
+            layers=compared,
+            recorded=recorded,
+            fidelity_s=recording_s + time.perf_counter() - started_s,
         )
 
     def compile(self, request: protocol.Compile) -> protocol.Compiled:
@@ -149,7 +159,8 @@ class Session:
             self._faults.strike(self._pipeline)
         if self._gpu:
             self._gpu.begin()
-        generation = generate_once(self._pipeline, self._case, self._stages)
+        asked = dataclasses.replace(self._case, workload=self._case.workload.of_pair(request.pair))
+        generation = generate_once(self._pipeline, asked, self._stages)
         clocks = self._gpu.values() if self._gpu else {}
         telemetry = self._gpu.read() if self._gpu else None
         self._meter.look()
@@ -160,6 +171,7 @@ class Session:
             values=generation.values | clocks,
             output_sha256=output_sha256(generation.output),
             telemetry=telemetry,
+            pair=request.pair,
         )
         return protocol.Generated(sample=sample, capture=saved)
 
@@ -202,10 +214,26 @@ class Session:
             # Compiling is part of the peak: graphs capture their memory there, and replay invisibly.
             **memory.peaks([self._windows[protocol.Phase.COMPILE], window]),
         }
+        started_s = time.perf_counter()
+        arrays = self._repeated(request.trace) if request.trace else None
+        fidelity_s = time.perf_counter() - started_s
         if self._device.type == "cuda":
             # Last: it generates once more, and recording takes memory and time of its own.
             values |= kernels.measure(self._pipeline, self._case, self._stages.clock)
-        return protocol.Inspected(values=values, memory=window)
+        return protocol.Inspected(values=values, memory=window, arrays=arrays, fidelity_s=fidelity_s)
+
+    def _recorded(self, asked: protocol.Trace) -> protocol.Recorded:
+        recorded = self._traces[asked.case.id] = trace.record(self._pipeline, asked.case)
+        picture = None
+        if asked.case.is_reference and asked.case.build.recipe.compiles:
+            generation = generate_once(self._pipeline, asked.case, self._stages)
+            picture = capture.save(generation.output, f"{asked.stem}.eager")
+        return protocol.Recorded(arrays=trace.save(recorded, f"{asked.stem}.eager.npz"), picture=picture)
+
+    def _repeated(self, stem: str) -> protocol.Arrays:
+        before = self._traces.pop(self._case.id)
+        now = trace.repeat(self._pipeline, self._case, before, self._device)
+        return trace.save(now, f"{stem}.timed.npz")
 
     def _layer_errors(self) -> dict[str, protocol.LayerError]:
         twins = layers.twins(self._case.build, self._device)

@@ -12,7 +12,7 @@ from perf_tests.harness.baseline import Entry, Provenance
 from perf_tests.harness.errors import PerfError
 from perf_tests.harness.protocol import Environment, Phase
 from perf_tests.harness.records import Run, Status, Verdict
-from perf_tests.tables.metrics import Metric, Source
+from perf_tests.tables.metrics import Metric
 
 SIGNIFICANT_DIGITS = 4
 MAX_DECIMALS = 4
@@ -44,6 +44,10 @@ ADVICE = {
     Phase.IMPORT: "choose an interpreter that has the stack under test: --perf-python=PYTHON",
 }
 """What to do about a failure whose message cannot know it."""
+
+
+PICTURED = (Source.CAPTURE, Source.PAIRS)
+"""Sources of metrics that pictures explain."""
 
 
 def format_value(value: float | None, unit: str) -> str:
@@ -232,8 +236,8 @@ def _evidence(run: Run) -> list[str]:
 
 def _pictures(run: Run, verdict: Verdict, metric: Metric, run_path: str) -> list[str]:
     """Writes them, beside the captures: only here is it known that somebody will look at them."""
-    compared = [process for process in run.processes if process.capture and process.fidelity]
-    if metric.source is not Source.CAPTURE or verdict.status is not Status.REGRESSED or not compared:
+    compared = [process for process in run.processes if process.captures and process.fidelity]
+    if metric.source not in PICTURED or verdict.status is not Status.REGRESSED or not compared:
         return []
     from perf_tests.harness import blame  # here: scikit-image doubles the time that pytest takes to start
 

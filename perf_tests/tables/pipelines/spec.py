@@ -40,6 +40,17 @@ class Tokenizer:
     """Token id of byte 0."""
 
 
+FURTHER_PROMPTS = (
+    "A lighthouse on a cliff in a thunderstorm, photograph",
+    "Three red apples and a brass key on a checkered tablecloth",
+    "A crowded night market in the rain, neon signs, wide angle",
+)
+"""What the pairs after the first are asked for, whatever the workload."""
+PAIRS = 1 + len(FURTHER_PROMPTS)
+"""Prompts, each with a seed of its own, that the timed generations go through in turns: a picture of each is
+compared with the reference's."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
     """What one generation is asked for."""
@@ -62,6 +73,12 @@ class Workload:
     def generated_steps(self) -> int:
         """The denoise steps that one generation takes."""
         return self.measured_steps or self.steps
+
+    def of_pair(self, pair: int) -> Workload:
+        """What the generation of that number, from 0 to `PAIRS - 1`, is asked for: another prompt and seed
+        of the same cost; the first is the workload as it stands."""
+        prompt = (self.prompt, *FURTHER_PROMPTS)[pair]
+        return replace(self, prompt=prompt, seed=self.seed + pair)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
