@@ -12,7 +12,7 @@ from perf_tests.harness.baseline import Entry, Provenance
 from perf_tests.harness.errors import PerfError
 from perf_tests.harness.protocol import Environment, Phase
 from perf_tests.harness.records import Run, Status, Verdict
-from perf_tests.tables.metrics import Metric
+from perf_tests.tables.metrics import Metric, Source
 
 SIGNIFICANT_DIGITS = 4
 MAX_DECIMALS = 4
