@@ -46,8 +46,8 @@ def require_unchanged(path: Path, sha256: str) -> None:
         raise PerfError(f"cannot read {path}: {error.strerror}; measure the case again") from error
     if found != sha256:
         raise PerfError(
-            f"{path} has the sha256 {found[:12]}, its worker wrote {sha256[:12]}: it was damaged or replaced, "
-            "measure the case again"
+            f"{path} has the sha256 {found[:12]}, its worker wrote {sha256[:12]}: it was damaged or "
+            "replaced, measure the case again"
         )
 
 

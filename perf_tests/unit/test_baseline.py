@@ -175,7 +175,8 @@ def test_a_file_that_cannot_be_trusted_is_refused(
     ("changes", "problem"),
     [
         pytest.param({"metrics": {"ssim": ()}}, "ssim of a has 0 values from 1 processes", id="no-values"),
-        pytest.param({"metrics": {"ssim": (1.0, 2.0)}}, "has 2 values from 1 processes", id="too-many"),
+        pytest.param({"metrics": {"latency_s": (1.0, 2.0)}}, "has 2 values from 1 processes", id="too-many"),
+        pytest.param({"metrics": {"ssim": (0.9,) * 5}}, "ssim of a has 5 values from", id="too-many-pairs"),
         pytest.param({"metrics": {}}, "a has no metrics", id="no-metrics"),
         pytest.param({"processes": 0}, "a has 0 processes", id="no-processes"),
         pytest.param({"samples": 0}, "a has 0 samples", id="no-samples"),

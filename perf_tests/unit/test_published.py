@@ -223,7 +223,7 @@ def test_max_autotune_and_fullgraph_are_named_for_compiled_rows() -> None:
 def test_the_gpu_rows_are_these_many() -> None:
     assert Counter(row.pipeline.id for row in GPU_ROWS) == {
         "flux1-dev": 88,
-        "cogvideox-5b": 49,
+        "cogvideox-5b": 50,
         "cogvideox-2b": 39,
         "flux1-schnell": 7,
         "flux1-dev-slim": 3,

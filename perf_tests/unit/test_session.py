@@ -176,7 +176,7 @@ def test_a_process_that_is_precise_early_is_sampled_no_further(tmp_path: Path, r
     session = on_h100(tmp_path / "run", recorded)
     (process,) = session.measure(FP8DQROW).processes
     session.close(interrupted=False)
-    assert (len(process.samples), process.sampling_end) == (3, SamplingEnd.PRECISE)
+    assert (len(process.samples), process.sampling_end) == (5, SamplingEnd.PRECISE)
 
 
 def test_the_level_follows_from_what_the_selected_tests_judge(tmp_path: Path, recorded: Path) -> None:
