@@ -426,7 +426,8 @@ METRICS = (
             better=Better.HIGHER,
             group=Group.FIDELITY,
             source=Source.CAPTURE,
-            gates={device: Gate(tolerance=Tolerance(absolute=absolute)) for device in Device},
+            # On CPU shown: a miniature is so close to bf16's own noise that its rounding moves it as much.
+            gates={Device.CUDA: Gate(tolerance=Tolerance(absolute=absolute))},
             quantized_only=True,
             planned=True,
         )
