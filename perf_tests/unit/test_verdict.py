@@ -141,7 +141,7 @@ def test_a_case_that_is_its_own_reference_is_not_compared_with_itself() -> None:
 
 def test_a_fused_bf16_case_is_compared_with_the_unfused_reference() -> None:
     names = {metric.name for metric in gated_metrics(make_case(fuse_qkv=True), CPU, Group.FIDELITY)}
-    assert names == {"psnr_db", "ssim", "step_sqnr_db", "latents_sqnr_db", "distinct_outputs"}
+    assert names == {"psnr_db", "ssim", "distinct_outputs"}
 
 
 def test_a_group_holds_the_metrics_of_one_test_file() -> None:
