@@ -220,14 +220,12 @@ class Attempt:
     def _fidelity_seconds(self) -> dict[str, float]:
         recording_s = 0.0 if self.turned or self.quantized is None else self.quantized.fidelity_s
         spent_s = recording_s + (self.inspected.fidelity_s if self.inspected else 0.0)
-        return {FIDELITY: spent_s} if spent_s > 0 else {}
+        return {Phase.FIDELITY.value: spent_s} if spent_s > 0 else {}
 
     def _ask(self, request: Request, reply_type: type[R], phase: Phase) -> R:
         return self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
 
 
-FIDELITY = "fidelity"
-"""Beside the phases: what comparing layers, and recording and repeating answers took."""
 BUILT = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
 """Phases that a worker goes through once, whatever it generates afterwards."""
 

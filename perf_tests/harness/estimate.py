@@ -131,6 +131,9 @@ def expected(case: Case, platform: Platform, known: Known, samples: int | None =
     generate_s = stages.latency_s(case.workload.generated_steps) * _overhead(source, before, platform)
     usual = usual_samples(platform, generate_s)
     recorded_samples = source.entry.samples if source.case == case else None
+    if recorded_samples is not None:
+        # It may have been recorded when fewer were asked for.
+        recorded_samples = max(recorded_samples, platform.samples)
     cold_s = _compile_s(case, stages, timed, _cold_s)
     again_s = _compile_s(case, stages, timed, _warm_s)
     found = {
@@ -139,6 +142,7 @@ def expected(case: Case, platform: Platform, known: Known, samples: int | None =
         Phase.QUANTIZE: _first([each for each in nearest if _is_alike(case, each.case)], Phase.QUANTIZE),
         Phase.COMPILE: cold_s,
         Phase.GENERATE: generate_s * generations(case, samples or recorded_samples or usual),
+        Phase.FIDELITY: _first(nearest, Phase.FIDELITY),
         Phase.TURN: _first(nearest, Phase.TURN),
     }
     return Cost(

@@ -75,12 +75,14 @@ def compare_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fidelity:
         identical=all(each.identical for each in compared),
         pair_psnrs_db=tuple(each.psnr_db for each in compared),
         pair_ssims=tuple(each.ssim for each in compared),
-        **{
-            name: statistics.fmean(values)
-            for name in OF_ALL_FRAMES
-            if None not in (values := [getattr(each, name) for each in compared])
-        },
+        **{name: _mean([getattr(each, name) for each in compared]) for name in OF_ALL_FRAMES},
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is: a mean of the others would be of something else."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 OF_ALL_FRAMES = (

@@ -11,9 +11,6 @@ import msgspec
 from perf_tests.harness.records import Run, Status, Verdict
 from perf_tests.tables.metrics import Metric, Tolerance
 
-NOISE = {"psnr_db": "psnr_db", "ssim": "ssim"}
-"""Metric name -> the field of the noise floor (`Process.noise`) that it is held against."""
-
 
 def judge(
     metric: Metric,
@@ -24,38 +21,52 @@ def judge(
 ) -> Verdict:
     """The verdict on `measured`, one value for each pair, the higher the better.
 
-    REGRESSED where the pairs have lost more than the tolerance of one of them over the square root of their
-    number, on average, or where their median is below `floor`. A trajectory amplifies rounding, so that
-    a single pair moves by itself; their mean moves less. Pairs that the baseline lacks are held against the
-    floor alone.
+    REGRESSED where one of them has lost more than the tolerance or is below `floor`, and where they have
+    lost more than the tolerance over the square root of their number on average: a trajectory amplifies
+    rounding, so that a single pair moves by itself, and their mean less. Pairs that an older baseline lacks
+    are held against the floor alone; INCONCLUSIVE where the baseline has more than were measured.
     """
-    common = min(len(measured), len(baseline))
-    change = statistics.fmean(now - then for now, then in zip(measured, baseline, strict=False))
-    allowance = tolerance.absolute / math.sqrt(common)
-    median = statistics.median(measured)
-    unit = f" {metric.unit}".rstrip()
-    pairs = "1 pair" if common == 1 else f"{common} pairs"
-    before = statistics.fmean(baseline[:common])
-    below = floor is not None and median < floor
-    limit = before - allowance if floor is None else max(before - allowance, floor)
-    lost = change < -allowance
-    if lost:
-        reason = f"{pairs} moved by {change:+.3g}{unit} on average, beyond the limit -{allowance:.3g}{unit}"
-    elif below:
-        reason = f"the median of {len(measured)} is {median:.4g}{unit}, below the floor {floor:g}{unit}"
-    else:
-        reason = f"{pairs} moved by {change:+.3g}{unit} on average, within the limit -{allowance:.3g}{unit}"
-    status = Status.IMPROVED if change > allowance else Status.PASS
+    changes = [now - then for now, then in zip(measured, baseline, strict=False)]
+    change, allowance = statistics.fmean(changes), tolerance.absolute / math.sqrt(len(changes))
+    before = statistics.fmean(baseline[: len(changes)])
+    status, finding = _finding(metric, tolerance, measured, changes, floor)
+    if len(measured) < len(baseline):
+        status = Status.INCONCLUSIVE
+        finding = f"{len(measured)} of the {len(baseline)} pairs of its baseline were measured"
     return Verdict(
         metric=metric.name,
-        status=Status.REGRESSED if lost or below else status,
-        measured=statistics.fmean(measured[:common]),
+        status=status,
+        measured=statistics.fmean(measured[: len(changes)]),
         baseline=before,
         change_pct=None if before == 0 else change / before * 100,
         ci_pct=None,
-        limit=limit,
-        reason=f"{reason} ({_listed(measured)} against {_listed(baseline[:common])})",
+        limit=max(before - allowance, -math.inf if floor is None else floor),
+        reason=f"{finding} ({_listed(measured)} against {_listed(baseline)})",
     )
+
+
+def _finding(
+    metric: Metric,
+    tolerance: Tolerance,
+    measured: Sequence[float],
+    changes: Sequence[float],
+    floor: float | None,
+) -> tuple[Status, str]:
+    unit = f" {metric.unit}".rstrip()
+    pairs = "1 pair" if len(changes) == 1 else f"{len(changes)} pairs"
+    change, allowance = statistics.fmean(changes), tolerance.absolute / math.sqrt(len(changes))
+    worst, lowest = min(changes), min(measured)
+    moved = f"{pairs} moved by {change:+.3g}{unit} on average"
+    if change < -allowance:
+        return Status.REGRESSED, f"{moved}, beyond the limit -{allowance:.3g}{unit}"
+    if worst < -tolerance.absolute:
+        beyond = f"beyond the limit -{tolerance.absolute:.3g}{unit} of one"
+        return Status.REGRESSED, f"pair {changes.index(worst)} moved by {worst:+.3g}{unit}, {beyond}"
+    if floor is not None and lowest < floor:
+        number = list(measured).index(lowest)
+        return Status.REGRESSED, f"pair {number} is at {lowest:.4g}{unit}, below the floor {floor:g}{unit}"
+    status = Status.IMPROVED if change > allowance else Status.PASS
+    return status, f"{moved}, within the limit -{allowance:.3g}{unit}"
 
 
 def with_noise_floor(judged: Verdict, reference: Run | None) -> Verdict:
@@ -63,10 +74,9 @@ def with_noise_floor(judged: Verdict, reference: Run | None) -> Verdict:
     as close is no evidence of anything, and is said to be none."""
     processes = reference.processes if reference else ()
     noise = next((process.noise for process in processes if process.noise), None)
-    if noise is None or judged.measured is None:
-        return judged
-    floor = getattr(noise, NOISE[judged.metric])
-    if floor is None:
+    # The fields of a comparison are called as the metrics are.
+    floor = None if noise is None else getattr(noise, judged.metric)
+    if floor is None or judged.measured is None:
         return judged
     note = f"bf16 compiled against eager is at {floor:.4g}"
     if judged.measured >= floor:

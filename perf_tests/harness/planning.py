@@ -18,6 +18,8 @@ from perf_tests.tables.platforms import Platform
 
 BUILD_PHASES = (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE)
 """What the first case in a worker pays for all of them; the others pay `Phase.TURN`."""
+NO_TWINS = frozenset({Phase.FIDELITY})
+"""What the fp32 twin is not asked for: nothing but its time is used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +163,8 @@ def _rows(group: Group, known: Known, processes: int, once: Collection[str]) -> 
         if cost.compile_again_s is not None:
             spent[Phase.COMPILE] = cost.seconds[Phase.COMPILE] + cost.compile_again_s * (processes - 1)
         phases = (*first, Phase.COMPILE, Phase.GENERATE)
+        if case.id not in once:
+            phases = (*phases, Phase.FIDELITY)
         yield Row(
             case=case,
             platform=group.platform,
@@ -197,6 +201,10 @@ def _twin(case: Case, platform: Platform, beside: int, known: Known) -> Row:
     alone = next(_rows(Group(platform=platform, cases=(twin,), implicit=frozenset((twin.id,))), known, 1, ()))
     times = generations(twin, platform.samples * beside) / generations(twin, platform.samples)
     seconds = {
-        phase: spent * times if phase is Phase.GENERATE else spent for phase, spent in alone.seconds.items()
+        phase: spent * times if phase is Phase.GENERATE else spent
+        for phase, spent in alone.seconds.items()
+        if phase not in NO_TWINS
     }
-    return replace(alone, seconds=seconds)
+    return replace(
+        alone, seconds=seconds, missing=tuple(phase for phase in alone.missing if phase not in NO_TWINS)
+    )

@@ -34,6 +34,8 @@ class Phase(StrEnum):
     QUANTIZE = "quantize"
     COMPILE = "compile"
     GENERATE = "generate"
+    FIDELITY = "fidelity"
+    """Parts of the answers to `Quantize` and `Inspect`: layers, and what the transformer answers."""
     TURN = "turn"
     INSPECT = "inspect"
 

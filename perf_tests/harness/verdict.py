@@ -296,7 +296,7 @@ def _judge_certain(pair: _Pair, gate: Gate, scheme: Scheme, *, run: Run, entry: 
         return pictures.judge(pair.metric, gate.tolerance, pair.measured, pair.baseline, floor)
     if pair.metric.better is Better.EXACT:
         return _judge_exactly(pair)
-    return _judge_within(pair, gate, scheme)
+    return _judge_within(pair, gate)
 
 
 def _judge_exactly(pair: _Pair) -> Verdict:
@@ -323,9 +323,9 @@ def _at_least(tolerance: Tolerance, relative_pct: float) -> Tolerance:
     return dataclasses.replace(tolerance, relative_pct=max(tolerance.relative_pct, relative_pct))
 
 
-def _judge_within(pair: _Pair, gate: Gate, scheme: Scheme) -> Verdict:
+def _judge_within(pair: _Pair, gate: Gate) -> Verdict:
     measured = statistics.median(pair.measured)
-    limit, rule = _limit(pair, gate.tolerance, scheme)
+    limit, rule = _limit(pair, gate.tolerance)
     status = _status(pair, measured, limit=limit, gate=gate)
     return pair.verdict(
         status,
@@ -335,7 +335,7 @@ def _judge_within(pair: _Pair, gate: Gate, scheme: Scheme) -> Verdict:
     )
 
 
-def _limit(pair: _Pair, tolerance: Tolerance, scheme: Scheme) -> tuple[float, str]:
+def _limit(pair: _Pair, tolerance: Tolerance) -> tuple[float, str]:
     baseline, unit = pair.baseline_median, pair.metric.unit
     allowance = tolerance.allowance(baseline)
     terms = (

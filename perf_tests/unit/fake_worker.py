@@ -190,6 +190,7 @@ class Session:
             quantization=quantization,
             layers=self._layers() if request.layers and weight is not None else {},
             recorded={each.case.id: self._recorded(each.stem) for each in request.traces},
+            fidelity_s=0.125 if request.traces else 0.0,
         )
 
     def _recorded(self, stem: str) -> Recorded:

@@ -183,7 +183,7 @@ def test_warm_ups_are_kept_apart_from_the_samples(conduct: Conduct) -> None:
 
 def test_the_build_report_has_every_phase(conduct: Conduct) -> None:
     (process,) = conduct(INT8WO).run(INT8WO).processes
-    assert set(process.build.seconds) == {"import", "load", "quantize", "compile", "generate"}
+    assert set(process.build.seconds) == {*("import", "load", "quantize", "compile", "generate", "fidelity")}
     assert set(process.build.memory) == {"load", "quantize", "compile", "generate"}
     assert process.build.quantization is not None
     assert process.build.quantization.groups[0].count == 24

@@ -128,6 +128,10 @@ def test_a_record_says_how_often_it_generated() -> None:
     counted = dataclasses.replace(record, entry=msgspec.structs.replace(record.entry, samples=4))
     # 9.5 s are 5 generations: the same again, and 8 for another case as quick.
     assert expected(_case(), H100, Known(records=(counted,))).seconds[Phase.GENERATE] == pytest.approx(9.5)
+    more = dataclasses.replace(H100, samples=5)  # than there were asked for then
+    assert expected(_case(), more, Known(records=(counted,))).seconds[Phase.GENERATE] == pytest.approx(
+        6 * 1.9
+    )
     alike = expected(_case(fused=True), H100, Known(records=(counted,)))
     assert alike.seconds[Phase.GENERATE] == pytest.approx(8 * 1.9)
 

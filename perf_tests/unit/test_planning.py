@@ -32,7 +32,15 @@ from perf_tests.unit.builders import (
 BF16 = make_case(FLUX1_DEV, compile=CompileMode.REGIONAL)
 FP8 = make_case(FLUX1_DEV, scheme=FP8DQROW, compile=CompileMode.REGIONAL)
 OTHER_FP8 = make_case(FLUX1_DEV, scheme=FP8DQ, compile=CompileMode.REGIONAL)
-SPENT = {"import": 2.0, "load": 12.0, "quantize": 0.5, "compile": 20.0, "generate": 16.0, "turn": 1.0}
+SPENT = {
+    "import": 2.0,
+    "load": 12.0,
+    "quantize": 0.5,
+    "compile": 20.0,
+    "generate": 16.0,
+    "turn": 1.0,
+    "fidelity": 0.0,
+}
 
 
 def _of_batch(case: Case, size: int) -> Case:
@@ -66,12 +74,12 @@ def _shown(planned: Plan) -> list[tuple[str, bool]]:
 
 def test_the_first_case_of_a_worker_pays_the_build_and_the_others_a_turn() -> None:
     large = _of_batch(BF16, 4)
-    first, second = plan([(large, H100), (BF16, H100)], _known(BF16, large), 1).rows
+    first, second = plan([(large, H100), (BF16, H100)], _known(BF16, large, fidelity=7.0), 1).rows
     assert (first.case, second.case) == (BF16, large)
     assert first.seconds == pytest.approx(
-        {"import": 2.0, "load": 12.0, "quantize": 0.5, "compile": 20.0, "generate": 16.0}
+        {"import": 2.0, "load": 12.0, "quantize": 0.5, "compile": 20.0, "generate": 16.0, "fidelity": 7.0}
     )
-    assert second.seconds == pytest.approx({"turn": 1.0, "compile": 20.0, "generate": 16.0})
+    assert second.seconds == pytest.approx({"turn": 1.0, "compile": 20.0, "generate": 16.0, "fidelity": 7.0})
     assert first.missing == second.missing == ()
 
 
@@ -104,14 +112,15 @@ def test_a_selected_reference_is_not_paid_twice() -> None:
 def test_a_case_that_is_only_proved_generates_twice_and_has_no_reference() -> None:
     (row,) = plan([(FP8, H100)], _known(BF16, FP8), 1, once={FP8.id}).rows
     assert row.seconds[Phase.GENERATE] == pytest.approx(16.0 / 4 * 2)
+    assert Phase.FIDELITY not in row.seconds
 
 
 def test_a_phase_that_nobody_recorded_is_missing_and_not_zero() -> None:
     entry = make_entry({name: [50.0] for name in ("encode_ms", "first_step_ms", "decode_ms")}, case=BF16)
     known = {H100.id: Known(records=(Recorded(case=BF16, entry=entry),))}
     first, second = plan([(BF16, H100), (_of_batch(BF16, 4), H100)], known, 2).rows
-    assert first.missing == (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE, Phase.COMPILE)
-    assert second.missing == (Phase.TURN, Phase.COMPILE)
+    assert first.missing == (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE, Phase.COMPILE, Phase.FIDELITY)
+    assert second.missing == (Phase.TURN, Phase.COMPILE, Phase.FIDELITY)
     assert set(first.seconds) == {Phase.GENERATE}
 
 
@@ -119,7 +128,10 @@ def test_on_a_platform_without_records_everything_is_missing() -> None:
     planned = plan([(BF16, H100)], {}, 1)
     (row,) = planned.rows
     assert (row.basis, row.source, dict(row.seconds)) == (Basis.UNKNOWN, None, {})
-    assert row.missing == (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE, Phase.COMPILE, Phase.GENERATE)
+    assert row.missing == (
+        *(Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE),
+        *(Phase.COMPILE, Phase.GENERATE, Phase.FIDELITY),
+    )
     assert planned.total_s == 0.0
 
 
@@ -129,6 +141,7 @@ def test_on_a_platform_without_records_everything_is_missing() -> None:
 def test_one_twin_stands_beside_all_processes_of_all_cases_of_its_pipeline() -> None:
     planned = plan([(MINI_INT8WO, CPU)], _known(MINI_BF16, MINI_INT8WO, platform=CPU, generate=10.0), 2)
     twin = MINI_INT8WO.fp32_twin
+    assert Phase.FIDELITY not in planned.rows[0].seconds
     assert _shown(planned) == [(twin.id, True), (MINI_BF16.id, True), (MINI_INT8WO.id, False)]
     # A second a generation: one warm-up, then nine beside each of two processes of two cases.
     assert planned.rows[0].seconds == pytest.approx(

@@ -77,7 +77,7 @@ def test_an_unchanged_tree_is_green_twice_and_ends_with_costs_and_table(suite: S
     second.stdout.re_match_lines(
         [
             r"CPU seconds .* by case and phase, all processes",
-            r"case +import +load +quantize +compile +generate +total",
+            r"case +import +load +quantize +compile +generate +fidelity +total",
             rf"{INT8WO} +\d.* 0.5 +0.2 ",
             r"case +metric +baseline +now +change +limit +verdict",
             rf"{INT8WO} +compiled_graphs +0 +0 +- +0 +PASS",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perf_tests.harness.proof import prepared, prove
-from perf_tests.harness.protocol import Capture, FailureKind, Phase
+from perf_tests.harness.protocol import Arrays, Capture, FailureKind, Phase, Recorded
 from perf_tests.harness.records import Process, Run, Status
 from perf_tests.tables.schemes import AUTOQUANT
 from perf_tests.unit.builders import (
@@ -131,6 +131,71 @@ def test_a_capture_that_is_gone_is_named(tmp_path: Path) -> None:
     assert (
         proved.reason == f"cannot read {tmp_path}/case.npy: No such file or directory; measure the case again"
     )
+
+
+def test_a_capture_that_was_replaced_is_an_error_and_no_comparison(tmp_path: Path) -> None:
+    run = make_run(processes=(saved(tmp_path, "case", RAMP + 0.01),))
+    reference = reference_of(saved(tmp_path, "reference", RAMP))
+    np.save(tmp_path / "reference.npy", RAMP + 0.005)
+    proved = prove(MINI_INT8WO, run, reference, tmp_path)
+    assert proved.status is Status.NUMERICS
+    assert "it was damaged or replaced, measure the case again" in proved.reason
+
+
+def test_each_pair_is_compared_with_that_of_the_reference(tmp_path: Path) -> None:
+    def two(name: str, *arrays: np.ndarray) -> Process:
+        each = [saved(tmp_path, f"{name}.{pair}", array).captures[0] for pair, array in enumerate(arrays)]
+        return make_process(captures=tuple(each), fidelity=None)
+
+    run = make_run(processes=(two("case", RAMP + 0.01, RAMP + 0.02),))
+    reference = reference_of(two("reference", RAMP, RAMP + 0.03))
+    fidelity = prove(MINI_INT8WO, run, reference, tmp_path).processes[0].fidelity
+    assert fidelity is not None
+    assert fidelity.pair_psnrs_db == pytest.approx((40.0, 40.0), abs=0.01)
+    assert fidelity.reference_arrays == ("reference.0.npy", "reference.1.npy")
+
+
+def answered(out: Path, name: str, answers: np.ndarray, latents: np.ndarray) -> Arrays:
+    with (out / f"{name}.npz").open("wb") as file:
+        np.savez(file, answers=answers, latents=latents)
+    sha256 = hashlib.sha256((out / f"{name}.npz").read_bytes()).hexdigest()
+    return Arrays(file=f"{name}.npz", sha256=sha256)
+
+
+def test_answers_are_held_against_those_of_before_and_latents_against_the_references(tmp_path: Path) -> None:
+    ones = np.ones((2, 8), dtype=np.float32)
+    before = Recorded(arrays=answered(tmp_path, "eager", ones, 5 * ones))
+    original = msgspec.structs.replace(
+        saved(tmp_path, "reference", RAMP), arrays=answered(tmp_path, "original", 7 * ones, ones)
+    )
+    process = msgspec.structs.replace(
+        saved(tmp_path, "case", RAMP + 0.01),
+        recorded=before,
+        arrays=answered(tmp_path, "timed", ones * [[1.1], [1.01]], 1.001 * ones),
+    )
+    run = make_run(processes=(process,))
+    fidelity = prove(MINI_INT8WO, run, reference_of(original), tmp_path).processes[0].fidelity
+    assert fidelity is not None
+    # Errors of 10 %, 1 % and 0.1 %.
+    assert fidelity.step_sqnrs_db == pytest.approx((20.0, 40.0), abs=0.01)
+    assert fidelity.latents_sqnr_db == pytest.approx(60.0, abs=0.01)
+
+
+def test_a_compiled_reference_is_held_against_itself_as_it_was(tmp_path: Path) -> None:
+    ones = np.ones((5, 8), dtype=np.float32)
+    recorded = Recorded(
+        arrays=answered(tmp_path, "eager", ones, ones), picture=saved(tmp_path, "eager", RAMP).captures[0]
+    )
+    process = msgspec.structs.replace(
+        saved(tmp_path, "case", RAMP + 0.001),
+        recorded=recorded,
+        arrays=answered(tmp_path, "timed", 1.01 * ones, 1.1 * ones),
+    )
+    noise = prove(MINI_BF16, make_reference(processes=(process,)), None, tmp_path).processes[0].noise
+    assert noise is not None
+    assert noise.psnr_db == pytest.approx(60.0, abs=0.01)
+    assert min(noise.step_sqnrs_db) == pytest.approx(40.0, abs=0.01)
+    assert noise.latents_sqnr_db == pytest.approx(20.0, abs=0.01)
 
 
 def test_evidence_against_the_recipe_makes_the_case_unproven(tmp_path: Path) -> None:

@@ -111,6 +111,54 @@ def test_outputs_are_counted_over_samples_and_not_over_warmups() -> None:
     assert observe(metric_named("distinct_outputs"), run, None).values == (2.0,)
 
 
+def of_pairs(*outputs: tuple[int, str]) -> Process:
+    samples = (msgspec.structs.replace(make_sample(output=output), pair=pair) for pair, output in outputs)
+    return make_process(samples=tuple(samples))
+
+
+def test_outputs_of_different_prompts_differ_and_are_not_counted_together() -> None:
+    metric = metric_named("distinct_outputs")
+    same = of_pairs((0, "a"), (1, "b"), (2, "c"), (0, "a"))
+    other = of_pairs((0, "a"), (1, "b"), (2, "c"), (0, "z"))
+    assert observe(metric, make_run(processes=(same,)), None).values == (1.0,)
+    assert observe(metric, make_run(processes=(other,)), None).values == (2.0,)
+
+
+def test_samples_that_repeat_nothing_do_not_pass_for_repeatable() -> None:
+    missing = _missing("distinct_outputs", of_pairs((0, "a"), (1, "b"), (2, "c")))
+    assert "none of its 3 samples repeats a prompt and seed" in missing
+
+
+def test_each_pair_has_its_own_value_and_five_steps_have_their_worst() -> None:
+    fidelity = Fidelity(
+        psnr_db=33.1,
+        ssim=0.98,
+        identical=False,
+        pair_psnrs_db=(33.2, 33.1, 34.2, 33.3),
+        pair_ssims=(0.99, 0.98, 0.99, 0.99),
+        step_sqnrs_db=(16.3, 17.2, 15.9, 17.2, 18.1),
+        latents_sqnr_db=23.9,
+    )
+    run = make_run(processes=(make_process(fidelity=fidelity), make_process(fidelity=None)))
+    assert observe(metric_named("psnr_db"), run, None).values == (33.2, 33.1, 34.2, 33.3)
+    assert observe(metric_named("ssim"), run, None).values == (0.99, 0.98, 0.99, 0.99)
+    assert observe(metric_named("step_sqnr_db"), run, None).values == (15.9,)
+    assert observe(metric_named("latents_sqnr_db"), run, None).values == (23.9,)
+
+
+def test_a_transformer_that_was_not_asked_again_is_missing() -> None:
+    process = make_process(fidelity=Fidelity(psnr_db=31.5, ssim=0.97, identical=False))
+    assert "the transformer was not asked again: it has no step_sqnr_db" in _missing("step_sqnr_db", process)
+    assert "it has no latents_sqnr_db" in _missing("latents_sqnr_db", process)
+
+
+def test_the_noise_floor_is_read_from_a_compiled_reference() -> None:
+    noise = Fidelity(psnr_db=47.8, ssim=0.9997, identical=False, step_sqnrs_db=(36.3, 35.8))
+    run = make_run(processes=(make_process(noise=noise),))
+    assert observe(metric_named("noise_psnr_db"), run, None).values == (47.8,)
+    assert observe(metric_named("noise_step_sqnr_db"), run, None).values == (35.8,)
+
+
 @pytest.mark.parametrize(
     ("metric", "worst"),
     [("layer_sqnr_db", 38.0), ("layer_gain", 0.99), ("layer_worst_row_sqnr_db", 12.0)],

@@ -11,8 +11,8 @@ import pytest
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.matrix import MATRIX, UNCOMPILED
 from perf_tests.tables.metrics import METRICS, Metric
-from perf_tests.tables.pipelines import FULL_SIZE, MINIATURES, PIPELINES, PipelineSpec
-from perf_tests.tables.platforms import CPU, PLATFORMS, Device
+from perf_tests.tables.pipelines import FLUX_MINI, FULL_SIZE, MINIATURES, PAIRS, PIPELINES, PipelineSpec
+from perf_tests.tables.platforms import CPU, PLATFORMS, Device, Platform
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes import (
     FP4_E2M1,
@@ -386,3 +386,22 @@ def test_the_cpu_platform_needs_no_gpu() -> None:
 def test_tables_and_judging_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Pairs of prompt and seed
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.id)
+def test_a_process_repeats_the_first_pair(platform: Platform) -> None:
+    assert platform.samples > PAIRS
+
+
+def test_each_pair_has_a_prompt_and_a_seed_of_its_own_and_the_first_is_the_workload() -> None:
+    workload = FLUX_MINI.workload
+    asked = [workload.of_pair(pair) for pair in range(PAIRS)]
+    assert PAIRS == 4
+    assert asked[0] == workload
+    assert len({each.prompt for each in asked}) == len({each.seed for each in asked}) == 4
+    assert {(each.height, each.width, each.steps) for each in asked} == {
+        (workload.height, workload.width, workload.steps)
+    }

@@ -580,7 +580,7 @@ def test_fidelity_gates_at_the_higher_of_tolerance_and_floor(
 def test_the_reason_says_whether_tolerance_or_floor_was_the_limit() -> None:
     lost, below = _judge("psnr_db", [26.9], [30.0]), _judge("psnr_db", [19.9], [21.0])
     assert lost.reason == "1 pair moved by -3.1 dB on average, beyond the limit -3 dB (26.9 against 30)"
-    assert below.reason == "the median of 1 is 19.9 dB, below the floor 20 dB (19.9 against 21)"
+    assert below.reason == "pair 0 is at 19.9 dB, below the floor 20 dB (19.9 against 21)"
 
 
 def test_each_fidelity_metric_has_its_own_floor() -> None:

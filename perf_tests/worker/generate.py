@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import gc
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,7 +164,9 @@ def count_step(pipeline: Any, case: Case) -> StepWork:
     """
     workload = _of_one(case.workload)
     counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
-    with contextlib.ExitStack() as counting, _stopping(pipeline, partial(counting.enter_context, counter)):
+    with contextlib.ExitStack() as counting:
+        begin = partial(counting.enter_context, counter)
+        counting.enter_context(stopping(pipeline, after_steps=1, at_timesteps=begin))
         pipeline(**call_arguments(case.build.pipeline, workload))
     return StepWork(tflop=counter.get_total_flops() / 1e12, workload=workload)
 
@@ -178,16 +181,31 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> in
 UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 
 
-class _StepIsOver(Exception):
-    """Ends a pipeline's call at its scheduler's first step."""
+class _Enough(Exception):
+    """Ends a pipeline's call after one of its scheduler's steps."""
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 @contextmanager
-def _stopping(pipeline: Any, at_timesteps: Callable[[], object]) -> Iterator[None]:
-    """Let `pipeline` do `at_timesteps` when its steps begin, and end without an error after the first."""
+def stopping(
+    pipeline: Any,
+    *,
+    after_steps: int,
+    at_timesteps: Callable[[], object] = _nothing,
+    after_step: Callable[[torch.Tensor], object] = _nothing,
+) -> Iterator[None]:
+    """End the call of `pipeline` without an error after that many steps of its scheduler.
+
+    `at_timesteps` is called where they begin, `after_step` with the latents that each of them returns.
+    """
     scheduler = pipeline.scheduler
     before = scheduler.set_timesteps, scheduler.step
+    taken = itertools.count(1)
 
+    # `wraps`, because pipelines look at the signatures of their scheduler's methods.
     @functools.wraps(scheduler.set_timesteps)
     def set_timesteps(*args: Any, **kwargs: Any) -> Any:
         result = before[0](*args, **kwargs)
@@ -195,12 +213,16 @@ def _stopping(pipeline: Any, at_timesteps: Callable[[], object]) -> Iterator[Non
         return result
 
     @functools.wraps(scheduler.step)
-    def step(*args: Any, **kwargs: Any) -> NoReturn:
-        raise _StepIsOver
+    def step(*args: Any, **kwargs: Any) -> Any:
+        result = before[1](*args, **kwargs)
+        after_step(result[0])
+        if next(taken) == after_steps:
+            raise _Enough
+        return result
 
     scheduler.set_timesteps, scheduler.step = set_timesteps, step
     try:
-        with contextlib.suppress(_StepIsOver):
+        with contextlib.suppress(_Enough):
             yield
     finally:
         scheduler.set_timesteps, scheduler.step = before

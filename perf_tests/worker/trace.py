@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import torch
 
 from perf_tests.harness.protocol import Arrays
 from perf_tests.tables.cases import Case
-from perf_tests.worker.generate import call_arguments
+from perf_tests.worker.generate import call_arguments, stopping, unproven
 
 STEPS = 5
 """Of the schedule, from pure noise to the picture: a transformer errs otherwise at each end."""
@@ -36,7 +33,10 @@ class Trace:
 
 
 def record(pipeline: Any, case: Case) -> Trace:
-    """The trace of `case`, at its batch size; nothing stays attached to `pipeline`."""
+    """The trace of `case`, at its batch size; nothing stays attached to `pipeline`.
+
+    Raises WorkerError(unproven) where its scheduler takes other steps than asked.
+    """
     calls: list[Any] = []
     answers: list[torch.Tensor] = []
 
@@ -78,38 +78,15 @@ def save(trace: Trace, file: str) -> Arrays:
     return Arrays(file=file, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-class _Enough(Exception):
-    """Ends a pipeline's call after one of its steps."""
-
-
 def _stepped(pipeline: Any, case: Case, steps: int) -> list[torch.Tensor]:
     """The latents after each of the first `steps` steps of a schedule of `STEPS`."""
     workload = dataclasses.replace(case.workload, steps=STEPS, measured_steps=None)
     latents: list[torch.Tensor] = []
-    with _ending_after(pipeline.scheduler, steps, latents):
+    with stopping(pipeline, after_steps=steps, after_step=lambda each: latents.append(_plain(each))):
         pipeline(**call_arguments(case.build.pipeline, workload))
+    if len(latents) != steps:
+        unproven(f"asked for {steps} steps of {STEPS}, the scheduler ran {len(latents)}")
     return latents
-
-
-@contextlib.contextmanager
-def _ending_after(scheduler: Any, steps: int, latents: list[torch.Tensor]) -> Iterator[None]:
-    before = scheduler.step
-
-    # `wraps`, because pipelines look at the signatures of their scheduler's methods.
-    @functools.wraps(before)
-    def step(*arguments: Any, **keywords: Any) -> Any:
-        result = before(*arguments, **keywords)
-        latents.append(_plain(result[0]))
-        if len(latents) == steps:
-            raise _Enough
-        return result
-
-    scheduler.step = step
-    try:
-        with contextlib.suppress(_Enough):
-            yield
-    finally:
-        scheduler.step = before
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
