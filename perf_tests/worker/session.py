@@ -84,8 +84,6 @@ class Session:
         """Fuse and quantize; then weigh what is left, and compare what it answers where that is asked."""
         recipe = self._case.build.recipe
         self._work = count_step(self._pipeline, self._case)
-        memory.clear_workspaces()
-        self._release()
         asked = request.probe and recipe.scheme.config is not None
         before = probe.record(self._pipeline, self._case) if asked else None
         if request.probe and self._case.is_reference:
@@ -93,6 +91,8 @@ class Session:
         recording_s = time.perf_counter()
         recorded = {each.case.id: self._recorded(each) for each in request.traces}
         recording_s = time.perf_counter() - recording_s
+        # After all that computes: a workspace left behind would count as the model's memory.
+        memory.clear_workspaces()
         self._release()
         self._meter.reset()
         started_s = time.perf_counter()
@@ -127,7 +127,7 @@ class Session:
             quantization=evidence,
             layers=compared,
             recorded=recorded,
-            fidelity_s=recording_s + time.perf_counter() - started_s,
+            fidelity_s=recording_s + time.perf_counter() - started_s if recorded or compared else 0.0,
         )
 
     def compile(self, request: protocol.Compile) -> protocol.Compiled:
@@ -216,7 +216,7 @@ class Session:
         }
         started_s = time.perf_counter()
         arrays = self._repeated(request.trace) if request.trace else None
-        fidelity_s = time.perf_counter() - started_s
+        fidelity_s = time.perf_counter() - started_s if arrays else 0.0
         if self._device.type == "cuda":
             # Last: it generates once more, and recording takes memory and time of its own.
             values |= kernels.measure(self._pipeline, self._case, self._stages.clock)

@@ -12,10 +12,13 @@ import torch
 
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.fidelity import load_answers
+from perf_tests.harness.protocol import Load, Quantize, Trace
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec, Workload
-from perf_tests.worker import trace
+from perf_tests.tables.platforms import Device
+from perf_tests.worker import memory, quantize, trace
 from perf_tests.worker.generate import call_arguments
+from perf_tests.worker.session import Session
 
 CPU = torch.device("cpu")
 
@@ -80,3 +83,34 @@ def test_the_file_holds_answers_and_latents_and_its_hash(tmp_path: Path) -> None
     np.testing.assert_array_equal(answers, [[[1.0] * 4], [[2.0] * 4]])
     np.testing.assert_array_equal(latents, [[3.0] * 4])
     assert arrays.sha256 == hashlib.sha256(Path(arrays.file).read_bytes()).hexdigest()
+
+
+def test_what_recording_leaves_on_the_device_is_given_back_before_the_model_is_weighed(
+    make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done: list[str] = []
+
+    def noting(module: Any, name: str) -> None:
+        right = getattr(module, name)
+
+        def noted(*arguments: Any, **keywords: Any) -> Any:
+            done.append(name)
+            return right(*arguments, **keywords)
+
+        monkeypatch.setattr(module, name, noted)
+
+    noting(trace, "record")
+    noting(memory, "clear_workspaces")
+    noting(quantize, "apply")
+    case, session = make_case(), Session(None)
+    session.load(Load(case=case, device=Device.CPU))
+    quantized = session.quantize(Quantize(traces=(Trace(case=case, stem=str(tmp_path / "case")),)))
+    assert done == ["record", "clear_workspaces", "apply"]
+    assert quantized.fidelity_s > 0
+    assert quantized.recorded[case.id].picture is None
+
+
+def test_a_worker_that_is_not_asked_reports_no_time_for_it(make_case: Callable[..., Case]) -> None:
+    session = Session(None)
+    session.load(Load(case=make_case(), device=Device.CPU))
+    assert session.quantize(Quantize()).fidelity_s == 0.0
