@@ -104,6 +104,7 @@ def test_what_recording_leaves_on_the_device_is_given_back_before_the_model_is_w
     noting(quantize, "apply")
     case, session = make_case(), Session(None)
     session.load(Load(case=case, device=Device.CPU))
+    done.clear()
     quantized = session.quantize(Quantize(traces=(Trace(case=case, stem=str(tmp_path / "case")),)))
     assert done == ["record", "clear_workspaces", "apply"]
     assert quantized.fidelity_s > 0
