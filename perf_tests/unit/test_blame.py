@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,6 +91,120 @@ def test_a_worst_frame_has_no_neighbour_from_another_video(tmp_path: Path, video
     blamed = blame.save(candidate, reference, tmp_path, "case.0")
     assert f"of frame {frame} (of 0 to 2) of video {video} (of 0 to 1)" in blamed.where
     assert pixels(blamed.frames).shape == (3 * 8, 2 * 12, 3)
+
+
+def two_videos() -> tuple[np.ndarray, np.ndarray]:
+    """Measured and reference, (2, 5, 16, 24, 3): frame f of the second reference is (0.2, 0.6, 0.4 + f / 10),
+    and its lower half moved by 0.2 in frame 3, by 0.1 in frame 1."""
+    reference = np.full((2, 5, 16, 24, 3), (0.2, 0.6, 0.4), dtype=np.float32)
+    reference[1, ..., 2] += np.linspace(0.0, 0.4, 5, dtype=np.float32)[:, None, None]
+    measured = reference.copy()
+    measured[1, 3, 8:] += np.float32(0.2)
+    measured[1, 1, 8:] += np.float32(0.1)
+    return measured, reference
+
+
+def decoded(path: Path | None) -> np.ndarray:
+    """(frames, height, width, 3), as int: differences of uint8 wrap."""
+    assert path is not None
+    with av.open(path) as film:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]).astype(int)
+
+
+def test_the_mp4_is_one_that_browsers_play_at_eight_frames_per_second(tmp_path: Path) -> None:
+    blamed = blame.save(*two_videos(), tmp_path, "case.0")
+    assert (blamed.video, blamed.no_video) == (tmp_path / "case.0.mp4", None)
+    with av.open(tmp_path / "case.0.mp4") as film:
+        (stream,) = film.streams.video
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate == Fraction(8)
+        assert (stream.width, stream.height, stream.frames) == (3 * 24, 16, 5)
+        # No player has to guess: BT.601, sRGB's transfer function, BT.709's primaries, in H.264's numbers.
+        context = stream.codec_context
+        assert (context.colorspace, context.color_trc, context.color_primaries) == (6, 13, 1)
+
+
+def test_the_mp4_shows_reference_candidate_and_heat_map_of_the_whole_worst_video(tmp_path: Path) -> None:
+    frames = decoded(blame.save(*two_videos(), tmp_path, "case.0").video)
+    reference, candidate, heatmap = np.split(frames, 3, axis=2)
+
+    expected = [[51, 153, 102], [51, 153, 128], [51, 153, 153], [51, 153, 178], [51, 153, 204]]
+    assert np.abs(reference - np.array(expected)[:, None, None]).max() <= 6
+    assert np.abs(candidate[:, :6] - reference[:, :6]).max() <= 6
+    assert np.abs(candidate[3, 10:] - (102, 204, 229)).max() <= 6
+    assert heatmap[:, :6].max() <= 6
+    # What moved most in frame 3, the worst, is white; half as much in frame 1 is between red and yellow.
+    middles = heatmap[:, 12, 12]
+    assert np.abs(middles - [[0, 0, 0], [255, 128, 0], [0, 0, 0], [255, 255, 255], [0, 0, 0]]).max() <= 6
+
+
+def test_what_moved_more_in_another_frame_is_as_white_as_in_the_worst_one(tmp_path: Path) -> None:
+    reference = np.full((1, 2, 16, 24, 3), 0.25, dtype=np.float32)
+    measured = reference.copy()
+    measured[0, 0] += np.float32(0.25)
+    measured[0, 1, :8, :8] += np.float32(0.5)  # a sixth of the area, twice the difference
+    blamed = blame.save(measured, reference, tmp_path, "case.0")
+    assert blamed.amplification == 4.0
+    assert decoded(blamed.video)[1, 4, 2 * 24 + 4].min() >= 249
+
+
+def test_an_odd_side_gets_a_black_edge(tmp_path: Path) -> None:
+    reference = np.full((1, 2, 15, 25, 3), 0.5, dtype=np.float32)
+    frames = decoded(blame.save(reference, reference, tmp_path, "case.0").video)
+    assert frames.shape == (2, 16, 3 * 25 + 1, 3)
+    assert frames[0, 4, 4].tolist() == pytest.approx([128, 128, 128], abs=6)
+    assert frames[0, :, 2 * 25 + 2 :].max() <= 6
+
+
+def test_images_have_no_mp4_and_lack_none(tmp_path: Path) -> None:
+    blamed = blame.save(GREY, GREY, tmp_path, "case.0")
+    assert (blamed.video, blamed.no_video) == (None, None)
+    assert blamed.listed == f"{tmp_path}/case.0.*.png"
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_the_mp4_is_listed_beside_the_pattern(tmp_path: Path) -> None:
+    blamed = blame.save(*two_videos(), tmp_path, "case.0")
+    assert blamed.listed == f"{tmp_path}/case.0.*.png, {tmp_path}/case.0.mp4"
+
+
+def without_mp4(folder: Path, measured: np.ndarray, reference: np.ndarray) -> str:
+    """What is listed where all PNGs were written and no MP4."""
+    blamed = blame.save(measured, reference, folder, "case.0")
+    assert blamed.video is None
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
+        "case.0.candidate.png",
+        "case.0.frames.png",
+        "case.0.heatmap.png",
+        "case.0.reference.png",
+    ]
+    return blamed.listed
+
+
+def test_without_pyav_the_pictures_are_kept_and_the_reason_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    listed = without_mp4(tmp_path, *two_videos())
+    assert listed.startswith(f"{tmp_path}/case.0.*.png, no MP4 (PyAV cannot be imported: ")
+
+
+def test_what_x264_refuses_is_listed_beside_the_pictures(tmp_path: Path) -> None:
+    wide = np.full((1, 1, 2, 5500, 3), 0.5, dtype=np.float32)  # three of them: more than its 16,384
+    assert f"{tmp_path}/case.0.*.png, no MP4 (cannot encode H.264: " in without_mp4(tmp_path, wide, wide)
+
+
+def test_an_ffmpeg_without_x264_is_listed_beside_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blame, "ENCODER", "not-built-in")
+    assert without_mp4(tmp_path, *two_videos()).endswith("no MP4 (cannot encode H.264: not-built-in)")
+
+
+def test_a_disk_that_refuses_the_mp4_is_listed_beside_the_pictures(tmp_path: Path) -> None:
+    (tmp_path / "case.0.mp4").mkdir()
+    listed = without_mp4(tmp_path, *two_videos())
+    assert listed.endswith(f", no MP4 (cannot write {tmp_path}/case.0.mp4: Is a directory)")
 
 
 def test_identical_pictures_moved_nowhere(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import msgspec
@@ -245,11 +246,11 @@ def test_many_changes_still_fit_on_one_screen() -> None:
 SSIM = next(metric for metric in METRICS if metric.name == "ssim")
 
 
-def shown_pictures(out: Path, metric: Metric, status: Status) -> list[str]:
+def shown_pictures(out: Path, metric: Metric, status: Status, frames: tuple[int, ...] = ()) -> list[str]:
     """The lines of pictures about an output that is 0.1 brighter in its lower left quarter."""
-    reference = np.full((1, 16, 16, 3), 0.5, dtype=np.float32)
+    reference = np.full((1, *frames, 16, 16, 3), 0.5, dtype=np.float32)
     measured = reference.copy()
-    measured[:, 8:, :8] += np.float32(0.1)
+    measured[..., 8:, :8, :] += np.float32(0.1)
     for name, array in (("case.0", measured), ("twin.0", reference)):
         np.save(out / f"{name}.npy", array)
     compared = msgspec.structs.replace(
@@ -275,6 +276,23 @@ def test_a_regressed_picture_is_kept_with_its_heat_map_and_where_it_moved(tmp_pa
         "20.0 dB"
     ]
     assert (tmp_path / "case.0.heatmap.png").exists()
+
+
+def test_a_regressed_video_is_kept_as_an_mp4_too(tmp_path: Path) -> None:
+    assert shown_pictures(tmp_path, SSIM, Status.REGRESSED, frames=(2,)) == [
+        f"  pictures   {tmp_path}/case.0.*.png, {tmp_path}/case.0.mp4: "
+        "moved most in the lower left quarter of frame 0 (of 0 to 1): 20.0 dB"
+    ]
+    assert (tmp_path / "case.0.mp4").exists()
+
+
+def test_without_pyav_the_text_of_a_video_has_its_pictures_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    (pictures,) = shown_pictures(tmp_path, SSIM, Status.REGRESSED, frames=(2,))
+    assert pictures.startswith(f"  pictures   {tmp_path}/case.0.*.png, no MP4 (PyAV cannot be imported: ")
+    assert pictures.endswith("): moved most in the lower left quarter of frame 0 (of 0 to 1): 20.0 dB")
 
 
 @pytest.mark.parametrize(

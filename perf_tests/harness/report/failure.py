@@ -245,7 +245,7 @@ def _pictures(run: Run, verdict: Verdict, metric: Metric, run_path: str) -> list
         blamed = blame.keep(compared[0], Path(run_path))
     except PerfError as error:
         return [f"  pictures   none: {error}"]
-    return [f"  pictures   {blamed.files}: {blamed.where}"]
+    return [f"  pictures   {blamed.listed}: {blamed.where}"]
 
 
 def _injected(run: Run) -> list[str]:
