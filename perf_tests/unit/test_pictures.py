@@ -12,9 +12,12 @@ BASELINE = (34.0, 34.0, 35.0, 35.0)
 
 
 def judged(
-    measured: tuple[float, ...], baseline: tuple[float, ...] = BASELINE, floor: float | None = 20.0
+    measured: tuple[float, ...],
+    baseline: tuple[float, ...] = BASELINE,
+    floor: float | None = 20.0,
+    noise: float | None = None,
 ) -> Verdict:
-    return pictures.judge(metric_named("psnr_db"), THREE_DB, measured, baseline, floor)
+    return pictures.judge(metric_named("psnr_db"), THREE_DB, measured, baseline, floor=floor, noise=noise)
 
 
 @pytest.mark.parametrize(
@@ -59,16 +62,55 @@ def test_fewer_pairs_than_the_baseline_has_are_no_pass() -> None:
     assert verdict.reason.startswith("1 of the 4 pairs of its baseline were measured")
 
 
-@pytest.mark.parametrize(("noise_db", "is_evidence"), [(47.8, True), (33.0, False)])
-def test_pictures_at_the_noise_floor_are_said_to_be_no_evidence(noise_db: float, is_evidence: bool) -> None:
-    noise = Fidelity(psnr_db=noise_db, ssim=0.999, identical=False)
-    reference = make_reference(processes=(make_process(noise=noise),))
-    reason = pictures.with_noise_floor(judged(BASELINE), reference).reason
-    assert f"bf16 compiled against eager is at {noise_db:g}" in reason
-    assert ("no evidence" not in reason) is is_evidence
+def test_the_noise_of_bf16_is_said_beside_pairs_that_are_farther() -> None:
+    verdict = judged(BASELINE, noise=47.8)
+    assert verdict.status is Status.PASS
+    assert verdict.reason.endswith("35); bf16 compiled against eager is at 47.8 dB")
 
 
-def test_a_reference_that_is_not_compiled_has_no_noise_floor() -> None:
-    verdict = judged(BASELINE)
-    assert pictures.with_noise_floor(verdict, make_reference()) == verdict
-    assert pictures.with_noise_floor(verdict, None) == verdict
+@pytest.mark.parametrize(
+    ("measured", "status"),
+    [
+        # Without the pairs at 40 dB and above, which moved by 5 dB, the others have moved by nothing.
+        pytest.param((40.0, 34.0, 35.0, 41.0), Status.PASS, id="no-evidence-of-a-loss"),
+        # With them, the mean would have moved by -1.2 dB, within its limit.
+        pytest.param((46.0, 31.5, 33.0, 46.0), Status.REGRESSED, id="no-evidence-of-a-gain"),
+    ],
+)
+def test_a_pair_at_the_noise_floor_counts_for_nothing(measured: tuple[float, ...], status: Status) -> None:
+    verdict = judged(measured, (45.0, 34.0, 35.0, 46.0), noise=40.0)
+    assert verdict.status is status
+    assert verdict.reason.startswith("2 pairs moved by ")
+    assert verdict.reason.endswith("2 of 4 pairs are at this noise floor, and no evidence")
+
+
+def test_a_pair_at_a_noise_floor_below_the_schemes_own_is_no_evidence_of_a_loss() -> None:
+    assert judged((19.5, 34.0, 35.0, 35.0), (20.5, 34.0, 35.0, 35.0)).status is Status.REGRESSED
+    assert judged((19.5, 18.0), (20.5, 19.0), noise=19.0).status is Status.REGRESSED
+    assert judged((19.5, 19.4), (20.5, 20.0), noise=19.0).status is Status.PASS
+
+
+def test_pairs_that_are_all_at_the_noise_floor_are_said_to_tell_nothing() -> None:
+    verdict = judged((40.0, 41.0, 42.0, 43.0), (45.0, 45.0, 45.0, 45.0), noise=39.0)
+    assert (verdict.status, verdict.measured, verdict.baseline, verdict.limit) == (
+        Status.PASS,
+        41.5,
+        45.0,
+        20.0,
+    )
+    assert verdict.reason.startswith("no pair is evidence of anything, the answers, latents and layers are")
+
+
+def test_where_the_only_pair_of_the_baseline_is_no_evidence_the_others_have_their_floor() -> None:
+    for others, status in (((30.0, 30.0, 30.0), Status.PASS), ((30.0, 19.0, 30.0), Status.REGRESSED)):
+        verdict = judged((41.0, *others), (45.0,), noise=40.0)
+        assert (verdict.status, verdict.limit) == (status, 20.0)
+
+
+def test_the_noise_floor_is_what_compiling_costs_the_reference() -> None:
+    noise = Fidelity(psnr_db=47.8, ssim=0.999, identical=False)
+    compiled = make_reference(processes=(make_process(), make_process(noise=noise)))
+    found = [pictures.noise_floor(metric_named(name), compiled) for name in ("psnr_db", "ssim")]
+    assert found == [47.8, 0.999]
+    for eager in (make_reference(), None):
+        assert pictures.noise_floor(metric_named("psnr_db"), eager) is None
