@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import msgspec
+
 from perf_tests.harness.baseline import Entry
 from perf_tests.harness.protocol import LayerError
 from perf_tests.harness.records import Run, Status, Verdict
-from perf_tests.harness.stats import layer_values
+from perf_tests.harness.stats import HOW_BAD, layer_values
 from perf_tests.tables.metrics import Metric, Tolerance
 
 NAMED = 3
@@ -54,6 +56,20 @@ def judge(metric: Metric, tolerance: Tolerance, run: Run, entry: Entry) -> Verdi
         limit=limit,
         reason=_sentence(metric, moved, before, beyond=beyond, most=most, allowance=tolerance.absolute),
     )
+
+
+def with_culprits(judged: Verdict, metric: Metric, run: Run) -> Verdict:
+    """`judged`, which the tables did by the worst layer, with the names of the worst ones where it is red."""
+    if judged.status is not Status.REGRESSED:
+        return judged
+    by_process = [layer_values(metric.name, process.build.layers) for process in run.processes]
+    worst = {
+        name: max((values[name] for values in by_process if name in values), key=HOW_BAD[metric.name])
+        for name in sorted(set().union(*by_process))
+    }
+    most = sorted(worst, key=lambda name: HOW_BAD[metric.name](worst[name]), reverse=True)[:NAMED]
+    named = "; ".join(f"{name} {worst[name]:.5g} {metric.unit}".rstrip() for name in most)
+    return msgspec.structs.replace(judged, reason=f"{named}: {judged.reason}")
 
 
 def _redrawn_sqnr_db(error: LayerError, _sqnr_db: float) -> float:

@@ -168,6 +168,9 @@ class LayerError(Struct, array_like=True):
     tokens: int | None = None
     features: int | None = None
     """Of the output that was compared; None in records of before."""
+    scale_error: float | None = None
+    """By how much the weight is off where a single scale applies, as a share of what it is elsewhere in the
+    layer and beyond what chance explains: the largest of all scales; None in records of before."""
 
 
 class WeightCount(Struct):

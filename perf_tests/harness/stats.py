@@ -207,12 +207,14 @@ LAYER_FIELDS: dict[str, str] = {
     "layer_sqnr_db": "sqnr_db",
     "layer_gain": "gain",
     "layer_worst_row_sqnr_db": "worst_row_sqnr_db",
+    "layer_scale_error": "scale_error",
 }
 """Metric name -> the field of a layer's error that it judges."""
 HOW_BAD: dict[str, Callable[[float], float]] = {
     "layer_sqnr_db": operator.neg,
     "layer_gain": lambda gain: abs(gain - 1),
     "layer_worst_row_sqnr_db": operator.neg,
+    "layer_scale_error": float,
 }
 """Metric name -> what is largest for the worst of all layers."""
 

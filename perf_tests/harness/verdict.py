@@ -92,7 +92,8 @@ def judge(
     `entry` and `provenance` come together from the baselines, both None where there is no baseline;
     `unit` is the `Environment.unit` the run was measured on.
     """
-    metric = as_judged(metric, case.build.recipe.scheme)
+    scheme = case.build.recipe.scheme
+    metric = as_judged(metric, scheme)
     compared = reference if metric.source is Source.REFERENCE_RATIO else None
     if metric.proven_only and (why := invalidity(run, compared)):
         return _unjudged(metric, Status.INVALID, why)
@@ -101,7 +102,8 @@ def judge(
         return _unjudged(metric, Status.INCONCLUSIVE, observation.missing)
     expected = _expected(metric, case)
     if expected is not None:
-        return _judge_expected(metric, observation.values, expected)
+        judged = _judge_expected(metric, observation.values, expected)
+        return layers.with_culprits(judged, metric, run) if metric.source is Source.LAYERS else judged
     absence = _absence(metric, run, entry)
     if absence is not None:
         return _unjudged(metric, Status.NO_BASELINE, absence, statistics.median(observation.values))
@@ -117,11 +119,11 @@ def judge(
         rule = _rule(pair, gate, entry=entry, reference=compared, significance=significance)
         judged = _judge_noisy(pair, rule)
     else:
-        judged = _judge_certain(pair, gate, case.build.recipe.scheme, run=run, entry=entry)
-    if metric.source is Source.PAIRS:
-        judged = pictures.with_noise_floor(judged, reference)
+        judged = _judge_certain(
+            pair, gate, case.build.recipe.scheme, run=run, reference=reference, entry=entry
+        )
     judged = _annotated(judged, metric=metric, run=run, entry=entry, another_unit=another_unit)
-    return _with_unsteadiness(judged, metric, case.build.recipe.scheme)
+    return _with_unsteadiness(judged, metric, scheme)
 
 
 def invalidity(run: Run, reference: Run | None = None) -> str | None:
@@ -287,13 +289,18 @@ def _judge_expected(metric: Metric, values: tuple[float, ...], expected: Range) 
     )
 
 
-def _judge_certain(pair: _Pair, gate: Gate, scheme: Scheme, *, run: Run, entry: Entry) -> Verdict:
+def _judge_certain(
+    pair: _Pair, gate: Gate, scheme: Scheme, *, run: Run, reference: Run | None, entry: Entry
+) -> Verdict:
     """What has no noise to be tested against."""
     if pair.metric.source is Source.LAYERS:
         return layers.judge(pair.metric, gate.tolerance, run, entry)
     if pair.metric.source is Source.PAIRS:
         floor = None if scheme.floor is None else FLOORS[pair.metric.name](scheme.floor)
-        return pictures.judge(pair.metric, gate.tolerance, pair.measured, pair.baseline, floor)
+        noise = pictures.noise_floor(pair.metric, reference)
+        return pictures.judge(
+            pair.metric, gate.tolerance, pair.measured, pair.baseline, floor=floor, noise=noise
+        )
     if pair.metric.better is Better.EXACT:
         return _judge_exactly(pair)
     return _judge_within(pair, gate)

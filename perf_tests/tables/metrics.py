@@ -153,6 +153,7 @@ ANCHORS: Final = {
         ("sd3-mini", 40.5, "41.3 to 41.9"),
         ("pixart-mini", 41.5, "42.3 to 42.4"),
         ("auraflow-mini", 44.5, "45.1 to 45.2"),
+        ("flux1-dev-slim", 37.0, "38.6"),
     )
 }
 """Pipeline -> SQNR of what its bf16 transformer answers first, against the committed anchor."""
@@ -175,6 +176,11 @@ def _bytes_as_implied(case: Case) -> Range | None:
     if scheme.weight is not None:
         source = f"{scheme.weight.bits} bits an element and {scheme.weight.scale_bytes} bytes a scale imply 1"
     return Range(low=0.98, high=1.02, source=source)
+
+
+def _scales_alike(_case: Case) -> Range:
+    source = "two rows whose scales are 5 % apart and swapped are 4.8 % off"
+    return Range(low=0.0, high=0.02, source=source)
 
 
 def _as_planned(case: Case) -> Range | None:
@@ -485,7 +491,7 @@ METRICS = (
         better=Better.HIGHER,
         group=Group.NUMERICS,
         source=Source.BUILD,
-        gates={Device.CPU: BY_RANGE},
+        gates=dict.fromkeys(Device, BY_RANGE),
         expected=_anchored,
     ),
     *(
@@ -504,6 +510,16 @@ METRICS = (
             ("layer_gain", "", 1e-3),
             ("layer_worst_row_sqnr_db", "dB", 1.0),
         )
+    ),
+    Metric(
+        name="layer_scale_error",
+        unit="",
+        better=Better.LOWER,
+        group=Group.FIDELITY,
+        source=Source.LAYERS,
+        gates=dict.fromkeys(Device, BY_RANGE),
+        layers_only=True,
+        expected=_scales_alike,
     ),
     Metric(
         name="weight_bytes_vs_implied",

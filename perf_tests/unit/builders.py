@@ -168,7 +168,9 @@ LAYER = "transformer.transformer_blocks.0.attn.to_q"
 
 def make_layers(**changes: Any) -> dict[str, LayerError]:
     """The errors of two layers, `changes` in that of the first, `LAYER`."""
-    usual = LayerError(sqnr_db=40.0, gain=1.0, worst_row_sqnr_db=30.0, worst_row_gain=1.002)
+    usual = LayerError(
+        sqnr_db=40.0, gain=1.0, worst_row_sqnr_db=30.0, worst_row_gain=1.002, scale_error=0.001
+    )
     first = msgspec.structs.replace(usual, **changes)
     return {LAYER: first, "transformer.transformer_blocks.1.attn.to_q": usual}
 

@@ -215,6 +215,7 @@ class Session:
                 gain=gain if number == MODULES // 2 else 1.0,
                 worst_row_sqnr_db=30.0,
                 worst_row_gain=1.002,
+                scale_error=0.001,
             )
             for number in range(self._dropped, MODULES)
         }
@@ -265,7 +266,7 @@ class Session:
             values["weight_bytes_vs_implied"] = 1.0
         if self._probed and sqnr_db is not None:
             values["output_sqnr_db"] = (sqnr_db.low + sqnr_db.high) / 2
-        if self._probed and self.case.is_reference:
+        if self.case.is_reference:
             values["anchor_sqnr_db"] = 60.0
         if self._device is Device.CUDA:
             names = ("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib")

@@ -62,7 +62,7 @@ def test_each_metric_of_each_case_is_one_line_and_keys_are_sorted() -> None:
     "case-a": {
       "digest": "dddd",
       "layers": {
-        "transformer.proj": [40.25, 1.0, null, null, null, null]
+        "transformer.proj": [40.25, 1.0, null, null, null, null, null]
       },
       "metrics": {
         "decode_ms": [12.5, 12.25],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perf_tests.harness.layers import judge
+from perf_tests.harness.layers import judge, with_culprits
 from perf_tests.harness.protocol import LayerError
 from perf_tests.harness.records import Status, Verdict
 from perf_tests.tables.metrics import Tolerance
@@ -19,6 +19,7 @@ from perf_tests.unit.builders import (
     make_layers,
     make_process,
     make_run,
+    make_verdict,
     metric_named,
 )
 
@@ -159,3 +160,19 @@ def test_a_layer_of_many_values_has_the_tolerance_alone() -> None:
     many = {"tokens": 4608, "features": 3072}
     assert judged("layer_sqnr_db", make_layers(sqnr_db=39.89, **many)).status is Status.REGRESSED
     assert judged("layer_gain", make_layers(gain=1.0011, **many)).status is Status.REGRESSED
+
+
+def by_range(status: Status, *measured: dict[str, LayerError]) -> Verdict:
+    processes = tuple(make_process(build=make_build(layers=layers)) for layers in measured)
+    judged = make_verdict("layer_scale_error", status, reason="0.05 is outside 0 to 0.02: swapped")
+    metric = metric_named("layer_scale_error")
+    return with_culprits(judged, metric, make_run(MINI_INT8WO, processes=processes))
+
+
+def test_layers_whose_scales_are_off_are_named_the_worst_first() -> None:
+    verdict = by_range(Status.REGRESSED, make_layers(), make_layers(scale_error=0.0512345))
+    assert verdict.reason == f"{LAYER} 0.051235; {OTHER} 0.001: 0.05 is outside 0 to 0.02: swapped"
+
+
+def test_layers_whose_scales_are_alike_are_not() -> None:
+    assert by_range(Status.PASS, make_layers()).reason == "0.05 is outside 0 to 0.02: swapped"

@@ -28,7 +28,7 @@ from perf_tests.harness.verdict import (
 )
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import ANCHORS, METRICS, Group, Metric
-from perf_tests.tables.pipelines import MINIATURES
+from perf_tests.tables.pipelines import FLUX1_DEV_SLIM, MINIATURES
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO, FidelityFloor, Range
@@ -43,6 +43,7 @@ from perf_tests.unit.builders import (
     make_entry,
     make_environment,
     make_failure,
+    make_layers,
     make_process,
     make_provenance,
     make_reference,
@@ -554,8 +555,29 @@ def test_a_bf16_pipeline_far_from_its_anchor_is_red_without_any_baseline(
     assert (verdict.status, verdict.limit) == (status, 37.0)
 
 
-def test_every_miniature_is_held_against_an_anchor() -> None:
-    assert set(ANCHORS) == {spec.id for spec in MINIATURES}
+def test_every_miniature_is_held_against_an_anchor_and_the_slim_pipeline_of_full_width() -> None:
+    assert set(ANCHORS) == {*(spec.id for spec in MINIATURES), FLUX1_DEV_SLIM.id}
+
+
+# Scales
+
+
+def test_a_layer_whose_scales_are_off_is_red_without_any_baseline_and_named() -> None:
+    processes = (make_process(build=make_build(layers=make_layers(scale_error=0.048))),)
+    verdict = judge(
+        metric_named("layer_scale_error"),
+        case=MINI_INT8WO,
+        platform=CPU,
+        run=make_run(MINI_INT8WO, processes=processes),
+        reference=None,
+        entry=None,
+        provenance=None,
+        unit="Example CPU",
+        significance=make_significance(),
+    )
+    assert (verdict.status, verdict.measured, verdict.limit) == (Status.REGRESSED, 0.048, 0.02)
+    assert verdict.reason.startswith("transformer.transformer_blocks.0.attn.to_q 0.048; ")
+    assert "0.048 is outside 0 to 0.02: two rows whose scales are 5 % apart" in verdict.reason
 
 
 # Floors

@@ -86,7 +86,7 @@ class Session:
         self._work = count_step(self._pipeline, self._case)
         asked = request.probe and recipe.scheme.config is not None
         before = probe.record(self._pipeline, self._case) if asked else None
-        if request.probe and self._case.is_reference:
+        if self._case.is_reference:
             self._values |= self._anchored()
         recording_s = time.perf_counter()
         recorded = {each.case.id: self._recorded(each) for each in request.traces}

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec, Workload
-from perf_tests.tables.schemes import INT8DQ, INT8WO, Scheme
+from perf_tests.tables.schemes import FP6_E3M2, FP8WO, INT4DQ, INT8DQ, INT8WO, Scheme
 from perf_tests.worker.faults import scale_by
 
 LAYER = "single_transformer_blocks.1.proj_mlp"
@@ -54,7 +54,7 @@ CATASTROPHE = "catastrophe"
 """An output that is no picture; no metric."""
 METRICS_OF = {
     Level.E: (EVIDENCE,),
-    Level.F1: ("layer_sqnr_db", "layer_gain", "layer_worst_row_sqnr_db"),
+    Level.F1: ("layer_sqnr_db", "layer_gain", "layer_worst_row_sqnr_db", "layer_scale_error"),
     Level.F2: ("step_sqnr_db",),
     Level.F3: ("latents_sqnr_db",),
     Level.F4: ("psnr_db", "ssim"),
@@ -107,16 +107,20 @@ def _scales_off_by_one_percent(
 
 def _two_scales_swapped(quantize_: Quantize, transformer: nn.Module, config: Any, wanted: Filter) -> None:
     quantize_(transformer, config, wanted)
-    weight: Any = transformer.get_submodule(LAYER).weight
-    one, other = _rows_apart(weight.scale)
-    weight.scale[[one, other]] = weight.scale[[other, one]]
+    swap_scales(transformer.get_submodule(LAYER).weight)
 
 
-def _rows_apart(scale: torch.Tensor) -> tuple[int, int]:
-    """Two rows: the scale of the second is the next that is at least 5 % above that of the first."""
-    ordered = scale.flatten().argsort().tolist()
+def swap_scales(weight: Any) -> None:
+    """Give each of two rows of a quantized weight the scales of the other, 5 % apart (on average, of groups).
+
+    The second is the next that is at least 5 % above the first.
+    """
+    rows = weight.scale.float().flatten(1).mean(1)
+    ordered = rows.argsort().tolist()
     one = ordered[len(ordered) // 4]
-    return one, next(row for row in ordered if scale[row] >= 1.05 * scale[one])
+    other = next(row for row in ordered if rows[row] >= 1.05 * rows[one])
+    assert float(rows[other] / rows[one]) < 1.06
+    weight.scale[[one, other]] = weight.scale[[other, one]]
 
 
 def _per_tensor(quantize_: Quantize, transformer: nn.Module, _config: Any, wanted: Filter) -> None:
@@ -205,10 +209,14 @@ MUTATIONS = (
         caught={Level.F1: "layer_gain"},
         quantizing=_scales_off_by_one_percent,
     ),
-    Mutation(
-        name="scales-of-two-rows-swapped",
-        caught={Level.F1: "layer_worst_row_sqnr_db"},
-        quantizing=_two_scales_swapped,
+    *(
+        Mutation(
+            name=f"scales-of-two-rows-swapped-{scheme.id}",
+            caught={Level.F1: "layer_scale_error"},
+            scheme=scheme,
+            quantizing=_two_scales_swapped,
+        )
+        for scheme in (INT8WO, INT8DQ, FP8WO, FP6_E3M2, INT4DQ)
     ),
     Mutation(
         name="per-tensor-for-per-row-scales",

@@ -20,7 +20,9 @@ from torch.nn import functional
 
 from perf_tests.harness.errors import WorkerError
 from perf_tests.harness.protocol import FailureKind, Load, Quantize
+from perf_tests.harness.verdict import gated_metrics
 from perf_tests.tables.cases import Build, Case, Weights
+from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.pipelines import (
     AURAFLOW_MINI,
     COGVIDEOX_5B,
@@ -28,11 +30,12 @@ from perf_tests.tables.pipelines import (
     FLUX1_DEV,
     FLUX1_DEV_SLIM,
     FLUX_MINI,
+    MINIATURES,
     PIPELINES,
     SD3_MINI,
     PipelineSpec,
 )
-from perf_tests.tables.platforms import Device
+from perf_tests.tables.platforms import CPU, H100, H200, Device
 from perf_tests.tables.recipes import FP32_EAGER, Recipe
 from perf_tests.tables.schemes import BF16, INT8WO
 from perf_tests.worker import anchor, build
@@ -353,16 +356,27 @@ def test_a_pipeline_without_an_anchor_is_refused(capsys: pytest.CaptureFixture[s
     )
 
 
-def quantized(spec: PipelineSpec, recipe: Recipe, *, probe: bool) -> dict[str, float]:
+def quantized(spec: PipelineSpec, recipe: Recipe) -> dict[str, float]:
     session = Session(None)
     case = Case(build=Build(pipeline=spec, recipe=recipe), workload=spec.workload)
     session.load(Load(case=case, device=Device.CPU))
-    session.quantize(Quantize(probe=probe))
+    session.quantize(Quantize())
     return session._values
 
 
-def test_a_worker_holds_a_bf16_pipeline_against_its_anchor_where_it_is_asked_to() -> None:
+def test_a_worker_holds_a_bf16_pipeline_against_its_anchor() -> None:
     low_db, high_db = FAULTLESS_DB[FLUX_MINI.id]
-    assert low_db < quantized(FLUX_MINI, Recipe(scheme=BF16), probe=True)["anchor_sqnr_db"] < high_db
-    assert "anchor_sqnr_db" not in quantized(FLUX_MINI, Recipe(scheme=BF16), probe=False)
-    assert "anchor_sqnr_db" not in quantized(FLUX_MINI, Recipe(scheme=INT8WO), probe=True)
+    assert low_db < quantized(FLUX_MINI, Recipe(scheme=BF16))["anchor_sqnr_db"] < high_db
+    assert "anchor_sqnr_db" not in quantized(FLUX_MINI, Recipe(scheme=INT8WO))
+
+
+def test_every_pipeline_with_an_anchor_is_gated_wherever_its_bf16_cases_run() -> None:
+    gated = {
+        (row.pipeline.id, platform.id)
+        for row in MATRIX
+        for platform in row.platforms
+        if any(each.name == "anchor_sqnr_db" for each in gated_metrics(row.case(Weights.SYNTHETIC), platform))
+    }
+    miniatures = {(spec.id, CPU.id) for spec in MINIATURES}
+    assert gated == miniatures | {(FLUX1_DEV_SLIM.id, platform.id) for platform in (H100, H200)}
+    assert {pipeline for pipeline, _ in gated} == set(anchor.ANCHORED)

@@ -22,8 +22,19 @@ from perf_tests.tables.metrics import METRICS, Source
 from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PIXART_MINI, SD3_MINI, PipelineSpec
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import BF16, FP8WO, INT4DQ, INT8DQ, INT8WO, Scheme
+from perf_tests.tables.schemes import (
+    BF16,
+    FP4_E2M1,
+    FP6_E3M2,
+    FP8WO,
+    INT4DQ,
+    INT8DQ,
+    INT8DQ_SPARSE24,
+    INT8WO,
+    Scheme,
+)
 from perf_tests.unit.builders import make_build, make_entry, make_process, make_run
+from perf_tests.unit.worker.mutations import swap_scales
 from perf_tests.worker import build, layers, quantize
 from perf_tests.worker.faults import Faults, scale_by
 from perf_tests.worker.layers import error_between
@@ -120,7 +131,11 @@ def test_an_error_without_a_value_is_refused(
 
 
 IDENTICAL = LayerError(
-    sqnr_db=144.49439791871097, gain=1.0, worst_row_sqnr_db=144.49439791871097, worst_row_gain=1.0
+    sqnr_db=144.49439791871097,
+    gain=1.0,
+    worst_row_sqnr_db=144.49439791871097,
+    worst_row_gain=1.0,
+    scale_error=0.0,
 )
 
 
@@ -174,7 +189,8 @@ def test_another_seed_moves_them_by_more_than_their_tolerance(int8wo: Built) -> 
 
 def judged(before: Built, *found: dict[str, LayerError]) -> dict[str, Status]:
     """Metric -> the verdict on `found`, each that of a process, beside the errors of `before`."""
-    gates = [(each, each.gates[Device.CPU]) for each in METRICS if each.source is Source.LAYERS]
+    rows = [each for each in METRICS if each.source is Source.LAYERS and each.expected is None]
+    gates = [(each, each.gates[Device.CPU]) for each in rows]
     run = make_run(processes=tuple(make_process(build=make_build(layers=each)) for each in found))
     entry = make_entry(layers=before.errors)
     return {each.name: judge(each, gate.tolerance, run, entry).status for each, gate in gates}
@@ -234,22 +250,83 @@ def test_scales_off_by_one_percent_move_the_gain_of_their_layer_and_of_no_other(
     assert judged(whole, found)["layer_gain"] is Status.REGRESSED
 
 
-# The swap leaves both rows 26 dB. With few tokens, the worst row of an fp8 or int4 layer is often lower yet.
-def test_the_scales_of_two_rows_swapped_show_in_the_worst_row_alone() -> None:
-    whole = built(Recipe(scheme=INT8WO))
-    scale = whole.weight(LAYER).scale
-    ordered = scale.flatten().argsort().tolist()
-    one = ordered[len(ordered) // 4]
-    other = next(row for row in ordered if scale[row] >= 1.05 * scale[one])
-    assert float(scale[other] / scale[one]) == pytest.approx(1.05, abs=0.005)
-    scale[[one, other]] = scale[[other, one]]
-    before, after = whole.errors[LAYER], (found := whole.again())[LAYER]
-    assert before.worst_row_sqnr_db is not None
-    assert after.worst_row_sqnr_db is not None
-    assert before.worst_row_sqnr_db - after.worst_row_sqnr_db > 5.0
-    assert after.gain == pytest.approx(before.gain, abs=1e-3)
-    assert judged(whole, found)["layer_worst_row_sqnr_db"] is Status.REGRESSED
-    assert without(found, LAYER) == without(whole.errors, LAYER)
+# Gaussian weights and what rounding to a step makes of them: 300 rows of 512 elements.
+WEIGHT = torch.randn(300, 512, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+
+def rounded(step: float) -> torch.Tensor:
+    return ((WEIGHT.float() / step).round() * step).bfloat16()
+
+
+@pytest.mark.parametrize("columns", [pytest.param(1 << 11, id="at-once"), pytest.param(200, id="in-parts")])
+@pytest.mark.parametrize(
+    ("off", "low", "high"),
+    [
+        pytest.param(1.0, 0.0, 0.0, id="right"),
+        pytest.param(1.01, 0.005, 0.01, id="one-percent"),
+        pytest.param(1.05, 0.045, 0.05, id="five-percent"),
+        pytest.param(0.95, 0.045, 0.05, id="five-percent-less"),
+    ],
+)
+def test_a_row_that_is_off_is_told_but_for_what_chance_explains(
+    monkeypatch: pytest.MonkeyPatch, columns: int, off: float, low: float, high: float
+) -> None:
+    monkeypatch.setattr(layers, "COLUMNS", columns)
+    quantized = rounded(step=0.02)
+    quantized[7] = (quantized[7].float() * off).bfloat16()
+    assert low <= layers.scale_error(WEIGHT, quantized) <= high
+
+
+def test_what_all_rows_share_is_no_error_of_a_scale() -> None:
+    assert layers.scale_error(WEIGHT, (rounded(step=0.02).float() * 1.05).bfloat16()) == 0.0
+
+
+def test_a_group_that_is_off_is_lost_in_its_row_and_told_among_groups() -> None:
+    quantized = rounded(step=0.02)
+    quantized[7, 32:64] = (quantized[7, 32:64].float() * 1.3).bfloat16()
+    assert layers.scale_error(WEIGHT, quantized) < 0.02
+    assert layers.scale_error(WEIGHT, quantized, group_size=32) == pytest.approx(0.28, abs=0.02)
+
+
+def test_rows_of_zeros_have_no_scale_that_could_be_off() -> None:
+    weight = torch.cat((WEIGHT, torch.zeros(1, 512, dtype=torch.bfloat16)))
+    quantized = torch.cat((rounded(step=0.02), torch.full((1, 512), 0.1, dtype=torch.bfloat16)))
+    assert layers.scale_error(weight, quantized) == 0.0
+
+
+# Of all layers that were quantized rightly, no scale is off by half of what is red.
+@pytest.mark.parametrize("spec", [FLUX_MINI, COGVIDEOX_MINI], ids=lambda spec: spec.id)
+@pytest.mark.parametrize(
+    "scheme",
+    [INT8WO, INT8DQ, FP8WO, FP6_E3M2, FP4_E2M1, INT8DQ_SPARSE24, INT4DQ],
+    ids=lambda scheme: scheme.id,
+)
+def test_scales_that_are_right_are_alike(scheme: Scheme, spec: PipelineSpec) -> None:
+    errors = built(Recipe(scheme=scheme), spec).errors
+    assert max(error.scale_error or 0.0 for error in errors.values()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("scheme", "layer"),
+    [
+        pytest.param(INT8WO, LAYER, id="int8wo"),
+        pytest.param(INT8DQ, LAYER, id="int8dq"),
+        pytest.param(FP8WO, LAYER, id="fp8wo"),
+        pytest.param(FP6_E3M2, LAYER, id="fp6"),
+        pytest.param(INT4DQ, LAYER, id="int4dq"),
+        # With one bit of mantissa, chance explains more: seen in rows of 1280 elements, not in those of 256.
+        pytest.param(FP4_E2M1, "transformer.single_transformer_blocks.1.proj_out", id="fp4"),
+    ],
+)
+def test_the_scales_of_two_rows_swapped_are_seen_in_their_layer_alone(scheme: Scheme, layer: str) -> None:
+    whole = built(Recipe(scheme=scheme))
+    swap_scales(whole.weight(layer))
+    before, after = whole.errors[layer], (found := whole.again())[layer]
+    assert (before.scale_error or 0.0) < 0.01
+    assert after.scale_error is not None
+    assert after.scale_error > 0.024
+    assert after.gain == pytest.approx(before.gain, abs=2e-3)
+    assert without(found, layer) == without(whole.errors, layer)
 
 
 def test_one_scale_for_all_rows_is_seen(int8wo: Built) -> None:

@@ -211,7 +211,8 @@ def tolerances(verdict: Verdict) -> float:
 
 
 def test_the_table_has_the_twelve_and_one_and_uses_every_level() -> None:
-    assert len({each.name for each in MUTATIONS}) == 13
+    assert len({each.name for each in MUTATIONS}) == 17
+    assert len({each.quantizing for each in MUTATIONS} | {each.assembled for each in MUTATIONS}) == 11
     caught = [(level, name) for each in MUTATIONS for level, name in each.caught.items()]
     assert {level for level, _ in caught} == set(Level)
     assert all(name in METRICS_OF[level] for level, name in caught)
