@@ -16,6 +16,7 @@ from perf_tests.harness.baseline import Entry, Provenance
 from perf_tests.harness.decision import Decision, Rule, decide, drift
 from perf_tests.harness.records import STATUS_OF_FAILURE, Run, Status, Verdict
 from perf_tests.tables.cases import Case
+from perf_tests.tables.floors import floor_of
 from perf_tests.tables.metrics import METRICS, Better, Gate, Group, Metric, Source, Tolerance
 from perf_tests.tables.platforms import Noise, Platform
 from perf_tests.tables.schemes import FidelityFloor, Range, Scheme
@@ -24,7 +25,7 @@ FLOORS: dict[str, Callable[[FidelityFloor], float]] = {
     "psnr_db": attrgetter("psnr_db"),
     "ssim": attrgetter("ssim"),
 }
-"""Metric name -> the field of the scheme's floor that bounds it."""
+"""Metric name -> the field of the case's floor that bounds it."""
 
 SEVERITY = (
     Status.CRASH,
@@ -119,9 +120,7 @@ def judge(
         rule = _rule(pair, gate, entry=entry, reference=compared, significance=significance)
         judged = _judge_noisy(pair, rule)
     else:
-        judged = _judge_certain(
-            pair, gate, case.build.recipe.scheme, run=run, reference=reference, entry=entry
-        )
+        judged = _judge_certain(pair, gate, case, run=run, reference=reference, entry=entry)
     judged = _annotated(judged, metric=metric, run=run, entry=entry, another_unit=another_unit)
     return _with_unsteadiness(judged, metric, scheme)
 
@@ -290,13 +289,14 @@ def _judge_expected(metric: Metric, values: tuple[float, ...], expected: Range) 
 
 
 def _judge_certain(
-    pair: _Pair, gate: Gate, scheme: Scheme, *, run: Run, reference: Run | None, entry: Entry
+    pair: _Pair, gate: Gate, case: Case, *, run: Run, reference: Run | None, entry: Entry
 ) -> Verdict:
     """What has no noise to be tested against."""
     if pair.metric.source is Source.LAYERS:
         return layers.judge(pair.metric, gate.tolerance, run, entry)
     if pair.metric.source is Source.PAIRS:
-        floor = None if scheme.floor is None else FLOORS[pair.metric.name](scheme.floor)
+        lowest = floor_of(case)
+        floor = None if lowest is None else FLOORS[pair.metric.name](lowest)
         noise = pictures.noise_floor(pair.metric, reference)
         return pictures.judge(
             pair.metric, gate.tolerance, pair.measured, pair.baseline, floor=floor, noise=noise

@@ -194,7 +194,7 @@ COLD_CACHE = CompileCache(hits=0, misses=6, bypasses=0)
 
 
 FIDELITY = Fidelity(
-    psnr_db=30.0,
+    psnr_db=45.0,
     ssim=0.95,
     identical=False,
     step_sqnrs_db=(35.0, 34.0, 33.0, 34.0, 35.0),

@@ -7,12 +7,16 @@ import pytest
 
 from perf_tests.harness.errors import PerfError
 from perf_tests.harness.fidelity import catastrophe, compare, constant_frames
+from perf_tests.tables.cases import Weights
+from perf_tests.tables.floors import floor_of
+from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.schemes import SCHEMES, FidelityFloor
 
 IMAGES = (1, 128, 128, 3)
 VIDEO = (1, 9, 64, 96, 3)
-UNRELATED = FidelityFloor(psnr_db=12.0, ssim=0.4)
-"""What pictures of the miniatures from other seeds stay below."""
+UNRELATED = FidelityFloor(
+    psnr_db=12.0, ssim=0.4, source="above the pictures of the miniatures from other seeds"
+)
 
 
 def _uniform(shape: tuple[int, ...], seed: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
@@ -341,14 +345,16 @@ def _is_loose(floor: FidelityFloor) -> bool:
 
 
 def test_no_floor_lets_an_unrelated_picture_pass() -> None:
-    floors = {scheme.id: scheme.floor for scheme in SCHEMES if scheme.floor is not None}
-    assert len(floors) > 10
+    of_schemes = {scheme.id: scheme.floor for scheme in SCHEMES}
+    of_cases = {case.id: floor_of(case) for case in (row.case(each) for row in MATRIX for each in Weights)}
+    floors = {name: floor for name, floor in (of_schemes | of_cases).items() if floor is not None}
+    assert len(floors) > 300
     assert {name: floor for name, floor in floors.items() if _is_loose(floor)} == {}
 
 
 @pytest.mark.parametrize("floor", [(11.9, 0.4), (12.0, 0.39), (0.0, 0.0)])
 def test_a_floor_below_what_unrelated_pictures_reach_is_refused(floor: tuple[float, float]) -> None:
-    assert _is_loose(FidelityFloor(psnr_db=floor[0], ssim=floor[1]))
+    assert _is_loose(FidelityFloor(psnr_db=floor[0], ssim=floor[1], source="a test"))
 
 
 def test_unrelated_pictures_are_below_the_lowest_floor() -> None:

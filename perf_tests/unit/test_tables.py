@@ -296,7 +296,7 @@ def test_a_surprise_is_never_smaller_than_the_tolerance(metric: Metric) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        pytest.param(_with_scheme(floor=FidelityFloor(psnr_db=1.0, ssim=0.1)), id="floor"),
+        pytest.param(_with_scheme(floor=FidelityFloor(psnr_db=1.0, ssim=0.1, source="a test")), id="floor"),
         pytest.param(_with_scheme(min_capability=(9, 0)), id="capability"),
         pytest.param(
             _with_scheme(output_sqnr_db=Range(low=1.0, high=2.0, source="a test")), id="expected-range"

@@ -1,0 +1,115 @@
+"""TABLE: how close to the bf16 twin the pictures of a pipeline and scheme come; the floor of each case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.pipelines import COGVIDEOX_5B, COGVIDEOX_MINI, FLUX1_DEV, FLUX_MINI, PipelineSpec
+from perf_tests.tables.schemes import (
+    AUTOQUANT,
+    FP4_E2M1,
+    FP6_E3M2,
+    FP8DQ,
+    FP8DQROW,
+    FP8WO,
+    INT4DQ,
+    INT4WO,
+    INT8DQ,
+    INT8WO,
+    FidelityFloor,
+    Scheme,
+)
+
+TOLERANCES_BELOW: Final = 2
+"""Tolerances of a pair between the lowest that was measured and the floor. A baseline lets one pass, and is
+moved by it once that is accepted: two leave room for that, and however often it is accepted, for no more."""
+
+
+def _margin(metric_name: str) -> float:
+    """`TOLERANCES_BELOW` of the metric's tolerances, the widest of any device, in its unit."""
+    gates = next(metric.gates for metric in METRICS if metric.name == metric_name)
+    return TOLERANCES_BELOW * max(gate.tolerance.absolute for gate in gates.values())
+
+
+PSNR_MARGIN_DB: Final = _margin("psnr_db")
+SSIM_MARGIN: Final = _margin("ssim")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """The lowest pair that a pipeline with synthetic weights gave under a scheme, of all accepted baselines:
+    whatever the batch size, the compile mode, and what else is quantized."""
+
+    pipeline: PipelineSpec
+    scheme: Scheme
+    psnr_db: float
+    """Rounded down, to 0.1."""
+    ssim: float
+    """Rounded down, to 0.001; of another pair perhaps."""
+    on: str
+    """The processor, and the versions that pictures depend on."""
+
+
+ON_H100: Final = "an NVIDIA H100 80GB HBM3 with torch 2.11.0+cu130 and torchao 0.18.0"
+ON_CPU: Final = "an AMD EPYC family 26 model 2 with torch 2.13.0+cpu and torchao 0.18.0"
+
+# FLUX.1-dev int8dq-sparse24 has no row: of its pictures, which are drafts, one pair is known, with an SSIM of
+# 0.621, and pairs of int4wo, which are closer to their twins, already lie 0.048 apart.
+MEASURED = tuple(
+    Measured(pipeline=pipeline, scheme=scheme, psnr_db=psnr_db, ssim=ssim, on=on)
+    for pipeline, scheme, psnr_db, ssim, on in (
+        (FLUX1_DEV, INT8WO, 42.9, 0.999, ON_H100),
+        (FLUX1_DEV, INT8DQ, 45.1, 0.999, ON_H100),
+        (FLUX1_DEV, INT4WO, 20.8, 0.899, ON_H100),
+        (FLUX1_DEV, INT4DQ, 22.1, 0.918, ON_H100),
+        (FLUX1_DEV, FP6_E3M2, 28.4, 0.979, ON_H100),
+        (FLUX1_DEV, FP4_E2M1, 21.0, 0.899, ON_H100),
+        (FLUX1_DEV, FP8WO, 34.4, 0.994, ON_H100),
+        (FLUX1_DEV, FP8DQ, 31.2, 0.989, ON_H100),
+        (FLUX1_DEV, FP8DQROW, 32.4, 0.991, ON_H100),
+        (FLUX1_DEV, AUTOQUANT, 34.5, 0.994, ON_H100),
+        (COGVIDEOX_5B, FP8DQROW, 23.3, 0.950, ON_H100),
+        (FLUX_MINI, INT8WO, 44.2, 0.999, ON_CPU),
+        (FLUX_MINI, INT8DQ, 45.9, 0.999, ON_CPU),
+        (FLUX_MINI, INT4DQ, 26.6, 0.968, ON_CPU),
+        (FLUX_MINI, FP8WO, 36.0, 0.996, ON_CPU),
+        (COGVIDEOX_MINI, INT8WO, 37.7, 0.997, ON_CPU),
+        (COGVIDEOX_MINI, INT8DQ, 35.6, 0.996, ON_CPU),
+        (COGVIDEOX_MINI, FP8WO, 29.4, 0.985, ON_CPU),
+    )
+)
+_ROWS = {(row.pipeline.id, row.scheme.id): row for row in MEASURED}
+
+
+def floor_of(case: Case) -> FidelityFloor | None:
+    """The lowest PSNR and SSIM that the pictures of `case` may have; None where its scheme has no floor.
+
+    The scheme's, raised where what was measured of its pipeline is far above. Other weights than synthetic
+    ones give other pictures, of which nothing was measured.
+    """
+    build = case.build
+    floor = build.recipe.scheme.floor
+    row = _ROWS.get((build.pipeline.id, build.recipe.scheme.id))
+    if floor is None or row is None or build.weights is not Weights.SYNTHETIC:
+        return floor
+    return _raised(floor, row)
+
+
+def _raised(floor: FidelityFloor, row: Measured) -> FidelityFloor:
+    # Rounded, so that no noise of the subtraction is printed.
+    psnr_db = max(floor.psnr_db, round(row.psnr_db - PSNR_MARGIN_DB, 1))
+    ssim = max(floor.ssim, round(row.ssim - SSIM_MARGIN, 3))
+    if (psnr_db, ssim) == (floor.psnr_db, floor.ssim):
+        return floor
+    return FidelityFloor(psnr_db=psnr_db, ssim=ssim, source=_source(floor, row))
+
+
+def _source(floor: FidelityFloor, row: Measured) -> str:
+    return (
+        f"{PSNR_MARGIN_DB:g} dB and {SSIM_MARGIN:g} below the {row.psnr_db:g} dB and {row.ssim:g} of the "
+        f"lowest pair of {row.pipeline.id} {row.scheme.id} on {row.on}, and not below the "
+        f"{floor.psnr_db:g} dB and {floor.ssim:g} of the scheme, which are {floor.source}"
+    )
