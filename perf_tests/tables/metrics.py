@@ -153,7 +153,7 @@ ANCHORS: Final = {
         ("sd3-mini", 40.5, "41.3 to 41.9"),
         ("pixart-mini", 41.5, "42.3 to 42.4"),
         ("auraflow-mini", 44.5, "45.1 to 45.2"),
-        ("flux1-dev-slim", 37.0, "38.6"),
+        ("flux1-dev-slim", 37.0, "38.6 (CPU) and 39.2 (H100)"),
     )
 }
 """Pipeline -> SQNR of what its bf16 transformer answers first, against the committed anchor."""
@@ -432,8 +432,12 @@ METRICS = (
             better=Better.HIGHER,
             group=Group.FIDELITY,
             source=Source.CAPTURE,
-            # On CPU shown: a miniature is so close to bf16's own noise that its rounding moves it as much.
-            gates={Device.CUDA: Gate(tolerance=Tolerance(absolute=absolute))},
+            # Unchanged code: 0.05 and 0.03 dB between three H100s, 0.12 and 0.09 dB between torch 2.12 and
+            # 2.13 on CPU. A miniature is so close to bf16's own noise that it gets twice as much.
+            gates={
+                Device.CUDA: Gate(tolerance=Tolerance(absolute=absolute)),
+                Device.CPU: Gate(tolerance=Tolerance(absolute=2 * absolute)),
+            },
             quantized_only=True,
             planned=True,
         )
@@ -446,15 +450,18 @@ METRICS = (
             better=Better.HIGHER,
             group=Group.FIDELITY,
             source=Source.NOISE,
-            gates={},
+            # What is fused, and so no longer rounded between, is the compiler's choice: 0.4 dB between torch
+            # 2.12 and 2.13 on CPU. A fault that only compiled code has costs more, and its quantized twins,
+            # compiled alike, do not see it.
+            gates=dict.fromkeys(Device, Gate(tolerance=Tolerance(absolute=absolute))),
             compiled_only=True,
             reference_only=True,
         )
-        for name, unit in (
-            ("noise_step_sqnr_db", "dB"),
-            ("noise_latents_sqnr_db", "dB"),
-            ("noise_psnr_db", "dB"),
-            ("noise_ssim", ""),
+        for name, unit, absolute in (
+            ("noise_step_sqnr_db", "dB", 3.0),
+            ("noise_latents_sqnr_db", "dB", 3.0),
+            ("noise_psnr_db", "dB", 3.0),
+            ("noise_ssim", "", 0.03),
         )
     ),
     *(
@@ -464,7 +471,7 @@ METRICS = (
             better=better,
             group=Group.FIDELITY,
             source=Source.CAPTURE,
-            gates={Device.CUDA: Gate(tolerance=tolerance)} if tolerance else {},
+            gates=dict.fromkeys(Device, Gate(tolerance=tolerance)) if tolerance else {},
             quantized_only=True,
             video_only=True,
         )

@@ -55,6 +55,7 @@ from perf_tests.unit.builders import (
     metric_named,
 )
 
+MINI_BF16_COMPILED = make_case(compile=CompileMode.REGIONAL)
 OTHER_CARD = "GPU-00000000-0000-0000-0000-000000000002"
 
 
@@ -142,7 +143,36 @@ def test_a_case_that_is_its_own_reference_is_not_compared_with_itself() -> None:
 
 def test_a_fused_bf16_case_is_compared_with_the_unfused_reference() -> None:
     names = {metric.name for metric in gated_metrics(make_case(fuse_qkv=True), CPU, Group.FIDELITY)}
-    assert names == {"psnr_db", "ssim", "distinct_outputs"}
+    assert names == {"psnr_db", "ssim", "step_sqnr_db", "latents_sqnr_db", "distinct_outputs"}
+
+
+@pytest.mark.parametrize("platform", [CPU, H100], ids=lambda platform: platform.id)
+def test_a_compiled_reference_is_held_against_what_it_was_before(platform: Platform) -> None:
+    names = {metric.name for metric in gated_metrics(MINI_BF16_COMPILED, platform, Group.FIDELITY)}
+    noise = {"noise_step_sqnr_db", "noise_latents_sqnr_db", "noise_psnr_db", "noise_ssim"}
+    assert names == {*noise, "distinct_outputs"}
+
+
+@pytest.mark.parametrize(
+    ("measured_db", "status"), [(32.9, Status.PASS), (32.7, Status.REGRESSED), (39.0, Status.IMPROVED)]
+)
+def test_compiled_bf16_that_is_farther_from_eager_than_rounding_is_red(
+    measured_db: float, status: Status
+) -> None:
+    noise = Fidelity(psnr_db=47.9, ssim=0.999, identical=False, step_sqnrs_db=(40.0, measured_db))
+    run = make_run(MINI_BF16_COMPILED, H100, processes=(make_process(noise=noise),))
+    verdict = judge(
+        metric_named("noise_step_sqnr_db"),
+        case=MINI_BF16_COMPILED,
+        platform=H100,
+        run=run,
+        reference=None,
+        entry=make_entry({"noise_step_sqnr_db": [35.8]}, case=MINI_BF16_COMPILED),
+        provenance=make_provenance(unit=H100_UUID),
+        unit=H100_UUID,
+        significance=make_significance(),
+    )
+    assert (verdict.status, verdict.measured) == (status, measured_db)
 
 
 def test_a_group_holds_the_metrics_of_one_test_file() -> None:
