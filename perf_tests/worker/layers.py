@@ -48,8 +48,11 @@ MANY_SE, FEW_SE, FEW_ELEMENTS = 5.0, 12.0, 256
 """Standard errors of a scale's gain that chance explains, for many elements and for fewer than that many: of
 millions of rows a handful has more than five; of 160 thousand groups of 32 one was seen to have nine."""
 
+MOST_COLUMNS = 1 << 12
+"""Of a weight that are looked at: as many inputs as FLUX.1-dev has tokens, so that a kernel which is slow for
+many takes no longer than a step."""
 COLUMNS = 1 << 11
-"""Of a weight that are asked for at a time: a few hundred MiB for the largest layers of FLUX.1-dev."""
+"""Of them at a time: a GiB or two for the largest layers of FLUX.1-dev."""
 
 Twins = Callable[[str], torch.Tensor | None]
 """Name of a parameter of the transformer -> its values before quantization, None for a name without any."""
@@ -276,38 +279,36 @@ def scale_error(weight: torch.Tensor, quantized: torch.Tensor, group_size: int |
     `group_size` neighbours in it. Where it applies, the quantized elements over the others have a slope: the
     gain g = <w, q> / <w, w>. Counted is by how much it differs from the layer's median, as a share of that,
     and by more than some standard errors (White 1980: sqrt(sum w^2 (q - g w)^2) / <w, w>): what all scales
-    share is in the gain of the layer. Where `weight` is zero there is no gain.
+    share is in the gain of the layer. Where `weight` is zero there is no gain. Of many columns every second,
+    third and so on is looked at: a scale is wrong in all of them.
     """
-    elements = group_size or weight.shape[1]
-    ww, wq, wwqq, wwwq, wwww = _moments(weight, quantized, elements).flatten(1)
+    rows, size = weight.shape
+    group_size = group_size or size
+    stride = -(-size // MOST_COLUMNS)
+    sums = torch.zeros(5, rows, -(-size // group_size), dtype=torch.float64, device=weight.device)
+    for columns in torch.arange(0, size, stride, device=weight.device).split(COLUMNS):
+        sums.index_add_(2, columns // group_size, _moments(weight, quantized, columns))
+    ww, wq, wwqq, wwwq, wwww = sums.flatten(1)
     alive = ww > 0
     ww, wq, wwqq, wwwq, wwww = (each[alive] for each in (ww, wq, wwqq, wwwq, wwww))
     gains = wq / ww
     # Rounding may leave less than nothing where the weight is what it was.
     squares = (wwqq - 2 * gains * wwwq + gains.square() * wwww).clamp_min(0)
-    chance = squares.sqrt() / ww * (FEW_SE if elements < FEW_ELEMENTS else MANY_SE)
+    chance = squares.sqrt() / ww * (FEW_SE if group_size // stride < FEW_ELEMENTS else MANY_SE)
     centre = gains.median()
     return max(0.0, float((((gains - centre).abs() - chance) / centre.abs()).max()))
 
 
-def _moments(weight: torch.Tensor, quantized: torch.Tensor, elements: int) -> torch.Tensor:
-    """float64 (5, out_features, scales of a row): sums over the `elements` of a scale of w w, w q, (w q)^2,
-    w^3 q and w^4.
+def _moments(weight: torch.Tensor, quantized: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """float64 (5, out_features, columns): w w, w q, (w q)^2, w^3 q and w^4 of those columns of both.
 
-    What the layer multiplies by is asked of its kernel, column by column: each input is 1 in one place.
+    What the layer multiplies by is asked of its kernel: each input is 1 in one place.
     """
-    rows, columns = weight.shape
-    sums = torch.zeros(5, rows, -(-columns // elements), dtype=torch.float64, device=weight.device)
-    for start in range(0, columns, COLUMNS):
-        w = weight[:, start : start + COLUMNS]
-        identity = w.new_zeros(w.shape[1], columns)
-        identity.diagonal(offset=start).fill_(1)
-        q = functional.linear(identity, quantized).T.double()
-        w = w.double()
-        group = torch.arange(start, start + w.shape[1], device=w.device) // elements
-        for total, product in zip(sums, (w * w, w * q, (w * q).square(), w**3 * q, w**4), strict=True):
-            total.index_add_(1, group, product)
-    return sums
+    identity = weight.new_zeros(len(columns), weight.shape[1])
+    identity[torch.arange(len(columns), device=columns.device), columns] = 1
+    q = functional.linear(identity, quantized).T.double()
+    w = weight[:, columns].double()
+    return torch.stack((w * w, w * q, (w * q).square(), w**3 * q, w**4))
 
 
 def _sums(reference: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

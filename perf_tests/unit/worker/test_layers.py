@@ -277,6 +277,14 @@ def test_a_row_that_is_off_is_told_but_for_what_chance_explains(
     assert low <= layers.scale_error(WEIGHT, quantized) <= high
 
 
+def test_of_many_columns_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "MOST_COLUMNS", 200)
+    quantized = rounded(step=0.02)
+    quantized[7, 0::3] = (quantized[7, 0::3].float() * 1.1).bfloat16()
+    assert layers.scale_error(WEIGHT, quantized) == pytest.approx(0.095, abs=0.01)
+    assert layers.scale_error(WEIGHT[:, 1:], quantized[:, 1:]) == 0.0
+
+
 def test_what_all_rows_share_is_no_error_of_a_scale() -> None:
     assert layers.scale_error(WEIGHT, (rounded(step=0.02).float() * 1.05).bfloat16()) == 0.0
 
