@@ -48,11 +48,9 @@ MANY_SE, FEW_SE, FEW_ELEMENTS = 5.0, 12.0, 256
 """Standard errors of a scale's gain that chance explains, for many elements and for fewer than that many: of
 millions of rows a handful has more than five; of 160 thousand groups of 32 one was seen to have nine."""
 
-MOST_COLUMNS = 1 << 12
-"""Of a weight that are looked at: as many inputs as FLUX.1-dev has tokens, so that a kernel which is slow for
-many takes no longer than a step."""
-COLUMNS = 1 << 11
-"""Of them at a time: a GiB or two for the largest layers of FLUX.1-dev."""
+MOST_COLUMNS = 1 << 11
+"""Of a weight that are looked at: half as many inputs as FLUX.1-dev has tokens, since a kernel may be slow
+for many (int4wo takes two seconds for a step)."""
 
 Twins = Callable[[str], torch.Tensor | None]
 """Name of a parameter of the transformer -> its values before quantization, None for a name without any."""
@@ -279,36 +277,34 @@ def scale_error(weight: torch.Tensor, quantized: torch.Tensor, group_size: int |
     `group_size` neighbours in it. Where it applies, the quantized elements over the others have a slope: the
     gain g = <w, q> / <w, w>. Counted is by how much it differs from the layer's median, as a share of that,
     and by more than some standard errors (White 1980: sqrt(sum w^2 (q - g w)^2) / <w, w>): what all scales
-    share is in the gain of the layer. Where `weight` is zero there is no gain. Of many columns every second,
-    third and so on is looked at: a scale is wrong in all of them.
+    share is in the gain of the layer. Where `weight` is zero there is no gain.
     """
-    rows, size = weight.shape
-    group_size = group_size or size
-    stride = -(-size // MOST_COLUMNS)
-    sums = torch.zeros(5, rows, -(-size // group_size), dtype=torch.float64, device=weight.device)
-    for columns in torch.arange(0, size, stride, device=weight.device).split(COLUMNS):
-        sums.index_add_(2, columns // group_size, _moments(weight, quantized, columns))
-    ww, wq, wwqq, wwwq, wwww = sums.flatten(1)
-    alive = ww > 0
-    ww, wq, wwqq, wwwq, wwww = (each[alive] for each in (ww, wq, wwqq, wwwq, wwww))
-    gains = wq / ww
-    # Rounding may leave less than nothing where the weight is what it was.
-    squares = (wwqq - 2 * gains * wwwq + gains.square() * wwww).clamp_min(0)
-    chance = squares.sqrt() / ww * (FEW_SE if group_size // stride < FEW_ELEMENTS else MANY_SE)
-    centre = gains.median()
-    return max(0.0, float((((gains - centre).abs() - chance) / centre.abs()).max()))
-
-
-def _moments(weight: torch.Tensor, quantized: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """float64 (5, out_features, columns): w w, w q, (w q)^2, w^3 q and w^4 of those columns of both.
-
-    What the layer multiplies by is asked of its kernel: each input is 1 in one place.
-    """
-    identity = weight.new_zeros(len(columns), weight.shape[1])
-    identity[torch.arange(len(columns), device=columns.device), columns] = 1
-    q = functional.linear(identity, quantized).T.double()
+    columns = _sampled(weight.shape[1], group_size).to(weight.device)
+    # What the layer multiplies by is asked of its kernel: each input is 1 in one place.
+    identity = weight.new_zeros(columns.numel(), weight.shape[1])
+    identity.scatter_(1, columns.reshape(-1, 1), 1)
+    q = functional.linear(identity, quantized).T.double().unflatten(1, columns.shape)
     w = weight[:, columns].double()
-    return torch.stack((w * w, w * q, (w * q).square(), w**3 * q, w**4))
+    ww = w.square().sum(-1)
+    alive = ww > 0
+    gains = (w * q).sum(-1) / ww
+    residuals = w * (q - gains[..., None] * w)
+    chance = residuals.square().sum(-1).sqrt() / ww
+    chance *= FEW_SE if columns.shape[1] < FEW_ELEMENTS else MANY_SE
+    centre = gains[alive].median()
+    beyond = ((gains - centre).abs() - chance) / centre.abs()
+    return max(0.0, float(beyond[alive].max()))
+
+
+def _sampled(size: int, group_size: int | None) -> torch.Tensor:
+    """int64 (scales of a row, elements of each): the columns of a weight that are looked at.
+
+    Of many, every second, third and so on: of a scale's elements where it is of a row, of the groups else.
+    """
+    every = -(-size // MOST_COLUMNS)
+    if group_size is None:
+        return torch.arange(0, size, every)[None]
+    return torch.arange(size - size % group_size).reshape(-1, group_size)[::every]
 
 
 def _sums(reference: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

@@ -258,7 +258,6 @@ def rounded(step: float) -> torch.Tensor:
     return ((WEIGHT.float() / step).round() * step).bfloat16()
 
 
-@pytest.mark.parametrize("columns", [pytest.param(1 << 11, id="at-once"), pytest.param(200, id="in-parts")])
 @pytest.mark.parametrize(
     ("off", "low", "high"),
     [
@@ -268,16 +267,30 @@ def rounded(step: float) -> torch.Tensor:
         pytest.param(0.95, 0.045, 0.05, id="five-percent-less"),
     ],
 )
-def test_a_row_that_is_off_is_told_but_for_what_chance_explains(
-    monkeypatch: pytest.MonkeyPatch, columns: int, off: float, low: float, high: float
-) -> None:
-    monkeypatch.setattr(layers, "COLUMNS", columns)
+def test_a_row_that_is_off_is_told_but_for_what_chance_explains(off: float, low: float, high: float) -> None:
     quantized = rounded(step=0.02)
     quantized[7] = (quantized[7].float() * off).bfloat16()
     assert low <= layers.scale_error(WEIGHT, quantized) <= high
 
 
-def test_of_many_columns_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("size", "group_size", "columns"),
+    [
+        pytest.param(8, None, [[0, 1, 2, 3, 4, 5, 6, 7]], id="few"),
+        pytest.param(20, None, [[0, 3, 6, 9, 12, 15, 18]], id="every-third"),
+        pytest.param(8, 4, [[0, 1, 2, 3], [4, 5, 6, 7]], id="few-groups"),
+        pytest.param(20, 4, [[0, 1, 2, 3], [12, 13, 14, 15]], id="every-third-group"),
+        pytest.param(10, 4, [[0, 1, 2, 3]], id="every-second-whole-group"),
+    ],
+)
+def test_of_many_columns_some_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, size: int, group_size: int | None, columns: list[list[int]]
+) -> None:
+    monkeypatch.setattr(layers, "MOST_COLUMNS", 8)
+    assert layers._sampled(size, group_size).tolist() == columns
+
+
+def test_a_row_is_told_from_the_columns_that_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "MOST_COLUMNS", 200)
     quantized = rounded(step=0.02)
     quantized[7, 0::3] = (quantized[7, 0::3].float() * 1.1).bfloat16()
