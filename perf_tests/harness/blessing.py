@@ -168,10 +168,11 @@ def _with(before: Baselines, run: Run, source: Source, reason: str, first_reason
     if old is not None and _is_same(entry, old):
         kept = msgspec.structs.replace(entry, provenance=old.provenance)
         return msgspec.structs.replace(before, cases={**before.cases, run.id: kept})
+    cases = {**before.cases, run.id: entry}
+    named = {each.provenance for each in cases.values()}
+    known = {**before.provenance, key: provenance}
     return msgspec.structs.replace(
-        before,
-        cases={**before.cases, run.id: entry},
-        provenance={**before.provenance, key: provenance},
+        before, cases=cases, provenance={name: each for name, each in known.items() if name in named}
     )
 
 

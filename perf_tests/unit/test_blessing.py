@@ -125,6 +125,14 @@ def test_a_new_blessing_keeps_the_provenance_and_the_lines_of_other_cases(tmp_pa
     assert after.provenance[after.cases[ID].provenance].reason == "second"
 
 
+def test_where_no_numbers_come_from_any_more_leaves_the_file(tmp_path: Path) -> None:
+    blessing.write(_propose(tmp_path, make_record(), reason="first"))
+    changed = make_record(make_run(processes=(_with_bytes(7.0),)))
+    blessing.write(_propose(tmp_path, changed, reason="second"))
+    (provenance,) = baseline.load(tmp_path, "cpu")["flux-mini"].provenance.values()
+    assert provenance.reason == "second"
+
+
 def test_blessing_the_same_run_twice_changes_nothing(tmp_path: Path) -> None:
     blessing.write(_propose(tmp_path, make_record()))
     before = _text(tmp_path)
