@@ -98,6 +98,7 @@ NOT_INHERITED = {
 ALWAYS = {
     "PYTHONFAULTHANDLER": "1",  # the Python stack of a segmentation fault in the log
     "PYTHONUNBUFFERED": "1",  # the last words of a killed worker in the log
+    "DIFFUSERS_ATTN_BACKEND": "native",  # torch's attention, whatever diffusers comes to prefer
 }
 
 

@@ -364,6 +364,7 @@ def test_only_allowed_variables_reach_a_worker_and_the_callers_win() -> None:
         "PATH": "/bin",
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "2",
+        "DIFFUSERS_ATTN_BACKEND": "native",
         "PYTHONFAULTHANDLER": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(REPOSITORY),

@@ -70,8 +70,7 @@ def _start() -> tuple[protocol.Ready, dict[type[protocol.Struct], Handler]]:
     from perf_tests.worker.session import Session
     from perf_tests.worker.telemetry import GpuMonitor
 
-    # The images' and the pip packages' defaults differ between distributions of torch.
-    torch.set_float32_matmul_precision("highest")
+    environment.pin()
     monitor = GpuMonitor() if torch.cuda.is_available() else None
     session = Session(monitor)
     ready = protocol.Ready(
