@@ -11,7 +11,6 @@ from perf_tests.tables.pipelines import (
     COGVIDEOX_5B,
     COGVIDEOX_MINI,
     FLUX1_DEV,
-    FLUX1_DEV_SLIM,
     FLUX_MINI,
     PipelineSpec,
 )
@@ -78,7 +77,6 @@ MEASURED = tuple(
         (FLUX1_DEV, FP8DQROW, 32.4, 0.991, ON_H100),
         (FLUX1_DEV, AUTOQUANT, 34.5, 0.994, ON_H100),
         (FLUX1_DEV, INT8DQ_SPARSE24, 13.7, 0.560, ON_H100),
-        (FLUX1_DEV_SLIM, FP8DQROW, 34.3, 0.994, ON_H100),
         (COGVIDEOX_5B, FP8DQROW, 23.3, 0.950, ON_H100),
         (FLUX_MINI, INT8WO, 44.2, 0.999, ON_CPU),
         (FLUX_MINI, INT8DQ, 45.6, 0.999, ON_CPU),
