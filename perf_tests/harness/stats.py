@@ -136,6 +136,8 @@ def _reporting(metric: Metric, run: Run) -> tuple[Process, ...]:
 def _why(metric: Metric, gaps: list[str], reference: Run | None) -> str:
     if gaps:
         return gaps[0]
+    if metric.source is Source.NOISE:
+        return "no process was compared with itself before it was compiled"
     if metric.source not in (Source.CAPTURE, Source.PAIRS):
         return "no process was measured"
     if reference is not None and reference.failure is not None:
@@ -229,6 +231,9 @@ def _layers(metric: Metric, process: Process, _reference: Run | None) -> float:
     values = layer_values(metric.name, process.build.layers)
     if not values:
         raise NotMeasured(f"the worker reported {len(process.build.layers)} layers, and no {metric.name}")
+    for name, value in values.items():  # the largest of all would hide a NaN
+        if not math.isfinite(value):
+            raise NotMeasured(f"{metric.name} of {name} was reported as {value}")
     return max(values.values(), key=HOW_BAD[metric.name])
 
 

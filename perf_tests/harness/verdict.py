@@ -276,6 +276,7 @@ def _judge_expected(metric: Metric, values: tuple[float, ...], expected: Range) 
     measured = outside[0] if outside else statistics.median(values)
     bounds = f"{expected.low:g} to {expected.high:g} {metric.unit}".rstrip()
     where = "outside" if outside else "within"
+    limit = min(expected.low, expected.high, key=lambda bound: abs(bound - measured))
     return Verdict(
         metric=metric.name,
         status=Status.REGRESSED if outside else Status.PASS,
@@ -283,7 +284,8 @@ def _judge_expected(metric: Metric, values: tuple[float, ...], expected: Range) 
         baseline=None,
         change_pct=None,
         ci_pct=None,
-        limit=min(expected.low, expected.high, key=lambda bound: abs(bound - measured)),
+        # Of what is better the lower, the lower bound limits nothing but what cannot be.
+        limit=expected.high if metric.better is Better.LOWER else limit,
         reason=f"{measured:.6g} {metric.unit}".rstrip() + f" is {where} {bounds}: {expected.source}",
     )
 

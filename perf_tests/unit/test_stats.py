@@ -273,6 +273,12 @@ def test_a_run_without_processes_is_missing() -> None:
     assert "no process was measured" in missing
 
 
+def test_a_compiled_reference_that_was_not_compared_with_itself_is_missing() -> None:
+    missing = observe(metric_named("noise_psnr_db"), make_run(), None).missing
+    assert missing is not None
+    assert missing.endswith("no process was compared with itself before it was compiled")
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_is_missing_even_where_the_median_would_hide_it(value: float) -> None:
     process = make_process(samples=(make_sample({"denoise_step_ms": [1.0, 2.0, 3.0, value]}),))

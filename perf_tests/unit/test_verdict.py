@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from perf_tests.harness.protocol import FailureKind
+from perf_tests.harness.protocol import FailureKind, LayerError
 from perf_tests.harness.records import (
     STATUS_OF_FAILURE,
     BuildReport,
@@ -592,22 +593,36 @@ def test_every_miniature_is_held_against_an_anchor_and_the_slim_pipeline_of_full
 # Scales
 
 
-def test_a_layer_whose_scales_are_off_is_red_without_any_baseline_and_named() -> None:
-    processes = (make_process(build=make_build(layers=make_layers(scale_error=0.048))),)
-    verdict = judge(
+def _judge_scales(layers: dict[str, LayerError]) -> Verdict:
+    return judge(
         metric_named("layer_scale_error"),
         case=MINI_INT8WO,
         platform=CPU,
-        run=make_run(MINI_INT8WO, processes=processes),
+        run=make_run(MINI_INT8WO, processes=(make_process(build=make_build(layers=layers)),)),
         reference=None,
         entry=None,
         provenance=None,
         unit="Example CPU",
         significance=make_significance(),
     )
+
+
+def test_a_layer_whose_scales_are_off_is_red_without_any_baseline_and_named() -> None:
+    verdict = _judge_scales(make_layers(scale_error=0.048))
     assert (verdict.status, verdict.measured, verdict.limit) == (Status.REGRESSED, 0.048, 0.02)
     assert verdict.reason.startswith("transformer.transformer_blocks.0.attn.to_q 0.048; ")
     assert "0.048 is outside 0 to 0.02: two rows whose scales are 5 % apart" in verdict.reason
+
+
+def test_the_limit_of_scales_that_are_alike_is_the_upper_one() -> None:
+    verdict = _judge_scales(make_layers())
+    assert (verdict.status, verdict.measured, verdict.limit) == (Status.PASS, 0.001, 0.02)
+
+
+def test_scales_that_are_no_numbers_or_were_not_looked_at_are_no_pass() -> None:
+    assert _judge_scales(make_layers(scale_error=math.nan)).status is Status.INCONCLUSIVE
+    unseen = {name: msgspec.structs.replace(error, scale_error=None) for name, error in make_layers().items()}
+    assert _judge_scales(unseen).status is Status.INCONCLUSIVE
 
 
 # Floors

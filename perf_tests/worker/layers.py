@@ -287,13 +287,15 @@ def scale_error(weight: torch.Tensor, quantized: torch.Tensor, group_size: int |
     w = weight[:, columns].double()
     ww = w.square().sum(-1)
     alive = ww > 0
+    if not alive.any():
+        return 0.0
     gains = (w * q).sum(-1) / ww
     residuals = w * (q - gains[..., None] * w)
     chance = residuals.square().sum(-1).sqrt() / ww
     chance *= FEW_SE if columns.shape[1] < FEW_ELEMENTS else MANY_SE
     centre = gains[alive].median()
     beyond = ((gains - centre).abs() - chance) / centre.abs()
-    return max(0.0, float(beyond[alive].max()))
+    return float(beyond[alive].max().clamp_min(0))  # NaN stays NaN, which no gate takes for a number
 
 
 def _sampled(size: int, group_size: int | None) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,16 @@ def test_rows_of_zeros_have_no_scale_that_could_be_off() -> None:
     weight = torch.cat((WEIGHT, torch.zeros(1, 512, dtype=torch.bfloat16)))
     quantized = torch.cat((rounded(step=0.02), torch.full((1, 512), 0.1, dtype=torch.bfloat16)))
     assert layers.scale_error(weight, quantized) == 0.0
+
+
+def test_a_layer_of_zeros_has_no_scale_that_could_be_off() -> None:
+    assert layers.scale_error(torch.zeros_like(WEIGHT), torch.zeros_like(WEIGHT)) == 0.0
+
+
+def test_a_scale_that_is_no_number_is_no_good_one() -> None:
+    quantized = rounded(step=0.02)
+    quantized[7] = float("nan")
+    assert math.isnan(layers.scale_error(WEIGHT, quantized))
 
 
 # Of all layers that were quantized rightly, no scale is off by half of what is red.
