@@ -22,7 +22,7 @@ from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.metrics import IDENTICAL_DB
 from perf_tests.tables.pipelines import PipelineSpec
 from perf_tests.worker import build as building
-from perf_tests.worker import synthetic
+from perf_tests.worker import scales, synthetic
 from perf_tests.worker.generate import call_arguments
 from perf_tests.worker.quantize import linear_modules
 
@@ -43,14 +43,6 @@ CHUNK_ELEMENTS = 1 << 24
 MIN_TOKENS = 16
 """Fewer say nothing about a row. The one token of a modulation layer makes a row a single number, and those
 next to zero gave -44 dB and a gain of 165 where the layer has 43 dB and 1.000."""
-
-MANY_SE, FEW_SE, FEW_ELEMENTS = 5.0, 12.0, 256
-"""Standard errors of a scale's gain that chance explains, for many elements and for fewer than that many: of
-millions of rows a handful has more than five; of 160 thousand groups of 32 one was seen to have nine."""
-
-MOST_COLUMNS = 1 << 11
-"""Of a weight that are looked at: half as many inputs as FLUX.1-dev has tokens, since a kernel may be slow
-for many (int4wo takes two seconds for a step)."""
 
 Twins = Callable[[str], torch.Tensor | None]
 """Name of a parameter of the transformer -> its values before quantization, None for a name without any."""
@@ -100,7 +92,7 @@ def measure(
         weight = _twin(name, module, twins)
         reference = functional.linear(arguments[0], weight, module.bias)
         errors[name] = msgspec.structs.replace(
-            _error(name, reference, output), scale_error=scale_error(weight, module.weight, group_size)
+            _error(name, reference, output), scale_error=scales.farthest(weight, module.weight, group_size)
         )
         return reference
 
@@ -268,45 +260,6 @@ def _worst_row(
     sqnrs_db = torch.where(noise > 0, 10 * torch.log10(signal / noise), IDENTICAL_DB)
     gains = product / signal
     return float(sqnrs_db.min()), float(gains[(gains - 1).abs().argmax()])
-
-
-def scale_error(weight: torch.Tensor, quantized: torch.Tensor, group_size: int | None = None) -> float:
-    """How far the farthest scale of `quantized` is off, beyond what chance explains; 0 for none.
-
-    Both (out_features, in_features), `weight` before it was quantized; a scale is of a row, or of
-    `group_size` neighbours in it. Where it applies, the quantized elements over the others have a slope: the
-    gain g = <w, q> / <w, w>. Counted is by how much it differs from the layer's median, as a share of that,
-    and by more than some standard errors (White 1980: sqrt(sum w^2 (q - g w)^2) / <w, w>): what all scales
-    share is in the gain of the layer. Where `weight` is zero there is no gain.
-    """
-    columns = _sampled(weight.shape[1], group_size).to(weight.device)
-    # What the layer multiplies by is asked of its kernel: each input is 1 in one place.
-    identity = weight.new_zeros(columns.numel(), weight.shape[1])
-    identity.scatter_(1, columns.reshape(-1, 1), 1)
-    q = functional.linear(identity, quantized).T.double().unflatten(1, columns.shape)
-    w = weight[:, columns].double()
-    ww = w.square().sum(-1)
-    alive = ww > 0
-    if not alive.any():
-        return 0.0
-    gains = (w * q).sum(-1) / ww
-    residuals = w * (q - gains[..., None] * w)
-    chance = residuals.square().sum(-1).sqrt() / ww
-    chance *= FEW_SE if columns.shape[1] < FEW_ELEMENTS else MANY_SE
-    centre = gains[alive].median()
-    beyond = ((gains - centre).abs() - chance) / centre.abs()
-    return float(beyond[alive].max().clamp_min(0))  # NaN stays NaN, which no gate takes for a number
-
-
-def _sampled(size: int, group_size: int | None) -> torch.Tensor:
-    """int64 (scales of a row, elements of each): the columns of a weight that are looked at.
-
-    Of many, every second, third and so on: of a scale's elements where it is of a row, of the groups else.
-    """
-    every = -(-size // MOST_COLUMNS)
-    if group_size is None:
-        return torch.arange(0, size, every)[None]
-    return torch.arange(size - size % group_size).reshape(-1, group_size)[::every]
 
 
 def _sums(reference: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
