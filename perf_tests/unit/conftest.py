@@ -36,6 +36,15 @@ FP8DQROW = "flux1-dev-b1-fp8dqrow-regional"
 RECORDED = ((CPU, (BF16, INT8WO, COMPILED)), (H100, (FP8DQROW,)))
 CASES = {case.id: case for case in (row.case(Weights.SYNTHETIC) for row in MATRIX)}
 
+NO_TORCH = "not torch"
+NEEDS_TORCH = Path(__file__).with_name("worker")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m "not torch"` leaves the tests that are all marked so alone: to import them takes seconds."""
+    return True if collection_path == NEEDS_TORCH and config.option.markexpr == NO_TORCH else None
+
+
 rebaseline: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "rebaseline.py"))["main"]
 
 
