@@ -29,7 +29,8 @@ def judge(
     are held against the floor alone; INCONCLUSIVE where the baseline has more than were measured.
 
     A pair that is as close to its reference as `noise` (see `noise_floor`), or closer, differs by nothing but
-    rounding: it is no evidence, for or against. Without any other pair nothing is told from the pictures.
+    rounding: it is no evidence, for or against. Without any other pair nothing is told from the pictures:
+    INCONCLUSIVE where `noise` itself is below `floor`, so that no picture could fail.
     """
     if len(measured) < len(baseline):
         finding = f"{len(measured)} of the {len(baseline)} pairs of its baseline were measured"
@@ -38,11 +39,14 @@ def judge(
         changes = {n: told[n] - baseline[n] for n in told if n < len(baseline)}
         judged = _judged(metric, tolerance, told, changes, floor, measured, baseline)
     else:
-        judged = _verdict(metric, Status.PASS, NO_EVIDENCE, measured, baseline, limit=floor)
+        blind = noise is not None and floor is not None and noise < floor
+        status, finding = (Status.INCONCLUSIVE, BLIND) if blind else (Status.PASS, NO_EVIDENCE)
+        judged = _verdict(metric, status, finding, measured, baseline, limit=floor)
     return _with_noise(judged, metric, measured, noise)
 
 
 NO_EVIDENCE = "no pair is evidence of anything, the answers, latents and layers are"
+BLIND = "no pair is evidence, and compiling alone costs bf16 more than the floor allows: see the reference"
 
 
 def noise_floor(metric: Metric, reference: Run | None) -> float | None:
