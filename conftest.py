@@ -1,3 +1,3 @@
 """Everything pytest needs to know of the suite."""
 
-pytest_plugins = ["perf_tests.harness.plugin"]
+pytest_plugins = ["perf_tests.harness.plugin.hooks"]

@@ -19,7 +19,7 @@ from pathlib import Path
 # The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.harness.errors import PerfError, UsageError
+from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.cases import Build
 from perf_tests.tables.pipelines import MINIATURES, PIPELINES, PipelineSpec
 from perf_tests.tables.recipes import Recipe
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def write(spec: PipelineSpec, folder: Path) -> bool:
     """Compute and write the anchor of `spec`."""
     # The stack is imported here, so that --help needs none.
-    from perf_tests.worker import anchor
+    from perf_tests.worker.fidelity import anchor
 
     for path in anchor.write(anchor.compute(spec, anchor.ANCHORED[spec.id]), folder):
         print(f"{path}: {path.stat().st_size} bytes", flush=True)
@@ -55,12 +55,14 @@ def write(spec: PipelineSpec, folder: Path) -> bool:
 
 def check(spec: PipelineSpec, folder: Path) -> bool:
     """Whether the anchor of `spec` is what is computed now."""
-    from perf_tests.worker import anchor
+    from perf_tests.worker.fidelity import anchor
 
     now = anchor.compute(spec, anchor.ANCHORED[spec.id])
     stored = anchor.load(Build(pipeline=spec, recipe=Recipe(scheme=BF16)), now.weights, folder)
     if stored is None:
-        raise UsageError(f"{spec.id} has no anchor: add it to ANCHORED in perf_tests/worker/anchor.py")
+        raise UsageError(
+            f"{spec.id} has no anchor: add it to ANCHORED in perf_tests/worker/fidelity/anchor.py"
+        )
     found_db = anchor.sqnr_db(stored, now.output)
     same = found_db >= SAME_DB
     says = "" if same else f", less than {SAME_DB:g}: what of the stack has changed?"
@@ -69,7 +71,7 @@ def check(spec: PipelineSpec, folder: Path) -> bool:
 
 
 def _asked(options: argparse.Namespace) -> list[PipelineSpec]:
-    from perf_tests.worker import anchor
+    from perf_tests.worker.fidelity import anchor
 
     anchored = [spec for spec in PIPELINES if spec.id in anchor.ANCHORED]
     every = anchored if options.command is write else MINIATURES

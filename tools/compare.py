@@ -16,12 +16,14 @@ from pathlib import Path
 # The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.harness import baseline, comparison, entries, published
-from perf_tests.harness.errors import PerfError
-from perf_tests.harness.records import read_record
+from perf_tests.harness.baselines import files
+from perf_tests.harness.compare import published, run_pairs
+from perf_tests.harness.execution.sampling import MAX_PROCESSES
+from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.report import terminal
 from perf_tests.harness.report.published import lines
-from perf_tests.harness.sampling import MAX_PROCESSES
+from perf_tests.harness.runs.record import read_record
+from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.metrics import METRICS
 from perf_tests.tables.platforms import PLATFORMS
 
@@ -41,10 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def against_base(options: argparse.Namespace) -> int:
     """Print the verdicts on the candidate, with the base in the place of baselines."""
     base, candidate = options.records
-    noise = {platform.id: baseline.load_noise(options.baselines, platform) for platform in PLATFORMS}
-    outcome = comparison.compare(entries.read_run(base), read_record(candidate), noise, options.max_processes)
+    noise = {platform.id: files.load_noise(options.baselines, platform) for platform in PLATFORMS}
+    outcome = run_pairs.compare(
+        candidates.read_run(base), read_record(candidate), noise, options.max_processes
+    )
     units = {metric.name: metric.unit for metric in METRICS}
-    print("\n".join((*terminal.table(outcome.runs, units), *comparison.explained(outcome))))
+    print("\n".join((*terminal.table(outcome.runs, units), *run_pairs.explained(outcome))))
     if outcome.noisy_metrics:
         print(terminal.error_rates(outcome.noisy_metrics, outcome.level))
     if not outcome.runs:

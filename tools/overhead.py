@@ -73,14 +73,15 @@ def _contestants(case_id: str) -> tuple[Callable[[], float], Callable[[], float]
     # The stack is imported here, so that --help needs none.
     import torch
 
-    from perf_tests.worker import build, compile, quantize
-    from perf_tests.worker.clock import CLOCKS
-    from perf_tests.worker.generate import Stages, call_arguments, generate_once, prime, settle
+    from perf_tests.worker.measure.clock import CLOCKS
+    from perf_tests.worker.measure.generate import Stages, call_arguments, generate_once, prime, settle
+    from perf_tests.worker.model import build, compile
+    from perf_tests.worker.quantization import apply
 
     row = next(row for row in MATRIX if row.case(Weights.SYNTHETIC).id == case_id)
     case, device = row.case(Weights.SYNTHETIC), row.platforms[0].device
     pipeline = build.build(case.build, torch.device(device))
-    quantize.apply(pipeline, case.build)
+    apply.apply(pipeline, case.build)
     compile.apply(pipeline, case.build)
     prime(pipeline, case)
     settle()

@@ -21,10 +21,10 @@ import numpy as np
 # The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.harness.critical import MIN_DOF, at_least, at_most
-from perf_tests.harness.decision import Rule, metric_level
-from perf_tests.harness.records import Status
-from perf_tests.harness.simulation import (
+from perf_tests.harness.runs.record import Status
+from perf_tests.harness.stats.critical_values import MIN_DOF, at_least, at_most
+from perf_tests.harness.stats.sequential_bounds import Rule, metric_level
+from perf_tests.harness.stats.simulation import (
     MEAN_PCT,
     MODELS,
     SINGLE_PCT,

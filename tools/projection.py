@@ -25,9 +25,9 @@ from typing import Any
 # The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.harness.errors import PerfError, UsageError
-from perf_tests.harness.projection import MAX_WARMUPS, composed, is_steady
-from perf_tests.harness.protocol import Compile, Generate, Load, Quantize, Sample
+from perf_tests.harness.runs.projection import MAX_WARMUPS, composed, is_steady
+from perf_tests.protocol.errors import PerfError, UsageError
+from perf_tests.protocol.messages import Compile, Generate, Load, Quantize, Sample
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.pipelines import Workload

@@ -11,8 +11,9 @@ from pathlib import Path
 # The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.harness import blessing, entries, store
-from perf_tests.harness.errors import PerfError, UsageError
+from perf_tests.harness.rebaseline import candidates, store
+from perf_tests.harness.rebaseline.proposal import Proposal, commit_message, propose, write
+from perf_tests.protocol.errors import PerfError, UsageError
 
 SAME, CHANGED, REFUSED = 0, 1, 2
 
@@ -54,10 +55,10 @@ def apply(options: argparse.Namespace) -> int:
         print("rebaseline: nothing was written", file=sys.stderr)
         return REFUSED
     if options.write:
-        blessing.write(proposal)
+        write(proposal)
     if proposal.files:
         said = "written; a commit message" if options.write else "nothing is written without --write"
-        print(f"\n{said}:\n\n{blessing.commit_message(proposal, options.reason)}")
+        print(f"\n{said}:\n\n{commit_message(proposal, options.reason)}")
     return SAME
 
 
@@ -154,9 +155,9 @@ ARGUMENTS = {
 
 def _propose(
     options: argparse.Namespace, *, reason: str, patterns: tuple[str, ...], first_reason: str
-) -> blessing.Proposal:
-    return blessing.propose(
-        entries.read_run(options.run),
+) -> Proposal:
+    return propose(
+        candidates.read_run(options.run),
         root=options.baselines,
         patterns=patterns,
         reason=reason,
@@ -165,7 +166,7 @@ def _propose(
     )
 
 
-def _print_proposal(proposal: blessing.Proposal) -> None:
+def _print_proposal(proposal: Proposal) -> None:
     if proposal.changes:
         _print_table(
             ("case", "metric", "old", "new", "change", "since the first"),

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
-from perf_tests.tables.identity import identity
+from perf_tests.tables.digest_fields import identity
 from perf_tests.tables.pipelines import PipelineSpec, Workload
 from perf_tests.tables.platforms import Platform
 from perf_tests.tables.recipes import FP32_EAGER, Recipe, bf16_twin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from perf_tests.tables.identity import UNLESS_DEFAULT
+from perf_tests.tables.digest_fields import UNLESS_DEFAULT
 
 Scalar = bool | int | float | str | None
 Value = bool | int | float | str | None | tuple[bool | int | float | str | None, ...]

@@ -33,7 +33,7 @@ class Group(StrEnum):
     NUMERICS = "numerics"
 
 
-class Source(StrEnum):
+class Reader(StrEnum):
     """Where the value of a process comes from."""
 
     SAMPLES = "samples"
@@ -88,7 +88,7 @@ class Metric:
     unit: str
     better: Better
     group: Group
-    source: Source
+    reader: Reader
     gates: dict[Device, Gate]
     """The devices whose platforms gate it; on others it is shown."""
     of: str | None = None
@@ -198,7 +198,7 @@ METRICS = (
         unit="ms",
         better=Better.LOWER,
         group=Group.LATENCY,
-        source=Source.SAMPLES,
+        reader=Reader.SAMPLES,
         gates={
             Device.CUDA: Gate(tolerance=Tolerance(relative_pct=0.75), surprise=Tolerance(relative_pct=10.0))
         },
@@ -213,7 +213,7 @@ METRICS = (
         unit="ms",
         better=Better.LOWER,
         group=Group.LATENCY,
-        source=Source.SAMPLES,
+        reader=Reader.SAMPLES,
         gates={
             Device.CUDA: Gate(tolerance=Tolerance(relative_pct=2.0), surprise=Tolerance(relative_pct=20.0))
         },
@@ -227,7 +227,7 @@ METRICS = (
         unit="x",
         better=Better.HIGHER,
         group=Group.LATENCY,
-        source=Source.REFERENCE_RATIO,
+        reader=Reader.REFERENCE_RATIO,
         of="denoise_step_ms",
         gates={
             Device.CUDA: Gate(tolerance=Tolerance(relative_pct=1.5), surprise=Tolerance(relative_pct=10.0))
@@ -242,7 +242,7 @@ METRICS = (
         unit="x",
         better=Better.LOWER,
         group=Group.LATENCY,
-        source=Source.TWIN_RATIO,
+        reader=Reader.TWIN_RATIO,
         of="latency_s",
         # A shared two-core machine: only a change of kind (a kernel that fell back) is visible here.
         gates={Device.CPU: Gate(tolerance=Tolerance(relative_pct=75.0))},
@@ -255,7 +255,7 @@ METRICS = (
             unit=unit,
             better=Better.LOWER,
             group=Group.LATENCY,
-            source=Source.SAMPLES,
+            reader=Reader.SAMPLES,
             gates={},
             per_unit=True,
             proven_only=True,
@@ -273,16 +273,16 @@ METRICS = (
             unit=unit,
             better=better,
             group=Group.LATENCY,
-            source=source,
+            reader=reader,
             gates={},
             per_unit=True,
         )
-        for name, unit, better, source in (
-            ("mean_sm_clock_mhz", "MHz", Better.HIGHER, Source.SAMPLES),
+        for name, unit, better, reader in (
+            ("mean_sm_clock_mhz", "MHz", Better.HIGHER, Reader.SAMPLES),
             # Fixed kernels, timed before anything is built: a change is the machine's.
-            ("control_gemm_ms", "ms", Better.LOWER, Source.BUILD),
-            ("control_attention_ms", "ms", Better.LOWER, Source.BUILD),
-            ("control_sm_clock_mhz", "MHz", Better.HIGHER, Source.BUILD),
+            ("control_gemm_ms", "ms", Better.LOWER, Reader.BUILD),
+            ("control_attention_ms", "ms", Better.LOWER, Reader.BUILD),
+            ("control_sm_clock_mhz", "MHz", Better.HIGHER, Reader.BUILD),
         )
     ),
     Metric(
@@ -290,7 +290,7 @@ METRICS = (
         unit="TFLOP",
         better=Better.LOWER,
         group=Group.LATENCY,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         gates={},
     ),
     Metric(
@@ -298,7 +298,7 @@ METRICS = (
         unit="MiB",
         better=Better.LOWER,
         group=Group.MEMORY,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         gates={
             device: Gate(tolerance=Tolerance(relative_pct=0.5), surprise=Tolerance(relative_pct=0.5))
             for device in Device
@@ -311,7 +311,7 @@ METRICS = (
         unit="MiB",
         better=Better.LOWER,
         group=Group.MEMORY,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         gates={
             Device.CUDA: Gate(
                 tolerance=Tolerance(relative_pct=1.0, absolute=64.0),
@@ -326,7 +326,7 @@ METRICS = (
         unit="MiB",
         better=Better.LOWER,
         group=Group.MEMORY,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         gates={
             Device.CUDA: Gate(
                 tolerance=Tolerance(relative_pct=3.0, absolute=256.0),
@@ -342,7 +342,7 @@ METRICS = (
             unit="MiB",
             better=Better.LOWER,
             group=Group.MEMORY,
-            source=Source.BUILD,
+            reader=Reader.BUILD,
             gates={},
             proven_only=True,
         )
@@ -354,7 +354,7 @@ METRICS = (
             unit="",
             better=Better.EXACT,
             group=Group.COMPILE,
-            source=Source.BUILD,
+            reader=Reader.BUILD,
             gates={Device.CPU: EXACTLY, Device.CUDA: EXACTLY},
         )
         for name in ("compiled_graphs", "graph_breaks", "recompiles")
@@ -364,7 +364,7 @@ METRICS = (
         unit="",
         better=Better.EXACT,
         group=Group.COMPILE,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         gates={Device.CUDA: EXACTLY},
         planned=True,
         # Inductor decides what is fused, and the libraries that come with torch how a GEMM is split.
@@ -375,7 +375,7 @@ METRICS = (
         unit="s",
         better=Better.LOWER,
         group=Group.COMPILE,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         # Host work, and hosts differ: a gate against doubled compile times, not against percents.
         gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=10.0))},
         proven_only=True,
@@ -388,7 +388,7 @@ METRICS = (
         unit="s",
         better=Better.LOWER,
         group=Group.COMPILE,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         gates={},
         proven_only=True,
         compiled_only=True,
@@ -400,7 +400,7 @@ METRICS = (
             unit=unit,
             better=Better.EXACT,
             group=Group.QUANTIZATION,
-            source=Source.BUILD,
+            reader=Reader.BUILD,
             gates={Device.CPU: EXACTLY, Device.CUDA: EXACTLY},
             planned=True,
         )
@@ -411,7 +411,7 @@ METRICS = (
         unit="dB",
         better=Better.HIGHER,
         group=Group.FIDELITY,
-        source=Source.PAIRS,
+        reader=Reader.PAIRS,
         # Of one pair; the mean of four may move by half of it.
         gates={device: Gate(tolerance=Tolerance(absolute=3.0)) for device in Device},
         quantized_only=True,
@@ -421,7 +421,7 @@ METRICS = (
         unit="",
         better=Better.HIGHER,
         group=Group.FIDELITY,
-        source=Source.PAIRS,
+        reader=Reader.PAIRS,
         gates={device: Gate(tolerance=Tolerance(absolute=0.03)) for device in Device},
         quantized_only=True,
     ),
@@ -431,7 +431,7 @@ METRICS = (
             unit="dB",
             better=Better.HIGHER,
             group=Group.FIDELITY,
-            source=Source.CAPTURE,
+            reader=Reader.CAPTURE,
             # Unchanged code: 0.05 and 0.03 dB between three H100s, 0.12 and 0.09 dB between torch 2.12 and
             # 2.13 on CPU. A miniature is so close to bf16's own noise that it gets twice as much.
             gates={
@@ -449,7 +449,7 @@ METRICS = (
             unit=unit,
             better=Better.HIGHER,
             group=Group.FIDELITY,
-            source=Source.NOISE,
+            reader=Reader.NOISE,
             # What is fused, and so no longer rounded between, is the compiler's choice: 0.4 dB between torch
             # 2.12 and 2.13 on CPU. A fault that only compiled code has costs more, and its quantized twins,
             # compiled alike, do not see it.
@@ -470,7 +470,7 @@ METRICS = (
             unit=unit,
             better=better,
             group=Group.FIDELITY,
-            source=Source.CAPTURE,
+            reader=Reader.CAPTURE,
             gates=dict.fromkeys(Device, Gate(tolerance=tolerance)) if tolerance else {},
             quantized_only=True,
             video_only=True,
@@ -488,7 +488,7 @@ METRICS = (
         unit="dB",
         better=Better.HIGHER,
         group=Group.NUMERICS,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         gates={Device.CPU: BY_RANGE},
         expected=_output_sqnr_db,
     ),
@@ -497,7 +497,7 @@ METRICS = (
         unit="dB",
         better=Better.HIGHER,
         group=Group.NUMERICS,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         gates=dict.fromkeys(Device, BY_RANGE),
         expected=_anchored,
     ),
@@ -507,7 +507,7 @@ METRICS = (
             unit=unit,
             better=Better.EXACT,
             group=Group.FIDELITY,
-            source=Source.LAYERS,
+            reader=Reader.LAYERS,
             gates={device: Gate(tolerance=Tolerance(absolute=absolute)) for device in Device},
             layers_only=True,
             planned=True,
@@ -523,7 +523,7 @@ METRICS = (
         unit="",
         better=Better.LOWER,
         group=Group.FIDELITY,
-        source=Source.LAYERS,
+        reader=Reader.LAYERS,
         gates=dict.fromkeys(Device, BY_RANGE),
         layers_only=True,
         expected=_scales_alike,
@@ -533,7 +533,7 @@ METRICS = (
         unit="x",
         better=Better.EXACT,
         group=Group.NUMERICS,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         gates={Device.CPU: BY_RANGE, Device.CUDA: BY_RANGE},
         expected=_bytes_as_implied,
     ),
@@ -542,7 +542,7 @@ METRICS = (
         unit="",
         better=Better.EXACT,
         group=Group.NUMERICS,
-        source=Source.BUILD,
+        reader=Reader.BUILD,
         gates={Device.CPU: BY_RANGE, Device.CUDA: BY_RANGE},
         expected=_as_planned,
     ),
@@ -551,7 +551,7 @@ METRICS = (
         unit="",
         better=Better.EXACT,
         group=Group.FIDELITY,
-        source=Source.OUTPUTS,
+        reader=Reader.OUTPUTS,
         gates={Device.CPU: EXACTLY, Device.CUDA: EXACTLY},
     ),
 )

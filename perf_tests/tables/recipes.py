@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from perf_tests.tables.identity import NEVER, UNLESS_DEFAULT
+from perf_tests.tables.digest_fields import NEVER, UNLESS_DEFAULT
 from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.schemes import BF16, FP32, Scheme
 

@@ -8,10 +8,22 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from perf_tests.harness import baseline, verdict
-from perf_tests.harness.baseline import Baselines, Entry, Provenance
-from perf_tests.harness.decision import metric_level
-from perf_tests.harness.protocol import (
+from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
+from perf_tests.harness.runs.record import (
+    FORMAT_VERSION,
+    BuildReport,
+    Fidelity,
+    Process,
+    Run,
+    RunRecord,
+    Status,
+    Verdict,
+)
+from perf_tests.harness.stats.sequential_bounds import metric_level
+from perf_tests.harness.verdicts import judge
+from perf_tests.harness.verdicts.judge import Significance
+from perf_tests.protocol.messages import (
     CompileCache,
     Environment,
     Failure,
@@ -26,19 +38,8 @@ from perf_tests.harness.protocol import (
     Sample,
     Telemetry,
 )
-from perf_tests.harness.records import (
-    FORMAT_VERSION,
-    BuildReport,
-    Fidelity,
-    Process,
-    Run,
-    RunRecord,
-    Status,
-    Verdict,
-)
-from perf_tests.harness.verdict import Significance
 from perf_tests.tables.cases import Build, Case
-from perf_tests.tables.metrics import METRICS, Metric, Source
+from perf_tests.tables.metrics import METRICS, Metric, Reader
 from perf_tests.tables.pipelines import FLUX1_DEV, FLUX_MINI, PipelineSpec
 from perf_tests.tables.platforms import CPU, Noise, Platform
 from perf_tests.tables.recipes import CompileMode, Recipe
@@ -118,7 +119,7 @@ def make_sample(
     telemetry: Telemetry | None = None,
 ) -> Sample:
     """One generation; every timed metric is 1.0 where `values` does not name it."""
-    timed = {metric.name: (1.0,) for metric in METRICS if metric.source is Source.SAMPLES}
+    timed = {metric.name: (1.0,) for metric in METRICS if metric.reader is Reader.SAMPLES}
     named = {name: tuple(each) for name, each in (values or {}).items()}
     return Sample(values={**timed, **named}, output_sha256=output, telemetry=telemetry)
 
@@ -177,7 +178,7 @@ def make_layers(**changes: Any) -> dict[str, LayerError]:
 
 def make_build(values: Mapping[str, float] | None = None, **changes: Any) -> BuildReport:
     """An eager int8wo build; every metric of the whole process is 1.0 where `values` does not name it."""
-    of_process = {metric.name: 1.0 for metric in METRICS if metric.source is Source.BUILD}
+    of_process = {metric.name: 1.0 for metric in METRICS if metric.reader is Reader.BUILD}
     default = BuildReport(
         seconds={"load": 1.0, "quantize": 1.0},
         memory={"load": make_memory()},
@@ -278,9 +279,7 @@ def make_entry(
     metrics: Mapping[str, Sequence[float]] | None = None, *, case: Case = MINI_INT8WO, **changes: Any
 ) -> Entry:
     """The accepted numbers of `case`; every gated metric of the CPU platform is 1.0 by default."""
-    named = (
-        {metric.name: (1.0,) for metric in verdict.gated_metrics(case, CPU)} if metrics is None else metrics
-    )
+    named = {metric.name: (1.0,) for metric in judge.gated_metrics(case, CPU)} if metrics is None else metrics
     values = {name: tuple(each) for name, each in named.items()}
     default = Entry(
         digest=case.digest,
@@ -295,7 +294,7 @@ def make_entry(
 def make_baselines(**changes: Any) -> Baselines:
     """flux-mini on the CPU platform, with one entry."""
     default = Baselines(
-        format_version=baseline.FORMAT_VERSION,
+        format_version=files.FORMAT_VERSION,
         platform=CPU.id,
         pipeline=FLUX_MINI.id,
         cases={MINI_INT8WO.id: make_entry()},

@@ -15,10 +15,10 @@ from typing import Any
 import pynvml
 import pytest
 
-from perf_tests.harness import gpulock
-from perf_tests.harness.options import Options
-from perf_tests.harness.records import Run, RunRecord, Status, read_record
-from perf_tests.harness.session import Session
+from perf_tests.harness.execution import gpu_lock
+from perf_tests.harness.plugin.options import Options
+from perf_tests.harness.plugin.session import Session
+from perf_tests.harness.runs.record import Run, RunRecord, Status, read_record
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import Group
@@ -166,7 +166,7 @@ def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyP
     for told_apart in ("CI", "BUILD_NUMBER"):  # pytest prints failures twice where it sees one of these
         monkeypatch.delenv(told_apart, raising=False)
     monkeypatch.setattr(pynvml, "nvmlInit", _no_library)
-    monkeypatch.setattr(gpulock, "FOLDER", pytester.path)
+    monkeypatch.setattr(gpu_lock, "FOLDER", pytester.path)
     started = Suite(pytester, recorded)
     yield started
     started.stop()
@@ -185,7 +185,7 @@ def plug_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plug:
 
     def plug(**changes: Any) -> None:
         card = SimpleNamespace(**{**H100_CARD, **changes})
-        monkeypatch.setattr(gpulock, "FOLDER", tmp_path)
+        monkeypatch.setattr(gpu_lock, "FOLDER", tmp_path)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         for name, value in {
             "nvmlInit": None,

@@ -35,7 +35,7 @@ from typing import BinaryIO, NoReturn
 
 import msgspec
 
-from perf_tests.harness.protocol import (
+from perf_tests.protocol.messages import (
     PROTOCOL_VERSION,
     Arrays,
     Capture,
@@ -65,14 +65,14 @@ from perf_tests.harness.protocol import (
     Reply,
     Request,
     Sample,
+    SwitchWorkload,
     Telemetry,
-    Turn,
-    Turned,
+    WorkloadSwitched,
 )
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.worker import lifeline
+from perf_tests.worker import parent_watch
 
 STEP_MS = 20.0
 MODULES = 24
@@ -85,7 +85,7 @@ PHASES: dict[type[Request], Phase] = {
     Quantize: Phase.QUANTIZE,
     Compile: Phase.COMPILE,
     Generate: Phase.GENERATE,
-    Turn: Phase.TURN,
+    SwitchWorkload: Phase.SWITCH_WORKLOAD,
     Inspect: Phase.INSPECT,
 }
 GPU = Gpu(
@@ -351,7 +351,7 @@ def main() -> None:
     parser.add_argument("--request-fd", type=int, required=True)
     parser.add_argument("--reply-fd", type=int, required=True)
     arguments = parser.parse_args()
-    lifeline.hold(arguments.request_fd)
+    parent_watch.hold(arguments.request_fd)
     switches = Switches(os.environ.get("PERF_FAKE", ""))
     with (
         os.fdopen(arguments.request_fd, "rb") as requests,
@@ -391,7 +391,7 @@ def _ready(switches: Switches) -> Ready:
 
 
 def _answer(session: Session, switches: Switches, request: Request) -> Reply | bytes:
-    if isinstance(request, Load | Turn):
+    if isinstance(request, Load | SwitchWorkload):
         session.case = request.case
     phase = PHASES[type(request)]
     warming_up = isinstance(request, Generate) and request.warmup
@@ -414,8 +414,8 @@ def _handle(session: Session, request: Request) -> Reply:
             return session.compile(request)
         case Generate():
             return session.generate(request)
-        case Turn():
-            return Turned(seconds=0.125)
+        case SwitchWorkload():
+            return WorkloadSwitched(seconds=0.125)
         case Inspect():
             return session.inspect(request)
 

@@ -15,24 +15,24 @@ from typing import IO, Any
 
 import msgspec
 
-from perf_tests.harness import protocol
-from perf_tests.harness.errors import WorkerError
-from perf_tests.worker import lifeline
+from perf_tests.protocol import messages
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.worker import parent_watch
 
-PHASES: dict[type[protocol.Struct], protocol.Phase] = {
-    protocol.Load: protocol.Phase.LOAD,
-    protocol.Quantize: protocol.Phase.QUANTIZE,
-    protocol.Compile: protocol.Phase.COMPILE,
-    protocol.Generate: protocol.Phase.GENERATE,
-    protocol.Turn: protocol.Phase.TURN,
-    protocol.Inspect: protocol.Phase.INSPECT,
+PHASES: dict[type[messages.Struct], messages.Phase] = {
+    messages.Load: messages.Phase.LOAD,
+    messages.Quantize: messages.Phase.QUANTIZE,
+    messages.Compile: messages.Phase.COMPILE,
+    messages.Generate: messages.Phase.GENERATE,
+    messages.SwitchWorkload: messages.Phase.SWITCH_WORKLOAD,
+    messages.Inspect: messages.Phase.INSPECT,
 }
 
 
 def main() -> None:
     """Say Ready, then answer one request after the other until the parent closes the pipe."""
     arguments = _arguments()
-    lifeline.hold(arguments.request_fd)
+    parent_watch.hold(arguments.request_fd)
     # A measuring process reads the local cache and nothing else; before diffusers is imported.
     os.environ["HF_HUB_OFFLINE"] = "1"
     # What counts kernels stays attached otherwise, and slows the next workload of this worker by 0.3 %.
@@ -44,10 +44,10 @@ def main() -> None:
         ready, handlers = _start()
         _send(replies, ready)
         for line in requests:
-            request = msgspec.json.decode(line, type=protocol.Request)
+            request = msgspec.json.decode(line, type=messages.Request)
             reply = _answer(request, handlers)
             _send(replies, reply)
-            if isinstance(reply, protocol.Failure):
+            if isinstance(reply, messages.Failure):
                 return
 
 
@@ -58,37 +58,37 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-Handler = Callable[[Any], protocol.Reply]
+Handler = Callable[[Any], messages.Reply]
 
 
-def _start() -> tuple[protocol.Ready, dict[type[protocol.Struct], Handler]]:
+def _start() -> tuple[messages.Ready, dict[type[messages.Struct], Handler]]:
     # Imported here, after the lifeline: these imports take seconds, and the parent may be gone by then.
     # All of the stack, so that no later phase pays for it.
     import torch
 
-    from perf_tests.worker import environment
+    from perf_tests.worker.measure import environment
+    from perf_tests.worker.measure.telemetry import GpuMonitor
     from perf_tests.worker.session import Session
-    from perf_tests.worker.telemetry import GpuMonitor
 
     environment.pin()
     monitor = GpuMonitor() if torch.cuda.is_available() else None
     session = Session(monitor)
-    ready = protocol.Ready(
-        protocol_version=protocol.PROTOCOL_VERSION,
+    ready = messages.Ready(
+        protocol_version=messages.PROTOCOL_VERSION,
         environment=environment.describe(monitor.describe() if monitor else None),
     )
-    handlers: dict[type[protocol.Struct], Handler] = {
-        protocol.Load: session.load,
-        protocol.Quantize: session.quantize,
-        protocol.Compile: session.compile,
-        protocol.Generate: session.generate,
-        protocol.Turn: session.turn,
-        protocol.Inspect: session.inspect,
+    handlers: dict[type[messages.Struct], Handler] = {
+        messages.Load: session.load,
+        messages.Quantize: session.quantize,
+        messages.Compile: session.compile,
+        messages.Generate: session.generate,
+        messages.SwitchWorkload: session.switch_workload,
+        messages.Inspect: session.inspect,
     }
     return ready, handlers
 
 
-def _answer(request: protocol.Request, handlers: dict[type[protocol.Struct], Handler]) -> protocol.Reply:
+def _answer(request: messages.Request, handlers: dict[type[messages.Struct], Handler]) -> messages.Reply:
     try:
         return handlers[type(request)](request)
     except WorkerError as error:
@@ -98,9 +98,9 @@ def _answer(request: protocol.Request, handlers: dict[type[protocol.Struct], Han
         return _failure(error, PHASES[type(request)])
 
 
-def _failure(error: Exception, phase: protocol.Phase) -> protocol.Failure:
+def _failure(error: Exception, phase: messages.Phase) -> messages.Failure:
     text = f"{type(error).__name__}: {error}".strip()
-    return protocol.Failure(
+    return messages.Failure(
         kind=_kind(error, phase),
         phase=phase,
         message=text.splitlines()[0][:500],
@@ -108,17 +108,17 @@ def _failure(error: Exception, phase: protocol.Phase) -> protocol.Failure:
     )
 
 
-def _kind(error: Exception, phase: protocol.Phase) -> protocol.FailureKind:
+def _kind(error: Exception, phase: messages.Phase) -> messages.FailureKind:
     import torch
 
     # torch's CPU allocator raises a bare RuntimeError.
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
-        return protocol.FailureKind.OOM
-    building = phase in (protocol.Phase.LOAD, protocol.Phase.QUANTIZE, protocol.Phase.COMPILE)
-    return protocol.FailureKind.LOAD if building else protocol.FailureKind.CRASH
+        return messages.FailureKind.OOM
+    building = phase in (messages.Phase.LOAD, messages.Phase.QUANTIZE, messages.Phase.COMPILE)
+    return messages.FailureKind.LOAD if building else messages.FailureKind.CRASH
 
 
-def _send(replies: IO[bytes], reply: protocol.Reply) -> None:
+def _send(replies: IO[bytes], reply: messages.Reply) -> None:
     data = memoryview(msgspec.json.encode(reply) + b"\n")
     while data:
         data = data[replies.write(data) :]

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 import torch
 
-from perf_tests.harness.errors import WorkerError
-from perf_tests.harness.protocol import Failure, FailureKind, Fault, Injection, Phase
-from perf_tests.worker import layers
-from perf_tests.worker.memory import MIB
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Failure, FailureKind, Fault, Injection, Phase
+from perf_tests.worker.fidelity import layers
+from perf_tests.worker.measure.memory import MIB
 
 # Work that occupies the stream for a known time. Matrix products, not sleeping: on a power-capped GPU an
 # idle gap lets the clocks rise afterwards and takes back half of the time it was meant to cost.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from perf_tests.harness.protocol import Phase
-from perf_tests.harness.records import Run
 from perf_tests.harness.report.terminal import aligned
+from perf_tests.harness.runs.record import Run
+from perf_tests.protocol.messages import Phase
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Device
 
 ORDER = [phase.value for phase in Phase]

@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
-from perf_tests.harness import stats
-from perf_tests.harness.baseline import Entry, Provenance
-from perf_tests.harness.errors import PerfError
-from perf_tests.harness.protocol import Environment, Phase
-from perf_tests.harness.records import Run, Status, Verdict
-from perf_tests.tables.metrics import Metric, Source
+from perf_tests.harness.baselines.files import Entry, Provenance
+from perf_tests.harness.runs.record import Run, Status, Verdict
+from perf_tests.harness.stats import observations
+from perf_tests.protocol.errors import PerfError
+from perf_tests.protocol.messages import Environment, Phase
+from perf_tests.tables.metrics import Metric, Reader
 
 SIGNIFICANT_DIGITS = 4
 MAX_DECIMALS = 4
@@ -46,7 +46,7 @@ ADVICE = {
 """What to do about a failure whose message cannot know it."""
 
 
-PICTURED = (Source.CAPTURE, Source.PAIRS)
+PICTURED = (Reader.CAPTURE, Reader.PAIRS)
 """Sources of metrics that pictures explain."""
 
 
@@ -176,7 +176,7 @@ def _cut(line: str) -> str:
 
 def _spread(run: Run, metric: Metric) -> str:
     # Without the reference's run, metrics formed with it have no value per process here.
-    values = stats.observe(metric, run, None).values
+    values = observations.observe(metric, run, None).values
     count = len(values) or len(run.processes)
     statistic = "mean" if metric.noisy else "median"
     processes = f"{statistic} of {count} process{'es' if count != 1 else ''}"
@@ -237,12 +237,12 @@ def _evidence(run: Run) -> list[str]:
 def _pictures(run: Run, verdict: Verdict, metric: Metric, run_path: str) -> list[str]:
     """Writes them, beside the captures: only here is it known that somebody will look at them."""
     compared = [process for process in run.processes if process.captures and process.fidelity]
-    if metric.source not in PICTURED or verdict.status is not Status.REGRESSED or not compared:
+    if metric.reader not in PICTURED or verdict.status is not Status.REGRESSED or not compared:
         return []
-    from perf_tests.harness import blame  # here: scikit-image doubles the time that pytest takes to start
+    from perf_tests.harness.fidelity import heatmaps
 
     try:
-        blamed = blame.keep(compared[0], Path(run_path))
+        blamed = heatmaps.keep(compared[0], Path(run_path))
     except PerfError as error:
         return [f"  pictures   none: {error}"]
     return [f"  pictures   {blamed.listed}: {blamed.where}"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from perf_tests.harness.estimate import Basis
-from perf_tests.harness.planning import Accuracy, Plan, Row
-from perf_tests.harness.protocol import Phase
+from perf_tests.harness.planning.cost_model import Basis
+from perf_tests.harness.planning.schedule import Accuracy, Plan, Row
 from perf_tests.harness.report.terminal import aligned
+from perf_tests.protocol.messages import Phase
 from perf_tests.tables.platforms import Device, Platform
 
 TITLES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from perf_tests.harness.published import Comparison, Outcome, Pair
+from perf_tests.harness.compare.published import Comparison, Outcome, Pair
 from perf_tests.harness.report.terminal import Row, aligned
 from perf_tests.tables.published import (
     DIFFERENCES,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from perf_tests.harness.baseline import Entry
-from perf_tests.harness.records import Run, Status, Verdict
+from perf_tests.harness.baselines.files import Entry
 from perf_tests.harness.report.failure import format_change, format_value
+from perf_tests.harness.runs.record import Run, Status, Verdict
 
 HEADER = ("case", "metric", "baseline", "now", "change", "limit", "verdict")
 NUMBERS = frozenset(HEADER[2:6])

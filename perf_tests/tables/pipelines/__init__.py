@@ -18,7 +18,7 @@ from perf_tests.tables.pipelines.flux import (
 )
 from perf_tests.tables.pipelines.pixart import PIXART_MINI, PIXART_SIGMA
 from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM, SD3_MINI
-from perf_tests.tables.pipelines.spec import PAIRS, Module, PipelineSpec, Tokenizer, Workload
+from perf_tests.tables.pipelines.spec import PROMPTS, Module, PipelineSpec, Tokenizer, Workload
 
 FULL_SIZE = (
     FLUX1_DEV,
@@ -55,10 +55,10 @@ __all__ = [
     "FLUX_SCHNELL_MINI",
     "FULL_SIZE",
     "MINIATURES",
-    "PAIRS",
     "PIPELINES",
     "PIXART_MINI",
     "PIXART_SIGMA",
+    "PROMPTS",
     "SD3_MEDIUM",
     "SD3_MINI",
     "Module",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field, replace
 
-from perf_tests.tables.identity import NEVER, UNLESS_DEFAULT
+from perf_tests.tables.digest_fields import NEVER, UNLESS_DEFAULT
 from perf_tests.tables.lazy import Lazy, Value
 
 
@@ -46,7 +46,7 @@ FURTHER_PROMPTS = (
     "A crowded night market in the rain, neon signs, wide angle",
 )
 """What the pairs after the first are asked for, whatever the workload."""
-PAIRS = 1 + len(FURTHER_PROMPTS)
+PROMPTS = 1 + len(FURTHER_PROMPTS)
 """Prompts, each with a seed of its own, that the timed generations go through in turns: a picture of each is
 compared with the reference's."""
 
@@ -74,8 +74,13 @@ class Workload:
         """The denoise steps that one generation takes."""
         return self.measured_steps or self.steps
 
-    def of_pair(self, pair: int) -> Workload:
-        """What the generation of that number, from 0 to `PAIRS - 1`, is asked for: another prompt and seed
+    @property
+    def pixels(self) -> int:
+        """Pixels of all frames of all images or videos of the batch: how much is generated at once."""
+        return self.batch_size * (self.num_frames or 1) * self.height * self.width
+
+    def of_prompt(self, pair: int) -> Workload:
+        """What the generation of that number, from 0 to `PROMPTS - 1`, is asked for: another prompt and seed
         of the same cost; the first is the workload as it stands."""
         prompt = (self.prompt, *FURTHER_PROMPTS)[pair]
         return replace(self, prompt=prompt, seed=self.seed + pair)

@@ -13,7 +13,7 @@ from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.pipelines import FLUX_MINI, PipelineSpec
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import BF16
-from perf_tests.worker import build, compile
+from perf_tests.worker.model import build, compile
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")

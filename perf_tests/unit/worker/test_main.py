@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from perf_tests.harness.errors import WorkerError
-from perf_tests.harness.protocol import Compile, Failure, FailureKind, Generate, Phase, Reply, Request
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Compile, Failure, FailureKind, Generate, Phase, Reply, Request
 from perf_tests.worker.__main__ import _answer
 
 

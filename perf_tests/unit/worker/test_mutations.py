@@ -15,12 +15,14 @@ import pytest
 import torch
 from torch import nn
 
-from perf_tests.harness import evidence, fidelity, stats
-from perf_tests.harness.records import BuildReport, Fidelity, Run, Status, Verdict
-from perf_tests.harness.verdict import gated_metrics, judge
+from perf_tests.harness.fidelity import image_metrics
+from perf_tests.harness.runs.record import BuildReport, Fidelity, Run, Status, Verdict
+from perf_tests.harness.stats import observations
+from perf_tests.harness.verdicts import build_checks
+from perf_tests.harness.verdicts.judge import gated_metrics, judge
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.metrics import Metric
-from perf_tests.tables.pipelines import PAIRS
+from perf_tests.tables.pipelines import PROMPTS
 from perf_tests.tables.platforms import H100
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import BF16
@@ -46,8 +48,10 @@ from perf_tests.unit.worker.mutations import (
     Quantizing,
     unchanged,
 )
-from perf_tests.worker import build, layers, quantize, trace
-from perf_tests.worker.generate import call_arguments
+from perf_tests.worker.fidelity import layers, trace
+from perf_tests.worker.measure.generate import call_arguments
+from perf_tests.worker.model import build
+from perf_tests.worker.quantization import apply
 
 CPU = torch.device("cpu")
 MARGIN = 2.0
@@ -88,7 +92,9 @@ class Found:
 
     @property
     def values(self) -> dict[str, tuple[float, ...]]:
-        return {name: stats.observe(each, self.run, None).values for name, each in self.metrics.items()}
+        return {
+            name: observations.observe(each, self.run, None).values for name, each in self.metrics.items()
+        }
 
 
 class Bench:
@@ -118,12 +124,12 @@ class Bench:
         case = reference.case.with_recipe(Recipe(scheme=mutation.scheme))
         pipeline = copy.deepcopy(reference.pipeline)
         with torchao_that(mutation.quantizing):
-            quantized = quantize.apply(pipeline, case.build)
+            quantized = apply.apply(pipeline, case.build)
         errors = layers.compare(pipeline, case, layers.twins(case.build, CPU))
         mutation.assembled(pipeline)
         asked = dataclasses.replace(case, workload=mutation.asked(case.workload))
         shown = tuple(mutation.pictures(each) for each in pictures(pipeline, asked))
-        said = map(fidelity.catastrophe, shown, (each.shape for each in reference.pictures))
+        said = map(image_metrics.catastrophe, shown, (each.shape for each in reference.pictures))
         return Found(
             pipeline=pipeline,
             case=case,
@@ -148,8 +154,8 @@ def pictures(pipeline: Any, case: Case) -> tuple[np.ndarray, ...]:
     """An output for each prompt and seed, channels last."""
     spec = case.build.pipeline
     outputs = (
-        getattr(pipeline(**call_arguments(spec, case.workload.of_pair(pair))), spec.output)
-        for pair in range(PAIRS)
+        getattr(pipeline(**call_arguments(spec, case.workload.of_prompt(pair))), spec.output)
+        for pair in range(PROMPTS)
     )
     return tuple(output.float().movedim(-3, -1).numpy() for output in outputs)
 
@@ -157,9 +163,9 @@ def pictures(pipeline: Any, case: Case) -> tuple[np.ndarray, ...]:
 def compared(shown: tuple[np.ndarray, ...], now: trace.Trace, reference: Reference) -> Fidelity:
     answers = zip(now.answers, reference.trace.answers, strict=True)
     return msgspec.structs.replace(
-        fidelity.compare_pairs(list(zip(shown, reference.pictures, strict=True))),
-        step_sqnrs_db=tuple(fidelity.sqnr_db(each.numpy(), wanted.numpy()) for each, wanted in answers),
-        latents_sqnr_db=fidelity.sqnr_db(now.latents.numpy(), reference.trace.latents.numpy()),
+        image_metrics.compare_pairs(list(zip(shown, reference.pictures, strict=True))),
+        step_sqnrs_db=tuple(image_metrics.sqnr_db(each.numpy(), wanted.numpy()) for each, wanted in answers),
+        latents_sqnr_db=image_metrics.sqnr_db(now.latents.numpy(), reference.trace.latents.numpy()),
     )
 
 
@@ -185,7 +191,7 @@ def red(found: Found, before: Found) -> dict[str, Verdict | None]:
         for name in found.metrics
         if (verdict := judged(found, before, name)).status not in GREEN
     }
-    told = {EVIDENCE: evidence.contradictions(found.case, found.report), CATASTROPHE: found.catastrophes}
+    told = {EVIDENCE: build_checks.contradictions(found.case, found.report), CATASTROPHE: found.catastrophes}
     return verdicts | {name: None for name, sentences in told.items() if sentences}
 
 

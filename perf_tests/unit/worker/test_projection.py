@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from perf_tests.harness.errors import WorkerError
+from perf_tests.protocol.errors import WorkerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines import FLUX_MINI
 from perf_tests.tables.platforms import Device
-from perf_tests.worker.clock import HostClock
-from perf_tests.worker.generate import PRIMING_STEPS, Stages, generate_once, prime
+from perf_tests.worker.measure.clock import HostClock
+from perf_tests.worker.measure.generate import PRIMING_STEPS, Stages, generate_once, prime
 from perf_tests.worker.session import Session
 
 Make = Callable[..., Any]
@@ -79,7 +79,7 @@ def test_priming_takes_two_steps_of_any_workload(
 
 
 def test_a_tool_may_generate_all_steps_beside_the_measured_ones(make_case: Callable[..., Case]) -> None:
-    from perf_tests.harness.protocol import Compile, Generate, Load, Quantize
+    from perf_tests.protocol.messages import Compile, Generate, Load, Quantize
 
     session = Session(None)
     session.load(Load(case=with_steps(make_case(), 4, measured_steps=2), device=Device.CPU))

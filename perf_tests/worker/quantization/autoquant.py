@@ -20,19 +20,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from perf_tests.harness.errors import WorkerError
-from perf_tests.harness.protocol import FailureKind
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import FailureKind
 from perf_tests.tables.cases import Case
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes import Scheme, Search
-from perf_tests.worker import compile as compiling
-from perf_tests.worker import memory, plans, support
-from perf_tests.worker.clock import Clock
-from perf_tests.worker.generate import call_arguments
-from perf_tests.worker.lazy import construct
-from perf_tests.worker.plans import Candidate, Layer, Plan, Shape
-from perf_tests.worker.probe import sqnr_db
-from perf_tests.worker.quantize import REFUSALS, Chosen, broken_rule, look
+from perf_tests.worker.measure import memory
+from perf_tests.worker.measure.clock import Clock
+from perf_tests.worker.measure.generate import call_arguments
+from perf_tests.worker.measure.probe import sqnr_db
+from perf_tests.worker.model import compile as compiling
+from perf_tests.worker.model.lazy import construct
+from perf_tests.worker.quantization import plans, support
+from perf_tests.worker.quantization.apply import REFUSALS, Chosen, broken_rule, look
+from perf_tests.worker.quantization.plans import Candidate, Layer, Plan, Shape
 
 REPEATS = 21
 """Timed calls of which the median counts, after one that compiles and allocates."""

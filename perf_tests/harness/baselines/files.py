@@ -1,0 +1,328 @@
+"""baselines/<platform>/<pipeline>.json <-> Baselines, noise.json <-> noise; refuses what it cannot read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.stats.critical_values import MIN_DOF
+from perf_tests.protocol.errors import BaselineError
+from perf_tests.protocol.messages import LayerError, Struct
+from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics import METRICS, Reader
+from perf_tests.tables.pipelines import PROMPTS
+from perf_tests.tables.platforms import Noise, Platform
+
+# 2: noise is the platform's, not an entry's; the first reference, the processes of the bf16 reference
+# 1: first format, still read
+FORMAT_VERSION = 2
+NOISE = "noise.json"
+"""Beside the pipelines of a platform: metric -> the noise that their processes show together."""
+NOISY = frozenset(metric.name for metric in METRICS if metric.noisy)
+PAIRED = frozenset(metric.name for metric in METRICS if metric.reader is Reader.PAIRS)
+
+
+class Provenance(Struct, frozen=True):
+    """Where the numbers of one or more entries come from."""
+
+    recorded_at: str
+    """When the run began: ISO 8601, UTC."""
+    reason: str
+    run_sha256: str
+    """Of the run.json, which holds the raw samples."""
+    unit: str
+    """The card's UUID, or the processor model."""
+    gpu: str | None
+    power_limit_w: float | None
+    driver: str | None
+    python: str
+    packages: dict[str, str]
+    settings: dict[str, str]
+
+
+class Entry(Struct, frozen=True, omit_defaults=True):
+    """The accepted numbers of one case."""
+
+    digest: str
+    provenance: str
+    """Key of `Baselines.provenance`."""
+    processes: int
+    metrics: dict[str, tuple[float, ...]]
+    """Metric name -> one statistic per process."""
+    reference_processes: int | None = None
+    """Of the bf16 reference which ratios were formed with; None without one, or where it was not recorded."""
+    samples: int | None = None
+    """Timed generations of a process: the median; None where it was not recorded."""
+    first: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
+    """Metric name -> the first accepted statistics, which later ones do not replace: what small accepted
+    steps add up to is seen against them."""
+    first_reason: str = ""
+    """Why the first reference is not the first one that was accepted; empty where it is."""
+    layers: dict[str, LayerError] = msgspec.field(default_factory=dict)
+    """Qualified name -> error of each quantized layer of the transformer, of the first process."""
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    """Phase -> what a process spent on it: the median of the processes that went through it, to 0.1 s. For
+    planning, never judged; empty, and left out of the file, where it was not recorded."""
+
+    @property
+    def provisional(self) -> bool:
+        """Fewer than 3 processes: only larger changes are seen against it, and it is listed as such."""
+        return self.processes < 3
+
+
+class Baselines(Struct, frozen=True):
+    """One file: the accepted numbers of one pipeline on one platform."""
+
+    format_version: int
+    platform: str
+    pipeline: str
+    cases: dict[str, Entry]
+    provenance: dict[str, Provenance]
+
+
+def load(root: Path, platform: str) -> Mapping[str, Baselines]:
+    """Pipeline id -> its baselines on `platform`; empty where the platform has no folder.
+
+    Raises BaselineError for the first file that cannot be trusted.
+    """
+    folder = root / platform
+    return {path.stem: read(path) for path in sorted(folder.glob("*.json")) if path.name != NOISE}
+
+
+def load_noise(root: Path, platform: Platform) -> Mapping[str, Noise]:
+    """Noisy metric -> how far fresh processes lie apart on `platform`: as its baselines show, else what it is
+    known for; empty where nothing is.
+
+    Raises BaselineError where the file cannot be trusted.
+    """
+    if platform.process_noise is None:
+        return {}
+    path = noise_path(root, platform.id)
+    found = read_noise(path) if path.exists() else {}
+    return {name: found.get(name, platform.process_noise) for name in sorted(NOISY)}
+
+
+def find(baselines: Mapping[str, Baselines], case: Case) -> tuple[Entry | None, Provenance | None]:
+    """The entry of `case` and where it comes from; both None where it has none."""
+    of_pipeline = baselines.get(case.build.pipeline.id)
+    entry = of_pipeline.cases.get(case.id) if of_pipeline else None
+    if of_pipeline is None or entry is None:
+        return None, None
+    return entry, of_pipeline.provenance[entry.provenance]
+
+
+def path_of(root: Path, platform: str, pipeline: str) -> Path:
+    """The file that holds the baselines of `pipeline` on `platform`."""
+    return root / platform / f"{pipeline}.json"
+
+
+def noise_path(root: Path, platform: str) -> Path:
+    """The file that holds the noise of `platform`."""
+    return root / platform / NOISE
+
+
+def read(path: Path) -> Baselines:
+    """The baselines in `path`, which names their platform (folder) and pipeline (stem)."""
+    return loads(_text(path), path)
+
+
+def read_noise(path: Path) -> Mapping[str, Noise]:
+    """The noise in `path`. Raises BaselineError."""
+    try:
+        noise = msgspec.json.decode(_text(path), type=dict[str, Noise])
+    except msgspec.DecodeError as exc:
+        raise BaselineError(f"the noise file {path} does not hold noise: {exc}") from exc
+    for metric, each in noise.items():
+        if each.dof < MIN_DOF or not (math.isfinite(each.sd_pct) and each.sd_pct > 0):
+            raise BaselineError(
+                f"the noise file {path} is broken: {metric} has a noise of {each.sd_pct} % with {each.dof} "
+                "degrees of freedom"
+            )
+    return noise
+
+
+def loads(text: str, path: Path) -> Baselines:
+    """The baselines written as `text`; `path` is only looked at. Raises BaselineError."""
+    version = _format(text, path)
+    try:
+        baselines = READERS[version](text)
+    except msgspec.ValidationError as exc:
+        raise BaselineError(f"the baseline file {path} does not hold baselines: {exc}") from exc
+    for asked, found, what in (
+        (path.parent.name, baselines.platform, "platform"),
+        (path.stem, baselines.pipeline, "pipeline"),
+    ):
+        if asked != found:
+            raise BaselineError(f"the baseline file {path} says it is of the {what} {found!r}, not {asked!r}")
+    defect = _defect(baselines)
+    if defect is not None:
+        raise BaselineError(f"the baseline file {path} is broken: {defect}")
+    return baselines
+
+
+def dumps(baselines: Baselines) -> str:
+    """Canonical JSON: keys sorted, each metric of each case on one line, so that a change of one is a
+    change of one line. Raises BaselineError for what `loads` would refuse."""
+    defect = _defect(baselines)
+    if defect is not None:
+        raise BaselineError(
+            f"baselines of {baselines.pipeline} on {baselines.platform} cannot be written: {defect}"
+        )
+    # Through the types once more: 3 becomes 3.0, as it will be when it is read again.
+    typed = msgspec.convert(msgspec.to_builtins(baselines), Baselines)
+    return _indented(msgspec.to_builtins(typed), "") + "\n"
+
+
+def dumps_noise(noise: Mapping[str, Noise]) -> str:
+    """Canonical JSON of `noise`."""
+    return _indented(msgspec.to_builtins(dict(noise)), "") + "\n"
+
+
+def write(path: Path, baselines: Baselines) -> None:
+    """Replace `path` in one step: whoever reads it sees the old file or the new one."""
+    _replace(path, dumps(baselines))
+
+
+def write_noise(path: Path, noise: Mapping[str, Noise]) -> None:
+    """The same for the noise of a platform."""
+    _replace(path, dumps_noise(noise))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BaselineError(f"the baseline file {path} cannot be read: {exc}") from exc
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)  # noqa: PTH105 - the call that is atomic by its documentation
+    except OSError as exc:
+        with contextlib.suppress(OSError):  # the first error says more than this one would
+            temporary.unlink()
+        raise BaselineError(f"the baseline file {path} cannot be written: {exc}") from exc
+
+
+def _indented(value: object, indent: str) -> str:
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    deeper = indent + "  "
+    lines = (f"{deeper}{json.dumps(key)}: {_indented(value[key], deeper)}" for key in sorted(value))
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
+class _Entry1(Struct, frozen=True):
+    """An entry of format 1."""
+
+    digest: str
+    provenance: str
+    processes: int
+    noise_pct: float
+    metrics: dict[str, tuple[float, ...]]
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def upgraded(self) -> Entry:
+        kept = {name: getattr(self, name) for name in self.__struct_fields__ if name != "noise_pct"}
+        return Entry(**kept)
+
+
+class _Baselines1(Struct, frozen=True):
+    """A file of format 1."""
+
+    format_version: int
+    platform: str
+    pipeline: str
+    cases: dict[str, _Entry1]
+    provenance: dict[str, Provenance]
+
+    def upgraded(self) -> Baselines:
+        return Baselines(
+            format_version=FORMAT_VERSION,
+            platform=self.platform,
+            pipeline=self.pipeline,
+            cases={case: entry.upgraded() for case, entry in self.cases.items()},
+            provenance=self.provenance,
+        )
+
+
+READERS: dict[int, Callable[[str], Baselines]] = {
+    1: lambda text: msgspec.json.decode(text, type=_Baselines1).upgraded(),
+    FORMAT_VERSION: lambda text: msgspec.json.decode(text, type=Baselines),
+}
+
+
+class _Format(msgspec.Struct):
+    # Alone, so that a later format is named as such and not by the first field that it changed.
+    format_version: int
+
+
+def _format(text: str, path: Path) -> int:
+    try:
+        found = msgspec.json.decode(text, type=_Format).format_version
+    except msgspec.ValidationError as exc:
+        raise BaselineError(f"the baseline file {path} does not hold baselines: {exc}") from exc
+    except msgspec.DecodeError as exc:
+        raise BaselineError(f"the baseline file {path} is not JSON: {exc}") from exc
+    if found not in READERS:
+        known = " and ".join(map(str, READERS))
+        raise BaselineError(f"the baseline file {path} has format {found}, and this version reads {known}")
+    return found
+
+
+def _defect(baselines: Baselines) -> str | None:
+    for case, entry in baselines.cases.items():
+        if entry.provenance not in baselines.provenance:
+            return f"{case} names the provenance {entry.provenance!r}, which is not there"
+        defect = _entry_defect(case, entry)
+        if defect is not None:
+            return defect
+    return _seconds_defect(baselines)
+
+
+def _entry_defect(case: str, entry: Entry) -> str | None:
+    counts = {"processes": entry.processes, "samples": entry.samples}
+    for what, count in {**counts, "processes of its reference": entry.reference_processes}.items():
+        if count is not None and count < 1:
+            return f"{case} has {count} {what}"
+    if not entry.metrics:
+        return f"{case} has no metrics"
+    for metric, values in entry.metrics.items():
+        # One value for each prompt and seed, whatever the number of processes.
+        if not 1 <= len(values) <= (PROMPTS if metric in PAIRED else entry.processes):
+            return f"{metric} of {case} has {len(values)} values from {entry.processes} processes"
+    return _numbers_defect(case, entry)
+
+
+def _numbers_defect(case: str, entry: Entry) -> str | None:
+    compared_as_ratios = NOISY | entry.first.keys()
+    for metric, values in (*entry.metrics.items(), *entry.first.items()):
+        if not all(math.isfinite(value) for value in values):
+            return f"{metric} of {case} holds a number that is not finite"
+        if metric in compared_as_ratios and min(values, default=0.0) <= 0:
+            return f"{metric} of {case} holds {values}, which have no relative change"
+    return _layers_defect(case, entry)
+
+
+def _layers_defect(case: str, entry: Entry) -> str | None:
+    for name, error in entry.layers.items():
+        if not all(math.isfinite(value) for value in msgspec.structs.astuple(error) if value is not None):
+            return f"the layer {name} of {case} holds a number that is not finite"
+    return None
+
+
+def _seconds_defect(baselines: Baselines) -> str | None:
+    for case, entry in baselines.cases.items():
+        for phase, spent_s in entry.seconds.items():
+            if not (math.isfinite(spent_s) and spent_s >= 0):
+                return f"{case} spent {spent_s} seconds on {phase}"
+    return None

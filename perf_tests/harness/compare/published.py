@@ -1,0 +1,248 @@
+"""baselines/published/ and a run record in, ours beside theirs out: what `compare.py --published` shows."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.runs.record import Run, RunRecord
+from perf_tests.harness.verdicts import judge
+from perf_tests.protocol.errors import BaselineError
+from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.matrix import MATRIX
+from perf_tests.tables.published import (
+    MAX_LATENCY_RATIO,
+    MAX_MODEL_MEMORY_DIFFERENCE_PCT,
+    PLATFORM_OF_GPU,
+    Explanation,
+    Judged,
+    PublishedRow,
+    case_id,
+    explanation,
+    reason,
+)
+
+COLUMNS = frozenset(field.name for field in dataclasses.fields(PublishedRow))
+MIB_PER_GIB = 1024.0
+LATENCY, MODEL_MEMORY, PEAK_MEMORY = "latency_s", "model_memory_mib", "peak_allocated_mib"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownCase:
+    """A case of the matrix, and the id under which the published tables know it."""
+
+    case: Case
+    published_id: str
+
+
+# The published rows were measured with the hub's weights, so that a run with them is comparable, too.
+CASES = {
+    case.id: KnownCase(case=case, published_id=row.case(Weights.SYNTHETIC).id)
+    for row in MATRIX
+    for case in (row.case(weights) for weights in Weights)
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """One quantity, measured and published, in the same unit."""
+
+    ours: float | None
+    theirs: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours / theirs; None where one of them is missing."""
+        return None if self.ours is None or self.theirs is None else self.ours / self.theirs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """One measured case beside one published row."""
+
+    case: str
+    row: PublishedRow
+    same_gpu: bool
+    """Whether ours was measured on the GPU model of the row: only then its latency is judged."""
+    projected: bool
+    """Whether our latency is composed from the stages of a shorter generation."""
+    latency_s: Pair
+    model_memory_gib: Pair
+    peak_memory_gib: Pair
+    """Shown, not judged: theirs includes loading and warm-up."""
+
+    @property
+    def exceeded(self) -> dict[Judged, Explanation | None]:
+        """What is beyond its limit, with the explanation where there is one."""
+        ratios = {
+            Judged.LATENCY: (self.latency_s.ratio, self.same_gpu and self._is_slower),
+            Judged.MODEL_MEMORY: (self.model_memory_gib.ratio, self._is_of_another_size),
+        }
+        return {
+            of: explanation(self.case, of, ratio)
+            for of, (ratio, is_beyond) in ratios.items()
+            if ratio is not None and is_beyond
+        }
+
+    @property
+    def unexplained(self) -> tuple[Judged, ...]:
+        """What is beyond its limit, and nobody has said why."""
+        return tuple(of for of, why in self.exceeded.items() if why is None)
+
+    @property
+    def _is_slower(self) -> bool:
+        return (self.latency_s.ratio or 0.0) > MAX_LATENCY_RATIO
+
+    @property
+    def _is_of_another_size(self) -> bool:
+        ratio = self.model_memory_gib.ratio
+        return ratio is not None and abs(ratio - 1.0) * 100.0 > MAX_MODEL_MEMORY_DIFFERENCE_PCT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A whole run beside the published tables."""
+
+    compared: tuple[Comparison, ...]
+    """Worst latency ratio first."""
+    refused: dict[str, str]
+    """Case that has a published row, and was not compared -> why."""
+    unpublished: int
+    """Measured cases without a published row."""
+
+    @property
+    def unexplained(self) -> tuple[Comparison, ...]:
+        """The comparisons that need a table row, or a repair."""
+        return tuple(each for each in self.compared if each.unexplained)
+
+
+# Joining
+
+
+def compare(record: RunRecord, rows: Iterable[PublishedRow]) -> Outcome:
+    """Every measured case of the run, references too, beside each published row of the same case."""
+    by_case: dict[str, list[PublishedRow]] = {}
+    for row in rows:
+        if row.case is not None:
+            by_case.setdefault(row.case, []).append(row)
+    compared: list[Comparison] = []
+    refused: dict[str, str] = {}
+    unpublished = 0
+    for run in _runs(record):
+        published = by_case.get(CASES[run.id].published_id, []) if run.id in CASES else []
+        why = _refusal(run) if published else None
+        if why is not None:
+            refused[run.id] = why
+        elif published:
+            compared.extend(_comparison(run, row) for row in published)
+        else:
+            unpublished += 1
+    return Outcome(
+        compared=tuple(sorted(compared, key=_best_first, reverse=True)),
+        refused=refused,
+        unpublished=unpublished,
+    )
+
+
+def _runs(record: RunRecord) -> Iterator[Run]:
+    selected = {run.id for run in record.cases}
+    yield from record.cases
+    yield from (run for run in record.references if run.id not in selected)
+
+
+def _best_first(comparison: Comparison) -> tuple[float, str, str]:
+    return (comparison.latency_s.ratio or 0.0, comparison.case, comparison.row.gpu)
+
+
+def _refusal(run: Run) -> str | None:
+    if run.failure is not None:
+        return f"{run.status}: {run.failure.message}"
+    if run.injected:
+        return f"faults were injected into it: {', '.join(run.injected)}"
+    if run.digest != CASES[run.id].case.digest:
+        return "the case has changed since the run: measure it again"
+    if LATENCY not in run.measured:
+        return f"{LATENCY} was not measured, it is {run.status}: {run.reason}"
+    why = judge.invalidity(run)
+    return f"its times cannot be trusted: {why}" if why else None
+
+
+def _comparison(run: Run, row: PublishedRow) -> Comparison:
+    return Comparison(
+        case=run.id,
+        row=row,
+        same_gpu=PLATFORM_OF_GPU.get(row.gpu) == run.platform,
+        projected=run.projected,
+        latency_s=Pair(ours=run.measured.get(LATENCY), theirs=row.latency_s),
+        model_memory_gib=Pair(ours=_gib(run, MODEL_MEMORY), theirs=row.model_memory_gib),
+        peak_memory_gib=Pair(ours=_gib(run, PEAK_MEMORY), theirs=row.peak_memory_gib),
+    )
+
+
+def _gib(run: Run, metric: str) -> float | None:
+    measured_mib = run.measured.get(metric)
+    return None if measured_mib is None else measured_mib / MIB_PER_GIB
+
+
+# Reading
+
+
+def read(folder: Path) -> tuple[PublishedRow, ...]:
+    """All rows of the tables in `folder`, in the order of the files' names.
+
+    BaselineError where there is none, or where a row is not what the mapping says of its attributes.
+    """
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        raise BaselineError(
+            f"no published table (*.csv) in {folder}; name their folder with --published-dir, "
+            "it is baselines/published of the checkout"
+        )
+    return tuple(row for file in files for row in _rows(file))
+
+
+def latencies_s(folder: Path) -> dict[str, dict[str, float]]:
+    """Case id -> published GPU -> latency; empty where there is no such folder."""
+    found: dict[str, dict[str, float]] = {}
+    for row in read(folder) if folder.is_dir() else ():
+        if row.case is not None:
+            found.setdefault(row.case, {})[row.gpu] = row.latency_s
+    return found
+
+
+def _rows(file: Path) -> Iterator[PublishedRow]:
+    try:
+        with file.open(encoding="utf-8", newline="") as opened:
+            lines = list(csv.DictReader(opened, restkey="more cells than columns", strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise BaselineError(f"the published table {file} cannot be read: {exc}") from exc
+    for number, line in enumerate(lines, start=2):  # line 1 names the columns
+        try:
+            yield _row(line)
+        except ValueError as exc:
+            raise BaselineError(f"the published table {file} is broken in line {number}: {exc}") from exc
+
+
+def _row(line: dict[str, str | None]) -> PublishedRow:
+    unknown = [name for name in line if name not in COLUMNS]
+    if unknown:
+        raise ValueError(f"it has what no published table has: {', '.join(unknown)}")
+    # An empty cell is a value that was not published; all cells are text.
+    row = msgspec.convert({name: cell or None for name, cell in line.items()}, PublishedRow, strict=False)
+    numbers = (row.latency_s, row.model_memory_gib, row.peak_memory_gib)
+    if not all(number is None or (math.isfinite(number) and number > 0) for number in numbers):
+        raise ValueError(f"its seconds and GiB must be positive numbers, not {numbers}")
+    try:
+        expected = {"case": case_id(row), "reason": reason(row)}
+    except KeyError as exc:
+        raise ValueError(f"no table of pipelines or schemes knows {exc}") from exc
+    found = {"case": row.case, "reason": row.reason}
+    if found != expected:
+        raise ValueError(f"its attributes say {expected}, and it says {found}")
+    return row

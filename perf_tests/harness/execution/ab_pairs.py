@@ -1,0 +1,354 @@
+"""A/B on one device: fresh pairs of workers, one under each interpreter, measured in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from perf_tests.harness.execution.campaign import INTERRUPTED, Campaign
+from perf_tests.harness.execution.launcher import Launcher, Planned
+from perf_tests.harness.execution.replicate import BUILT, Replicate, blank
+from perf_tests.harness.execution.worker_process import Worker
+from perf_tests.harness.runs.record import Comparison, Pair, Process, Run, RunRecord, Schedule, Side, Status
+from perf_tests.harness.runs.validity import CONTROL_CLOCK, CONTROLS
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Environment, Failure, FailureKind, Gpu, Phase
+
+GENERATIONS = 4
+"""Timed generations of each side in a pair: A B B A A B B A, in which a linear drift favours neither."""
+PAIRS, MAX_PAIRS = 5, 10
+"""Fresh pairs of a comparison, and at most while it is undecided."""
+RESERVE_MIB = 2048.0
+"""Beside the two peaks: contexts, and what the stable stack takes more than the known one."""
+USABLE = 0.92
+"""The share of a card's memory that two workers may plan with."""
+OF_BOTH = frozenset({"peak_device_mib", *CONTROLS, CONTROL_CLOCK})
+"""Metrics that see both workers: a counter of the whole card, and kernels timed while the other may load."""
+MIB_PER_GIB = 1024
+
+Judge = Callable[[Comparison], Comparison | None]
+"""Asked after each pair and after a failure: the comparison with its verdicts; None: one more pair."""
+Refuse = Callable[[str], str | None]
+"""Asked before each pair: why the case is not gone on with."""
+
+
+def order(generations: int) -> tuple[Side, ...]:
+    """Whose turn it is, for so many generations of each side: A B B A A B B A ..."""
+    return tuple(Side.STABLE if index % 4 in (0, 3) else Side.CANDIDATE for index in range(2 * generations))
+
+
+def process_order(index: int) -> tuple[Side, Side]:
+    """Which worker of the pair `index` (from 0) is started first; over two pairs A B B A."""
+    return (Side.STABLE, Side.CANDIDATE) if index % 2 == 0 else (Side.CANDIDATE, Side.STABLE)
+
+
+def schedule_of(peak_mib: float | None, gpu: Gpu | None) -> tuple[Schedule, str]:
+    """How the workers of a case share the card, and why; `peak_mib` is the largest known peak of one of them,
+    None where none is known."""
+    if peak_mib is None or gpu is None:
+        return Schedule.BY_PROCESS, "it is not known how much of a card's memory the case takes"
+    fits = _fits_twice(peak_mib, gpu)
+    return (
+        Schedule.RESIDENT if fits else Schedule.BY_PROCESS,
+        f"2 x {peak_mib:.0f} MiB + {RESERVE_MIB:.0f} MiB {'fit' if fits else 'do not fit'} in "
+        f"{100 * USABLE:.0f} % of {gpu.memory_gib * MIB_PER_GIB:.0f} MiB",
+    )
+
+
+def builds_together(planned: Planned, run: Run) -> bool:
+    """Whether two resident workers of the case, of which `run` is one alone, may load and quantize at once.
+
+    Not where that times kernels, nor where twice its peak is not known to fit: unquantized weights may take
+    more than all that comes later, on which the schedule depends.
+    """
+    gpu = run.processes[0].environment.gpu
+    peaks_mib = [
+        mib
+        for process in run.processes
+        for phase, window in process.build.memory.items()
+        for mib in (window.reserved_mib, window.device_mib)
+        if phase in BUILT and mib is not None
+    ]
+    if planned.case.build.recipe.scheme.search is not None or gpu is None or not peaks_mib:
+        return False
+    return _fits_twice(max(peaks_mib), gpu)
+
+
+def _fits_twice(peak_mib: float, gpu: Gpu) -> bool:
+    return 2 * peak_mib + RESERVE_MIB <= USABLE * gpu.memory_gib * MIB_PER_GIB
+
+
+class SideError(Exception):
+    """One side of a pair failed."""
+
+    def __init__(self, side: Side, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.side = side
+        self.failure = failure
+
+
+@dataclass(slots=True, eq=False)
+class PairRunner:
+    """Measures one pair after the other; each side has its interpreter, its logs and its compile caches."""
+
+    launchers: Mapping[Side, Launcher]
+    out: Path
+    warmups: int = 1
+
+    def environment(self, side: Side) -> Environment | None:
+        """What the first worker of the side reported; None before."""
+        return self.launchers[side].environment
+
+    def measure(self, planned: Planned, index: int, schedule: Schedule, *, together: bool = False) -> Pair:
+        """The pair `index` (from 0). Faults are injected into the candidate only; `together`: two resident
+        workers load and quantize at once (see `builds_together`).
+
+        Raises SideError for the side that failed; neither worker outlives the call.
+        """
+        processes = (
+            self._resident(planned, index, together=together)
+            if schedule is Schedule.RESIDENT
+            else self._by_process(planned, index)
+        )
+        _require_one_device(processes)
+        return Pair(stable=processes[Side.STABLE], candidate=processes[Side.CANDIDATE])
+
+    def _resident(self, planned: Planned, index: int, *, together: bool) -> dict[Side, Process]:
+        with ExitStack() as stack:
+            workers = {
+                side: stack.enter_context(self._worker(planned, side, index)) for side in process_order(index)
+            }
+            # All are ready before one loads: each looks, as it comes up, whether the GPU is idle.
+            replicates = {
+                side: self._replicate(worker, planned, side, index) for side, worker in workers.items()
+            }
+            _build(replicates, at_once=len(replicates) if together else 1)
+            for side, replicate in replicates.items():
+                with _blaming(side):
+                    replicate.warm_up(self.warmups)
+            for side in order(GENERATIONS):
+                with _blaming(side):
+                    replicates[side].sample()
+            return {
+                side: _without_what_sees_both(self._inspected(side, replicate))
+                for side, replicate in replicates.items()
+            }
+
+    def _by_process(self, planned: Planned, index: int) -> dict[Side, Process]:
+        processes = {}
+        for side in process_order(index):
+            with self._worker(planned, side, index) as worker:
+                replicate = self._replicate(worker, planned, side, index)
+                with _blaming(side):
+                    replicate.build()
+                    replicate.warm_up(self.warmups)
+                    for _ in range(GENERATIONS):
+                        replicate.sample()
+                processes[side] = self._inspected(side, replicate)
+        return processes
+
+    @contextmanager
+    def _worker(self, planned: Planned, side: Side, index: int) -> Iterator[Worker]:
+        """A worker of one side, at first still importing, for as long as it is needed."""
+        launcher, stem = self.launchers[side], _stem(planned, side)
+        try:
+            with _blaming(side):
+                worker = launcher.spawn(planned, stem, index)
+            with worker:
+                yield worker
+        except BaseException:  # killed, it may have been writing
+            launcher.discard_cache(stem)
+            raise
+
+    def _replicate(self, worker: Worker, planned: Planned, side: Side, index: int) -> Replicate:
+        """The case in a worker of one side, once that is ready."""
+        launcher = self.launchers[side]
+        planned = planned if side is Side.CANDIDATE else replace(planned, injections=())
+        with _blaming(side):
+            launcher.greet(worker, planned)
+        log = launcher.log_name(_stem(planned, side), index)
+        return Replicate(worker, planned, log, plan=launcher.plan_of(planned.case, worker))
+
+    def _inspected(self, side: Side, replicate: Replicate) -> Process:
+        with _blaming(side):
+            replicate.inspect()
+        return replicate.process(self.out)
+
+
+class PairCampaign(Campaign):
+    """A campaign whose record holds comparisons of its cases with another stack, too."""
+
+    @cached_property
+    def _comparisons(self) -> dict[str, Comparison]:
+        return {}
+
+    @property
+    def record(self) -> RunRecord:
+        """All of it, comparisons in the order in which they were asked for."""
+        return msgspec.structs.replace(super().record, comparisons=tuple(self._comparisons.values()))
+
+    def keep(self, comparisons: Iterable[Comparison]) -> None:
+        """Take over those of the session that is resumed."""
+        self._comparisons.update({each.id: each for each in comparisons})
+
+    def comparison(self, case_id: str) -> Comparison | None:
+        """The case's; None where it was not asked for."""
+        return self._comparisons.get(case_id)
+
+    def begin(self, case_id: str, against: str, known_peak_mib: float | None) -> Comparison:
+        """The comparison of a measured case before its first pair; one of a resumed session that was
+        brought to an end, if nothing it depends on has changed.
+
+        `against` is the interpreter of the stable stack.
+        """
+        run = self.run(case_id)
+        schedule, why = schedule_of(known_peak_mib, run.processes[0].environment.gpu)
+        start = Comparison(
+            id=run.id,
+            digest=run.digest,
+            platform=run.platform,
+            pipeline=run.pipeline,
+            against=against,
+            status=Status.INCONCLUSIVE,
+            reason="not measured",
+            injected=blank(self._lookup(case_id)).injected,
+            schedule=schedule,
+            schedule_reason=why,
+            candidate=run.processes[0].environment,
+        )
+        before = self._comparisons.get(case_id)
+        return before if before is not None and _is_settled(before, start) else start
+
+    def compare(self, start: Comparison, runner: PairRunner, judge: Judge, refuse: Refuse) -> Comparison:
+        """Measure pairs until `judge` has enough of them, or `refuse` says why there are no more; what is
+        measured is in the record at once.
+
+        One that is judged already is returned as it is; a side that fails ends it, as its failure.
+        """
+        if start.verdicts:
+            return start
+        comparison, judged = start, None
+        while judged is None:
+            assert len(comparison.pairs) < MAX_PAIRS, "the rule decides at the last pair"
+            if why := refuse(comparison.id):
+                judged = msgspec.structs.replace(comparison, reason=f"{_after(comparison)}{why}")
+            else:
+                comparison = self._one_pair(comparison, runner)
+                judged = judge(comparison)
+            self._file_comparison(judged or comparison)
+        return judged
+
+    def _one_pair(self, comparison: Comparison, runner: PairRunner) -> Comparison:
+        planned = self._lookup(comparison.id)
+        together = builds_together(planned, self.run(comparison.id))
+        try:
+            pair = runner.measure(planned, len(comparison.pairs), comparison.schedule, together=together)
+        except SideError as error:
+            return _with_environments(_failed(comparison, error), runner)
+        except BaseException:  # Ctrl-C, SIGTERM, a full disk: the finished pairs are kept
+            reason = f"{_after(comparison)}{INTERRUPTED}"
+            stopped = msgspec.structs.replace(comparison, reason=reason)
+            self._comparisons[comparison.id] = _with_environments(stopped, runner)
+            raise
+        pairs = (*comparison.pairs, pair)
+        return _with_environments(msgspec.structs.replace(comparison, pairs=pairs), runner)
+
+    def _file_comparison(self, comparison: Comparison) -> None:
+        self._comparisons[comparison.id] = comparison
+        self._write()
+
+
+def _is_settled(before: Comparison, now: Comparison) -> bool:
+    same = all(
+        getattr(before, name) == getattr(now, name) for name in ("digest", "platform", "against", "injected")
+    )
+    return same and bool(before.verdicts) and before.failure is None
+
+
+def _failed(comparison: Comparison, error: SideError) -> Comparison:
+    """One more try by process where two workers did not fit after all, else the end."""
+    crowded = comparison.schedule is Schedule.RESIDENT and error.failure.kind is FailureKind.OOM
+    if crowded:
+        return msgspec.structs.replace(
+            comparison,
+            pairs=(),  # of another schedule
+            schedule=Schedule.BY_PROCESS,
+            schedule_reason=f"out of memory with both resident ({error.side}): {error.failure.message}",
+        )
+    return msgspec.structs.replace(comparison, failure=error.failure, failed_side=error.side)
+
+
+def _with_environments(comparison: Comparison, runner: PairRunner) -> Comparison:
+    return msgspec.structs.replace(
+        comparison,
+        stable=runner.environment(Side.STABLE) or comparison.stable,
+        candidate=runner.environment(Side.CANDIDATE) or comparison.candidate,
+    )
+
+
+def _after(comparison: Comparison) -> str:
+    count = len(comparison.pairs)
+    return f"after {count} {'pair' if count == 1 else 'pairs'}: " if count else ""
+
+
+def _stem(planned: Planned, side: Side) -> str:
+    return f"{planned.case.id}.{side}"
+
+
+def _build(replicates: Mapping[Side, Replicate], at_once: int) -> None:
+    """Load and quantize, so many at once; the first that fails ends the others, and so does Ctrl-C."""
+    builds: dict[Side, Future[None]] = {}
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            for side, replicate in replicates.items():
+                builds[side] = pool.submit(replicate.build)
+            done, _ = wait(builds.values(), return_when=FIRST_EXCEPTION)
+            for side, build in builds.items():
+                if build in done:
+                    with _blaming(side):
+                        build.result()
+        except BaseException:  # the pool waits for its threads, which wait for their workers
+            for replicate in replicates.values():
+                replicate.worker.abort()
+            raise
+
+
+@contextmanager
+def _blaming(side: Side) -> Iterator[None]:
+    try:
+        yield
+    except WorkerError as error:
+        raise SideError(side, error.failure) from error
+
+
+def _require_one_device(processes: Mapping[Side, Process]) -> None:
+    stable, candidate = (processes[side].environment.unit for side in (Side.STABLE, Side.CANDIDATE))
+    if stable != candidate:
+        _fail(
+            Side.STABLE,
+            f"the stable stack computes on {stable}, the candidate on {candidate}: show both the same device",
+        )
+
+
+def _fail(side: Side, message: str) -> NoReturn:
+    raise SideError(side, Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=message))
+
+
+def _without_what_sees_both(process: Process) -> Process:
+    """Without the numbers that depend on the other worker: nobody shall judge them."""
+    build = process.build
+    alone = msgspec.structs.replace(
+        build,
+        values={name: value for name, value in build.values.items() if name not in OF_BOTH},
+        memory={
+            phase: msgspec.structs.replace(window, device_mib=None) for phase, window in build.memory.items()
+        },
+    )
+    return msgspec.structs.replace(process, build=alone)

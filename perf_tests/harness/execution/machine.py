@@ -1,0 +1,154 @@
+"""Which GPU this machine would measure on, and which platform it is. Asks NVML; never loads torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pynvml
+
+from perf_tests.protocol import nvml
+from perf_tests.protocol.errors import UsageError
+from perf_tests.protocol.messages import Gpu
+from perf_tests.tables.cases import Row
+from perf_tests.tables.known_issues import KnownIssue
+from perf_tests.tables.platforms import PLATFORMS, Device, GpuMatch, Platform
+
+NO_GPU = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
+"""A machine without one. Any other error is a GPU that does not work, which must not pass for none."""
+
+
+def first_gpu() -> Gpu | None:
+    """The GPU that CUDA would call device 0; None on a machine without one, or with all of them hidden.
+
+    Raises UsageError for a MIG slice, whose speed is not the card's, for a GPU that is named and not
+    there, and for a driver that does not answer.
+    """
+    try:
+        pynvml.nvmlInit()
+    except NO_GPU:
+        return None
+    except pynvml.NVMLError as error:
+        raise UsageError(_not_answering(error)) from error
+    try:
+        handle = _first_visible()
+        return None if handle is None else _describe(handle)
+    except pynvml.NVMLError as error:
+        raise UsageError(_not_answering(error)) from error
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _not_answering(error: Exception) -> str:
+    return f"NVML was asked for the GPU and answered {str(error)!r}: repair the driver until nvidia-smi works"
+
+
+def _first_visible() -> Any:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    wanted, count = visible.split(",")[0].strip(), pynvml.nvmlDeviceGetCount()
+    if count == 0 or wanted in ("", "-1"):
+        return None
+    if wanted.startswith("MIG"):
+        raise UsageError(f"CUDA_VISIBLE_DEVICES names the MIG slice {wanted}: give the suite a whole GPU")
+    for index in range(count):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        # CUDA takes the first characters of a UUID for the whole.
+        if wanted == str(index) or pynvml.nvmlDeviceGetUUID(handle).startswith(wanted):
+            return handle
+    raise UsageError(
+        f"CUDA_VISIBLE_DEVICES names the GPU {wanted!r}, NVML sees {count} without it: correct the variable"
+    )
+
+
+def _describe(handle: Any) -> Gpu:
+    _refuse_mig(handle)
+    return nvml.describe(handle)
+
+
+def _refuse_mig(handle: Any) -> None:
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError_NotSupported:
+        return
+    if current == pynvml.NVML_DEVICE_MIG_ENABLE:
+        uuid = pynvml.nvmlDeviceGetUUID(handle)
+        # NVML describes the whole card, CUDA would compute on the first slice of it.
+        raise UsageError(f"the GPU {uuid} is divided into MIG slices: give the suite a whole GPU")
+
+
+def recognise(gpu: Gpu) -> Platform:
+    """The platform `gpu` is. Raises UsageError, saying what differs, where no row describes it."""
+    candidates = [platform for platform in PLATFORMS if platform.gpu and platform.gpu.name == gpu.name]
+    if not candidates:
+        known = ", ".join(repr(platform.gpu.name) for platform in PLATFORMS if platform.gpu)
+        raise UsageError(
+            f"unknown GPU {gpu.name!r}: no baselines can belong to it; known are {known}; "
+            "add a row to perf_tests/tables/platforms.py"
+        )
+    found = [platform for platform in candidates if platform.gpu and not _differences(gpu, platform.gpu)]
+    if found:
+        return found[0]
+    closest = candidates[0]
+    assert closest.gpu is not None, "candidates were chosen by their GPU's name"
+    raise UsageError(
+        f"this {gpu.name!r} is not the platform {closest.id!r}: {'; '.join(_differences(gpu, closest.gpu))}; "
+        "set the card as the table says, or add a row to perf_tests/tables/platforms.py"
+    )
+
+
+def mismatch(platform: Platform, gpu: Gpu | None) -> str | None:
+    """Why a worker on `gpu` does not measure `platform`; None where it does, and for the CPU's."""
+    if platform.gpu is None:
+        return None
+    if gpu is None:
+        return f"the worker's torch sees no GPU, and {platform.id} is one: is it a CPU build?"
+    if gpu.name != platform.gpu.name:
+        return f"the worker computes on {gpu.name!r}, and {platform.id} is {platform.gpu.name!r}"
+    return "; ".join(_differences(gpu, platform.gpu)) or None
+
+
+def _differences(gpu: Gpu, match: GpuMatch) -> list[str]:
+    found = []
+    if gpu.capability != match.capability:
+        found.append(f"compute capability {gpu.capability}, the table says {match.capability}")
+    for name, unit, value, (low, high) in (
+        ("memory", "GiB", gpu.memory_gib, match.memory_gib),
+        ("power limit", "W", gpu.power_limit_w, match.power_limit_w),
+    ):
+        if not low <= value <= high:
+            found.append(f"{name} {value:.1f} {unit}, the table says {low:g} to {high:g}")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What this machine can measure."""
+
+    found: str
+    """For messages: the GPU, or that there is none."""
+    gpu_platform: Platform | None = None
+    unit: str | None = None
+    """The UUID of the GPU; None without one that can be used."""
+    problem: str | None = None
+    """Why the GPU that is there cannot be used; None without one, too."""
+
+    @classmethod
+    def of_this_machine(cls) -> Target:
+        """Ask NVML."""
+        try:
+            gpu = first_gpu()
+            if gpu is None:
+                return cls(found="no NVIDIA GPU")
+            return cls(found=f"{gpu.name} ({gpu.uuid})", gpu_platform=recognise(gpu), unit=gpu.uuid)
+        except UsageError as error:
+            return cls(found="a GPU of no known platform", problem=str(error))
+
+    def platforms(self, row: Row | KnownIssue) -> tuple[Platform, ...]:
+        """Where tests of `row` are filed: this machine's platform if the row has it, else all of its own."""
+        here = tuple(p for p in row.platforms if p.device is Device.CPU or p is self.gpu_platform)
+        return here or row.platforms
+
+    def can_measure(self, platform: Platform) -> bool:
+        """Whether the platform is this machine."""
+        return platform.device is Device.CPU or platform is self.gpu_platform

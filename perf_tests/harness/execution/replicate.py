@@ -1,0 +1,368 @@
+"""One case in one worker process from its build to its report, and the fp32 twin that stands beside it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.execution.launcher import Launcher, Planned
+from perf_tests.harness.execution.worker_process import R, Worker
+from perf_tests.harness.runs import projection, validity
+from perf_tests.harness.runs.record import (
+    STATUS_OF_FAILURE,
+    BuildReport,
+    Process,
+    Run,
+    SamplingEnd,
+    Status,
+    WarmUpEnd,
+)
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import (
+    Arrays,
+    Capture,
+    Compile,
+    Compiled,
+    Fault,
+    Generate,
+    Generated,
+    Injection,
+    Inspect,
+    Inspected,
+    Load,
+    Loaded,
+    Phase,
+    Quantize,
+    Quantized,
+    Recorded,
+    Request,
+    Sample,
+    SwitchWorkload,
+    Trace,
+    WorkloadSwitched,
+)
+from perf_tests.tables.pipelines import PROMPTS
+from perf_tests.tables.platforms import Timeouts
+
+AMOUNTS = {
+    Fault.LATENCY: "{}:+{:g}%",
+    Fault.MEMORY: "{}:+{:g}%",
+    Fault.DROP_QUANTIZATION: "{}:{:g}",
+    Fault.SCALE: "{}:{:+g}%",
+}
+"""How the option writes an injection; faults without an amount are just named."""
+
+
+@dataclass(slots=True)
+class Replicate:
+    """One case in one process while it is measured, and what there is of it so far."""
+
+    worker: Worker
+    planned: Planned
+    log: str
+    artifacts: Path | None = None
+    """The file of compile-cache artifacts; None: none is loaded or saved."""
+    plan: Path | None = None
+    """The file of the plan; None for a scheme without a search."""
+    loaded: Loaded | None = None
+    quantized: Quantized | None = None
+    compiled: Compiled | None = None
+    inspected: Inspected | None = None
+    warmups: list[Sample] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    retaken: list[Sample] = field(default_factory=list)
+    twin_samples: list[Sample] = field(default_factory=list)
+    warmup_end: WarmUpEnd | None = None
+    sampling_end: SamplingEnd | None = None
+    captures: list[Capture] = field(default_factory=list)
+    turned: bool = False
+    """Whether the worker held the build already, for another workload."""
+    spent_before_s: dict[Phase, float] = field(default_factory=dict)
+    """Host seconds the worker had taken before this case, by phase."""
+
+    def build(self, traces: tuple[Trace, ...] = ()) -> None:
+        """Load, record what `traces` name, and quantize."""
+        case, platform = self.planned.case, self.planned.platform
+        load = Load(case=case, device=platform.device, injections=self.planned.injections)
+        self.loaded = self._ask(load, Loaded, Phase.LOAD)
+        plan = None if self.plan is None else str(self.plan)
+        quantize = Quantize(probe=platform.probe, plan=plan, layers=self.planned.thorough, traces=traces)
+        self.quantized = self._ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
+
+    def turn(self, planned: Planned, artifacts: Path | None) -> Replicate:
+        """The same worker with another workload of its build, as it was before it compiled."""
+        spent_s = dict(self.worker.seconds)
+        self._ask(SwitchWorkload(case=planned.case), WorkloadSwitched, Phase.SWITCH_WORKLOAD)
+        return Replicate(
+            self.worker,
+            planned,
+            self.log,
+            artifacts,
+            loaded=self.loaded,
+            quantized=self.quantized,
+            turned=True,
+            spent_before_s=spent_s,
+        )
+
+    def warm_up(self, warmups: int) -> None:
+        """Compile, then generate `warmups` times; where latency is composed until the step is steady."""
+        request = Compile(artifacts=None if self.artifacts is None else str(self.artifacts))
+        self.compiled = self._ask(request, Compiled, Phase.COMPILE)
+        composed = self.planned.case.workload.measured_steps is not None
+        while (end := _warmup_end(self.warmups, warmups, composed)) is None:
+            self.warmups.append(self._generate(Generate(warmup=True)).sample)
+        self.warmup_end = end
+
+    def sample(self, capture: Path | None = None) -> Sample:
+        """Generate once, timed; again where that is invalid, as often as a process may.
+
+        `capture` is the stem of the files to keep the pictures in, one of each pair; None: none is kept.
+        """
+        pair = len(self.samples) % PROMPTS
+        keeps = capture is not None and len(self.samples) < PROMPTS
+        request = Generate(pair=pair, capture=f"{capture}.{pair}" if keeps else None)
+        generated = self._generate(request)
+        while validity.must_retake(generated.sample, len(self.retaken)):
+            self.retaken.append(generated.sample)
+            generated = self._generate(request)
+        self.samples.append(generated.sample)
+        if generated.capture:
+            self.captures.append(generated.capture)
+        return generated.sample
+
+    def sample_twin(self, twin: Twin) -> None:
+        """Let the twin generate once."""
+        self.twin_samples.append(twin.sample())
+
+    def inspect(self, trace: Path | None = None) -> None:
+        """Ask for what describes the whole process; `trace` is the stem of the files of what was recorded."""
+        request = Inspect(trace=None if trace is None else str(trace))
+        self.inspected = self._ask(request, Inspected, Phase.INSPECT)
+
+    def process(self, out: Path) -> Process:
+        """Complete or not; at least loaded."""
+        return Process(
+            environment=self.worker.environment,
+            build=self._report(),
+            warmups=tuple(self.warmups),
+            samples=tuple(self.samples),
+            retaken=tuple(self.retaken),
+            warmup_end=self.warmup_end,
+            sampling_end=self.sampling_end,
+            # A pair that was cut short has no ratio.
+            twin_samples=tuple(self.twin_samples[: len(self.samples)]),
+            captures=tuple(_relative(capture, out) for capture in self.captures),
+            recorded=_with_relative_files(self._recorded, out),
+            arrays=_relative_arrays(self.inspected.arrays, out) if self.inspected else None,
+            log=self.log,
+        )
+
+    @property
+    def _recorded(self) -> Recorded | None:
+        return self.quantized.recorded.get(self.planned.case.id) if self.quantized else None
+
+    def _generate(self, request: Generate) -> Generated:
+        generated = self._ask(request, Generated, Phase.GENERATE)
+        sample = projection.composed(generated.sample, self.planned.case.workload)
+        return msgspec.structs.replace(generated, sample=sample)
+
+    def _report(self) -> BuildReport:
+        assert self.loaded is not None, "a process that did not load has nothing to report"
+        phases = {
+            Phase.LOAD: self.loaded,
+            Phase.QUANTIZE: self.quantized,
+            Phase.COMPILE: self.compiled,
+        }
+        answered = {phase.value: reply for phase, reply in phases.items() if reply}
+        memory = {phase: reply.memory for phase, reply in answered.items()}
+        if self.inspected:
+            memory[Phase.GENERATE.value] = self.inspected.memory
+        return BuildReport(
+            seconds={
+                **self._host_seconds(),
+                # Another case of the build has paid for it already.
+                **{p: reply.seconds for p, reply in answered.items() if not (self.turned and p in BUILT)},
+                **self._search_seconds(),
+                **self._fidelity_seconds(),
+            },
+            memory=memory,
+            weights=self.loaded.weights,
+            quantization=self.quantized.quantization if self.quantized else None,
+            cache=self.compiled.cache if self.compiled else None,
+            values={**(self.inspected.values if self.inspected else {}), **_compile_values(self.compiled)},
+            roofline_ms=self._roofline_ms(),
+            layers=self.quantized.layers if self.quantized else {},
+        )
+
+    def _roofline_ms(self) -> float | None:
+        tflop = self.inspected.values.get("step_tflop") if self.inspected else None
+        scheme = self.planned.case.build.recipe.scheme
+        return validity.roofline_ms(tflop, scheme=scheme, platform=self.planned.platform)
+
+    def _host_seconds(self) -> dict[str, float]:
+        spent_s = {
+            phase: self.worker.seconds.get(phase, 0.0) - self.spent_before_s.get(phase, 0.0)
+            for phase in (Phase.IMPORT, Phase.SWITCH_WORKLOAD, Phase.GENERATE)
+        }
+        return {phase.value: seconds for phase, seconds in spent_s.items() if seconds > 0}
+
+    def _search_seconds(self) -> dict[str, float]:
+        plan = self.quantized.quantization.plan if self.quantized else None
+        if plan is None or plan.search_s is None or self.turned:
+            return {}
+        return {Phase.SEARCH.value: plan.search_s}
+
+    def _fidelity_seconds(self) -> dict[str, float]:
+        recording_s = 0.0 if self.turned or self.quantized is None else self.quantized.fidelity_s
+        spent_s = recording_s + (self.inspected.fidelity_s if self.inspected else 0.0)
+        return {Phase.FIDELITY.value: spent_s} if spent_s > 0 else {}
+
+    def _ask(self, request: Request, reply_type: type[R], phase: Phase) -> R:
+        return self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
+
+
+BUILT = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
+"""Phases that a worker goes through once, whatever it generates afterwards."""
+
+
+class Twin:
+    """The fp32 worker beside the cases of one pipeline: restarted once per case."""
+
+    def __init__(
+        self, planned: Planned, launcher: Launcher, warmups: int, references: dict[str, Run]
+    ) -> None:
+        self.planned = planned
+        self._launcher = launcher
+        self._warmups = warmups
+        self._references = references
+        self._stem = f"{planned.case.id}.reference"
+        self._replicate: Replicate | None = None
+        self._numbers = itertools.count()
+        self._beside = ""
+        self._restarts_left = 1
+
+    def serve(self, case_id: str) -> None:
+        """From here on the twin stands beside another case, or beside another process of the same."""
+        if case_id != self._beside:
+            self._beside, self._restarts_left = case_id, 1
+
+    def sample(self) -> Sample:
+        """Generate once; a WorkerError names the twin."""
+        try:
+            self._replicate = self._replicate or self._build()
+            return self._replicate.sample()
+        except WorkerError as error:
+            self._replicate = None
+            failure = msgspec.structs.replace(
+                error.failure, message=f"fp32 twin {self.planned.case.id}: {error.failure.message}"
+            )
+            self._note(failure=failure, status=STATUS_OF_FAILURE[failure.kind], reason=failure.message)
+            if not self._restarts_left:
+                raise WorkerError(failure) from error
+        self._restarts_left -= 1
+        return self.sample()
+
+    def close(self) -> None:
+        if self._replicate:
+            self._replicate.worker.close()
+            *before, last = self._run.processes
+            whole = self._replicate.process(self._launcher.out).build  # with the time it generated
+            self._note(processes=(*before, msgspec.structs.replace(last, build=whole)))
+            self._replicate = None
+
+    def _build(self) -> Replicate:
+        index = next(self._numbers)
+        worker = self._launcher.start(self.planned, self._stem, index)
+        replicate = Replicate(worker, self.planned, self._launcher.log_name(self._stem, index))
+        try:
+            replicate.build()
+            replicate.warm_up(self._warmups)
+        except BaseException:  # Ctrl-C, too, must not leave a process behind
+            worker.kill()
+            raise
+        processes = (*self._run.processes, replicate.process(self._launcher.out))
+        reason = "measured beside others, not judged"
+        self._note(processes=processes, failure=None, status=Status.INCONCLUSIVE, reason=reason)
+        return replicate
+
+    @property
+    def _run(self) -> Run:
+        return self._references.get(self.planned.case.id) or blank(self.planned)
+
+    def _note(self, **changes: object) -> None:
+        self._references[self.planned.case.id] = msgspec.structs.replace(self._run, **changes)
+
+
+def blank(planned: Planned) -> Run:
+    """The run of a case before anything of it was measured."""
+    case = planned.case
+    return Run(
+        id=case.id,
+        digest=case.digest,
+        platform=planned.platform.id,
+        pipeline=case.build.pipeline.id,
+        status=Status.INCONCLUSIVE,
+        reason="not measured",
+        reference=None if case.is_reference else case.reference.id,
+        injected=tuple(map(_spelt, planned.injections)),
+        projected=case.workload.measured_steps is not None,
+    )
+
+
+def _warmup_end(samples: Sequence[Sample], least: int, composed: bool) -> WarmUpEnd | None:
+    """Whether `samples` are warm-ups enough; None: one more. A latency of more steps is composed of steady
+    ones only."""
+    if len(samples) < least:
+        return None
+    if not composed:
+        return WarmUpEnd.FIXED
+    if projection.is_steady(samples):
+        return WarmUpEnd.STEADY
+    return WarmUpEnd.MOST if len(samples) >= projection.MAX_WARMUPS else None
+
+
+def _spelt(injection: Injection) -> str:
+    if injection.amount is None:
+        return injection.fault.value
+    return AMOUNTS.get(injection.fault, "{}:{:g}").format(injection.fault, injection.amount)
+
+
+def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:
+    return {
+        Phase.LOAD: timeouts.load_s,
+        Phase.QUANTIZE: timeouts.quantize_s,
+        Phase.SEARCH: timeouts.quantize_s + timeouts.compile_s,  # every candidate is compiled
+        Phase.COMPILE: timeouts.compile_s,
+        Phase.GENERATE: timeouts.generate_s,
+        Phase.SWITCH_WORKLOAD: timeouts.quantize_s,
+        Phase.INSPECT: timeouts.generate_s,  # reads counters, and generates once more to count kernels
+    }[phase]
+
+
+def _compile_values(compiled: Compiled | None) -> dict[str, float]:
+    """Cold and warm are two metrics; a cache that was both is neither."""
+    if compiled is None or compiled.cache is None or compiled.cache.state == "mixed":
+        return {}
+    return {f"compile_{compiled.cache.state}_s": compiled.seconds}
+
+
+def _with_relative_files(recorded: Recorded | None, out: Path) -> Recorded | None:
+    if recorded is None:
+        return None
+    arrays = _relative_arrays(recorded.arrays, out)
+    picture = recorded.picture and _relative(recorded.picture, out)
+    return msgspec.structs.replace(recorded, arrays=arrays, picture=picture)
+
+
+def _relative_arrays(arrays: Arrays | None, out: Path) -> Arrays | None:
+    return arrays and msgspec.structs.replace(arrays, file=os.path.relpath(out / arrays.file, out))
+
+
+def _relative(capture: Capture, out: Path) -> Capture:
+    array, image = (os.path.relpath(out / name, out) for name in (capture.array, capture.image))
+    return msgspec.structs.replace(capture, array=array, image=image)

@@ -1,0 +1,97 @@
+"""What processes left on disk, compared: pictures with the reference's, answers with those of before."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from perf_tests.harness.fidelity import image_metrics
+from perf_tests.harness.runs.record import Fidelity, Process, Run
+from perf_tests.protocol.errors import PerfError
+from perf_tests.protocol.messages import Arrays, Capture
+
+
+def compared(run: Run, reference: Run | None, out: Path) -> Run:
+    """`run` with the fidelity of its first process, and the noise floor where it is a compiled reference.
+
+    All files lie under `out`. Raises PerfError for a file that is gone or was changed since it was written,
+    and for an output that is no picture.
+    """
+    original = _captured(reference)
+    processes = tuple(_compared(process, original, out) for process in run.processes)
+    if run.reference is None:
+        processes = tuple(_with_noise(process, out) for process in processes)
+    return msgspec.structs.replace(run, processes=processes)
+
+
+def _captured(reference: Run | None) -> Process | None:
+    """The process of the reference that left something to be compared with."""
+    if reference is None or reference.failure is not None:
+        return None
+    return next((process for process in reference.processes if process.captures), None)
+
+
+def _compared(process: Process, original: Process | None, out: Path) -> Process:
+    if not process.captures:
+        return process
+    pairs = []
+    # A reference of another sampling rule may have fewer of them, and the exhaustive cases have one.
+    originals = original.captures[: len(process.captures)] if original else ()
+    for capture, wanted in itertools.zip_longest(process.captures, originals):
+        reference = None if wanted is None else _picture(wanted, out)
+        measured = _picture(capture, out)
+        catastrophe = image_metrics.catastrophe(
+            measured,
+            measured.shape if reference is None else reference.shape,
+            # A picture that may be of one colour is known from its reference only.
+            constant=frozenset() if reference is None else image_metrics.constant_frames(reference),
+        )
+        if catastrophe is not None:
+            raise PerfError(catastrophe)
+        if reference is not None:
+            pairs.append((measured, reference))
+    if original is None or not pairs:
+        return process
+    compared = msgspec.structs.replace(
+        image_metrics.compare_pairs(pairs), reference_arrays=tuple(each.array for each in originals)
+    )
+    compared = _with_answers(compared, process, original.arrays, out)
+    return msgspec.structs.replace(process, fidelity=compared)
+
+
+def _with_noise(process: Process, out: Path) -> Process:
+    """A compiled reference beside itself before it was compiled: no quantized case can be closer."""
+    recorded = process.recorded
+    if recorded is None or recorded.picture is None or not process.captures:
+        return process
+    noise = image_metrics.compare(_picture(process.captures[0], out), _picture(recorded.picture, out))
+    return msgspec.structs.replace(process, noise=_with_answers(noise, process, recorded.arrays, out))
+
+
+def _with_answers(compared: Fidelity, process: Process, latents_of: Arrays | None, out: Path) -> Fidelity:
+    """The errors of the transformer as it is timed, against itself as it was, and of the latents, against
+    those of `latents_of`."""
+    if process.recorded is None or process.arrays is None or latents_of is None:
+        return compared
+    answered, latents = _answers(process.arrays, out)
+    wanted, _ = _answers(process.recorded.arrays, out)
+    _, wanted_latents = _answers(latents_of, out)
+    pairs = zip(answered, wanted, strict=True)
+    return msgspec.structs.replace(
+        compared,
+        step_sqnrs_db=tuple(image_metrics.sqnr_db(now, before) for now, before in pairs),
+        latents_sqnr_db=image_metrics.sqnr_db(latents, wanted_latents),
+    )
+
+
+def _picture(capture: Capture, out: Path) -> np.ndarray:
+    image_metrics.require_unchanged(out / capture.array, capture.sha256)
+    return image_metrics.load(out / capture.array)
+
+
+def _answers(arrays: Arrays, out: Path) -> tuple[np.ndarray, np.ndarray]:
+    image_metrics.require_unchanged(out / arrays.file, arrays.sha256)
+    return image_metrics.load_answers(out / arrays.file)

@@ -1,0 +1,277 @@
+"""Two images or videos in, PSNR and SSIM out; and whether one of them is a picture at all."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import zipfile
+from collections.abc import Callable, Container, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from perf_tests.harness.runs.record import Fidelity
+from perf_tests.protocol.errors import PerfError
+from perf_tests.tables.metrics import CONSTANT_STD, IDENTICAL_DB
+
+DATA_RANGE = 1.0
+LOW_PERCENTILE = 5.0
+
+
+def load(path: Path) -> np.ndarray:
+    """The captured output in the `.npy` file `path`; PerfError where it cannot be read."""
+    try:
+        return np.asarray(np.load(path))
+    except (OSError, ValueError) as error:
+        raise PerfError(f"cannot read the captured output {path}: {error}") from error
+
+
+def load_answers(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """`answers` and `latents` of the `.npz` file `path`; PerfError where they cannot be read."""
+    try:
+        with np.load(path) as arrays:
+            return arrays["answers"], arrays["latents"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise PerfError(f"cannot read the transformer's answers in {path}: {error}") from error
+
+
+def require_unchanged(path: Path, sha256: str) -> None:
+    """Raises PerfError where the file `path` is not what its worker wrote."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise PerfError(f"cannot read {path}: {error.strerror}; measure the case again") from error
+    if found != sha256:
+        raise PerfError(
+            f"{path} has the sha256 {found[:12]}, its worker wrote {sha256[:12]}: it was damaged or "
+            "replaced, measure the case again"
+        )
+
+
+def sqnr_db(measured: np.ndarray, reference: np.ndarray) -> float:
+    """20 log10(||ref|| / ||ref - y||) as torchao's `compute_error` has it; `IDENTICAL_DB` for no difference.
+
+    Raises PerfError for different shapes, for NaN or infinity, and for a reference of nothing but zeros.
+    """
+    if measured.shape != reference.shape:
+        raise PerfError(f"answers of shape {measured.shape} cannot be compared with {reference.shape}")
+    wanted, got = reference.astype(np.float64), measured.astype(np.float64)
+    energy, error = float(np.square(wanted).sum()), float(np.square(wanted - got).sum())
+    if not np.isfinite(energy + error) or energy == 0:
+        raise PerfError("the transformer answers NaN, infinity, or its reference nothing but zeros")
+    return IDENTICAL_DB if error == 0 else 10.0 * float(np.log10(energy / error))
+
+
+def compare_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fidelity:
+    """`compare` of each (measured, reference), one for each prompt and seed, and the worst of them all."""
+    compared = [compare(measured, reference) for measured, reference in pairs]
+    return msgspec.structs.replace(
+        compared[0],
+        psnr_db=_lowest([each.psnr_db for each in compared]),
+        ssim=min(each.ssim for each in compared),
+        identical=all(each.identical for each in compared),
+        pair_psnrs_db=tuple(each.psnr_db for each in compared),
+        pair_ssims=tuple(each.ssim for each in compared),
+        **{name: _mean([getattr(each, name) for each in compared]) for name in OF_ALL_FRAMES},
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is: a mean of the others would be of something else."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
+
+
+OF_ALL_FRAMES = (
+    "psnr_mean_db",
+    "psnr_p05_db",
+    "ssim_mean",
+    "ssim_p05",
+    "frame_difference_error",
+    "flicker_ratio",
+)
+"""Figures of videos, which are averaged over the pairs."""
+
+
+def compare(measured: np.ndarray, reference: np.ndarray) -> Fidelity:
+    """The lowest PSNR and SSIM over all images, or over all frames of all videos, and what lies above them.
+
+    Both float32 in [0, 1], (batch, height, width, 3) or (batch, frames, height, width, 3). SSIM as in
+    Wang et al. 2004 (Gaussian window, sigma 1.5), which is not scikit-image's default. Raises PerfError
+    for arrays of different or other shapes and for values that are no pixels.
+    """
+    _require_pixels(measured, "measured")
+    _require_pixels(reference, "reference")
+    if mismatch := _mismatch(measured.shape, reference.shape):
+        raise PerfError(mismatch)
+    psnrs_db: list[float | None] = []
+    ssims: list[float] = []
+    for got, wanted in zip(_frames(measured), _frames(reference), strict=True):
+        ssims.append(_ssim(got, wanted))
+        # An identical frame has an infinite PSNR, which is never the lowest.
+        psnrs_db.append(None if np.array_equal(got, wanted) else _psnr_db(got, wanted))
+    frames = len(ssims) // len(measured)
+    pairs = [slice(start, start + frames) for start in range(0, len(ssims), frames)]
+    compared = Fidelity(
+        psnr_db=_lowest(psnrs_db),
+        ssim=min(ssims),
+        identical=_lowest(psnrs_db) is None,
+        pair_psnrs_db=tuple(_lowest(psnrs_db[pair]) for pair in pairs),
+        pair_ssims=tuple(min(ssims[pair]) for pair in pairs),
+    )
+    if measured.ndim == 4:
+        return compared
+    finite_db = [IDENTICAL_DB if psnr_db is None else psnr_db for psnr_db in psnrs_db]
+    difference_error, flicker_ratio = _motion(measured, reference)
+    return msgspec.structs.replace(
+        compared,
+        psnr_mean_db=float(np.mean(finite_db)),
+        psnr_p05_db=float(np.percentile(finite_db, LOW_PERCENTILE)),
+        ssim_mean=float(np.mean(ssims)),
+        ssim_p05=float(np.percentile(ssims, LOW_PERCENTILE)),
+        frame_difference_error=difference_error,
+        flicker_ratio=flicker_ratio,
+    )
+
+
+def catastrophe(
+    images: np.ndarray, reference_shape: tuple[int, ...], constant: Container[int] = frozenset()
+) -> str | None:
+    """Why `images` are no picture of the shape `reference_shape`, in one sentence; None: they are.
+
+    They are none where the shape or the frame count is another, where a single value is NaN, infinite or
+    outside [0, 1], and where a single image or frame is black or of one colour, but for those that are
+    meant to be (`constant`: what `constant_frames` says of the reference).
+    """
+    if mismatch := _mismatch(images.shape, reference_shape):
+        return mismatch
+    for index, frame in enumerate(_frames(images)):
+        fault = _no_pixels(frame) or (None if index in constant else _no_content(frame))
+        if fault is not None:
+            return f"the measured output {fault} in {place(index, images.shape)}: it is no picture"
+    return None
+
+
+def constant_frames(images: np.ndarray) -> frozenset[int]:
+    """The images or frames of one colour, numbered from 0 through the whole batch."""
+    return frozenset(index for index, frame in enumerate(_frames(images)) if _no_content(frame))
+
+
+def place(index: int, shape: tuple[int, ...]) -> str:
+    """An image or frame numbered as in `constant_frames`, in words; the numbers in them begin with 0, too."""
+    if len(shape) != 5:
+        return f"image {index} (of 0 to {shape[0] - 1})"
+    video, frame = divmod(index, shape[1])
+    whose = f" of video {video} (of 0 to {shape[0] - 1})" if shape[0] > 1 else ""
+    return f"frame {frame} (of 0 to {shape[1] - 1}){whose}"
+
+
+def psnr_of(squared_error: float) -> float:
+    """Decibels of a mean squared error of values in [0, 1]; `IDENTICAL_DB` for none."""
+    return IDENTICAL_DB if squared_error == 0 else -10.0 * float(np.log10(squared_error))
+
+
+# Frames
+
+
+def _frames(images: np.ndarray) -> Iterator[np.ndarray]:
+    for frame in images.reshape(-1, *images.shape[-3:]):
+        # float64 before anything is subtracted: squared differences of float32 lose the small ones.
+        yield frame.astype(np.float64)
+
+
+def _lowest(psnrs_db: Sequence[float | None]) -> float | None:
+    return min((psnr_db for psnr_db in psnrs_db if psnr_db is not None), default=None)
+
+
+# The ignores: scikit-image annotates only a part of its functions.
+
+
+def _psnr_db(measured: np.ndarray, reference: np.ndarray) -> float:
+    return float(
+        peak_signal_noise_ratio(reference, measured, data_range=DATA_RANGE)  # type: ignore[no-untyped-call]
+    )
+
+
+def _ssim(measured: np.ndarray, reference: np.ndarray) -> float:
+    return float(
+        structural_similarity(  # type: ignore[no-untyped-call]
+            reference,
+            measured,
+            data_range=DATA_RANGE,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
+
+
+def _motion(measured: np.ndarray, reference: np.ndarray) -> tuple[float | None, float | None]:
+    """Frame-difference error mean |dx - dr| and flicker ratio mean |dx| / mean |dr| of two batches of videos.
+
+    dx and dr are the differences between neighbouring frames; None as `Fidelity` says.
+    """
+    errors, moved, meant = [], [], []
+    for video, original in zip(measured, reference, strict=True):
+        for dx, dr in zip(_changes(video), _changes(original), strict=True):
+            errors.append(np.abs(dx - dr).mean())
+            moved.append(np.abs(dx).mean())
+            meant.append(np.abs(dr).mean())
+    if not errors:
+        return None, None
+    flicker_ratio = float(np.sum(moved) / np.sum(meant)) if any(meant) else None
+    return float(np.mean(errors)), flicker_ratio
+
+
+def _changes(video: np.ndarray) -> Iterator[np.ndarray]:
+    return (after - before for before, after in pairwise(_frames(video)))
+
+
+# What is no picture
+
+NO_PIXELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "holds NaN": np.isnan,
+    "holds infinite values": np.isinf,
+    "holds values outside [0, 1]": lambda frame: (frame < 0.0) | (frame > 1.0),
+}
+
+
+def _no_pixels(frame: np.ndarray) -> str | None:
+    return next((fault for fault, found in NO_PIXELS.items() if found(frame).any()), None)
+
+
+def _no_content(frame: np.ndarray) -> str | None:
+    # About the mean of each channel: an orange frame is as constant as a grey one.
+    if np.sqrt(frame.var(axis=(0, 1)).mean()) >= CONSTANT_STD:
+        return None
+    return "is black" if frame.mean() < CONSTANT_STD else "is of one colour"
+
+
+def _mismatch(shape: tuple[int, ...], reference_shape: tuple[int, ...]) -> str | None:
+    if shape == reference_shape:
+        return None
+    others = [(*each[:1], *each[2:]) for each in (shape, reference_shape)]
+    if len(shape) == len(reference_shape) == 5 and others[0] == others[1]:
+        return (
+            f"the measured video has {shape[1]} frames and the reference {reference_shape[1]}: "
+            "only outputs of one workload can be compared"
+        )
+    return (
+        f"the measured output has shape {shape} and the reference {reference_shape}: "
+        "only outputs of one workload can be compared"
+    )
+
+
+def _require_pixels(images: np.ndarray, name: str) -> None:
+    if images.ndim not in (4, 5) or images.shape[-1] != 3 or images.size == 0:
+        raise PerfError(
+            f"the {name} output has shape {images.shape}, not (batch, height, width, 3) "
+            "or (batch, frames, height, width, 3)"
+        )
+    # Also false for NaN.
+    if not bool(np.all((images >= 0.0) & (images <= 1.0))):
+        raise PerfError(f"the {name} output holds values which are NaN or outside [0, 1]: it is no image")

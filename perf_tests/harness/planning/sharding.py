@@ -1,0 +1,116 @@
+"""Which cases share a worker, in which order builds run, and which of them one of several sessions takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from perf_tests.protocol.errors import UsageError
+from perf_tests.tables.cases import Build, Case
+from perf_tests.tables.platforms import Platform
+
+SHARD = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)")
+
+Selected = tuple[Case, Platform]
+
+
+# Which cases share a worker
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """The cases of one build on one platform, which a worker holds one after another."""
+
+    platform: Platform
+    cases: tuple[Case, ...]
+    """Their workloads ascend in size."""
+    implicit: frozenset[str]
+    """Ids of the cases that nobody selected: others are compared with them."""
+
+    @property
+    def selected(self) -> tuple[Case, ...]:
+        """The cases that were asked for; empty where the build is a reference only."""
+        return tuple(case for case in self.cases if case.id not in self.implicit)
+
+
+def groups(selected: Sequence[Selected], once: Collection[str] = ()) -> tuple[Group, ...]:
+    """The selected cases and their bf16 references, by build, in the order of running.
+
+    Builds come in the order in which `selected` first names them, a reference's build before all that are
+    compared with it. `once` are ids of cases that are only proved, and compared with nothing.
+    """
+    asked = {(case.id, platform.id) for case, platform in selected}
+    members: dict[tuple[str, ...], dict[str, Selected]] = {}
+    for case, platform in selected:
+        # The reference's build follows from the case's build: no later case can put it behind this one.
+        for each in (case,) if case.id in once else (case.reference, case):
+            members.setdefault(_key(each.build, platform), {})[each.id] = (each, platform)
+    return tuple(_group(tuple(each.values()), asked) for each in members.values())
+
+
+def _group(members: Sequence[Selected], asked: set[tuple[str, str]]) -> Group:
+    platform = members[0][1]
+    return Group(
+        platform=platform,
+        cases=tuple(sorted((case for case, _ in members), key=_size)),
+        implicit=frozenset(case.id for case, _ in members if (case.id, platform.id) not in asked),
+    )
+
+
+def _key(build: Build, platform: Platform) -> tuple[str, ...]:
+    return (platform.id, build.pipeline.id, build.recipe.id, build.weights)
+
+
+def _size(case: Case) -> tuple[int, int, str]:
+    return (case.workload.pixels, case.workload.generated_steps, case.id)
+
+
+# Which of them belong to one of several sessions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """One of `count` sessions that share the work."""
+
+    index: int
+    """From 1."""
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unit:
+    """Cases that stay together, and what they cost."""
+
+    cases: tuple[str, ...]
+    seconds: float | None
+    """None where it is not known: the unit then counts as much as the dearest that is."""
+
+
+def parse(text: str) -> Shard:
+    """`i/n`, 1 <= i <= n. Raises UsageError for anything else."""
+    matched = SHARD.fullmatch(text)
+    if matched is not None:
+        shard = Shard(index=int(matched[1]), count=int(matched[2]))
+        if shard.index <= shard.count:
+            return shard
+    raise UsageError(f"--perf-shard {text!r}: write i/n with i from 1 to n, as in '1/2' and '2/2'")
+
+
+def shard(units: Sequence[Unit], wanted: Shard) -> frozenset[str]:
+    """Ids of the cases of the `wanted` shard; the dearest unit goes first, each to where the least is so far.
+
+    Longest processing time first (Graham, "Bounds on Multiprocessing Timing Anomalies", 1969): no two shards
+    are further apart than the dearest unit, and the longest takes at most 4/3 of the shortest possible.
+    The order of `units` makes no difference; every shard must see the same units and the same seconds.
+    """
+    dearest_s = max((unit.seconds for unit in units if unit.seconds is not None), default=1.0)
+    weighed = [(dearest_s if unit.seconds is None else unit.seconds, unit.cases) for unit in units]
+    spent_s = [0.0] * wanted.count
+    chosen: set[str] = set()
+    for seconds, cases in sorted(weighed, key=lambda each: (-each[0], each[1])):
+        least = spent_s.index(min(spent_s))
+        spent_s[least] += seconds
+        if least == wanted.index - 1:
+            chosen.update(cases)
+    return frozenset(chosen)

@@ -1,0 +1,96 @@
+"""Run the script of a known issue in a process of its own, and judge whether the issue is still there."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.execution.worker_process import REPOSITORY, worker_environment
+from perf_tests.protocol.errors import PerfError
+from perf_tests.tables.known_issues import KnownIssue
+
+LOG_LINES = 10
+
+
+class Reproduction(msgspec.Struct, frozen=True):
+    """What the script found; it may print more."""
+
+    slowdown: float
+    """Times as long as it ought to take."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Whether all is as the table says, and the sentence that says what was found."""
+
+    as_expected: bool
+    text: str
+
+
+def watch(issue: KnownIssue, python: str, log: Path, today: datetime.date) -> Finding:
+    """Reproduce `issue` under the interpreter `python`; stderr goes to `log`.
+
+    Raises PerfError where the script ends with an error, prints something else, or exceeds its deadline; its
+    whole process group is dead by then.
+    """
+    return judge(issue, _reproduce(issue, python, log), today)
+
+
+def judge(issue: KnownIssue, found: Reproduction, today: datetime.date) -> Finding:
+    """As expected while the issue is there and has not expired."""
+    seen = f"{issue.id}: {found.slowdown:.3g} times as slow as it ought to be ({issue.link})"
+    if found.slowdown < issue.reproduces_from:
+        bound = f"a known issue from {issue.reproduces_from:g} times on, so it is mended"
+        return Finding(as_expected=False, text=f"{seen}; {bound}: {issue.then}. Owner: {issue.owner}")
+    if today > issue.expires:
+        text = f"{seen}; nobody has looked again since it expired on {issue.expires}. Owner: {issue.owner}"
+        return Finding(as_expected=False, text=text)
+    return Finding(as_expected=True, text=seen)
+
+
+def _reproduce(issue: KnownIssue, python: str, log: Path) -> Reproduction:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [python, str(REPOSITORY / issue.script), "--slowdown"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=REPOSITORY,
+                env=worker_environment(os.environ, {}),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise PerfError(f"the script of {issue.id} could not be started: {error}") from error
+    try:
+        output, _ = process.communicate(timeout=issue.deadline_s)
+    except subprocess.TimeoutExpired:
+        raise PerfError(
+            f"{issue.script} was to show {issue.id} within {issue.deadline_s:g} s and did not end: see {log}"
+        ) from None
+    finally:
+        # Compilers that it has started, too, and also after Ctrl-C.
+        with process, suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return _read(issue, process.returncode, output, log)
+
+
+def _read(issue: KnownIssue, returncode: int, output: bytes, log: Path) -> Reproduction:
+    try:
+        if returncode == 0:
+            return msgspec.json.decode(output.strip().rpartition(b"\n")[2], type=Reproduction)
+    except msgspec.DecodeError as error:
+        raise PerfError(
+            f"{issue.script} was to print its slowdown as JSON, but {error}: see {log}"
+        ) from error
+    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    message = f"{issue.script}, which shows {issue.id}, ended with exit code {returncode}; its last words:"
+    raise PerfError("\n".join((message, *last)))

@@ -1,0 +1,174 @@
+"""A run as the baselines hold it: its numbers, where they come from, and its first reference."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
+from perf_tests.harness.runs.record import Run, RunRecord, read_record
+from perf_tests.harness.stats import observations, sequential_bounds
+from perf_tests.harness.verdicts import judge
+from perf_tests.protocol.messages import LayerError
+from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.matrix import MATRIX
+from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownCase:
+    """A case of the matrix and the platforms its row names."""
+
+    case: Case
+    platforms: tuple[str, ...]
+
+
+CASES = {
+    case.id: KnownCase(case=case, platforms=tuple(platform.id for platform in row.platforms))
+    for row in MATRIX
+    for case in (row.case(weights) for weights in Weights)
+}
+METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
+METRIC_NAMES = tuple(METRIC_BY_NAME)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A run record, as it is found on disk."""
+
+    record: RunRecord
+    sha256: str
+    """Of the file."""
+
+
+def read_run(path: Path) -> Source:
+    """The record in `path`, a run.json or the folder that holds one. Raises RecordError."""
+    file = path / "run.json" if path.is_dir() else path
+    record = read_record(file)
+    return Source(record=record, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def reference_of(run: Run, record: RunRecord) -> Run | None:
+    """What the record compares `run` with; None for a run without a reference, or where it is not there."""
+    # A bf16 case that was itself selected may stand among the cases only.
+    for other in (*record.references, *record.cases):
+        if other.id == run.reference:
+            return other
+    return None
+
+
+def entry_of(run: Run, record: RunRecord, provenance: str) -> Entry:
+    """The numbers of `run`, a case of `record`, as a baseline has them; without a first reference."""
+    case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
+    reference = reference_of(run, record)
+    observed = {
+        metric.name: observations.observe(metric, run, reference).values
+        for metric in (*judge.gated_metrics(case, platform), *judge.shown_metrics(case, platform))
+        if metric.expected is None  # the tables say what it must be
+    }
+    return Entry(
+        digest=run.digest,
+        provenance=provenance,
+        processes=len(run.processes),
+        reference_processes=len(reference.processes) or None if reference else None,
+        samples=_samples(run),
+        metrics={name: values for name, values in observed.items() if values},
+        layers=_layers(run),
+        seconds=_seconds(run),
+    )
+
+
+def _samples(run: Run) -> int | None:
+    counts = [len(process.samples) for process in run.processes]
+    return round(statistics.median(counts)) or None if counts else None
+
+
+def _layers(run: Run) -> dict[str, LayerError]:
+    """Those of the first process, which answers as all others do, in figures that can be read."""
+    layers = run.processes[0].build.layers if run.processes else {}
+    return {name: _rounded(error) for name, error in layers.items()}
+
+
+def _rounded(error: LayerError) -> LayerError:
+    values = msgspec.structs.asdict(error)
+    rounded = {name: round(value, 6) for name, value in values.items() if value is not None}
+    return msgspec.structs.replace(error, **rounded)
+
+
+def _seconds(run: Run) -> dict[str, float]:
+    spent: dict[str, list[float]] = {}
+    for process in run.processes:
+        for phase, seconds in process.build.seconds.items():
+            spent.setdefault(phase, []).append(seconds)
+    return {phase: round(statistics.median(each), 1) for phase, each in spent.items()}
+
+
+def provenance_of(run: Run, source: Source, reason: str) -> Provenance:
+    """Where the numbers of `run` come from."""
+    environment = run.processes[0].environment
+    gpu = environment.gpu
+    return Provenance(
+        recorded_at=source.record.created_at,
+        reason=reason.strip(),
+        run_sha256=source.sha256,
+        unit=environment.unit,
+        gpu=gpu.name if gpu else None,
+        power_limit_w=gpu.power_limit_w if gpu else None,
+        driver=gpu.driver if gpu else None,
+        python=environment.python,
+        packages=environment.packages,
+        settings=environment.settings,
+    )
+
+
+# The first reference
+
+
+def with_first(baselines: Baselines, platform: Platform) -> Baselines:
+    """`baselines` with a first reference in each entry."""
+    cases = {
+        case: msgspec.structs.replace(entry, first=first_reference(entry, platform, CASES[case].case, entry))
+        if case in CASES
+        else entry
+        for case, entry in baselines.cases.items()
+    }
+    return msgspec.structs.replace(baselines, cases=cases)
+
+
+def first_reference(
+    new: Entry, platform: Platform, case: Case, kept: Entry | None
+) -> dict[str, tuple[float, ...]]:
+    """The first reference of `new`: that of `kept`, or its accepted numbers where it has none; those of `new`
+    without either."""
+    known = {**kept.metrics, **kept.first} if kept else {}
+    return {
+        metric.name: known.get(metric.name, new.metrics[metric.name])
+        for metric in judge.gated_metrics(case, platform)
+        if metric.drift_limit_pct is not None and metric.name in new.metrics
+    }
+
+
+def drift_of(entry: Entry, name: str) -> sequential_bounds.Drift | None:
+    """What accepted steps have added up to; None for a metric that is not held against the first."""
+    metric = METRIC_BY_NAME.get(name)
+    if metric is None or metric.drift_limit_pct is None or name not in entry.first:
+        return None
+    return sequential_bounds.drift(
+        entry.first[name], entry.metrics[name], metric.better, metric.drift_limit_pct
+    )
+
+
+# Noise
+
+
+def shows_noise(case_id: str, name: str) -> bool:
+    """Whether the noisy metric of the case has the noise of its platform."""
+    known = CASES.get(case_id)  # None: a case that the matrix no longer has, of a scheme that was steady
+    if known is None or known.case.build.recipe.scheme.unsteady is None:
+        return True
+    return not judge.rests_on_step(METRIC_BY_NAME[name])

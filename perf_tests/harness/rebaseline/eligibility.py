@@ -1,0 +1,162 @@
+"""Why a run, or what would be accepted of it, is no good as a baseline: one sentence, or None."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.rebaseline.candidates import CASES, drift_of, reference_of, shows_noise
+from perf_tests.harness.runs.record import Run, RunRecord, Status
+from perf_tests.harness.stats import observations, sequential_bounds
+from perf_tests.harness.verdicts import judge
+from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics import Better
+from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
+
+MAX_NOISE_PCT = 5.0
+"""Between the generations of one process: beyond this the machine was disturbed, whatever else was seen."""
+UNMEASURED = frozenset({Status.INVALID, Status.INCONCLUSIVE, Status.UNSUPPORTED, Status.NOT_RUN})
+
+
+def of_run(run: Run, record: RunRecord, platform: str | None) -> str | None:
+    """Why `run`, a case of `record`, is not accepted; `platform`: the only one that is asked for."""
+    if platform is not None and run.platform != platform:
+        return f"a run of another platform: it was measured on {run.platform}, not on {platform}"
+    for check in (_unknown, _injected, _failed, _moved, _foreign, _invalid, _noisy, _unmeasured):
+        why = check(run, record)
+        if why is not None:
+            return why
+    return None
+
+
+def _unknown(run: Run, _record: RunRecord) -> str | None:
+    known = CASES.get(run.id)
+    if known is None:
+        return "the matrix has no such case: it was renamed or removed since the run"
+    if run.platform not in known.platforms or run.pipeline != known.case.build.pipeline.id:
+        return (
+            f"a run of another platform: it was measured on {run.platform}, and the matrix has the case on "
+            f"{', '.join(known.platforms)}"
+        )
+    return None
+
+
+def _injected(run: Run, _record: RunRecord) -> str | None:
+    return f"faults were injected into it: {', '.join(run.injected)}" if run.injected else None
+
+
+def _failed(run: Run, _record: RunRecord) -> str | None:
+    if run.failure is not None:
+        return f"it failed: {run.failure.message}"
+    unjudged = run.status is Status.INCONCLUSIVE and not run.verdicts
+    if run.status.is_error or (run.status in UNMEASURED and not unjudged):
+        return f"it is {run.status}: {run.reason}"
+    for each in run.verdicts:
+        if each.status in UNMEASURED or each.status.is_error:
+            return f"{each.metric} is {each.status}: {each.reason}"
+    return None
+
+
+def _moved(run: Run, _record: RunRecord) -> str | None:
+    digest = CASES[run.id].case.digest
+    if run.digest == digest:
+        return None
+    digests = f"digest {run.digest[:12]} then, {digest[:12]} now"
+    return f"the case has changed since the run ({digests}): measure it again"
+
+
+def _foreign(run: Run, _record: RunRecord) -> str | None:
+    asked = PLATFORM_BY_ID[run.platform].gpu
+    asked_name = asked.name if asked else None
+    for process in run.processes:
+        gpu = process.environment.gpu
+        if (gpu.name if gpu else None) != asked_name:
+            return (
+                f"a run of another platform: it ran on {gpu.name if gpu else 'a processor'}, "
+                f"which is not {run.platform}"
+            )
+    units = sorted({process.environment.unit for process in run.processes})
+    return f"its processes ran on different units: {', '.join(units)}" if len(units) > 1 else None
+
+
+def _invalid(run: Run, _record: RunRecord) -> str | None:
+    # A run whose latency no test judged has no INVALID verdict, and its times are no better for it.
+    why = judge.invalidity(run)
+    return f"its times cannot be trusted: {why}" if why else None
+
+
+def _noisy(run: Run, _record: RunRecord) -> str | None:
+    case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
+    if not any(metric.noisy for metric in judge.gated_metrics(case, platform)):
+        return None
+    noise_pct, most_pct = observations.generation_noise_pct(run), _most_noise_pct(case)
+    if noise_pct <= most_pct:
+        return None
+    return (
+        f"its generations lie {noise_pct:.1f} % apart, more than {most_pct:g} %: a baseline of it would "
+        "gate nothing; measure it again"
+    )
+
+
+def _most_noise_pct(case: Case) -> float:
+    unsteady = case.build.recipe.scheme.unsteady
+    # Of a limit that is wider than the noise it was set for, half.
+    return MAX_NOISE_PCT if unsteady is None else max(MAX_NOISE_PCT, unsteady.slower_pct / 2)
+
+
+def _unmeasured(run: Run, record: RunRecord) -> str | None:
+    case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
+    for metric in judge.gated_metrics(case, platform):
+        observation = observations.observe(metric, run, reference_of(run, record))
+        if observation.missing is not None:
+            return observation.missing
+        if metric.better is Better.EXACT and len(set(observation.values)) > 1:
+            values = ", ".join(f"{value:g}" for value in observation.values)
+            return f"{metric.name} has no exact value, its processes differ: {values}"
+    return None
+
+
+# Of the numbers
+
+
+def of_entry(case_id: str, entry: Entry, noise: Mapping[str, Noise]) -> str | None:
+    """Why the accepted numbers would be no good, each metric for itself having been measured.
+
+    `noise` is that of the platform by noisy metric, empty where nothing is noisy.
+    """
+    for name in sorted(noise.keys() & entry.metrics.keys()):
+        values = entry.metrics[name]
+        why = _too_noisy(values, noise[name])
+        if not shows_noise(case_id, name):
+            why = _too_unsteady(values, _most_noise_pct(CASES[case_id].case))
+        if why is not None:
+            return f"its {len(values)} processes lie apart: the standard deviation of their {name} is {why}"
+    return drifted(entry)
+
+
+def _too_noisy(values: Sequence[float], noise: Noise) -> str | None:
+    times = sequential_bounds.excess_spread(values, noise)
+    if times is None:
+        return None
+    return f"{times:.1f} times the {noise.sd_pct:.2g} % of this platform; measure it again on a quiet machine"
+
+
+def _too_unsteady(values: Sequence[float], most_pct: float) -> str | None:
+    sd_pct = 100.0 * math.sqrt(observations.log_variance(values)) if len(values) > 1 else 0.0
+    if sd_pct <= most_pct:
+        return None
+    return f"{sd_pct:.3g} %, more than {most_pct:g} %; measure it again on a quiet machine"
+
+
+def drifted(entry: Entry) -> str | None:
+    """That accepted steps add up to more than a metric may move from its first reference."""
+    for name in sorted(entry.first.keys() & entry.metrics.keys()):
+        moved = drift_of(entry, name)
+        if moved is not None and moved.is_beyond:
+            return (
+                f"has moved too far: {name} {moved.change_pct:+.2f} % from its first reference in accepted "
+                f"steps, the limit is {moved.limit_pct:+.2f} %: undo one of them, or start anew with "
+                "--new-first-reference REASON"
+            )
+    return None

@@ -1,0 +1,108 @@
+"""Comparisons of two stacks in words: lines of a failure text, and the table a session ends with."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+from perf_tests.harness.report.failure import MAX_LINE_LENGTH, format_change, format_value
+from perf_tests.harness.report.terminal import MAX_REASON_LENGTH, aligned
+from perf_tests.harness.runs.record import Comparison, Verdict
+from perf_tests.harness.verdicts import ab_comparison
+from perf_tests.tables.metrics import Metric
+
+TITLE = "A/B on this device: candidate (B, --perf-python) against stable (A, --perf-against)"
+HEADER = ("case", "time", "stable", "candidate", "change", "95 % interval", "pairs", "schedule", "verdict")
+NUMBERS = frozenset(HEADER[2:7])
+MAX_DIFFERENCES = 8
+INDENT = " " * len("  against    ")
+MAX_LINES = 3
+"""Of one clause."""
+
+
+def explanation(verdict: Verdict, metric: Metric, comparison: Comparison) -> list[str]:
+    """Lines of a failure text: what the comparison says about `verdict`, and in what the stacks differ.
+
+    Empty where it says nothing about it.
+    """
+    clause = ab_comparison.said(verdict, metric, comparison)
+    if clause is None:
+        return []
+    schedule = f"{comparison.schedule}: {comparison.schedule_reason}"
+    return [*_line("against", clause), *_line("stacks", differing(comparison)), *_line("schedule", schedule)]
+
+
+def table(comparisons: Sequence[Comparison], units: Mapping[str, str]) -> list[str]:
+    """A line per case and time, or why there is none; then in what the stacks differ. Empty without any.
+
+    `units` maps metric names to their units.
+    """
+    if not comparisons:
+        return []
+    rows = [row for comparison in comparisons for row in _rows(comparison, units)]
+    stacks = dict.fromkeys(f"{each.against}: {differing(each)}" for each in comparisons)
+    return [TITLE, *aligned([HEADER, *rows], right=NUMBERS), *_error_rate(comparisons), *stacks]
+
+
+def differing(comparison: Comparison) -> str:
+    """In what the two stacks differ, stable -> candidate: a clause."""
+    if comparison.stable is None or comparison.candidate is None:
+        return "nothing is known of the stable stack"
+    changes = ab_comparison.differences(comparison.stable, comparison.candidate)
+    if not changes:
+        return "the two stacks are the same, as far as it is recorded"
+    more = len(changes) - MAX_DIFFERENCES
+    listed = ", ".join(changes[:MAX_DIFFERENCES])
+    return f"stable -> candidate: {listed}{f' and {more} more' if more > 0 else ''}"
+
+
+def _error_rate(comparisons: Sequence[Comparison]) -> list[str]:
+    levels = [each.level for each in comparisons if each.level is not None]
+    if not levels:
+        return []
+    return [f"a time of two equal stacks is red with a probability of at most {100 * max(levels):.2g} %"]
+
+
+def _rows(comparison: Comparison, units: Mapping[str, str]) -> Iterable[tuple[str, ...]]:
+    pairs, schedule = str(len(comparison.pairs)), comparison.schedule.value
+    if not comparison.verdicts:
+        outcome = _shortened(f"{comparison.status.value}: {comparison.reason}")
+        yield (comparison.id, "-", "-", "-", "-", "-", pairs, schedule, outcome)
+    for number, verdict in enumerate(comparison.verdicts):
+        unit = units.get(verdict.metric, "")
+        yield (
+            comparison.id if number == 0 else "",
+            verdict.metric,
+            format_value(verdict.baseline, unit),
+            format_value(verdict.measured, unit),
+            format_change(verdict.change_pct),
+            _interval(verdict),
+            pairs,
+            schedule,
+            verdict.status.value,
+        )
+
+
+def _interval(verdict: Verdict) -> str:
+    if verdict.ci_pct is None:
+        return "-"
+    low, high = verdict.ci_pct
+    return f"{low:+.2f} to {high:+.2f} %"
+
+
+def _shortened(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= MAX_REASON_LENGTH else f"{flat[: MAX_REASON_LENGTH - 3]}..."
+
+
+def _line(name: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        " ".join(text.split()),
+        width=MAX_LINE_LENGTH,
+        initial_indent=f"  {name:<10} ",
+        subsequent_indent=INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+        max_lines=MAX_LINES,
+        placeholder=" ...",
+    )

@@ -1,0 +1,108 @@
+"""Replays measured samples into pytest-benchmark, so that its JSON, tables, comparisons and plots show them.
+
+The times were taken in a worker process, on the device; pytest-benchmark gets them through its own
+`timer` option: a clock which stands still but for what the replayed target adds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perf_tests.harness.runs.record import Fidelity, Process, Run
+from perf_tests.protocol.errors import UsageError
+from perf_tests.protocol.messages import Environment
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+
+class ReplayClock:
+    """A timer for pytest-benchmark that shows what it is set to, in seconds."""
+
+    __name__ = "replayed"  # how pytest-benchmark's JSON names the timer
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+CLOCK = ReplayClock()
+"""Every test that calls `replay` carries the marker `pytest.mark.benchmark(timer=CLOCK)`. One clock serves
+the whole session, because each round sets it back to zero and pytest runs one test at a time."""
+
+
+def replay(benchmark: BenchmarkFixture, seconds: Sequence[float]) -> None:
+    """Record `seconds` as they are, one round each; nothing where `--benchmark-disable` is given.
+
+    Raises UsageError without samples, and where the test was not marked with the clock: the times
+    would be those of the replay.
+    """
+    if not seconds:
+        raise UsageError(f"{benchmark.name}: no samples to hand to pytest-benchmark; replay at least one.")
+    samples = itertools.cycle(seconds)  # endless: --benchmark-cprofile asks for more than the rounds
+
+    def rewind() -> None:
+        CLOCK.seconds = 0.0
+
+    def elapse() -> None:
+        CLOCK.seconds = next(samples)
+
+    benchmark.pedantic(elapse, setup=rewind, rounds=len(seconds), iterations=1, warmup_rounds=0)
+    if benchmark.stats is not None and benchmark.stats.stats.data != list(seconds):
+        raise UsageError(
+            f"{benchmark.name}: pytest-benchmark recorded other times than the {len(seconds)} it was given; "
+            "mark the test with pytest.mark.benchmark(timer=CLOCK)."
+        )
+
+
+def extra_info(run: Run) -> dict[str, Any]:
+    """What stands beside the times in pytest-benchmark's JSON. MiB, dB and units of the metrics as named."""
+    return {
+        "case": run.id,
+        "digest": run.digest,
+        "platform": run.platform,
+        "status": run.status.value,
+        "reason": run.reason,
+        "reference": run.reference,
+        "injected": list(run.injected),
+        "verdicts": {
+            verdict.metric: {"status": verdict.status.value, "measured": verdict.measured}
+            for verdict in run.verdicts
+        },
+        "memory": [_memory(process) for process in run.processes],
+        "fidelity": [_fidelity(process.fidelity) for process in run.processes],
+    }
+
+
+def _memory(process: Process) -> dict[str, dict[str, float | None]]:
+    """Phase -> peaks in MiB."""
+    return {phase: msgspec.to_builtins(window) for phase, window in process.build.memory.items()}
+
+
+def _fidelity(fidelity: Fidelity | None) -> Mapping[str, float | bool | None] | None:
+    return None if fidelity is None else msgspec.to_builtins(fidelity)
+
+
+MACHINE_INFO = ("cpu", "unit", "gpu", "packages", "settings", "variables")
+"""What `machine_info` says about the machine."""
+
+
+def machine_info(environment: Environment) -> dict[str, Any]:
+    """What the hook `pytest_benchmark_update_machine_info` adds to pytest-benchmark's own description.
+
+    `cpu` replaces its entry, whose momentary clock rate makes every two runs look like two machines.
+    """
+    return {
+        "cpu": {"brand_raw": environment.cpu_model, "count": environment.cpu_count},
+        "unit": environment.unit,
+        "gpu": msgspec.to_builtins(environment.gpu),
+        "packages": dict(environment.packages),
+        "settings": dict(environment.settings),
+        "variables": dict(environment.variables),
+    }

@@ -1,0 +1,362 @@
+"""What a run leaves behind: versioned, with raw samples; `run.json` is `RunRecord` as JSON."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.protocol.errors import PerfError, RecordError
+from perf_tests.protocol.messages import (
+    Arrays,
+    Capture,
+    CompileCache,
+    Environment,
+    Failure,
+    FailureKind,
+    LayerError,
+    MemoryWindow,
+    Quantization,
+    Recorded,
+    Sample,
+    Struct,
+)
+
+# 1: first format
+FORMAT_VERSION = 1
+
+
+class Status(StrEnum):
+    """The outcome of a verdict or of a whole case."""
+
+    PASS = "PASS"
+    IMPROVED = "IMPROVED"
+    SURPRISE = "IMPROVED(unexplained)"
+    """Better than the metric's surprise bound allows without a reason."""
+    REGRESSED = "REGRESSED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INVALID = "INVALID"
+    NO_BASELINE = "NO_BASELINE"
+    OOM = "ERROR(oom)"
+    TIMEOUT = "ERROR(timeout)"
+    CRASH = "ERROR(crash)"
+    NUMERICS = "ERROR(numerics)"
+    LOAD = "ERROR(load)"
+    UNPROVEN = "ERROR(unproven)"
+    UNSUPPORTED = "UNSUPPORTED"
+    NOT_RUN = "NOT_RUN(budget)"
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the case could not be measured as asked."""
+        return self.value.startswith("ERROR(")
+
+    @property
+    def is_green(self) -> bool:
+        """Whether the status leaves the session green."""
+        return self in (Status.PASS, Status.IMPROVED, Status.UNSUPPORTED)
+
+
+class WarmUpEnd(StrEnum):
+    """Why a process was warmed up no further."""
+
+    FIXED = "fixed"
+    """As often as every process is."""
+    STEADY = "steady"
+    """Two generations took the same time a step."""
+    MOST = "most"
+    """As often as is allowed: it did not become steady."""
+
+
+class SamplingEnd(StrEnum):
+    """Why a process was sampled no further."""
+
+    FIXED = "fixed"
+    """As many generations as its platform asks for."""
+    PRECISE = "precise"
+    """Its own error is small beside the noise between processes."""
+    MOST = "most"
+    """As many generations as are allowed: its error stays larger than that."""
+
+
+STATUS_OF_FAILURE = {
+    FailureKind.OOM: Status.OOM,
+    FailureKind.TIMEOUT: Status.TIMEOUT,
+    FailureKind.CRASH: Status.CRASH,
+    FailureKind.NUMERICS: Status.NUMERICS,
+    FailureKind.LOAD: Status.LOAD,
+    FailureKind.UNPROVEN: Status.UNPROVEN,
+    FailureKind.UNSUPPORTED: Status.UNSUPPORTED,
+}
+
+
+class Verdict(Struct):
+    """One metric of one case, judged."""
+
+    metric: str
+    status: Status
+    measured: float | None
+    """None where nothing was measured."""
+    baseline: float | None
+    """None without a baseline."""
+    change_pct: float | None
+    ci_pct: tuple[float, float] | None
+    """95 % interval of `change_pct`; None where the metric has no noise or it is unknown."""
+    limit: float | None
+    """The value beyond which the metric is REGRESSED."""
+    reason: str
+    """One sentence, always."""
+    family_ci_pct: tuple[float, float] | None = None
+    """The interval at the level of the run's noisy metrics, all looks together: without 0 for REGRESSED and
+    IMPROVED."""
+    wants_more: bool = False
+    """Whether more processes would have decided it."""
+
+
+class BuildReport(Struct):
+    """What a worker built, with the evidence."""
+
+    seconds: dict[str, float]
+    """Phase -> seconds."""
+    memory: dict[str, MemoryWindow]
+    """Phase -> peaks within it."""
+    weights: dict[str, str]
+    """sha256 of a few named tensors before quantization."""
+    quantization: Quantization | None
+    """None while the process has not come that far."""
+    cache: CompileCache | None
+    """None for eager pipelines."""
+    values: dict[str, float]
+    """Metric name -> value of the whole process."""
+    roofline_ms: float | None = None
+    """What a denoise step takes at least; None where its work was not counted or the platform states no
+    peak."""
+    layers: dict[str, LayerError] = msgspec.field(default_factory=dict)
+    """Qualified name -> error of each quantized layer of the transformer; empty where it was not measured."""
+
+
+class Fidelity(Struct, omit_defaults=True):
+    """A process's captures beside its reference's."""
+
+    psnr_db: float | None
+    """Lowest of all images or frames; None where they are identical (infinite)."""
+    ssim: float
+    """Lowest of all images or frames."""
+    identical: bool
+    pair_psnrs_db: tuple[float | None, ...] = ()
+    """Of each pair of prompt and seed, the lowest of its images or frames; None where they are identical."""
+    pair_ssims: tuple[float, ...] = ()
+    """The same."""
+    psnr_mean_db: float | None = None
+    """Over all frames, an identical one as `tables.metrics.IDENTICAL_DB`; None for images, as all below."""
+    psnr_p05_db: float | None = None
+    """The 5th percentile of the same."""
+    ssim_mean: float | None = None
+    ssim_p05: float | None = None
+    frame_difference_error: float | None = None
+    """Mean absolute difference between how the frames change and how the reference's do, in [0, 2]; also
+    None for videos of one frame."""
+    step_sqnrs_db: tuple[float, ...] = ()
+    """Of what the timed transformer answers to the inputs of each of five timesteps, against what it
+    answered before it was quantized and compiled."""
+    latents_sqnr_db: float | None = None
+    """Of the latents after four steps, against the reference's."""
+    flicker_ratio: float | None = None
+    """How much the frames change on average over how much the reference's do; also None where those do
+    not."""
+    reference_arrays: tuple[str, ...] = ()
+    """The captures that these were compared with, files of the run directory."""
+
+
+class Process(Struct):
+    """One fresh worker process: the unit of replication."""
+
+    environment: Environment
+    build: BuildReport
+    warmups: tuple[Sample, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    retaken: tuple[Sample, ...] = ()
+    """Invalid samples of which others took the place."""
+    warmup_end: WarmUpEnd | None = None
+    """None where it was not recorded, or not reached."""
+    sampling_end: SamplingEnd | None = None
+    """The same."""
+    twin_samples: tuple[Sample, ...] = ()
+    """The fp32 twin's generations, the i-th beside `samples[i]`; empty where not interleaved."""
+    captures: tuple[Capture, ...] = ()
+    """The output of each pair of prompt and seed; of the first process only."""
+    recorded: Recorded | None = None
+    """What it gave before it was quantized and compiled; of the first process only."""
+    arrays: Arrays | None = None
+    """What it answered to the same inputs as it was timed; of the first process only."""
+    fidelity: Fidelity | None = None
+    """None without a reference."""
+    noise: Fidelity | None = None
+    """The same of a compiled reference beside itself before it was compiled: the noise floor."""
+    log: str = ""
+    """The worker's output, a file of the run directory."""
+
+
+class Run(Struct):
+    """Everything measured for one case."""
+
+    id: str
+    digest: str
+    platform: str
+    pipeline: str
+    status: Status
+    reason: str = ""
+    """Why, for every status but PASS."""
+    reference: str | None = None
+    """Id of the bf16 reference; None for a case that is one."""
+    injected: tuple[str, ...] = ()
+    """The faults of a fire drill: a run with any of them is never blessed."""
+    verdicts: tuple[Verdict, ...] = ()
+    measured: dict[str, float] = msgspec.field(default_factory=dict)
+    """Metric name -> median over the processes, of every metric that was measured, gated or only shown."""
+    processes: tuple[Process, ...] = ()
+    failure: Failure | None = None
+    projected: bool = False
+    """Whether `latency_s` and `device_latency_s` are composed from the stages of a shorter generation."""
+    looks: tuple[str, ...] = ()
+    """What the sampling rule answered after each process."""
+
+
+class Side(StrEnum):
+    """One of the two stacks of a comparison."""
+
+    STABLE = "stable"
+    """A, the stack that is compared with (`--perf-against`)."""
+    CANDIDATE = "candidate"
+    """B, the stack under test (`--perf-python`)."""
+
+
+class Schedule(StrEnum):
+    """How the two workers of a pair share the device."""
+
+    RESIDENT = "resident"
+    """Both hold their pipelines, and generate in turns: A B B A."""
+    BY_PROCESS = "by-process"
+    """One after the other, each alone; the next pair begins with the other side."""
+
+
+class Pair(Struct):
+    """A fresh worker under each of two interpreters, measured beside each other."""
+
+    stable: Process
+    candidate: Process
+
+
+class Comparison(Struct):
+    """A case under two stacks on one device, at one time (A/B)."""
+
+    id: str
+    """Of the case."""
+    digest: str
+    platform: str
+    pipeline: str
+    against: str
+    """The interpreter of the stable stack, as it was given."""
+    schedule: Schedule
+    schedule_reason: str
+    status: Status
+    reason: str = ""
+    """Why, for every status but PASS."""
+    injected: tuple[str, ...] = ()
+    """The faults of a fire drill, on the candidate's side only."""
+    stable: Environment | None = None
+    """None before a worker of the stable stack answered."""
+    candidate: Environment | None = None
+    pairs: tuple[Pair, ...] = ()
+    """Without what their device-level memory counters said where both workers were resident."""
+    verdicts: tuple[Verdict, ...] = ()
+    """Times of the candidate against the stable stack's, which stand where the baseline stands otherwise."""
+    level: float | None = None
+    """Probability that one of them is red where the stacks are equal, at most; None without verdicts."""
+    failure: Failure | None = None
+    failed_side: Side | None = None
+    """Whose failure it is; None without one."""
+
+    def processes(self, side: Side) -> tuple[Process, ...]:
+        """Those of one side, in the order of the pairs."""
+        return tuple(pair.stable if side is Side.STABLE else pair.candidate for pair in self.pairs)
+
+
+class RunRecord(Struct):
+    """One session: `run.json`."""
+
+    format_version: int
+    created_at: str
+    """ISO 8601, UTC."""
+    command: str
+    environment: Environment | None
+    """None before the first worker answered."""
+    cases: tuple[Run, ...]
+    references: tuple[Run, ...]
+    missing: tuple[str, ...] = ()
+    """`case: metric` pairs that were planned and have neither verdict nor declared status."""
+    comparisons: tuple[Comparison, ...] = ()
+    """A/B of cases of this session; empty without `--perf-against`."""
+
+
+# Files
+
+
+class _Header(msgspec.Struct):
+    """What every format has."""
+
+    format_version: int
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Replace the file `path` at once or not at all; PerfError where the disk refuses."""
+    text = msgspec.json.format(msgspec.json.encode(record), indent=1)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(text + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        _discard(temporary)
+        raise PerfError(
+            f"cannot write {path}: {error.strerror}; nothing measured is lost while this session lives and "
+            "the file of before is intact: make room, or choose another directory with --perf-out"
+        ) from error
+
+
+def _discard(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        return  # the error that led here says more
+
+
+def read_record(path: Path) -> RunRecord:
+    """The record in `path`, a run.json or a run directory.
+
+    RecordError for anything but a whole record of this format.
+    """
+    file = path / "run.json" if path.is_dir() else path
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RecordError(
+            f"cannot read the run record {file}: {error.strerror}; give a run.json or the directory of a run"
+        ) from error
+    try:
+        version = msgspec.json.decode(content, type=_Header).format_version
+        if version == FORMAT_VERSION:
+            return msgspec.json.decode(content, type=RunRecord)
+    except msgspec.DecodeError as error:
+        raise RecordError(
+            f"cannot read the run record {file}: {error}; it is truncated or not a run.json, "
+            "run the suite again"
+        ) from error
+    raise RecordError(
+        f"the run record {file} has format version {version}, this suite reads {FORMAT_VERSION}: "
+        "read it with the checkout that wrote it, or run the suite again"
+    )

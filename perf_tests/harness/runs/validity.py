@@ -1,0 +1,271 @@
+"""Whether a number can be trusted at all, before anyone asks whether it is good; pure.
+
+A sample is invalid where the GPU was slowed down, its memory failed, or others computed beside the worker.
+Power capping is no reason: at full load it is the normal state, and what it costs is seen in the clock.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from perf_tests.harness.runs.record import Process, Run
+from perf_tests.protocol.messages import Sample, Telemetry
+from perf_tests.tables.platforms import Platform
+from perf_tests.tables.schemes import Scheme
+
+RETAKES = 2
+"""Samples of one process that may be taken again because they were invalid."""
+
+SLOWDOWNS = frozenset({"HwSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown", "SwThermalSlowdown"})
+"""Throttle reasons that make a time worthless. SwPowerCap is not among them: at full load it is normal."""
+SLOWDOWN_COUNTERS = frozenset({"thermal", "sw_thermal", "hw_thermal", "hw_power_brake"})
+"""The causes of `Telemetry.throttled_ms` that do. Board and reliability limits only cap the clock."""
+
+FOREIGN_MIB = 200.0
+"""A context of CUDA takes more; what a warm worker still loads of its own code takes less."""
+FOREIGN_BEFORE_MIB = 1024.0
+"""Two contexts without any data: more is somebody's data."""
+IDLE_UTILIZATION_PCT = 10.0
+"""Of a GPU which none of ours uses; a monitoring agent wakes it up for less."""
+CPU_PRESSURE_PCT = 25.0
+"""Share of a generation in which some task waited for a processor: by then the thread that launches kernels
+has waited, too."""
+LOAD_PER_CORE = 1.5
+"""The same where the kernel does not tell; compiling alone brings it to 1."""
+
+CONTROL_TOLERANCE_PCT = 2.0
+"""The control's two kernels repeat within half a percent on an undisturbed card."""
+CONTROLS = {"control_gemm_ms": "GEMM", "control_attention_ms": "attention"}
+"""Metric of the control -> what it is called in a sentence."""
+CONTROL_CLOCK = "control_sm_clock_mhz"
+SAMPLE_CLOCK = "mean_sm_clock_mhz"
+STEP = "denoise_step_ms"
+
+Values = Mapping[str, Sequence[float]]
+
+
+# Samples
+
+
+def reasons(sample: Sample, during: str = "") -> tuple[str, ...]:
+    """Why no time of `sample` can be trusted, a clause each; empty for a valid one, and without telemetry.
+
+    `during` says when, as in `" during process 2"`.
+    """
+    telemetry = sample.telemetry
+    if telemetry is None:
+        return ()
+    found = (check(telemetry, during) for check in CHECKS)
+    return tuple(reason for reason in found if reason is not None)
+
+
+def must_retake(sample: Sample, retaken: int) -> bool:
+    """Whether another sample takes the place of this one, after `retaken` of its process were."""
+    return retaken < RETAKES and bool(reasons(sample))
+
+
+def invalidity(run: Run) -> str | None:
+    """Why no time of `run` can be trusted; None if they can."""
+    found = (_of_process(number, process) for number, process in enumerate(run.processes, start=1))
+    return next((why for why in found if why is not None), None)
+
+
+def _of_process(number: int, process: Process) -> str | None:
+    during = f" during process {number}"
+    for sample in process.samples:
+        if found := reasons(sample, during):
+            retaken = len(process.retaken)
+            again = f" ({retaken} samples were taken again before)" if retaken else ""
+            return "; ".join(found) + again
+    return _too_fast(process, during)
+
+
+def _too_fast(process: Process, during: str) -> str | None:
+    floor_ms = process.build.roofline_ms
+    steps_ms = [statistics.median(s.values[STEP]) for s in process.samples if s.values.get(STEP)]
+    if floor_ms is None or not steps_ms or min(steps_ms) >= floor_ms:
+        return None
+    return (
+        f"a denoise step took {min(steps_ms):.4g} ms{during}, and its {_tflop(process)}cannot take less than "
+        f"{floor_ms:.4g} ms on this GPU: part of the work was skipped, or the clock is wrong"
+    )
+
+
+def _tflop(process: Process) -> str:
+    tflop = process.build.values.get("step_tflop")
+    return "work " if tflop is None else f"{tflop:.4g} TFLOP "
+
+
+def _slowed_down(telemetry: Telemetry, during: str) -> str | None:
+    named = sorted(SLOWDOWNS.intersection(telemetry.throttle_reasons or ()))
+    counted = [
+        f"{cause} for {ms:.4g} ms"
+        for cause, ms in sorted(telemetry.throttled_ms.items())
+        if cause in SLOWDOWN_COUNTERS and ms > 0
+    ]
+    if not named and not counted:
+        return None
+    return f"the GPU was throttled{during}: {', '.join((*named, *counted))}"
+
+
+def _failing_memory(telemetry: Telemetry, during: str) -> str | None:
+    counted = [f"{count} {kind}" for kind, count in sorted(telemetry.ecc_errors.items()) if count > 0]
+    return f"the GPU's memory had ECC errors{during}: {', '.join(counted)}" if counted else None
+
+
+def _crowded(telemetry: Telemetry, during: str) -> str | None:
+    if telemetry.foreign_processes is None:
+        return _crowded_by_number(telemetry.compute_processes, during)
+    if not telemetry.foreign_processes:
+        return None
+    return f"others were on the GPU{during}: {', '.join(telemetry.foreign_processes)}"
+
+
+def _crowded_by_number(processes: int | None, during: str) -> str | None:
+    """For what NVML lists without saying whose it is."""
+    if processes is None or processes <= 1:
+        return None
+    return f"{processes} processes computed on the GPU{during}, where the worker should have been alone"
+
+
+def _disturbed_unseen(telemetry: Telemetry, during: str) -> str | None:
+    """What others leave behind: a container may list its own processes only."""
+    moved_mib, before_mib = telemetry.unaccounted_mib or 0.0, telemetry.allocated_before_mib or 0.0
+    busy_pct = telemetry.idle_utilization_pct or 0.0
+    signs = (
+        (
+            f"memory in use changed by {moved_mib:+.0f} MiB that are not the worker's",
+            abs(moved_mib) > FOREIGN_MIB,
+        ),
+        (f"{before_mib:.0f} MiB were taken before the worker", before_mib > FOREIGN_BEFORE_MIB),
+        (f"it was {busy_pct:.0f} % busy before it", busy_pct > IDLE_UTILIZATION_PCT),
+    )
+    seen = ", ".join(sign for sign, holds in signs if holds)
+    return f"others used the GPU{during}: {seen}" if seen else None
+
+
+def _busy_host(telemetry: Telemetry, during: str) -> str | None:
+    pressure_pct, load = telemetry.cpu_pressure_pct, telemetry.load_per_core
+    if pressure_pct is None:
+        if load is None or load <= LOAD_PER_CORE:
+            return None
+        return f"the host was busy{during}: load {load:.2f} per processor"
+    if pressure_pct <= CPU_PRESSURE_PCT:
+        return None
+    return f"the host was busy{during}: tasks waited for a processor {pressure_pct:.0f} % of the time"
+
+
+CHECKS: tuple[Callable[[Telemetry, str], str | None], ...] = (
+    _slowed_down,
+    _failing_memory,
+    _crowded,
+    _disturbed_unseen,
+    _busy_host,
+)
+
+
+# Roofline
+
+
+def roofline_ms(step_tflop: float | None, *, scheme: Scheme, platform: Platform) -> float | None:
+    """Milliseconds that a denoise step takes at least: its work at the peak of what its GEMMs multiply.
+
+    A true bound and a loose one: attention, which no scheme quantizes, is taken to run at that peak, too, and
+    memory to cost nothing. None where the work was not counted or the platform states no such peak. Williams
+    et al., "Roofline", CACM 52(4), 2009.
+    """
+    peak_tflops = platform.peak_tflops.get(scheme.gemm)
+    return None if step_tflop is None or peak_tflops is None else step_tflop / peak_tflops * 1e3
+
+
+# Clocks
+
+
+def in_cycles(
+    change_pct: float, *, limit_pct: float, clocks_mhz: Sequence[float], baseline_mhz: Sequence[float]
+) -> str | None:
+    """A clause on a slowdown of `change_pct` that vanishes in cycles, time x mean SM clock; None for one that
+    stays beyond `limit_pct`, or without clocks.
+
+    It excuses nothing: code that burns more power lowers the clock.
+    """
+    if not clocks_mhz or not baseline_mhz:
+        return None
+    now_mhz, then_mhz = statistics.median(clocks_mhz), statistics.median(baseline_mhz)
+    if min(now_mhz, then_mhz) <= 0:
+        return None
+    cycles_pct = ((1 + change_pct / 100) * now_mhz / then_mhz - 1) * 100
+    if cycles_pct > limit_pct:
+        return None
+    return (
+        f"vanishes in cycles ({cycles_pct:+.2f} % at {now_mhz:.0f} MHz, {then_mhz:.0f} MHz in the baseline): "
+        "the code burns more power, or the card ran slower"
+    )
+
+
+def sample_clocks_mhz(run: Run) -> tuple[float, ...]:
+    """Mean SM clock of each process: the median of its samples; without those that have none."""
+    by_process = (
+        [mhz for sample in process.samples for mhz in sample.values.get(SAMPLE_CLOCK, ())]
+        for process in run.processes
+    )
+    return tuple(statistics.median(clocks) for clocks in by_process if clocks)
+
+
+# The control
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Control:
+    """The control case beside the baseline's: the same kernels, whatever is tested."""
+
+    change_pct: dict[str, float]
+    """Metric -> change of its median, in percent of the baseline's; empty without anything to compare."""
+    clock_pct: float | None
+    """The same of the SM clock; None where it is not known of both."""
+    tolerance_pct: float
+
+    @property
+    def moved(self) -> bool:
+        """Whether the machine is another than it was: to be said before anything else."""
+        return any(abs(pct) > self.tolerance_pct for pct in self.change_pct.values())
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        if not self.change_pct:
+            return "the control has nothing to be compared with"
+        moves = ", ".join(f"{CONTROLS[name]} {pct:+.1f} %" for name, pct in self.change_pct.items())
+        clock = "" if self.clock_pct is None else f", SM clock {self.clock_pct:+.1f} %"
+        if not self.moved:
+            return f"the control stands ({moves}{clock}; tolerance {self.tolerance_pct:g} %)"
+        return (
+            f"the control moved ({moves}{clock}; tolerance {self.tolerance_pct:g} %): the card, its driver "
+            "or the libraries are slower or faster, whatever the code does"
+        )
+
+
+def control(now: Values, baseline: Values, tolerance_pct: float = CONTROL_TOLERANCE_PCT) -> Control:
+    """Compare metric name -> values per process, of which others than the control's are not looked at.
+
+    `tolerance_pct` is for the card the baseline was taken on; on another give the platform's.
+    """
+    changes = {name: _change_pct(now, baseline, name) for name in (*CONTROLS, CONTROL_CLOCK)}
+    clock_pct = changes.pop(CONTROL_CLOCK)
+    known = {name: pct for name, pct in changes.items() if pct is not None}
+    return Control(change_pct=known, clock_pct=clock_pct, tolerance_pct=tolerance_pct)
+
+
+def control_values(runs: Iterable[Run]) -> dict[str, list[float]]:
+    """Metric name -> the control's value in each process of `runs`."""
+    values = [process.build.values for run in runs for process in run.processes]
+    return {name: [each[name] for each in values if name in each] for name in (*CONTROLS, CONTROL_CLOCK)}
+
+
+def _change_pct(now: Values, baseline: Values, name: str) -> float | None:
+    if not now.get(name) or not baseline.get(name):
+        return None
+    before = statistics.median(baseline[name])
+    return None if before <= 0 else (statistics.median(now[name]) / before - 1) * 100

@@ -1,0 +1,381 @@
+"""Two stacks on one device: the rule of the pairs, and what a comparison says about a verdict; pure.
+
+The statistic of a pair is the ratio of its two processes' statistics (candidate / stable). `decision.Rule`
+judges the logarithms of the ratios as it judges processes: against a ratio of 1, which has no error, and with
+sqrt(2) times the platform's noise of a process.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from perf_tests.harness.runs import validity
+from perf_tests.harness.runs.record import (
+    STATUS_OF_FAILURE,
+    Comparison,
+    Run,
+    Side,
+    Status,
+    Verdict,
+)
+from perf_tests.harness.stats import critical_values, observations
+from perf_tests.harness.stats.observations import log_mean, log_variance
+from perf_tests.harness.stats.sequential_bounds import FAMILY_LEVEL, Bounds, Rule
+from perf_tests.harness.verdicts import build_checks
+from perf_tests.harness.verdicts.judge import SEVERITY, gated_metrics
+from perf_tests.protocol.messages import Environment, Failure, FailureKind, Phase
+from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics import METRICS, Metric
+from perf_tests.tables.platforms import Noise, Platform
+
+TOLERANCE_PCT = 0.5
+"""Changes that are nobody's business. Less than against a baseline: card, day and driver are the same."""
+LEVEL = 0.005
+"""Probability that a time of two equal stacks is red, at most. More than against a baseline, where every case
+of every run is tested: a comparison is asked for, and is to see 1 % in five to ten pairs."""
+NO_COMMON_ERROR = 10**9
+"""Processes of a baseline without error: a ratio of 1 is exact."""
+MAX_DIFFERENCES = 4
+
+PEAKS = ("peak_device_mib", "peak_reserved_mib")
+"""What tells how much of the card's memory a worker takes at most."""
+METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+# What is compared
+
+
+def time_of(metric: Metric) -> Metric | None:
+    """The time that a comparison judges where `metric` is asked about: of a noisy time itself, of a noisy
+    ratio the time that it is formed from; None for all others."""
+    if not metric.noisy:
+        return None
+    return METRIC_BY_NAME[metric.of] if metric.of else metric
+
+
+def times_of(case: Case, platform: Platform) -> tuple[Metric, ...]:
+    """The times that a comparison of `case` judges; empty where no noisy metric of it gates on `platform`."""
+    times = (time_of(metric) for metric in gated_metrics(case, platform))
+    return tuple({time.name: time for time in times if time is not None}.values())
+
+
+def is_asked(verdict: Verdict, metric: Metric) -> bool:
+    """Whether the verdict wants a comparison: a regression to be confirmed, or a time without a baseline.
+
+    A ratio without a baseline stays without: it says more than a time.
+    """
+    time = time_of(metric)
+    missing = verdict.status is Status.NO_BASELINE and time is metric
+    return missing or (time is not None and verdict.status is Status.REGRESSED)
+
+
+def known_peak_mib(run: Run, accepted: Mapping[str, Sequence[float]]) -> float | None:
+    """The largest peak of the card's memory in the processes of `run` and in the `accepted` metrics of its
+    baseline; None where none was measured."""
+    now = (process.build.values for process in run.processes)
+    measured = [values[name] for values in now for name in PEAKS if name in values]
+    return max((*measured, *(mib for name in PEAKS for mib in accepted.get(name, ()))), default=None)
+
+
+def differences(stable: Environment, candidate: Environment) -> tuple[str, ...]:
+    """`name stable -> candidate` for every package, setting and variable that differs."""
+    before, now = (
+        {"python": each.python, **each.packages, **each.settings, **each.variables}
+        for each in (stable, candidate)
+    )
+    return tuple(
+        f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    )
+
+
+def stable_versions(comparison: Comparison) -> str:
+    """What the stable stack is called in a sentence: the packages in which it differs from the candidate."""
+    stable, candidate = comparison.stable, comparison.candidate
+    if stable is None or candidate is None:
+        return f"the stack of {comparison.against}"
+    names = [name for name in stable.packages if stable.packages[name] != candidate.packages.get(name)]
+    # As a worker reports it, torch's version ends with its git revision in brackets.
+    versions = [f"{name} {stable.packages[name].partition(' (')[0]}" for name in names[:MAX_DIFFERENCES]]
+    return ", ".join(versions) or "the same versions"
+
+
+# The rule
+
+
+def level(times: int) -> float:
+    """The level of each of the times that a session may compare, one or more (Bonferroni)."""
+    return min(LEVEL, FAMILY_LEVEL / times)
+
+
+def rule_of(noise: Noise, level: float, max_pairs: int) -> Rule:
+    """The test of one time over the pairs of one case; `noise` is that of a process on the platform."""
+    return Rule(
+        noise=Noise(sd_pct=noise.sd_pct * math.sqrt(2), dof=noise.dof),
+        level=level,
+        baseline_processes=NO_COMMON_ERROR,
+        max_processes=max_pairs,
+        tolerance_pct=TOLERANCE_PCT,
+        surprise_pct=None,  # another stack may be faster
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairDecision:
+    """One look at one time."""
+
+    status: Status | None
+    """PASS, IMPROVED, REGRESSED or INCONCLUSIVE; None: one more pair is wanted."""
+    change_pct: float
+    """Of the candidate, in percent of the stable stack's time."""
+    interval_pct: tuple[float, float]
+    """95 % interval, Student's t: of this look alone."""
+    limit_pct: float
+    """The slowdown beyond which this look is REGRESSED."""
+    spread_ratio: float
+    """Variance of the ratios over that of the platform's noise."""
+
+
+def decide(rule: Rule, ratios: Sequence[float]) -> PairDecision:
+    """What the ratios (candidate / stable) of two or more pairs say, in any order.
+
+    ValueError for a ratio that is not positive.
+    """
+    count, change = len(ratios), log_mean(ratios)
+    bounds, error = rule.bounds(count), rule.standard_error(count)
+    half = critical_values.change_limit(0.025, 1, (1,), rule.noise.dof) * error
+    spread_ratio = log_variance(ratios) / (rule.noise.sd_pct / 100) ** 2
+    return PairDecision(
+        status=_status(bounds, change, spread_ratio, is_last=count >= rule.max_processes),
+        change_pct=_pct(change),
+        interval_pct=(_pct(change - half), _pct(change + half)),
+        limit_pct=_pct(bounds.regressed),
+        spread_ratio=spread_ratio,
+    )
+
+
+def _status(bounds: Bounds, change: float, spread_ratio: float, *, is_last: bool) -> Status | None:
+    if spread_ratio > bounds.spread:
+        return Status.INCONCLUSIVE
+    if abs(change) > bounds.regressed:
+        return Status.REGRESSED if change > 0 else Status.IMPROVED
+    return Status.PASS if change < bounds.passed or is_last else None
+
+
+# A comparison
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What a comparison of one case is to answer."""
+
+    case: Case
+    rules: Mapping[str, Rule]
+    """Name of a time -> its test."""
+    least_pairs: int
+    """Before which nothing is decided."""
+
+
+def judge(question: Question, comparison: Comparison) -> Comparison | None:
+    """The comparison with a verdict on each time, or with why there is none; None: one more pair.
+
+    It ends at once where one side failed, is not what was asked for, or was disturbed so long that samples
+    stayed invalid.
+    """
+    case, times = question.case, [METRIC_BY_NAME[name] for name in question.rules]
+    unproven = _unproven(comparison, case)
+    if unproven is not None:
+        comparison = msgspec.structs.replace(
+            comparison, failure=unproven[1], failed_side=unproven[0], verdicts=()
+        )
+    if comparison.failure is not None:
+        return _ended(comparison, *_failure(comparison, comparison.failure))
+    problem = _problem(comparison, times)
+    if problem is not None:
+        return _ended(comparison, *problem)
+    if len(comparison.pairs) < question.least_pairs:
+        return None
+    verdicts = [_judged(comparison, time, question.rules[time.name]) for time in times]
+    found = tuple(verdict for verdict in verdicts if verdict is not None)
+    if len(found) < len(times):
+        return None
+    worst = min(found, key=lambda verdict: SEVERITY.index(verdict.status))
+    reason = "" if worst.status is Status.PASS else f"{worst.metric}: {worst.reason}"
+    level = max(rule.level for rule in question.rules.values())
+    return msgspec.structs.replace(
+        comparison, verdicts=found, level=level, status=worst.status, reason=reason
+    )
+
+
+def side_run(comparison: Comparison, side: Side) -> Run:
+    """One side of it as a run."""
+    return Run(
+        id=comparison.id,
+        digest=comparison.digest,
+        platform=comparison.platform,
+        pipeline=comparison.pipeline,
+        status=Status.INCONCLUSIVE,
+        processes=comparison.processes(side),
+    )
+
+
+def _ended(comparison: Comparison, status: Status, reason: str) -> Comparison:
+    return msgspec.structs.replace(comparison, status=status, reason=reason)
+
+
+def _unproven(comparison: Comparison, case: Case) -> tuple[Side, Failure] | None:
+    for side in Side:
+        for process in comparison.processes(side)[-1:]:
+            for sentence in build_checks.contradictions(case, process.build)[:1]:
+                message = f"what was built is not what was asked for: {sentence}"
+                kind, phase = FailureKind.UNPROVEN, Phase.INSPECT
+                return side, Failure(kind=kind, phase=phase, message=message)
+    return None
+
+
+def _failure(comparison: Comparison, failure: Failure) -> tuple[Status, str]:
+    """A scheme that one side lacks is an excuse for its run, not for a comparison."""
+    status = STATUS_OF_FAILURE[failure.kind]
+    whose = {Side.STABLE: f"stable stack ({comparison.against})", Side.CANDIDATE: "candidate"}
+    side = whose[comparison.failed_side or Side.CANDIDATE]
+    return (
+        status if status.is_error else Status.INCONCLUSIVE,
+        f"the {side} failed: {status.value}: {failure.message}",
+    )
+
+
+def _problem(comparison: Comparison, times: Sequence[Metric]) -> tuple[Status, str] | None:
+    if not comparison.pairs:
+        return None
+    for side in Side:
+        run = side_run(comparison, side)
+        if why := validity.invalidity(run):
+            return Status.INVALID, f"of the {side}'s processes, {why}"
+        missing = (observations.observe(time, run, None).missing for time in times)
+        if sentence := next(filter(None, missing), None):
+            return Status.INCONCLUSIVE, f"of the {side}'s processes, {sentence}"
+    return None
+
+
+def _judged(comparison: Comparison, time: Metric, rule: Rule) -> Verdict | None:
+    stable, candidate = (
+        observations.observe(time, side_run(comparison, side), None).values
+        for side in (Side.STABLE, Side.CANDIDATE)
+    )
+    ratios = [after / before for before, after in zip(stable, candidate, strict=True)]
+    decision = decide(rule, ratios)
+    if decision.status is None:
+        return None
+    baseline = statistics.median(stable)
+    return Verdict(
+        metric=time.name,
+        status=decision.status,
+        measured=statistics.median(candidate),
+        baseline=baseline,
+        change_pct=decision.change_pct,
+        ci_pct=decision.interval_pct,
+        limit=baseline * (1 + decision.limit_pct / 100),
+        reason=_sentence(comparison, decision),
+    )
+
+
+SENTENCES = {
+    Status.REGRESSED: "slower than {stable} on this device, now: {change}, beyond the limit {limit}",
+    Status.IMPROVED: "faster than {stable} on this device, now: {change}, beyond the limit -{limit}",
+    Status.PASS: "as fast as {stable} on this device, now: {change}, within the limit {limit}",
+    Status.INCONCLUSIVE: (
+        "the pairs lie {spread:.1f} times as far apart as the platform's noise allows for: {change} against "
+        "{stable} says nothing; look for what disturbs the machine"
+    ),
+}
+
+
+def _sentence(comparison: Comparison, decision: PairDecision) -> str:
+    assert decision.status is not None, "only what is decided is said"
+    sentence = SENTENCES[decision.status].format(
+        stable=stable_versions(comparison),
+        change=_change(decision.change_pct, decision.interval_pct),
+        limit=f"{decision.limit_pct:.2f} %",
+        spread=math.sqrt(decision.spread_ratio),
+    )
+    return f"{sentence} ({len(comparison.pairs)} pairs, {comparison.schedule})"
+
+
+# What it says about a verdict
+
+
+def applied(verdict: Verdict, metric: Metric, comparison: Comparison) -> Verdict:
+    """`verdict` with what the comparison adds: whether a regression is confirmed, and a verdict where there
+    is no baseline. Others, and what was not asked about, are as before.
+
+    A regression stays one: without confirmation it is the device, or the baseline, that moved.
+    """
+    if not is_asked(verdict, metric):
+        return verdict
+    if verdict.status is Status.REGRESSED:
+        return _with_clause(verdict, verdict, confirmation(comparison, metric))
+    found = verdict_on(comparison, metric)
+    if found is None:
+        status = Status.INVALID if comparison.status is Status.INVALID else Status.INCONCLUSIVE
+        found = msgspec.structs.replace(verdict, status=status)
+    return _with_clause(found, verdict, substitute(comparison, metric))
+
+
+def said(verdict: Verdict, metric: Metric, comparison: Comparison) -> str | None:
+    """The clause that `applied` has added to the reason of `verdict`; None where it has not."""
+    clauses = (confirmation(comparison, metric), substitute(comparison, metric))
+    return next((clause for clause in clauses if verdict.reason.endswith(clause)), None)
+
+
+def confirmation(comparison: Comparison, metric: Metric) -> str:
+    """Whether the time behind `metric` is longer than the stable stack's, too: a clause."""
+    found = verdict_on(comparison, metric)
+    if found is None or found.status is Status.INCONCLUSIVE:
+        return f"neither confirmed nor refuted: {found.reason if found else comparison.reason}"
+    assert found.change_pct is not None, "what is decided has a change"
+    change = _change(found.change_pct, found.ci_pct)
+    stable = stable_versions(comparison)
+    named = "" if found.metric == metric.name else f" of {found.metric}"
+    if found.status is Status.REGRESSED:
+        return (
+            f"confirmed: also {found.change_pct:.2g} % slower than {stable} on this card, now "
+            f"({change}{named})"
+        )
+    return (
+        f"not confirmed: the stable stack ({stable}) is as slow on this card today ({change}{named}): the "
+        "card or the baseline moved, not the code"
+    )
+
+
+def substitute(comparison: Comparison, metric: Metric) -> str:
+    """What stands where a baseline is missing: a clause."""
+    found = verdict_on(comparison, metric)
+    if found is None:
+        return f"the comparison with the stable stack gave no verdict: {comparison.reason}"
+    return found.reason
+
+
+def verdict_on(comparison: Comparison, metric: Metric) -> Verdict | None:
+    """The comparison's verdict on the time behind `metric`; None where there is none."""
+    time = time_of(metric)
+    return next((each for each in comparison.verdicts if time and each.metric == time.name), None)
+
+
+def _with_clause(judged: Verdict, before: Verdict, clause: str) -> Verdict:
+    return msgspec.structs.replace(judged, reason=f"{before.reason}; {clause}")
+
+
+def _change(change_pct: float, interval_pct: tuple[float, float] | None) -> str:
+    assert interval_pct is not None, "every change comes with an interval"
+    low, high = interval_pct
+    return f"{change_pct:+.2f} %, 95 % interval {low:+.2f} to {high:+.2f} %"
+
+
+def _pct(log_change: float) -> float:
+    return math.expm1(log_change) * 100

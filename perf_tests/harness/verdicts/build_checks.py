@@ -1,0 +1,143 @@
+"""What a worker built against what the recipe asked for; every contradiction is a sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from perf_tests.harness.runs.record import BuildReport
+from perf_tests.protocol.messages import ORDINARY, ModuleGroup, Quantization
+from perf_tests.tables.cases import Build, Case
+from perf_tests.tables.recipes import Recipe
+from perf_tests.tables.schemes import QuantizedWeight, Scheme
+
+
+def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
+    """Empty where the evidence agrees with the recipe of `case`.
+
+    To be asked once the compile phase is over; a counter that was not reported is no contradiction
+    (its metric is missing, which is a verdict of its own).
+    """
+    recipe = case.build.recipe
+    found = [*_compile_contradictions(recipe, build)]
+    if build.quantization is None:
+        found.append("the worker did not report what the Linear modules are")
+    else:
+        for check in CHECKS:
+            found.extend(check(case.build, build.quantization))
+    return tuple(found)
+
+
+def _compile_contradictions(recipe: Recipe, build: BuildReport) -> Iterator[str]:
+    graphs = build.values.get("compiled_graphs")
+    if recipe.compiles:
+        if graphs == 0:
+            yield f"the recipe {recipe.id} compiles, but no graph was compiled: it fell back to eager"
+        if build.cache is None:
+            yield f"the recipe {recipe.id} compiles, but inductor's cache was never asked"
+    else:
+        if graphs:
+            yield f"the recipe {recipe.id} is eager, but {graphs:.0f} graphs were compiled"
+        if build.cache is not None:
+            yield f"the recipe {recipe.id} is eager, but inductor's cache counters were reported"
+
+
+def _wrong_count(build: Build, quantization: Quantization) -> Iterator[str]:
+    recipe = build.recipe
+    if recipe.scheme.config is None:
+        return
+    expected = quantization.expected_modules
+    as_asked = sum(
+        group.count
+        for group in quantization.groups
+        if group.component in recipe.quantized_components and _is_quantized_as_asked(group, recipe.scheme)
+    )
+    # A plan may leave all of them as they are.
+    if expected == 0 and recipe.scheme.search is None:
+        yield f"the scheme {recipe.scheme.id} found no Linear module to quantize"
+    elif as_asked != expected:
+        names = ", ".join(quantization.unquantized) or "none is named"
+        yield (
+            f"{as_asked} of {expected} Linear modules are quantized as {recipe.scheme.id} says; "
+            f"not as it says: {names}"
+        )
+
+
+def _wrong_look(build: Build, quantization: Quantization) -> Iterator[str]:
+    recipe = build.recipe
+    for group in quantization.groups:
+        weight = recipe.scheme.weight_of(group.chosen)
+        if group.subclass == ORDINARY:
+            continue
+        if recipe.scheme.config is None:
+            yield f"{_described(group)}, but the scheme {recipe.scheme.id} quantizes nothing"
+        elif group.component not in recipe.quantized_components:
+            allowed = ", ".join(recipe.quantized_components)
+            yield f"{_described(group)}, but the recipe quantizes only {allowed}"
+        elif weight is None:
+            yield f"{_described(group)}, but the plan of {recipe.scheme.id} leaves them as they are"
+        elif not group.looks_like(weight):
+            scheme = group.chosen or recipe.scheme.id
+            yield f"{_described(group)}, but the scheme {scheme} says {_wanted(weight)}"
+
+
+def _wrong_exclusions(build: Build, quantization: Quantization) -> Iterator[str]:
+    declared = build.exclusions
+    for pattern in declared:
+        if not quantization.excluded.get(pattern):
+            yield (
+                f"the exclusion {pattern!r} of the scheme {build.recipe.scheme.id} excluded no module of "
+                f"{build.pipeline.id}"
+            )
+    for pattern, count in quantization.excluded.items():
+        # Whether a shape breaks a rule depends on the pipeline: to have excluded nothing is no contradiction.
+        if pattern not in declared and pattern not in build.recipe.scheme.shape_rules:
+            yield f"{count} modules were excluded by {pattern!r}, which the scheme does not declare"
+
+
+def _wrong_plan(build: Build, quantization: Quantization) -> Iterator[str]:
+    scheme, plan = build.recipe.scheme, quantization.plan
+    if (scheme.search is None) is not (plan is None):
+        reported = "no plan" if plan is None else f"the plan {plan.file}"
+        asked = "one scheme for all modules"
+        if scheme.search is not None:
+            asked = "a scheme that is chosen for each module"
+        yield f"the worker reported {reported}, and the recipe asks for {asked}"
+    if scheme.search is None or plan is None:
+        return
+    known = {candidate.id for candidate in scheme.search.candidates}
+    for name in sorted(plan.chosen.keys() - known):
+        yield f"the plan {plan.file} chose {name!r}, which is no candidate of {scheme.id}"
+    found: Counter[str] = Counter()
+    for group in quantization.groups:
+        found[group.chosen or ""] += group.count
+    for name, count in plan.chosen.items():
+        if found[name] != count:
+            yield f"the plan {plan.file} chose {name} for {count} modules, and {found[name]} were found"
+
+
+CHECKS: tuple[Callable[[Build, Quantization], Iterator[str]], ...] = (
+    _wrong_count,
+    _wrong_look,
+    _wrong_exclusions,
+    _wrong_plan,
+)
+
+
+def _is_quantized_as_asked(group: ModuleGroup, scheme: Scheme) -> bool:
+    weight = scheme.weight_of(group.chosen)
+    return weight is not None and group.looks_like(weight)
+
+
+def _described(group: ModuleGroup) -> str:
+    look = _look(group.subclass, group.dtype, group.scale, group.dynamic_activation)
+    return f"{group.count} Linear modules of {group.component} are {look} ({', '.join(group.examples)})"
+
+
+def _wanted(weight: QuantizedWeight) -> str:
+    return _look(weight.subclass, weight.dtype, weight.granularity, weight.dynamic_activation)
+
+
+def _look(subclass: str, dtype: str, scale: str | None, dynamic_activation: bool) -> str:
+    activation = "dynamic" if dynamic_activation else "unquantized"
+    return f"{subclass} {dtype} with {scale or 'no'} scales and {activation} activations"

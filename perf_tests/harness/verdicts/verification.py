@@ -1,0 +1,72 @@
+"""Before anything is judged: is the run what was asked for, and is it the same picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Run
+from perf_tests.harness.stats import observations
+from perf_tests.harness.verdicts import build_checks, judge
+from perf_tests.protocol.errors import PerfError
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.tables.cases import Case
+from perf_tests.tables.platforms import PLATFORM_BY_ID
+
+
+def prove(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
+    """`run` with the fidelity of its captures (files under `out`): ERROR(numerics) where an output is no
+    picture, ERROR(unproven) where the evidence of any process contradicts the recipe."""
+    from perf_tests.harness.fidelity import captures
+
+    try:
+        run = captures.compared(run, reference, out)
+    except PerfError as error:
+        return _failed(run, FailureKind.NUMERICS, str(error))
+    contradictions = [build_checks.contradictions(case, process.build) for process in run.processes]
+    sentences = tuple(_unique((*contradictions, _different_plans(run))))
+    if not sentences:
+        return run
+    message = f"what was built is not what was asked for: {sentences[0]}"
+    return _failed(run, FailureKind.UNPROVEN, message, details="\n".join(sentences[1:]))
+
+
+def prepared(cases: Mapping[str, Case], out: Path, run: Run, reference: Run | None) -> Run:
+    """`prove` for a campaign, which knows runs by their ids; then what there is to show of the run."""
+    proven = prove(cases[run.id], run, reference, out)
+    return msgspec.structs.replace(proven, measured=_measured(cases[run.id], proven, reference))
+
+
+def _measured(case: Case, run: Run, reference: Run | None) -> dict[str, float]:
+    """Metric name -> median over processes; of a run that failed only what its failure leaves meaningful."""
+    platform = PLATFORM_BY_ID[run.platform]
+    metrics = (*judge.gated_metrics(case, platform), *judge.shown_metrics(case, platform))
+    observed = {
+        metric.name: observations.observe(metric, run, reference).values
+        for metric in metrics
+        if run.failure is None or not metric.proven_only
+    }
+    return {name: statistics.median(values) for name, values in observed.items() if values}
+
+
+def _failed(run: Run, kind: FailureKind, message: str, details: str = "") -> Run:
+    failure = Failure(kind=kind, phase=Phase.INSPECT, message=message, details=details)
+    status = STATUS_OF_FAILURE[kind]
+    return msgspec.structs.replace(run, failure=failure, status=status, reason=message)
+
+
+def _unique(groups: Iterable[tuple[str, ...]]) -> dict[str, None]:
+    return {sentence: None for group in groups for sentence in group}
+
+
+def _different_plans(run: Run) -> tuple[str, ...]:
+    """The processes of a run are samples of one thing: a search may choose otherwise each time."""
+    builds = (process.build.quantization for process in run.processes)
+    followed = {each.plan.sha256: each.plan.file for each in builds if each and each.plan}
+    if len(followed) < 2:
+        return ()
+    named = ", ".join(f"{file} (sha256 {digest[:12]})" for digest, file in followed.items())
+    return (f"its {len(run.processes)} processes followed {len(followed)} plans: {named}",)

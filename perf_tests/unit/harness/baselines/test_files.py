@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from perf_tests.harness.baselines import files
+from perf_tests.protocol.errors import BaselineError
+from perf_tests.protocol.messages import LayerError
+from perf_tests.tables.platforms import CPU, H100, PLATFORM_BY_ID, Noise
+from perf_tests.unit.builders import (
+    MINI_BF16,
+    MINI_INT8WO,
+    make_baselines,
+    make_entry,
+    make_provenance,
+)
+
+PATH = Path("baselines/cpu/flux-mini.json")
+STORE = Path(__file__).parents[4] / "baselines"
+
+
+def _edited(edit: Callable[[dict[str, Any]], object]) -> str:
+    content = json.loads(files.dumps(make_baselines()))
+    edit(content)
+    return json.dumps(content)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    files.write(files.path_of(tmp_path, "cpu", "flux-mini"), make_baselines())
+    assert files.load(tmp_path, "cpu") == {"flux-mini": make_baselines()}
+
+
+def test_a_missing_folder_is_an_empty_store(tmp_path: Path) -> None:
+    assert files.load(tmp_path, "h100") == {}
+
+
+def test_an_entry_is_found_with_its_provenance() -> None:
+    found = files.find({"flux-mini": make_baselines()}, MINI_INT8WO)
+    assert found == (make_entry(), make_provenance())
+
+
+def test_a_case_without_an_entry_has_neither_entry_nor_provenance() -> None:
+    assert files.find({"flux-mini": make_baselines()}, MINI_BF16) == (None, None)
+    assert files.find({}, MINI_INT8WO) == (None, None)
+
+
+def test_each_metric_of_each_case_is_one_line_and_keys_are_sorted() -> None:
+    entry = make_entry(
+        {"ssim": [0.9, 0.91], "decode_ms": [12.5, 12.25]},
+        digest="d" * 4,
+        layers={"transformer.proj": LayerError(sqnr_db=40.25, gain=1.0, worst_row_sqnr_db=None)},
+    )
+    text = files.dumps(make_baselines(cases={"case-a": entry}))
+    assert text.startswith(
+        """{
+  "cases": {
+    "case-a": {
+      "digest": "dddd",
+      "layers": {
+        "transformer.proj": [40.25, 1.0, null, null, null, null, null]
+      },
+      "metrics": {
+        "decode_ms": [12.5, 12.25],
+        "ssim": [0.9, 0.91]
+      },
+      "processes": 2,
+      "provenance": "p1"
+    }
+  },
+  "format_version": 2,
+"""
+    )
+    assert text.endswith("}\n")
+
+
+def test_the_order_of_cases_and_metrics_does_not_change_the_text() -> None:
+    entries = {"a": make_entry({"ssim": [1.0], "psnr_db": [2.0]}), "b": make_entry({"ssim": [1.0]})}
+    turned = {"b": entries["b"], "a": make_entry({"psnr_db": [2.0], "ssim": [1.0]})}
+    assert files.dumps(make_baselines(cases=entries)) == files.dumps(make_baselines(cases=turned))
+
+
+def test_untouched_rows_stay_byte_identical() -> None:
+    before = make_baselines(cases={"a": make_entry({"ssim": [0.1 + 0.2]}), "b": make_entry({"ssim": [1.0]})})
+    after = msgspec.structs.replace(before, cases={**before.cases, "b": make_entry({"ssim": [2.0]})})
+    changed = [
+        (old, new)
+        for old, new in zip(files.dumps(before).splitlines(), files.dumps(after).splitlines(), strict=True)
+        if old != new
+    ]
+    assert changed == [('        "ssim": [1.0]', '        "ssim": [2.0]')]
+
+
+def test_the_seconds_of_each_phase_are_one_line() -> None:
+    entry = make_entry({"ssim": [0.9]}, digest="d" * 4, seconds={"load": 12.0, "generate": 16.1})
+    assert """      "provenance": "p1",
+      "seconds": {
+        "generate": 16.1,
+        "load": 12.0
+      }
+    }
+""" in files.dumps(make_baselines(cases={"case-a": entry}))
+
+
+def test_an_entry_without_seconds_is_read_and_written_as_it_was_before_there_were_any() -> None:
+    text = files.dumps(make_baselines())
+    assert "seconds" not in text
+    assert files.loads(text, PATH).cases[MINI_INT8WO.id].seconds == {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for platform in PLATFORM_BY_ID
+        for path in sorted(STORE.glob(f"{platform}/*.json"))
+        if path.name != files.NOISE
+    ],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
+def test_every_accepted_file_is_read_and_written_back_byte_for_byte(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert files.dumps(files.loads(text, path)) == text
+
+
+def test_text_is_the_same_after_reading_it() -> None:
+    # Whole numbers that a caller may give as int are written as they will be read: as float.
+    text = files.dumps(
+        make_baselines(cases={"a": make_entry({"weight_bytes": [3]}, first={"weight_bytes": (5,)})})
+    )
+    assert files.dumps(files.loads(text, PATH)) == text
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -3])
+def test_a_truncated_file_is_refused_by_name(length: int) -> None:
+    with pytest.raises(BaselineError, match=r"baselines/cpu/flux-mini\.json is not JSON"):
+        files.loads(files.dumps(make_baselines())[:length], PATH)
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        pytest.param(
+            lambda c: c.update(format_version=99),
+            "has format 99, and this version reads 1 and 2",
+            id="format",
+        ),
+        pytest.param(lambda c: c.pop("format_version"), "does not hold baselines", id="no-format"),
+        pytest.param(lambda c: c.update(later=1), "does not hold baselines.*later", id="unknown-field"),
+        pytest.param(lambda c: c.update(platform="h100"), "of the platform 'h100', not 'cpu'", id="platform"),
+        pytest.param(
+            lambda c: c.update(pipeline="sd"), "of the pipeline 'sd', not 'flux-mini'", id="pipeline"
+        ),
+        pytest.param(
+            lambda c: c.update(provenance={}),
+            "names the provenance 'p1', which is not there",
+            id="provenance",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_trusted_is_refused(
+    edit: Callable[[dict[str, Any]], object], problem: str
+) -> None:
+    with pytest.raises(BaselineError, match=problem):
+        files.loads(_edited(edit), PATH)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        pytest.param({"metrics": {"ssim": ()}}, "ssim of a has 0 values from 1 processes", id="no-values"),
+        pytest.param({"metrics": {"latency_s": (1.0, 2.0)}}, "has 2 values from 1 processes", id="too-many"),
+        pytest.param({"metrics": {"ssim": (0.9,) * 5}}, "ssim of a has 5 values from", id="too-many-pairs"),
+        pytest.param({"metrics": {}}, "a has no metrics", id="no-metrics"),
+        pytest.param({"processes": 0}, "a has 0 processes", id="no-processes"),
+        pytest.param({"samples": 0}, "a has 0 samples", id="no-samples"),
+        pytest.param({"reference_processes": 0}, "a has 0 processes of its reference", id="no-reference"),
+        pytest.param({"first": {"ssim": (0.0,)}}, "which have no relative change", id="first"),
+        pytest.param({"first": {"ssim": ()}}, "which have no relative change", id="empty-first"),
+        pytest.param({"metrics": {"decode_ms": (0.0,)}}, "which have no relative change", id="no-time"),
+        pytest.param({"seconds": {"load": -0.1}}, "a spent -0.1 seconds on load", id="seconds"),
+    ],
+)
+def test_broken_entries_are_refused_when_read_and_when_written(changes: dict[str, Any], problem: str) -> None:
+    entry = msgspec.structs.replace(make_entry({"ssim": [1.0]}), **changes)
+    broken = make_baselines(cases={"a": entry})
+    with pytest.raises(BaselineError, match=problem):
+        files.dumps(broken)
+    with pytest.raises(BaselineError, match=problem):
+        files.loads(msgspec.json.encode(broken).decode(), PATH)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_never_written(value: float) -> None:
+    with pytest.raises(BaselineError, match="holds a number that is not finite"):
+        files.dumps(make_baselines(cases={"a": make_entry({"ssim": [value]})}))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "null"])
+def test_a_number_that_is_not_finite_is_never_read(number: str) -> None:
+    text = files.dumps(make_baselines(cases={"a": make_entry({"ssim": [1.0]})}))
+    with pytest.raises(BaselineError, match=r"flux-mini\.json"):
+        files.loads(text.replace('"ssim": [1.0]', f'"ssim": [{number}]'), PATH)
+
+
+def test_a_file_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "cpu" / "flux-mini.json"
+    path.parent.mkdir()
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BaselineError, match=r"flux-mini\.json cannot be read"):
+        files.load(tmp_path, "cpu")
+
+
+def test_writing_leaves_no_other_file_behind(tmp_path: Path) -> None:
+    path = files.path_of(tmp_path, "cpu", "flux-mini")
+    files.write(path, make_baselines())
+    assert list(tmp_path.rglob("*.*")) == [path]
+
+
+def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = files.path_of(tmp_path, "cpu", "flux-mini")
+    files.write(path, make_baselines())
+    before = path.read_bytes()
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(BaselineError, match=r"cannot be written.*No space left on device"):
+        files.write(path, make_baselines(cases={}))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_by_name(tmp_path: Path) -> None:
+    (tmp_path / "cpu").write_text("in the way")
+    with pytest.raises(BaselineError, match=r"cpu/flux-mini\.json cannot be written"):
+        files.write(files.path_of(tmp_path, "cpu", "flux-mini"), make_baselines())
+
+
+FORMAT_1 = """{
+  "cases": {
+    "case-a": {
+      "digest": "dddd",
+      "metrics": {"decode_ms": [12.5]},
+      "noise_pct": 0.36,
+      "processes": 1,
+      "provenance": "p1",
+      "seconds": {"load": 12.0}
+    }
+  },
+  "format_version": 1,
+  "pipeline": "flux-mini",
+  "platform": "cpu",
+  "provenance": %s
+}
+"""
+
+
+def test_the_first_format_is_read_without_its_noise() -> None:
+    text = FORMAT_1 % msgspec.json.encode({"p1": make_provenance()}).decode()
+    entry = make_entry({"decode_ms": [12.5]}, digest="dddd", seconds={"load": 12.0}, layers={})
+    assert files.loads(text, PATH) == make_baselines(cases={"case-a": entry})
+
+
+def test_a_layer_that_is_not_finite_is_never_written() -> None:
+    layers = {"transformer.proj": LayerError(sqnr_db=float("nan"), gain=1.0)}
+    with pytest.raises(BaselineError, match=r"the layer transformer\.proj of case-a holds a number that"):
+        files.dumps(make_baselines(cases={"case-a": make_entry(layers=layers)}))
+
+
+def test_the_first_format_is_read_as_strictly() -> None:
+    with pytest.raises(BaselineError, match=r"does not hold baselines.*samples"):
+        files.loads(FORMAT_1.replace('"processes"', '"samples": 3, "processes"') % "{}", PATH)
+
+
+# Noise
+
+
+def test_noise_is_what_was_stored_and_else_what_the_platform_is_known_for(tmp_path: Path) -> None:
+    stored = {"decode_ms": Noise(sd_pct=0.9, dof=20)}
+    files.write_noise(files.noise_path(tmp_path, "h100"), stored)
+    prior = Noise(sd_pct=0.36, dof=6)
+    assert files.load_noise(tmp_path, H100) == {
+        **stored,
+        "denoise_step_ms": prior,
+        "speedup_vs_bf16": prior,
+    }
+    assert files.load_noise(tmp_path / "nowhere", H100)["decode_ms"] == prior
+
+
+def test_a_platform_that_gates_nothing_noisy_has_no_noise(tmp_path: Path) -> None:
+    assert files.load_noise(tmp_path, CPU) == {}
+
+
+def test_the_noise_of_a_platform_is_no_pipeline(tmp_path: Path) -> None:
+    files.write(files.path_of(tmp_path, "h100", "flux-mini"), make_baselines(platform="h100"))
+    files.write_noise(files.noise_path(tmp_path, "h100"), {"decode_ms": Noise(sd_pct=0.9, dof=20)})
+    assert list(files.load(tmp_path, "h100")) == ["flux-mini"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        pytest.param("{", "does not hold noise", id="truncated"),
+        pytest.param('{"decode_ms": {"sd_pct": 1}}', "does not hold noise", id="no-degrees"),
+        pytest.param('{"decode_ms": {"sd_pct": 0, "dof": 9}}', "decode_ms has a noise of 0.0 %", id="none"),
+        pytest.param('{"decode_ms": {"sd_pct": 1, "dof": 3}}', "with 3 degrees of freedom", id="too-few"),
+    ],
+)
+def test_noise_that_cannot_be_trusted_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    path = files.noise_path(tmp_path, "h100")
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(BaselineError, match=problem):
+        files.load_noise(tmp_path, H100)
+
+
+def test_fewer_than_three_processes_are_provisional() -> None:
+    assert make_entry({"ssim": [1.0, 1.0]}).provisional
+    assert not make_entry({"ssim": [1.0, 1.0, 1.0]}).provisional

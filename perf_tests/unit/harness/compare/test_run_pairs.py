@@ -1,0 +1,212 @@
+"""Two records, the same verdicts as a session gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from perf_tests.harness.baselines import files
+from perf_tests.harness.compare.run_pairs import REFUSED, REGRESSED, SAME, Outcome, compare, explained
+from perf_tests.harness.plugin.options import parse_drill
+from perf_tests.harness.plugin.session import Session
+from perf_tests.harness.rebaseline import candidates
+from perf_tests.harness.rebaseline.candidates import Source
+from perf_tests.harness.rebaseline.proposal import propose, write
+from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Process, Run, RunRecord, Status, read_record
+from perf_tests.protocol.messages import FailureKind
+from perf_tests.tables.metrics import Group
+from perf_tests.tables.platforms import CPU, H100, PLATFORMS
+from perf_tests.unit.builders import (
+    MINI_BF16,
+    MINI_INT8WO,
+    make_build,
+    make_case,
+    make_failure,
+    make_process,
+    make_record,
+    make_run,
+)
+from perf_tests.unit.conftest import CASES, FP8DQROW, INT8WO, make_options
+
+ID = MINI_INT8WO.id
+NOISE = {
+    platform.id: files.load_noise(Path("nowhere"), platform)  # what each is known for
+    for platform in PLATFORMS
+}
+
+
+def beside(base: RunRecord, candidate: RunRecord, max_processes: int = 5) -> Outcome:
+    return compare(Source(record=base, sha256="f" * 64), candidate, NOISE, max_processes)
+
+
+def with_values(**values: float) -> Process:
+    """int8wo with the error that it ought to have."""
+    return make_process(build=make_build({"output_sqnr_db": 38.0, **values}))
+
+
+def good(**changes: Any) -> Run:
+    return make_run(**{"processes": (with_values(),), **changes})
+
+
+def failed(kind: FailureKind) -> Run:
+    return make_run(status=STATUS_OF_FAILURE[kind], failure=make_failure(kind=kind))
+
+
+def test_a_run_beside_itself_is_the_same() -> None:
+    outcome = beside(make_record(good()), make_record(good()))
+    assert outcome.code == SAME
+    assert {each.status for run in outcome.runs for each in run.verdicts} == {Status.PASS}
+    assert explained(outcome) == []
+
+
+def test_a_counter_that_differs_is_a_regression_with_its_reason() -> None:
+    outcome = beside(make_record(good()), make_record(make_run(processes=(with_values(graph_breaks=2.0),))))
+    assert outcome.code == REGRESSED
+    assert explained(outcome) == [
+        f"{ID}: graph_breaks REGRESSED: 2 instead of 1, and no difference is allowed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("case_id", "noisy"),
+    [("flux1-dev-b1-int8dq-sparse24-regional", 1), ("flux1-dev-b1-fp8dqrow-regional", 3)],
+)
+def test_only_what_a_test_judges_sets_the_level(case_id: str, noisy: int) -> None:
+    record = make_record(make_run(candidates.CASES[case_id].case, H100))
+    assert beside(record, record).noisy_metrics == noisy
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "code"),
+    [pytest.param(0.9, SAME, id="far-better"), pytest.param(1.1, REGRESSED, id="worse")],
+)
+def test_better_is_no_failure_even_where_a_session_would_ask_why(memory_mib: float, code: int) -> None:
+    process = with_values(model_memory_mib=memory_mib)
+    assert beside(make_record(good()), make_record(make_run(processes=(process,)))).code == code
+
+
+def test_one_regression_outweighs_what_cannot_be_told() -> None:
+    worse = make_run(processes=(with_values(graph_breaks=2.0),))
+    outcome = beside(make_record(good()), make_record(worse, make_run(MINI_BF16)))
+    assert outcome.code == REGRESSED
+    assert explained(outcome)[-1] == f"not compared: {MINI_BF16.id}: it is in the candidate only"
+
+
+@pytest.mark.parametrize(
+    ("base", "candidate", "why"),
+    [
+        pytest.param(
+            make_record(good(), make_run(MINI_BF16)), make_record(good()), "it is in the base only", id="lost"
+        ),
+        pytest.param(
+            make_record(good(injected=("oom",))), make_record(good()), "faults were injected into", id="drill"
+        ),
+        pytest.param(
+            make_record(failed(FailureKind.OOM)),
+            make_record(good()),
+            "the base is ERROR(oom)",
+            id="base-failed",
+        ),
+        pytest.param(
+            make_record(good()),
+            make_record(good(status=Status.NOT_RUN, reason="no time")),
+            "the candidate is NOT_RUN(budget): no time",
+            id="not-run",
+        ),
+        pytest.param(
+            make_record(good()),
+            make_record(failed(FailureKind.UNSUPPORTED)),
+            "is UNSUPPORTED",
+            id="unsupported",
+        ),
+        pytest.param(
+            make_record(good()),
+            make_record(msgspec.structs.replace(good(), platform=H100.id)),
+            "the base was measured on cpu, the candidate on h100",
+            id="platform",
+        ),
+        pytest.param(
+            make_record(make_run(make_case(compile_vae=True))),
+            make_record(make_run(make_case(compile_vae=True))),
+            "the matrix has no such case",
+            id="unknown",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_the_reason(
+    base: RunRecord, candidate: RunRecord, why: str
+) -> None:
+    outcome = beside(base, candidate)
+    assert outcome.code == REFUSED
+    (refusal,) = outcome.refusals
+    assert why in refusal
+
+
+def test_what_neither_supports_is_not_compared_and_does_no_harm() -> None:
+    unsupported = make_run(
+        MINI_BF16, status=Status.UNSUPPORTED, failure=make_failure(kind=FailureKind.UNSUPPORTED)
+    )
+    outcome = beside(make_record(good(), unsupported), make_record(good(), unsupported))
+    assert (outcome.code, [run.id for run in outcome.runs]) == (SAME, [ID])
+
+
+def test_two_runs_without_a_case_cannot_be_compared() -> None:
+    nothing = msgspec.structs.replace(make_record(), cases=())
+    assert beside(nothing, nothing).code == REFUSED
+
+
+def test_a_candidate_that_failed_where_the_base_did_not_has_regressed() -> None:
+    outcome = beside(make_record(good()), make_record(failed(FailureKind.OOM)))
+    assert outcome.code == REGRESSED
+    assert explained(outcome) == [f"{ID}: ERROR(oom): out of memory at 79 GiB"]
+
+
+def test_an_unproven_candidate_is_judged_by_what_names_the_culprit() -> None:
+    unproven = make_run(
+        status=Status.UNPROVEN,
+        failure=make_failure(kind=FailureKind.UNPROVEN, message="a layer was left out"),
+        processes=(with_values(quantized_modules=3.0),),
+    )
+    (run,) = beside(make_record(good()), make_record(unproven)).runs
+    judged = {each.metric: each.status for each in run.verdicts}
+    assert judged["quantized_modules"] is Status.REGRESSED
+    assert not {"model_memory_mib", "time_ratio_vs_fp32"} & judged.keys()
+
+
+@pytest.mark.parametrize(
+    ("case_id", "platform", "injected"),
+    [
+        pytest.param(FP8DQROW, H100, ("latency:+6%",), id="h100-slower"),
+        pytest.param(INT8WO, CPU, (), id="cpu-unchanged"),
+    ],
+)
+def test_the_verdicts_are_those_of_the_session(
+    tmp_path: Path, recorded: Path, case_id: str, platform: Any, injected: tuple[str, ...]
+) -> None:
+    base = _measured(tmp_path / "base", recorded, case_id, platform, ())
+    store = tmp_path / "baselines"
+    source = candidates.read_run(tmp_path / "base")
+    proposal = propose(source, root=store, patterns=("*",), reason="base", platform=None)
+    write(proposal)
+    candidate = _measured(tmp_path / "candidate", store, case_id, platform, injected)
+
+    (run,) = beside(base, candidate).runs
+    (judged,) = candidate.cases
+    assert {each.metric: each for each in run.verdicts} == {each.metric: each for each in judged.verdicts}
+    assert (run.status, len(judged.verdicts) > 5) == (judged.status, True)
+
+
+def _measured(
+    out: Path, baselines: Path, case_id: str, platform: Any, injected: tuple[str, ...]
+) -> RunRecord:
+    drills = tuple(map(parse_drill, injected))
+    session = Session(make_options(out=out, baselines=baselines, drills=drills), (), None)
+    for group in Group:
+        session.plan(CASES[case_id], platform, group)
+    for group in Group:
+        session.judge(session.measure(case_id), group)
+    session.close(interrupted=False)
+    return read_record(out)

@@ -1,0 +1,171 @@
+"""sharding.py: cases in, groups out; units in, one of several equal parts out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from perf_tests.harness.planning.sharding import Shard, Unit, groups, parse, shard
+from perf_tests.protocol.errors import UsageError
+from perf_tests.tables.cases import Case
+from perf_tests.tables.pipelines import FLUX1_DEV, Workload
+from perf_tests.tables.platforms import H100, H200
+from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.schemes import FP8DQ, FP8DQROW
+from perf_tests.unit.builders import make_case
+
+BF16 = make_case(FLUX1_DEV, compile=CompileMode.REGIONAL)
+FP8 = make_case(FLUX1_DEV, scheme=FP8DQROW, compile=CompileMode.REGIONAL)
+OTHER_FP8 = make_case(FLUX1_DEV, scheme=FP8DQ, compile=CompileMode.REGIONAL)
+
+
+def _of_batch(case: Case, size: int) -> Case:
+    return dataclasses.replace(case, workload=dataclasses.replace(case.workload, batch_size=size))
+
+
+def _ids(*cases: Case) -> list[str]:
+    return [case.id for case in cases]
+
+
+# Which cases share a worker
+
+
+def test_the_cases_of_a_build_are_one_group_and_their_workloads_ascend() -> None:
+    (group,) = groups([(_of_batch(BF16, size), H100) for size in (8, 1, 16, 4)])
+    assert [case.workload.batch_size for case in group.cases] == [1, 4, 8, 16]
+    assert group.implicit == frozenset()
+
+
+def test_of_equal_size_the_workload_with_fewer_generated_steps_is_first() -> None:
+    fewer = dataclasses.replace(BF16, workload=dataclasses.replace(BF16.workload, steps=4))
+    (group,) = groups([(BF16, H100), (fewer, H100)])
+    assert [case.workload.generated_steps for case in group.cases] == [4, 28]
+
+
+def test_pixels_count_all_frames_of_all_videos() -> None:
+    assert Workload(height=10, width=20, steps=1).pixels == 200
+    assert Workload(height=10, width=20, steps=1, batch_size=4, num_frames=3).pixels == 2400
+
+
+def test_a_reference_that_nobody_selected_is_implicit_and_runs_before_all_that_need_it() -> None:
+    found = groups([(FP8, H100), (OTHER_FP8, H100)])
+    assert [_ids(*group.cases) for group in found] == [_ids(BF16), _ids(FP8), _ids(OTHER_FP8)]
+    assert [group.implicit for group in found] == [{BF16.id}, frozenset(), frozenset()]
+    assert found[0].selected == ()
+
+
+def test_a_selected_reference_is_not_implicit_and_still_runs_first() -> None:
+    found = groups([(FP8, H100), (BF16, H100)])
+    assert [_ids(*group.selected) for group in found] == [_ids(BF16), _ids(FP8)]
+
+
+def test_the_reference_of_another_workload_shares_the_worker_of_the_selected_one() -> None:
+    large = _of_batch(FP8, 4)
+    found = groups([(BF16, H100), (large, H100)])
+    assert [_ids(*group.cases) for group in found] == [_ids(BF16, _of_batch(BF16, 4)), _ids(large)]
+    assert found[0].implicit == {_of_batch(BF16, 4).id}
+    assert found[0].selected == (BF16,)
+
+
+def test_a_case_that_is_only_proved_needs_no_reference() -> None:
+    (group,) = groups([(FP8, H100)], once={FP8.id})
+    assert group.cases == (FP8,)
+
+
+def test_platforms_share_no_worker() -> None:
+    found = groups([(BF16, H100), (BF16, H200)])
+    assert [group.platform.id for group in found] == ["h100", "h200"]
+
+
+# Which of them one of several sessions takes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1/1", Shard(index=1, count=1)),
+        ("2/3", Shard(index=2, count=3)),
+        ("10/12", Shard(index=10, count=12)),
+    ],
+)
+def test_a_shard_is_written_i_of_n(text: str, expected: Shard) -> None:
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "0/2",
+        "3/2",
+        "1/0",
+        "-1/2",
+        "1/-2",
+        "1/2/3",
+        "a/b",
+        "1.5/2",
+        " 1/2",
+        "1 of 2",
+        "\u0661/\u0662",
+    ],
+)
+def test_anything_else_is_refused_with_the_form(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--perf-shard .*: write i/n with i from 1 to n, as in '1/2'"):
+        parse(text)
+
+
+UNITS = (
+    Unit(cases=("a", "aa"), seconds=5.0),
+    Unit(cases=("b",), seconds=4.0),
+    Unit(cases=("c",), seconds=3.0),
+    Unit(cases=("d",), seconds=3.0),
+    Unit(cases=("e",), seconds=3.0),
+)
+
+
+def _shards(units: tuple[Unit, ...], count: int) -> list[frozenset[str]]:
+    return [shard(units, Shard(index=index, count=count)) for index in range(1, count + 1)]
+
+
+def test_the_dearest_goes_first_each_to_the_shard_with_the_least() -> None:
+    assert _shards(UNITS, 2) == [{"a", "aa", "d"}, {"b", "c", "e"}]  # 8 s and 10 s
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
+def test_shards_are_disjoint_and_together_exactly_the_whole(count: int) -> None:
+    found = _shards(UNITS, count)
+    assert sorted(case for each in found for case in each) == ["a", "aa", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+def test_shards_differ_by_no_more_than_the_dearest_unit(count: int) -> None:
+    units = tuple(Unit(cases=(f"case-{number}",), seconds=float(7 * number % 11 + 1)) for number in range(40))
+    seconds = {unit.cases[0]: unit.seconds or 0.0 for unit in units}
+    spent = [sum(seconds[case] for case in each) for each in _shards(units, count)]
+    assert max(spent) - min(spent) <= 11.0
+    assert sum(spent) == sum(seconds.values())
+
+
+def test_the_order_of_units_makes_no_difference() -> None:
+    assert _shards(UNITS[::-1], 3) == _shards(UNITS, 3)
+
+
+def test_a_unit_of_unknown_cost_counts_as_much_as_the_dearest() -> None:
+    units = (
+        Unit(cases=("known",), seconds=9.0),
+        Unit(cases=("x-unknown",), seconds=None),
+        Unit(cases=("small-1",), seconds=1.0),
+        Unit(cases=("small-2",), seconds=1.0),
+    )
+    assert _shards(units, 2) == [{"known", "small-1"}, {"x-unknown", "small-2"}]
+
+
+def test_units_of_which_nothing_is_known_are_dealt_out_evenly() -> None:
+    units = tuple(Unit(cases=(name,), seconds=None) for name in "abcdef")
+    assert [len(each) for each in _shards(units, 3)] == [2, 2, 2]
+
+
+def test_more_shards_than_units_leave_some_empty() -> None:
+    assert _shards((Unit(cases=("a",), seconds=1.0),), 2) == [{"a"}, frozenset()]

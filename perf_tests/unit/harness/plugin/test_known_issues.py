@@ -1,0 +1,82 @@
+"""A known issue is red when it is mended, when nobody has looked for long, and when it cannot be shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import sys
+from pathlib import Path
+
+import pytest
+
+from perf_tests.harness.plugin.known_issues import Reproduction, judge, watch
+from perf_tests.protocol.errors import PerfError
+from perf_tests.tables.known_issues import INT8WO_COMPILED, KNOWN_ISSUES, KnownIssue
+from perf_tests.unit.builders import for_each
+from perf_tests.unit.conftest import ROOT
+
+IN_TIME = datetime.date(2027, 5, 31)
+TOO_LATE = datetime.date(2027, 6, 1)
+
+
+@for_each(KNOWN_ISSUES)
+def test_every_known_issue_has_its_script_an_owner_and_a_date(issue: KnownIssue) -> None:
+    assert (ROOT / issue.script).is_file()
+    assert issue.owner
+    assert issue.link.startswith("https://")
+    assert issue.expires <= datetime.date(2027, 12, 31)
+
+
+def test_it_is_green_while_it_is_there() -> None:
+    finding = judge(INT8WO_COMPILED, Reproduction(slowdown=665.4), IN_TIME)
+    assert finding.as_expected
+    assert "665 times as slow as it ought to be" in finding.text
+
+
+def test_it_is_red_once_it_is_mended_and_says_what_to_do() -> None:
+    finding = judge(INT8WO_COMPILED, Reproduction(slowdown=4.9), IN_TIME)
+    assert not finding.as_expected
+    assert "4.9 times as slow" in finding.text
+    assert "it is mended: remove GPU_SETTINGS of int8wo" in finding.text
+
+
+def test_it_is_red_the_day_after_it_expires() -> None:
+    finding = judge(INT8WO_COMPILED, Reproduction(slowdown=665.4), TOO_LATE)
+    assert not finding.as_expected
+    assert "nobody has looked again since it expired on 2027-05-31" in finding.text
+
+
+def _watch(tmp_path: Path, script: str, *, deadline_s: float = 30.0) -> str:
+    file = tmp_path / "shows.py"
+    file.write_text(script)
+    issue = dataclasses.replace(INT8WO_COMPILED, script=str(file), deadline_s=deadline_s)
+    return watch(issue, sys.executable, tmp_path / "logs" / "issue.log", IN_TIME).text
+
+
+def test_the_last_line_that_the_script_prints_counts(tmp_path: Path) -> None:
+    text = _watch(
+        tmp_path, "import sys; assert sys.argv[1:] == ['--slowdown']; print('x\\n{\"slowdown\": 12}')"
+    )
+    assert text.startswith("int8wo-compiled-layer: 12 times as slow")
+
+
+def test_a_script_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(
+        PerfError, match=r"(?s)shows int8wo-compiled-layer, ended with exit code 1.*no such GPU"
+    ):
+        _watch(tmp_path, "raise SystemExit('no such GPU')")
+
+
+def test_a_script_that_prints_something_else_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PerfError, match="was to print its slowdown as JSON, but"):
+        _watch(tmp_path, "print('fast')")
+
+
+def test_a_script_that_hangs_is_ended_at_its_deadline(tmp_path: Path) -> None:
+    with pytest.raises(PerfError, match=r"was to show int8wo-compiled-layer within 0\.2 s and did not end"):
+        _watch(tmp_path, "import threading; threading.Event().wait()", deadline_s=0.2)
+
+
+def test_an_interpreter_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PerfError, match="could not be started"):
+        watch(INT8WO_COMPILED, str(tmp_path / "python"), tmp_path / "issue.log", IN_TIME)

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from perf_tests.harness.baselines import files
+from perf_tests.harness.runs.record import RunRecord, write_record
+from perf_tests.unit.builders import (
+    MINI_BF16,
+    MINI_INT8WO,
+    make_build,
+    make_failure,
+    make_process,
+    make_record,
+    make_run,
+)
+
+SCRIPT = Path(__file__).resolve().parents[4] / "tools" / "rebaseline.py"
+main = runpy.run_path(str(SCRIPT))["main"]
+
+ID = MINI_INT8WO.id
+ACCEPT = ("--only", ID, "--reason", "first recording", "--write")
+
+
+@pytest.fixture
+def run_of(tmp_path: Path) -> Callable[..., Path]:
+    def write(record: RunRecord | None = None) -> Path:
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        write_record(folder / "run.json", record or make_record())
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., int]:
+    return lambda *arguments: main([*map(str, arguments), "--baselines", str(tmp_path / "baselines")])
+
+
+def _store(tmp_path: Path) -> dict[str, bytes]:
+    root = tmp_path / "baselines"
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_run_alone_is_a_diff_which_writes_nothing(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli(run_of()) == 1
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()]
+    assert [ID, "weight_bytes", "-", "1", "-", "-"] in rows
+    assert _store(tmp_path) == {}
+
+
+def test_diff_after_apply_is_the_same(
+    cli: Callable[..., int], run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("apply", run_of(), *ACCEPT) == 0
+    capsys.readouterr()
+    assert cli("diff", run_of() / "run.json") == 0
+    assert capsys.readouterr().out == "nothing changes\n"
+
+
+def test_diff_shows_the_change_in_percent(
+    cli: Callable[..., int], run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    capsys.readouterr()
+    process = make_process(build=make_build({"weight_bytes": 1.25}))
+    assert cli(run_of(make_record(make_run(processes=(process,))))) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "case                       metric        old  new   change    since the first",
+        "flux-mini-b1-int8wo-eager  weight_bytes  1    1.25  +25.00 %  -",
+    ]
+
+
+def test_apply_without_write_only_shows(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("apply", run_of(), *ACCEPT[:-1]) == 0
+    assert "nothing is written without --write" in capsys.readouterr().out
+    assert _store(tmp_path) == {}
+
+
+def test_apply_writes_the_selected_case_and_prints_a_commit_message(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("apply", run_of(make_record(make_run(), make_run(MINI_BF16))), *ACCEPT) == 0
+    assert list(files.load(tmp_path / "baselines", "cpu")["flux-mini"].cases) == [ID]
+    assert capsys.readouterr().out.endswith(f"baseline(cpu): first recording\n\n- {ID}\n")
+
+
+def test_a_second_apply_changes_no_byte(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    before = _store(tmp_path)
+    assert cli("apply", run_of(), *ACCEPT) == 0
+    assert (len(before), _store(tmp_path)) == (1, before)
+
+
+def test_only_may_be_repeated(cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path) -> None:
+    record = make_record(make_run(), make_run(MINI_BF16))
+    assert cli("apply", run_of(record), "--only", MINI_BF16.id, *ACCEPT) == 0
+    assert len(files.load(tmp_path / "baselines", "cpu")["flux-mini"].cases) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        pytest.param(("--only", ID, "--write"), "apply needs --reason TEXT", id="no-reason"),
+        pytest.param(
+            ("--only", ID, "--reason", "  ", "--write"), "apply needs --reason TEXT", id="blank-reason"
+        ),
+        pytest.param(("--reason", "x", "--write"), "apply needs --only GLOB", id="no-pattern"),
+        pytest.param(("--only", "sd35-*", *ACCEPT), "--only 'sd35-*' matches no case", id="unknown-pattern"),
+        pytest.param(("--platform", "h100", *ACCEPT), "a run of another platform", id="platform"),
+    ],
+)
+def test_apply_refuses_in_one_sentence_and_writes_nothing(
+    cli: Callable[..., int],
+    run_of: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    error: str,
+) -> None:
+    assert cli("apply", run_of(), *arguments) == 2
+    assert error in capsys.readouterr().err
+    assert _store(tmp_path) == {}
+
+
+def test_apply_writes_nothing_where_one_of_the_selected_cases_failed(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = make_record(make_run(), make_run(MINI_BF16, failure=make_failure()))
+    assert cli("apply", run_of(record), "--only", "*", "--reason", "x", "--write") == 2
+    error = capsys.readouterr().err
+    assert "refused: flux-mini-b1-bf16-eager: it failed: out of memory at 79 GiB" in error
+    assert "nothing was written" in error
+    assert _store(tmp_path) == {}
+
+
+def test_diff_of_a_failed_case_is_refused(cli: Callable[..., int], run_of: Callable[..., Path]) -> None:
+    assert cli(run_of(make_record(make_run(failure=make_failure())))) == 2
+
+
+def test_a_truncated_run_is_refused_without_a_traceback(
+    cli: Callable[..., int], run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = run_of() / "run.json"
+    file.write_bytes(file.read_bytes()[:500])
+    assert cli(file) == 2
+    assert capsys.readouterr().err.startswith("rebaseline: ")
+
+
+def test_check_accepts_what_apply_wrote_and_refuses_what_was_cut_off(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    assert cli("check") == 0
+    file = tmp_path / "baselines" / "cpu" / "flux-mini.json"
+    file.write_bytes(file.read_bytes()[:-10])
+    assert cli("check") == 2
+    assert "flux-mini.json is not JSON" in capsys.readouterr().err
+
+
+def test_check_of_a_missing_store_is_refused(
+    cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("check") == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_show_prints_medians_with_their_reason(
+    cli: Callable[..., int], run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    capsys.readouterr()
+    assert cli("show", "flux-mini-*") == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["platform", "case", "metric", "median", "processes", "recorded", "reason"]
+    assert ["cpu", ID, "ssim", "0.95", "1", "2026-08-02", "first", "recording"] in [
+        row.split() for row in rows
+    ]
+
+
+def test_a_drifted_metric_is_refused_until_a_new_first_reference_has_a_reason(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    process = make_process(build=make_build({"model_memory_mib": 1.06}))
+    run = run_of(make_record(make_run(processes=(process,))))
+    assert cli("apply", run, *ACCEPT) == 2
+    assert "model_memory_mib +6.00 % from its first reference" in capsys.readouterr().err
+    assert cli("apply", run, *ACCEPT, "--new-first-reference", "a new text encoder") == 0
+    assert f"{ID}  model_memory_mib  1    1.06  +6.00 %  +0.00 %" in capsys.readouterr().out
+    entry = files.load(tmp_path / "baselines", "cpu")["flux-mini"].cases[ID]
+    assert (entry.first["model_memory_mib"], entry.first_reason) == ((1.06,), "a new text encoder")
+    assert cli("check") == 0
+
+
+def test_files_of_the_first_format_are_refused_by_check_until_they_are_rewritten(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    file = tmp_path / "baselines" / "cpu" / "flux-mini.json"
+    now = file.read_text()
+    file.write_text(as_format_1(now))
+    assert cli("check") == 2
+    assert "tools/rebaseline.py rewrite" in capsys.readouterr().err
+    assert cli("rewrite") == 0
+    assert capsys.readouterr().out == f"rewritten: {file}\n"
+    # Nobody knows of an old entry how many processes its reference had, how many samples, or its layers.
+    written = json.loads(now)
+    for entry in written["cases"].values():
+        del entry["reference_processes"], entry["samples"], entry["layers"]
+    assert json.loads(file.read_text()) == written
+    assert cli("check") == 0
+    assert (cli("rewrite"), capsys.readouterr().out) == (0, "nothing changes\n")
+
+
+def as_format_1(text: str) -> str:
+    content = json.loads(text)
+    content["format_version"] = 1
+    for entry in content["cases"].values():
+        del entry["reference_processes"], entry["samples"], entry["first"], entry["layers"]
+        entry["noise_pct"] = 5.0
+    return json.dumps(content)
+
+
+def test_show_of_an_unknown_pattern_is_refused(
+    cli: Callable[..., int], run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    assert cli("show", "nothing-*") == 2
+    assert "matches 'nothing-*'" in capsys.readouterr().err
+
+
+def test_baselines_may_stand_before_the_command(run_of: Callable[..., Path], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert main(["--baselines", str(other), "apply", str(run_of()), *ACCEPT]) == 0
+    assert (other / "cpu" / "flux-mini.json").is_file()
+
+
+def test_the_script_runs_from_the_checkout_without_being_installed(
+    run_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, run_of(), "--baselines", tmp_path / "none"],
+        cwd=tmp_path,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")

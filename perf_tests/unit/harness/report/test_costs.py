@@ -1,0 +1,62 @@
+"""report/costs.py: seconds in, sums out."""
+
+from __future__ import annotations
+
+from perf_tests.harness.report.costs import seconds, table
+from perf_tests.harness.runs.record import BuildReport, Process, Run, Status
+from perf_tests.protocol.messages import Environment
+
+ENVIRONMENT = Environment(
+    python="3.11.7", packages={}, gpu=None, cpu_model="Xeon", cpu_count=2, settings={}, variables={}
+)
+
+
+def run(case_id: str, *spent: dict[str, float], platform: str = "h100") -> Run:
+    return Run(
+        id=case_id,
+        digest="d",
+        platform=platform,
+        pipeline="flux-mini",
+        status=Status.PASS,
+        processes=tuple(
+            Process(
+                environment=ENVIRONMENT,
+                build=BuildReport(
+                    seconds=each, memory={}, weights={}, quantization=None, cache=None, values={}
+                ),
+            )
+            for each in spent
+        ),
+    )
+
+
+def test_seconds_are_summed_over_processes() -> None:
+    assert seconds(run("a", {"load": 6.0, "compile": 26.0}, {"load": 7.5})) == {"load": 13.5, "compile": 26.0}
+
+
+def test_the_table_shows_phases_in_order_references_and_the_total() -> None:
+    cases = [run("a", {"generate": 1200.25, "import": 8.0, "load": 6.0}, {"import": 9.0})]
+    references = [run("b", {"import": 1.0, "compile": 2.0})]
+
+    assert table(cases, references) == [
+        "GPU seconds (host clock while the worker held the GPU) by case and phase, all processes",
+        "case           import  load  compile  generate    total",
+        "a                17.0   6.0        -   1,200.2  1,223.2",
+        "b (reference)     1.0     -      2.0         -      3.0",
+        "total            18.0   6.0      2.0   1,200.2  1,226.2",
+    ]
+
+
+def test_the_cpu_platform_counts_cpu_seconds() -> None:
+    assert table([run("a", {"load": 1.0}, platform="cpu")])[0].startswith("CPU seconds")
+
+
+def test_a_phase_of_another_name_is_shown_last_and_counted() -> None:
+    assert table([run("a", {"twin": 2.0, "load": 1.0})])[1:3] == [
+        "case   load  twin  total",
+        "a       1.0   2.0    3.0",
+    ]
+
+
+def test_nothing_measured_is_no_table() -> None:
+    assert table([run("a")]) == []

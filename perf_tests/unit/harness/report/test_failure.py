@@ -1,0 +1,406 @@
+"""report/failure.py: records in, the text of one screen out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from perf_tests.harness.baselines.files import Entry, Provenance
+from perf_tests.harness.report.failure import explain, explain_failure, format_change, format_value
+from perf_tests.harness.runs.record import BuildReport, Fidelity, Process, Run, Status, Verdict
+from perf_tests.harness.verdicts.judge import as_judged
+from perf_tests.protocol.messages import (
+    Capture,
+    Environment,
+    Failure,
+    FailureKind,
+    Gpu,
+    ModuleGroup,
+    Phase,
+    Quantization,
+    Sample,
+)
+from perf_tests.tables.metrics import METRICS, Metric
+from perf_tests.tables.schemes import INT8DQ_SPARSE24
+
+STEP = next(metric for metric in METRICS if metric.name == "denoise_step_ms")
+CASE_ID = "flux1-dev-b1-fp8dqrow-regional"
+ENVIRONMENT = Environment(
+    python="3.11.7",
+    packages={"torch": "2.13.0", "torchao": "0.19.0", "diffusers": "0.42.1"},
+    gpu=Gpu(
+        name="NVIDIA H100 80GB HBM3",
+        uuid="GPU-1",
+        capability=(9, 0),
+        memory_gib=79.6,
+        power_limit_w=700.0,
+        driver="590.2",
+    ),
+    cpu_model="Xeon",
+    cpu_count=16,
+    settings={"matmul_precision": "high"},
+    variables={},
+)
+PROVENANCE = Provenance(
+    recorded_at="2026-11-20T07:17:00Z",
+    reason="first H100 run",
+    run_sha256="ab",
+    unit="GPU-1",
+    gpu="NVIDIA H100 80GB HBM3",
+    power_limit_w=700.0,
+    driver="580.1",
+    python="3.11.7",
+    packages={"torch": "2.13.0", "torchao": "0.18.0", "diffusers": "0.42.1"},
+    settings={"matmul_precision": "highest"},
+)
+SAME = msgspec.structs.replace(
+    PROVENANCE, driver="590.2", packages=ENVIRONMENT.packages, settings=ENVIRONMENT.settings
+)
+ENTRY = Entry(
+    digest="d1",
+    provenance="p1",
+    processes=3,
+    metrics={"denoise_step_ms": (100.4, 100.5, 100.6)},
+)
+VERDICT = Verdict(
+    metric="denoise_step_ms",
+    status=Status.REGRESSED,
+    measured=106.3,
+    baseline=100.5,
+    change_pct=5.77,
+    ci_pct=None,
+    limit=103.515,
+    reason="+5.77 %, beyond the limit 103.515 ms (baseline + 3 %)",
+)
+
+
+def process(step_ms: float, log: str, quantization: Quantization | None = None) -> Process:
+    return Process(
+        environment=ENVIRONMENT,
+        build=BuildReport(
+            seconds={}, memory={}, weights={}, quantization=quantization, cache=None, values={}
+        ),
+        samples=(Sample(values={"denoise_step_ms": (step_ms,)}, output_sha256="00"),),
+        log=log,
+    )
+
+
+RUN = Run(
+    id=CASE_ID,
+    digest="d1",
+    platform="h100",
+    pipeline="flux1-dev",
+    status=Status.REGRESSED,
+    processes=(process(106.3, "logs/1.log"), process(105.9, "logs/2.log"), process(106.8, "logs/3.log")),
+)
+
+
+def text(
+    *,
+    run: Run = RUN,
+    verdict: Verdict = VERDICT,
+    metric: Metric = STEP,
+    entry: Entry | None = ENTRY,
+    provenance: Provenance | None = PROVENANCE,
+    environment: Environment | None = ENVIRONMENT,
+) -> str:
+    return explain(
+        run=run,
+        verdict=verdict,
+        metric=metric,
+        entry=entry,
+        provenance=provenance,
+        environment=environment,
+        run_path=".perf/latest",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "words"),
+    [
+        pytest.param(None, "ms", "-", id="not-measured"),
+        pytest.param(106.2962, "ms", "106.3 ms", id="four-digits"),
+        pytest.param(2.9471, "s", "2.947 s", id="seconds"),
+        pytest.param(20858.88, "MiB", "20,859 MiB", id="thousands"),
+        pytest.param(1.87654, "x", "1.877 x", id="ratio"),
+        pytest.param(45.618, "dB", "45.62 dB", id="decibel"),
+        pytest.param(11901408256.0, "B", "11,901,408,256 B", id="every-byte"),
+        pytest.param(504.0, "", "504", id="count"),
+        pytest.param(0.98765, "", "0.9877", id="dimensionless"),
+        pytest.param(0.0, "ms", "0 ms", id="zero"),
+        pytest.param(-12.345, "MiB", "-12.35 MiB", id="negative"),
+        pytest.param(float("nan"), "ms", "nan ms", id="not-a-number"),
+    ],
+)
+def test_a_value_is_written_with_sensible_digits_and_its_unit(
+    value: float | None, unit: str, words: str
+) -> None:
+    assert format_value(value, unit) == words
+
+
+def test_a_change_carries_its_sign() -> None:
+    assert [format_change(change) for change in (5.771, -0.4, None)] == ["+5.77 %", "-0.40 %", "-"]
+
+
+def test_what_is_held_against_a_limit_is_a_median() -> None:
+    lines = text(metric=as_judged(STEP, INT8DQ_SPARSE24)).splitlines()
+    assert lines[1].startswith("  measured   106.3 ms       median of 3 processes, 105.9 to 106.8 ms")
+
+
+def test_a_regression_is_explained_on_one_screen() -> None:
+    assert text().splitlines() == [
+        "flux1-dev-b1-fp8dqrow-regional on h100: denoise_step_ms regressed",
+        "  measured   106.3 ms       mean of 3 processes, 105.9 to 106.8 ms",
+        '  baseline   100.5 ms       2026-11-20, torch 2.13.0, torchao 0.18.0, "first H100 run", same unit',
+        "  limit      103.5 ms       +5.77 %, beyond the limit 103.515 ms (baseline + 3 %)",
+        "  changed since the baseline:",
+        "    torchao 0.18.0 -> 0.19.0",
+        "    driver 580.1 -> 590.2",
+        "    matmul_precision highest -> high",
+        "  accept     python tools/rebaseline.py apply .perf/latest "
+        f"--only '{CASE_ID}' --reason \"...\" --write",
+        f"  reproduce  pytest --perf-case '{CASE_ID}'",
+        "  log        .perf/latest/logs/1.log .perf/latest/logs/2.log .perf/latest/logs/3.log",
+    ]
+
+
+def test_an_unchanged_environment_is_said_to_be_unchanged() -> None:
+    assert "  changed since the baseline: nothing that is recorded" in text(provenance=SAME).splitlines()
+
+
+def test_another_card_and_a_provisional_baseline_are_named() -> None:
+    words = text(
+        provenance=msgspec.structs.replace(SAME, unit="GPU-2"),
+        entry=msgspec.structs.replace(ENTRY, processes=1),
+    )
+
+    assert "another unit (GPU-2), provisional: 1 of 3 processes" in words
+    assert "    unit GPU-2 -> GPU-1" in words.splitlines()
+
+
+def test_a_package_that_came_or_went_is_absent_on_one_side() -> None:
+    words = text(provenance=msgspec.structs.replace(SAME, packages={**SAME.packages, "mslk": "1.0"}))
+
+    assert "    mslk 1.0 -> absent" in words.splitlines()
+
+
+def test_a_missing_baseline_is_answered_with_the_command_that_records_one() -> None:
+    verdict = Verdict(
+        metric="denoise_step_ms",
+        status=Status.NO_BASELINE,
+        measured=106.3,
+        baseline=None,
+        change_pct=None,
+        ci_pct=None,
+        limit=None,
+        reason="no baseline is recorded",
+    )
+
+    lines = text(verdict=verdict, entry=None, provenance=None).splitlines()
+
+    assert lines[0].endswith(": denoise_step_ms has no baseline")
+    assert "  baseline   -              none recorded" in lines
+    assert any(line.startswith("  record     python tools/rebaseline.py apply") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (Status.SURPRISE, "improved without explanation"),
+        (Status.INCONCLUSIVE, "is inconclusive"),
+        (Status.INVALID, "is invalid"),
+    ],
+)
+def test_the_headline_says_the_outcome(status: Status, words: str) -> None:
+    headline = text(verdict=msgspec.structs.replace(VERDICT, status=status)).splitlines()[0]
+
+    assert headline == f"{CASE_ID} on h100: denoise_step_ms {words}"
+
+
+@pytest.mark.parametrize("status", [Status.INCONCLUSIVE, Status.INVALID])
+def test_a_number_nobody_can_trust_is_not_offered_for_acceptance(status: Status) -> None:
+    assert "rebaseline" not in text(verdict=msgspec.structs.replace(VERDICT, status=status))
+
+
+def test_a_fire_drill_is_named_and_not_offered_for_acceptance() -> None:
+    words = text(run=msgspec.structs.replace(RUN, injected=("latency:+5%",)))
+
+    assert "  injected   latency:+5%" in words
+    assert "rebaseline" not in words
+
+
+def test_many_changes_still_fit_on_one_screen() -> None:
+    packages = {f"package{number}": "1" for number in range(60)}
+    lines = text(
+        provenance=msgspec.structs.replace(SAME, packages={**SAME.packages, **packages})
+    ).splitlines()
+
+    assert "    and 52 more" in lines
+    assert len(lines) <= 24
+
+
+SSIM = next(metric for metric in METRICS if metric.name == "ssim")
+
+
+def shown_pictures(out: Path, metric: Metric, status: Status, frames: tuple[int, ...] = ()) -> list[str]:
+    """The lines of pictures about an output that is 0.1 brighter in its lower left quarter."""
+    reference = np.full((1, *frames, 16, 16, 3), 0.5, dtype=np.float32)
+    measured = reference.copy()
+    measured[..., 8:, :8, :] += np.float32(0.1)
+    for name, array in (("case.0", measured), ("twin.0", reference)):
+        np.save(out / f"{name}.npy", array)
+    compared = msgspec.structs.replace(
+        process(106.3, "logs/1.log"),
+        captures=(Capture(array="case.0.npy", sha256="00", image="case.0.png"),),
+        fidelity=Fidelity(psnr_db=26.0, ssim=0.9, identical=False, reference_arrays=("twin.0.npy",)),
+    )
+    words = explain(
+        run=msgspec.structs.replace(RUN, processes=(compared,)),
+        verdict=msgspec.structs.replace(VERDICT, metric=metric.name, status=status),
+        metric=metric,
+        entry=ENTRY,
+        provenance=PROVENANCE,
+        environment=ENVIRONMENT,
+        run_path=str(out),
+    )
+    return [line for line in words.splitlines() if line.startswith("  pictures")]
+
+
+def test_a_regressed_picture_is_kept_with_its_heat_map_and_where_it_moved(tmp_path: Path) -> None:
+    assert shown_pictures(tmp_path, SSIM, Status.REGRESSED) == [
+        f"  pictures   {tmp_path}/case.0.*.png: moved most in the lower left quarter of image 0 (of 0 to 0): "
+        "20.0 dB"
+    ]
+    assert (tmp_path / "case.0.heatmap.png").exists()
+
+
+def test_a_regressed_video_is_kept_as_an_mp4_too(tmp_path: Path) -> None:
+    assert shown_pictures(tmp_path, SSIM, Status.REGRESSED, frames=(2,)) == [
+        f"  pictures   {tmp_path}/case.0.*.png, {tmp_path}/case.0.mp4: "
+        "moved most in the lower left quarter of frame 0 (of 0 to 1): 20.0 dB"
+    ]
+    assert (tmp_path / "case.0.mp4").exists()
+
+
+def test_without_pyav_the_text_of_a_video_has_its_pictures_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    (pictures,) = shown_pictures(tmp_path, SSIM, Status.REGRESSED, frames=(2,))
+    assert pictures.startswith(f"  pictures   {tmp_path}/case.0.*.png, no MP4 (PyAV cannot be imported: ")
+    assert pictures.endswith("): moved most in the lower left quarter of frame 0 (of 0 to 1): 20.0 dB")
+
+
+@pytest.mark.parametrize(
+    ("metric", "status"),
+    [
+        pytest.param(SSIM, Status.NO_BASELINE, id="nothing-regressed"),
+        pytest.param(STEP, Status.REGRESSED, id="a-time-regressed"),
+    ],
+)
+def test_otherwise_no_picture_is_written(tmp_path: Path, metric: Metric, status: Status) -> None:
+    assert shown_pictures(tmp_path, metric, status) == []
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_captures_that_are_gone_take_nothing_from_the_text() -> None:
+    compared = msgspec.structs.replace(
+        process(106.3, "logs/1.log"),
+        captures=(Capture(array="case.0.npy", sha256="00", image="case.0.png"),),
+        fidelity=Fidelity(psnr_db=26.0, ssim=0.9, identical=False, reference_arrays=("twin.0.npy",)),
+    )
+    lines = text(run=msgspec.structs.replace(RUN, processes=(compared,)), metric=SSIM).splitlines()
+    (pictures,) = [line for line in lines if line.startswith("  pictures")]
+    assert pictures.startswith("  pictures   none: cannot read the captured output .perf/latest/case.0.npy: ")
+    assert lines[-1].startswith("  log ")
+
+
+def test_a_run_folder_with_a_space_stays_one_argument() -> None:
+    words = explain(
+        run=RUN,
+        verdict=VERDICT,
+        metric=STEP,
+        entry=ENTRY,
+        provenance=PROVENANCE,
+        environment=ENVIRONMENT,
+        run_path="my run",
+    )
+
+    assert "apply 'my run' --only" in words
+
+
+FAILED = Run(
+    id=CASE_ID,
+    digest="d1",
+    platform="h100",
+    pipeline="flux1-dev",
+    status=Status.OOM,
+    reason="out of memory",
+    failure=Failure(
+        kind=FailureKind.OOM,
+        phase=Phase.LOAD,
+        message="The GPU has 79.6 GiB;\nthe pipeline needs more.",
+        details="\n".join(f"frame {number}" for number in range(40)),
+    ),
+    processes=(process(1.0, "logs/1.log"),),
+)
+
+
+def test_a_failure_names_kind_phase_message_log_and_the_way_to_reproduce() -> None:
+    lines = explain_failure(run=FAILED, run_path=".perf/latest").splitlines()
+
+    assert lines[:2] == [
+        "flux1-dev-b1-fp8dqrow-regional on h100: ERROR(oom) while the worker was in phase 'load'",
+        "  reason     The GPU has 79.6 GiB; the pipeline needs more.",
+    ]
+    assert lines[2] == "    | frame 30"
+    assert lines[-3:] == [
+        "    | frame 39",
+        f"  reproduce  pytest --perf-case '{CASE_ID}'",
+        "  log        .perf/latest/logs/1.log",
+    ]
+
+
+def test_a_failure_without_a_process_points_at_the_folder_of_the_logs() -> None:
+    run = msgspec.structs.replace(FAILED, processes=())
+
+    last_line = explain_failure(run=run, run_path=".perf/latest").splitlines()[-1]
+    assert last_line == "  log        .perf/latest/logs"
+
+
+def test_an_unproven_recipe_names_the_layers() -> None:
+    quantization = Quantization(
+        expected_modules=504,
+        groups=(
+            ModuleGroup(
+                component="transformer",
+                subclass="Parameter",
+                dtype="bfloat16",
+                scale=None,
+                dynamic_activation=False,
+                count=1,
+                examples=("blocks.0.proj",),
+            ),
+        ),
+        excluded={},
+        unquantized=("blocks.0.proj",),
+    )
+    run = Run(
+        id=CASE_ID,
+        digest="d1",
+        platform="h100",
+        pipeline="flux1-dev",
+        status=Status.UNPROVEN,
+        reason="1 module is not quantized",
+        processes=(process(1.0, "logs/1.log", quantization),),
+    )
+
+    lines = explain_failure(run=run, run_path="r").splitlines()
+
+    assert lines[0].endswith(" on h100: ERROR(unproven)")
+    assert lines[1] == "  reason     1 module is not quantized"
+    assert lines[2] == "  evidence   of 504 modules to quantize, not as they should be: blocks.0.proj"

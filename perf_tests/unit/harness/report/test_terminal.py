@@ -1,0 +1,111 @@
+"""report/terminal.py: runs in, lines out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.report.terminal import provisional, table
+from perf_tests.harness.runs.record import Run, Status, Verdict
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+
+UNITS = {"denoise_step_ms": "ms", "weight_bytes": "B"}
+STEP = Verdict(
+    metric="denoise_step_ms",
+    status=Status.REGRESSED,
+    measured=106.3,
+    baseline=100.5,
+    change_pct=5.77,
+    ci_pct=None,
+    limit=103.515,
+    reason="beyond the limit",
+)
+WEIGHT = Verdict(
+    metric="weight_bytes",
+    status=Status.NO_BASELINE,
+    measured=1234567.0,
+    baseline=None,
+    change_pct=None,
+    ci_pct=None,
+    limit=None,
+    reason="no baseline",
+)
+JUDGED = Run(
+    id="flux-a",
+    digest="d",
+    platform="cpu",
+    pipeline="flux-mini",
+    status=Status.REGRESSED,
+    verdicts=(STEP, WEIGHT),
+)
+FAILED = Run(
+    id="flux-b",
+    digest="d",
+    platform="cpu",
+    pipeline="flux-mini",
+    status=Status.TIMEOUT,
+    failure=Failure(kind=FailureKind.TIMEOUT, phase=Phase.COMPILE, message="No answer\nin 9 s"),
+)
+
+
+def test_the_table_aligns_its_columns_and_names_a_case_once() -> None:
+    assert table([JUDGED, FAILED], UNITS) == [
+        "case    metric           baseline          now   change     limit  verdict",
+        "flux-a  denoise_step_ms  100.5 ms     106.3 ms  +5.77 %  103.5 ms  REGRESSED",
+        "        weight_bytes            -  1,234,567 B        -         -  NO_BASELINE",
+        "flux-b  -                       -            -        -         -  ERROR(timeout): No answer in 9 s",
+    ]
+
+
+def test_what_no_test_judges_is_shown_after_the_verdicts() -> None:
+    run = msgspec.structs.replace(JUDGED, measured={"denoise_step_ms": 106.3, "encode_ms": 55.0})
+    assert table([run], {**UNITS, "encode_ms": "ms"})[-1].split() == [
+        "encode_ms",
+        "-",
+        "55.00",
+        "ms",
+        "-",
+        "-",
+        "shown",
+    ]
+
+
+def test_a_case_that_is_unproven_shows_its_status_before_what_was_judged() -> None:
+    run = msgspec.structs.replace(JUDGED, status=Status.UNPROVEN, reason="1 module is not quantized")
+
+    lines = table([run], UNITS)
+
+    assert lines[1].startswith("flux-a  -")
+    assert lines[1].endswith("ERROR(unproven): 1 module is not quantized")
+    assert len(lines) == 4
+
+
+def test_a_case_that_did_not_run_says_why() -> None:
+    run = msgspec.structs.replace(
+        JUDGED, status=Status.NOT_RUN, reason="the budget of 9m is spent", verdicts=()
+    )
+
+    assert table([run], UNITS)[1].endswith("NOT_RUN(budget): the budget of 9m is spent")
+
+
+def test_a_long_reason_is_cut() -> None:
+    run = msgspec.structs.replace(JUDGED, status=Status.UNSUPPORTED, reason="x" * 500, verdicts=())
+
+    assert table([run], UNITS)[1].endswith("UNSUPPORTED: " + "x" * 117 + "...")
+
+
+def test_without_runs_there_is_no_table() -> None:
+    assert table([], UNITS) == []
+
+
+def test_cases_judged_by_fewer_than_three_processes_are_listed() -> None:
+    entry = Entry(digest="d", provenance="p", processes=2, metrics={})
+    settled = msgspec.structs.replace(entry, processes=3)
+    runs = [
+        JUDGED,
+        msgspec.structs.replace(JUDGED, id="settled"),
+        msgspec.structs.replace(JUDGED, id="new"),
+        FAILED,
+    ]
+
+    assert provisional(runs, {"flux-a": entry, "settled": settled, "flux-b": entry}) == ["flux-a"]

@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from perf_tests.harness.report import ab_comparison as report
+from perf_tests.harness.runs.record import Comparison, Pair, Process, Schedule, Side, Status
+from perf_tests.harness.verdicts.ab_comparison import (
+    Question,
+    applied,
+    decide,
+    differences,
+    is_asked,
+    judge,
+    known_peak_mib,
+    level,
+    rule_of,
+    said,
+    stable_versions,
+    time_of,
+    times_of,
+)
+from perf_tests.protocol.messages import FailureKind
+from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.platforms import CPU, H100, Noise
+from perf_tests.unit.builders import (
+    FLUX_FP8,
+    GPU,
+    MINI_INT8WO,
+    make_build,
+    make_environment,
+    make_failure,
+    make_process,
+    make_run,
+    make_sample,
+    make_telemetry,
+    make_verdict,
+    metric_named,
+)
+
+STEP, DECODE, SPEEDUP = (metric_named(name) for name in ("denoise_step_ms", "decode_ms", "speedup_vs_bf16"))
+RULE = rule_of(Noise(sd_pct=0.36, dof=24), level=0.005, max_pairs=10)
+"""At the noise of the platform."""
+QUIET = (1.002, 0.997, 1.004, 0.999, 0.998)
+"""Ratios of five pairs of one stack, as far apart as two processes are."""
+STABLE = make_environment(gpu=GPU, packages={"torch": "2.12.0 (aaaaaaaaaa)", "torchao": "0.18.0"})
+CANDIDATE = make_environment(gpu=GPU, packages={"torch": "2.13.0 (bbbbbbbbbb)", "torchao": "0.18.0"})
+UNITS = {metric.name: metric.unit for metric in METRICS}
+
+
+def process(step_ms: float, **changes: Any) -> Process:
+    telemetry = changes.pop("telemetry", None)
+    sample = make_sample({"denoise_step_ms": (step_ms,) * 3, "decode_ms": (10.0,)}, telemetry=telemetry)
+    return make_process(samples=(sample, sample), twin_samples=(), build=changes.pop("build", make_build()))
+
+
+def compared(*ratios: float, **changes: Any) -> Comparison:
+    """int8wo on two stacks, a pair for each ratio of the steps, 100 ms on the stable one."""
+    default = Comparison(
+        id=MINI_INT8WO.id,
+        digest=MINI_INT8WO.digest,
+        platform="h100",
+        pipeline="flux-mini",
+        against="/stable/bin/python",
+        schedule=Schedule.RESIDENT,
+        schedule_reason="2 x 400 MiB + 2048 MiB fit in 92 % of 81510 MiB",
+        status=Status.INCONCLUSIVE,
+        stable=STABLE,
+        candidate=CANDIDATE,
+        pairs=tuple(Pair(stable=process(100.0), candidate=process(100.0 * ratio)) for ratio in ratios),
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def question(**rules: Any) -> Question:
+    return Question(case=MINI_INT8WO, rules=rules or {"denoise_step_ms": RULE}, least_pairs=5)
+
+
+def judged(*ratios: float, **changes: Any) -> Comparison:
+    found = judge(question(), compared(*ratios, **changes))
+    assert found is not None
+    return found
+
+
+def slower(pct: float) -> tuple[float, ...]:
+    return tuple(ratio * (1 + pct / 100) for ratio in QUIET)
+
+
+# The rule
+
+
+def test_one_stack_twice_passes_with_five_pairs() -> None:
+    decision = decide(RULE, QUIET)
+    assert decision.status is Status.PASS
+    assert decision.change_pct == pytest.approx(0.0, abs=0.01)
+
+
+def test_one_percent_on_one_side_is_seen_with_five_pairs() -> None:
+    decision = decide(RULE, slower(1.0))
+    assert decision.status is Status.REGRESSED
+    assert decision.change_pct == pytest.approx(1.0, abs=0.01)
+    low, high = decision.interval_pct
+    assert 0.4 < low < 0.6 < 1.4 < high < 1.6
+
+
+def test_a_faster_candidate_is_an_improvement_that_needs_no_explanation() -> None:
+    assert decide(RULE, slower(-20.0)).status is Status.IMPROVED
+
+
+def test_between_the_bounds_more_pairs_are_wanted_up_to_the_last() -> None:
+    undecided = tuple(1.006 for _ in range(10))
+    assert [decide(RULE, undecided[:count]).status for count in (5, 7)] == [None, None]
+    assert decide(RULE, undecided).status is Status.REGRESSED
+
+
+def test_pairs_that_lie_too_far_apart_say_nothing() -> None:
+    assert decide(RULE, (0.95, 1.08, 1.0, 0.93, 1.05)).status is Status.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("ratios", [QUIET, slower(1.0), slower(-3.0)])
+def test_the_order_of_pairs_does_not_matter(ratios: tuple[float, ...]) -> None:
+    assert decide(RULE, ratios[::-1]).status is decide(RULE, ratios).status
+
+
+def test_a_larger_slowdown_of_all_pairs_stays_red() -> None:
+    statuses = [decide(RULE, slower(pct)).status for pct in (1.0, 2.0, 5.0, 50.0)]
+    assert statuses == [Status.REGRESSED] * 4
+
+
+@pytest.mark.parametrize(("times", "each"), [(1, 0.005), (10, 0.005), (20, 0.0025), (60, 0.05 / 60)])
+def test_the_level_bounds_the_family(times: int, each: float) -> None:
+    assert level(times) == pytest.approx(each)
+
+
+# What is compared
+
+
+def test_noisy_times_are_compared_and_a_ratio_by_its_time() -> None:
+    assert [time_of(metric) for metric in (STEP, DECODE, SPEEDUP)] == [STEP, DECODE, STEP]
+    others = ("latency_s", "peak_device_mib", "peak_allocated_mib", "compile_cold_s", "graph_breaks")
+    assert [time_of(metric_named(name)) for name in others] == [None] * 5
+
+
+def test_a_platform_without_noisy_metrics_compares_nothing() -> None:
+    assert times_of(FLUX_FP8, H100) == (STEP, DECODE)
+    assert times_of(MINI_INT8WO, CPU) == ()
+
+
+@pytest.mark.parametrize(
+    ("metric", "status", "asked"),
+    [
+        ("denoise_step_ms", Status.REGRESSED, True),
+        ("denoise_step_ms", Status.NO_BASELINE, True),
+        ("denoise_step_ms", Status.PASS, False),
+        ("denoise_step_ms", Status.INVALID, False),
+        ("speedup_vs_bf16", Status.REGRESSED, True),
+        ("speedup_vs_bf16", Status.NO_BASELINE, False),
+        ("peak_allocated_mib", Status.REGRESSED, False),
+        ("graph_breaks", Status.NO_BASELINE, False),
+    ],
+)
+def test_regressed_times_and_those_without_a_baseline_are_asked_about(
+    metric: str, status: Status, asked: bool
+) -> None:
+    assert is_asked(make_verdict(metric, status), metric_named(metric)) is asked
+
+
+def test_the_known_peak_is_the_largest_of_the_run_and_its_baseline() -> None:
+    build = make_build({"peak_device_mib": 30000.0, "peak_reserved_mib": 29000.0})
+    run = make_run(processes=(make_process(build=build),))
+    assert known_peak_mib(run, {}) == 30000.0
+    assert known_peak_mib(run, {"peak_reserved_mib": (31000.0, 30500.0)}) == 31000.0
+    nothing = msgspec.structs.replace(build, values={})
+    assert known_peak_mib(make_run(processes=(make_process(build=nothing),)), {}) is None
+
+
+def test_what_differs_between_the_stacks_is_named() -> None:
+    newer = msgspec.structs.replace(CANDIDATE, python="3.12.1", settings={"cudnn": "9.2"})
+    assert differences(STABLE, STABLE) == ()
+    assert differences(STABLE, newer) == (
+        "cudnn absent -> 9.2",
+        "matmul_precision highest -> absent",
+        "python 3.11.9 -> 3.12.1",
+        "torch 2.12.0 (aaaaaaaaaa) -> 2.13.0 (bbbbbbbbbb)",
+    )
+    assert stable_versions(compared()) == "torch 2.12.0"
+    assert stable_versions(compared(candidate=STABLE)) == "the same versions"
+    assert stable_versions(compared(stable=None)) == "the stack of /stable/bin/python"
+
+
+# A comparison
+
+
+def test_before_the_fifth_pair_nothing_is_decided() -> None:
+    assert judge(question(), compared(*slower(50.0)[:4])) is None
+
+
+def test_the_verdict_is_on_the_statistics_of_the_pairs() -> None:
+    comparison = judged(*slower(1.0))
+    (verdict,) = comparison.verdicts
+    assert (comparison.status, verdict.status) == (Status.REGRESSED, Status.REGRESSED)
+    assert (verdict.metric, verdict.baseline) == ("denoise_step_ms", 100.0)
+    assert verdict.measured == pytest.approx(100.899)
+    assert verdict.limit == pytest.approx(100.8, abs=0.05)
+    assert verdict.reason.startswith(
+        "slower than torch 2.12.0 on this device, now: +1.00 %, 95 % interval +0."
+    )
+    assert verdict.reason.endswith("(5 pairs, resident)")
+
+
+def test_all_times_are_decided_together() -> None:
+    both = question(denoise_step_ms=RULE, decode_ms=RULE)
+    assert judge(both, compared(*(1.006,) * 5)) is None
+    found = judge(both, compared(*slower(1.0)))
+    assert found is not None
+    assert {each.metric: each.status for each in found.verdicts} == {
+        "denoise_step_ms": Status.REGRESSED,
+        "decode_ms": Status.PASS,
+    }
+    assert found.reason.startswith("denoise_step_ms: slower than torch 2.12.0")
+
+
+def test_identical_stacks_are_quiet() -> None:
+    comparison = judged(*QUIET, candidate=STABLE)
+    assert (comparison.status, comparison.reason) == (Status.PASS, "")
+    assert "as fast as the same versions" in comparison.verdicts[0].reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [(FailureKind.CRASH, Status.CRASH), (FailureKind.UNSUPPORTED, Status.INCONCLUSIVE)],
+)
+def test_a_side_that_fails_is_named_and_never_green(kind: FailureKind, status: Status) -> None:
+    failure = make_failure(kind=kind, message="no config of that name")
+    comparison = judged(failure=failure, failed_side=Side.STABLE)
+    assert comparison.status is status
+    assert "the stable stack (/stable/bin/python) failed: " in comparison.reason
+    assert comparison.reason.endswith("no config of that name")
+    verdict = applied(make_verdict("denoise_step_ms", Status.NO_BASELINE), STEP, comparison)
+    assert verdict.status is Status.INCONCLUSIVE
+    assert not verdict.status.is_green
+
+
+def test_a_side_that_is_not_what_was_asked_for_ends_it() -> None:
+    bare = make_build(quantization=None)
+    pair = Pair(stable=process(100.0, build=bare), candidate=process(100.0))
+    comparison = judged(pairs=(pair,))
+    assert (comparison.status, comparison.failed_side) == (Status.UNPROVEN, Side.STABLE)
+    assert "what was built is not what was asked for" in comparison.reason
+
+
+def test_a_throttled_side_ends_it_invalid() -> None:
+    hot = make_telemetry(throttle_reasons=("HwThermalSlowdown",))
+    pair = Pair(stable=process(100.0), candidate=process(150.0, telemetry=hot))
+    comparison = judged(pairs=(pair,))
+    assert comparison.status is Status.INVALID
+    assert comparison.reason.startswith(
+        "of the candidate's processes, the GPU was throttled during process 1"
+    )
+    missing = make_verdict("denoise_step_ms", Status.NO_BASELINE)
+    assert applied(missing, STEP, comparison).status is Status.INVALID
+
+
+# What it says about a verdict
+
+
+@pytest.mark.parametrize(
+    ("ratios", "clause"),
+    [
+        pytest.param(
+            slower(3.1), "confirmed: also 3.1 % slower than torch 2.12.0 on this card, now", id="yes"
+        ),
+        pytest.param(
+            QUIET,
+            "not confirmed: the stable stack (torch 2.12.0) is as slow on this card today",
+            id="no",
+        ),
+        pytest.param(
+            (0.95, 1.08, 1.0, 0.93, 1.05), "neither confirmed nor refuted: the pairs lie ", id="cannot tell"
+        ),
+    ],
+)
+@pytest.mark.parametrize("metric", [STEP, SPEEDUP], ids=lambda each: each.name)
+def test_a_regression_stays_red_and_says_whether_it_is_confirmed(
+    metric: Any, ratios: tuple[float, ...], clause: str
+) -> None:
+    before = make_verdict(metric.name, Status.REGRESSED, change_pct=4.0)
+    after = applied(before, metric, judged(*ratios))
+    assert (after.status, after.change_pct) == (Status.REGRESSED, 4.0)
+    assert after.reason.startswith(f"because of {metric.name}; {clause}")
+
+
+def test_without_confirmation_it_was_not_the_code() -> None:
+    after = applied(make_verdict(STEP.name, Status.REGRESSED), STEP, judged(*QUIET))
+    assert after.reason.endswith("the card or the baseline moved, not the code")
+
+
+@pytest.mark.parametrize(
+    ("ratios", "status"),
+    [(QUIET, Status.PASS), (slower(1.0), Status.REGRESSED), (slower(-5.0), Status.IMPROVED)],
+)
+def test_without_a_baseline_the_comparison_is_the_verdict(ratios: tuple[float, ...], status: Status) -> None:
+    verdict = applied(make_verdict(STEP.name, Status.NO_BASELINE), STEP, judged(*ratios))
+    assert (verdict.status, verdict.baseline) == (status, 100.0)
+    assert verdict.ci_pct is not None
+    assert verdict.reason.startswith("because of denoise_step_ms; ")
+
+
+@pytest.mark.parametrize("status", [Status.PASS, Status.NO_BASELINE, Status.REGRESSED])
+def test_memory_is_never_judged_by_a_comparison(status: Status) -> None:
+    verdict = make_verdict("peak_reserved_mib", status)
+    assert applied(verdict, metric_named("peak_reserved_mib"), judged(*QUIET)) is verdict
+
+
+# The report
+
+
+def test_a_failure_text_says_whether_and_against_what() -> None:
+    comparison = judged(*slower(3.1))
+    verdict = applied(make_verdict(STEP.name, Status.REGRESSED), STEP, comparison)
+    lines = report.explanation(verdict, STEP, comparison)
+    assert lines[0].startswith(
+        "  against    confirmed: also 3.1 % slower than torch 2.12.0 on this card, now"
+    )
+    assert "  stacks     stable -> candidate: torch 2.12.0 (aaaaaaaaaa) -> 2.13.0 (bbbbbbbbbb)" in lines
+    assert lines[-1].startswith("  schedule   resident: 2 x 400 MiB + 2048 MiB fit in 92 % of 81510 MiB")
+    assert all(len(line) <= 160 for line in lines)
+
+
+def test_a_verdict_that_was_not_asked_about_is_not_explained() -> None:
+    comparison = judged(*QUIET)
+    verdict = make_verdict("peak_reserved_mib", Status.REGRESSED)
+    assert said(verdict, metric_named("peak_reserved_mib"), comparison) is None
+    assert report.explanation(verdict, metric_named("peak_reserved_mib"), comparison) == []
+
+
+def test_the_table_has_a_line_per_time_and_names_what_differs() -> None:
+    dead = judged(failure=make_failure(), failed_side=Side.STABLE)
+    lines = report.table([judged(*slower(1.0)), dead], UNITS)
+    assert re.fullmatch(
+        rf"{MINI_INT8WO.id} +denoise_step_ms +100.0 ms +100.9 ms +\+1.00 % +"
+        r"\+0.\d\d to \+1.\d\d % +5 +resident +REGRESSED",
+        lines[2],
+    )
+    assert "ERROR(oom): the stable stack (/stable/bin/python) failed" in lines[3]
+    assert lines[4] == "a time of two equal stacks is red with a probability of at most 0.5 %"
+    assert lines[-1].startswith("/stable/bin/python: stable -> candidate: torch 2.12.0 (aaaaaaaaaa) -> ")
+    assert report.table([], UNITS) == []
+
+
+def test_equal_stacks_are_called_so() -> None:
+    assert report.differing(compared(candidate=STABLE)) == (
+        "the two stacks are the same, as far as it is recorded"
+    )
+    assert report.differing(compared(stable=None)) == "nothing is known of the stable stack"

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from perf_tests.harness.verdicts.build_checks import contradictions
+from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.schemes import AUTOQUANT, BF16, INT4DQ, INT8WO
+from perf_tests.unit.builders import (
+    COLD_CACHE,
+    MINI_BF16,
+    MINI_INT8WO,
+    ORDINARY_GROUP,
+    make_build,
+    make_case,
+    make_group,
+    make_plan,
+    make_quantization,
+)
+
+REGIONAL = make_case(scheme=INT8WO, compile=CompileMode.REGIONAL)
+ORDINARY_TRANSFORMER = make_group(subclass="Parameter", dtype="bfloat16", scale=None)
+
+
+def test_evidence_that_agrees_has_no_contradictions() -> None:
+    assert contradictions(MINI_INT8WO, make_build()) == ()
+
+
+def test_ordinary_modules_agree_with_an_unquantized_recipe() -> None:
+    quantization = make_quantization(ORDINARY_TRANSFORMER, expected_modules=0)
+    assert contradictions(MINI_BF16, make_build(quantization=quantization)) == ()
+
+
+def test_a_compiled_build_with_graphs_and_cache_counters_agrees() -> None:
+    assert contradictions(REGIONAL, make_build({"compiled_graphs": 2.0}, cache=COLD_CACHE)) == ()
+
+
+def test_a_dropped_module_is_named() -> None:
+    quantization = make_quantization(make_group(count=3), unquantized=("transformer_blocks.1.attn.to_q",))
+    assert contradictions(MINI_INT8WO, make_build(quantization=quantization)) == (
+        "3 of 4 Linear modules are quantized as int8wo says; not as it says: transformer_blocks.1.attn.to_q",
+    )
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        pytest.param({"subclass": "Float8Tensor"}, id="subclass"),
+        pytest.param({"dtype": "int4"}, id="dtype"),
+        pytest.param({"scale": "per-tensor"}, id="scale"),
+        pytest.param({"dynamic_activation": True}, id="activation"),
+    ],
+)
+def test_a_module_quantized_otherwise_is_not_counted_and_is_described(look: dict[str, str | bool]) -> None:
+    build = make_build(quantization=make_quantization(make_group(**look)))
+    count, looks = contradictions(MINI_INT8WO, build)
+    assert count.startswith("0 of 4 Linear modules")
+    assert looks.endswith(
+        "but the scheme int8wo says Int8Tensor int8 with per-row scales and unquantized activations"
+    )
+
+
+def test_modules_of_several_groups_are_counted_together() -> None:
+    quantization = make_quantization(make_group(count=1), make_group(count=3))
+    assert contradictions(MINI_INT8WO, make_build(quantization=quantization)) == ()
+
+
+def test_a_quantized_module_of_an_unquantized_recipe_is_a_contradiction() -> None:
+    quantization = make_quantization(make_group(), expected_modules=0)
+    (found,) = contradictions(MINI_BF16, make_build(quantization=quantization))
+    assert found.startswith("4 Linear modules of transformer are Int8Tensor int8")
+    assert found.endswith("but the scheme bf16 quantizes nothing")
+
+
+def test_a_quantized_module_of_another_component_is_a_contradiction() -> None:
+    quantization = make_quantization(make_group(), make_group(component="text_encoder_2", count=2))
+    (found,) = contradictions(MINI_INT8WO, make_build(quantization=quantization))
+    assert found.startswith("2 Linear modules of text_encoder_2")
+    assert found.endswith("but the recipe quantizes only transformer")
+
+
+def test_a_quantized_module_of_another_component_does_not_stand_in_for_a_dropped_one() -> None:
+    quantization = make_quantization(make_group(count=3), make_group(component="vae", count=1))
+    found = contradictions(MINI_INT8WO, make_build(quantization=quantization))
+    assert found[0].startswith("3 of 4 Linear modules")
+
+
+def test_a_scheme_that_found_nothing_to_quantize_is_a_contradiction() -> None:
+    quantization = make_quantization(ORDINARY_GROUP, expected_modules=0)
+    assert contradictions(MINI_INT8WO, make_build(quantization=quantization)) == (
+        "the scheme int8wo found no Linear module to quantize",
+    )
+
+
+def test_an_exclusion_that_excluded_nothing_is_a_contradiction() -> None:
+    scheme = dataclasses.replace(INT8WO, exclusions={"*.proj_out": "too narrow"})
+    assert contradictions(make_case(scheme=scheme), make_build()) == (
+        "the exclusion '*.proj_out' of the scheme int8wo excluded no module of flux-mini",
+    )
+
+
+def test_an_exclusion_that_took_modules_out_agrees() -> None:
+    scheme = dataclasses.replace(INT8WO, exclusions={"*.proj_out": "too narrow"})
+    build = make_build(quantization=make_quantization(excluded={"*.proj_out": 1}))
+    assert contradictions(make_case(scheme=scheme), build) == ()
+
+
+INT4DQ_LOOK = {
+    "subclass": "IntxUnpackedToInt8Tensor",
+    "dtype": "int4",
+    "scale": "per-group-32",
+    "dynamic_activation": True,
+}
+SHAPE_RULE = "in_features not a multiple of 32"
+
+
+@pytest.mark.parametrize("excluded", [{}, {SHAPE_RULE: 0}, {SHAPE_RULE: 3}], ids=["unsaid", "none", "three"])
+def test_a_rule_about_shapes_may_exclude_modules_or_none(excluded: dict[str, int]) -> None:
+    build = make_build(quantization=make_quantization(make_group(**INT4DQ_LOOK), excluded=excluded))
+    assert contradictions(make_case(scheme=INT4DQ), build) == ()
+
+
+def test_a_rule_about_shapes_of_another_scheme_is_a_contradiction() -> None:
+    build = make_build(quantization=make_quantization(excluded={SHAPE_RULE: 3}))
+    assert contradictions(MINI_INT8WO, build) == (
+        "3 modules were excluded by 'in_features not a multiple of 32', which the scheme does not declare",
+    )
+
+
+def test_groups_of_another_size_are_not_what_the_scheme_says() -> None:
+    group = make_group(**{**INT4DQ_LOOK, "scale": "per-group-128"})
+    found = contradictions(make_case(scheme=INT4DQ), make_build(quantization=make_quantization(group)))
+    assert found[1].endswith(
+        "says IntxUnpackedToInt8Tensor int4 with per-group-32 scales and dynamic activations"
+    )
+
+
+def test_an_exclusion_that_nobody_declared_is_a_contradiction() -> None:
+    build = make_build(quantization=make_quantization(excluded={"*.norm": 2}))
+    assert contradictions(MINI_INT8WO, build) == (
+        "2 modules were excluded by '*.norm', which the scheme does not declare",
+    )
+
+
+def test_a_compile_that_fell_back_is_a_contradiction() -> None:
+    (found,) = contradictions(REGIONAL, make_build({"compiled_graphs": 0.0}, cache=COLD_CACHE))
+    assert "int8wo-regional compiles, but no graph was compiled" in found
+
+
+def test_a_compiled_recipe_without_cache_counters_is_a_contradiction() -> None:
+    (found,) = contradictions(REGIONAL, make_build({"compiled_graphs": 2.0}))
+    assert "cache was never asked" in found
+
+
+def test_graphs_and_cache_counters_of_an_eager_recipe_are_contradictions() -> None:
+    graphs, cache = contradictions(MINI_INT8WO, make_build({"compiled_graphs": 2.0}, cache=COLD_CACHE))
+    assert "is eager, but 2 graphs were compiled" in graphs
+    assert "is eager, but inductor's cache counters were reported" in cache
+
+
+def test_an_eager_recipe_with_a_compiled_vae_compiles() -> None:
+    case = make_case(scheme=INT8WO, compile_vae=True)
+    assert contradictions(case, make_build({"compiled_graphs": 1.0}, cache=COLD_CACHE)) == ()
+
+
+def test_a_build_without_module_counts_is_a_contradiction() -> None:
+    case = make_case(scheme=BF16)
+    assert contradictions(case, make_build(quantization=None)) == (
+        "the worker did not report what the Linear modules are",
+    )
+
+
+SEARCHED = make_case(scheme=AUTOQUANT)
+AS_IT_IS = make_group(subclass="Parameter", dtype="bfloat16", scale=None, count=2, chosen="bf16")
+INT8WO_CHOSEN = make_group(count=4, chosen="int8wo")
+INT8DQ_CHOSEN = make_group(count=3, chosen="int8dq", dynamic_activation=True)
+PLAN = make_plan(bf16=2, int8wo=4, int8dq=3)
+
+
+def test_modules_that_are_what_the_plan_chose_for_each_agree() -> None:
+    quantization = make_quantization(AS_IT_IS, INT8WO_CHOSEN, INT8DQ_CHOSEN, expected_modules=7, plan=PLAN)
+    assert contradictions(SEARCHED, make_build(quantization=quantization)) == ()
+
+
+def test_a_plan_that_leaves_all_modules_as_they_are_agrees() -> None:
+    quantization = make_quantization(AS_IT_IS, expected_modules=0, plan=make_plan(bf16=2))
+    assert contradictions(SEARCHED, make_build(quantization=quantization)) == ()
+
+
+def test_a_dropped_module_of_a_plan_is_named() -> None:
+    dropped = make_group(subclass="Parameter", dtype="bfloat16", scale=None, count=1, chosen="int8wo")
+    quantization = make_quantization(
+        make_group(count=3, chosen="int8wo"),
+        dropped,
+        expected_modules=4,
+        unquantized=("transformer.blocks.0.to_q",),
+        plan=make_plan(int8wo=4),
+    )
+    assert contradictions(SEARCHED, make_build(quantization=quantization)) == (
+        "3 of 4 Linear modules are quantized as autoquant says; not as it says: transformer.blocks.0.to_q",
+    )
+
+
+def test_modules_quantized_as_another_candidate_than_theirs_are_described() -> None:
+    swapped = make_group(count=4, chosen="int8dq")  # looks like int8wo
+    quantization = make_quantization(swapped, expected_modules=4, plan=make_plan(int8dq=4))
+    count, looks = contradictions(SEARCHED, make_build(quantization=quantization))
+    assert count.startswith("0 of 4 Linear modules are quantized as autoquant says")
+    assert looks.endswith(
+        "but the scheme int8dq says Int8Tensor int8 with per-row scales and dynamic activations"
+    )
+
+
+@pytest.mark.parametrize("chosen", ["bf16", None], ids=["left-by-the-plan", "not-in-the-plan"])
+def test_a_module_that_the_plan_leaves_alone_must_not_be_quantized(chosen: str | None) -> None:
+    plan = make_plan(**{"bf16": 4} if chosen else {})
+    quantization = make_quantization(make_group(chosen=chosen), expected_modules=0, plan=plan)
+    (found,) = contradictions(SEARCHED, make_build(quantization=quantization))
+    assert found.endswith("but the plan of autoquant leaves them as they are")
+
+
+def test_modules_that_the_plan_counts_and_nobody_found_are_a_contradiction() -> None:
+    quantization = make_quantization(AS_IT_IS, expected_modules=0, plan=make_plan(bf16=5))
+    assert contradictions(SEARCHED, make_build(quantization=quantization)) == (
+        "the plan plan.json chose bf16 for 5 modules, and 2 were found",
+    )
+
+
+def test_a_choice_that_is_no_candidate_is_a_contradiction() -> None:
+    group = make_group(subclass="Parameter", dtype="bfloat16", scale=None, chosen="int3wo")
+    quantization = make_quantization(group, expected_modules=0, plan=make_plan(int3wo=4))
+    assert contradictions(SEARCHED, make_build(quantization=quantization)) == (
+        "the plan plan.json chose 'int3wo', which is no candidate of autoquant",
+    )
+
+
+def test_a_search_without_a_plan_and_a_plan_without_a_search_are_contradictions() -> None:
+    unplanned = make_build(quantization=make_quantization(AS_IT_IS, expected_modules=0))
+    assert contradictions(SEARCHED, unplanned) == (
+        "the worker reported no plan, and the recipe asks for a scheme that is chosen for each module",
+    )
+    planned = make_build(quantization=make_quantization(plan=make_plan(int8wo=4)))
+    assert contradictions(MINI_INT8WO, planned) == (
+        "the worker reported the plan plan.json, and the recipe asks for one scheme for all modules",
+    )

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from perf_tests.harness.fidelity.image_metrics import load_answers
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Load, Quantize, Trace
+from perf_tests.tables.cases import Case
+from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec, Workload
+from perf_tests.tables.platforms import Device
+from perf_tests.worker.fidelity import trace
+from perf_tests.worker.measure import memory
+from perf_tests.worker.measure.generate import call_arguments
+from perf_tests.worker.quantization import apply
+from perf_tests.worker.session import Session
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("spec", [FLUX_MINI, COGVIDEOX_MINI], ids=lambda spec: spec.id)
+def test_an_unchanged_pipeline_answers_the_same_bits_and_keeps_no_hook(
+    make_case: Callable[..., Case], make_pipeline: Callable[..., Any], spec: PipelineSpec
+) -> None:
+    case, pipeline = make_case(pipeline=spec), make_pipeline(pipeline=spec)
+    step = pipeline.scheduler.step
+    before = trace.record(pipeline, case)
+    again = trace.repeat(pipeline, case, before, CPU)
+
+    assert len(before.answers) == len(before.calls) == 5
+    assert all(torch.equal(*pair) for pair in zip(before.answers, again.answers, strict=True))
+    assert torch.equal(before.latents, again.latents)
+    assert not pipeline.transformer._forward_hooks
+    assert not pipeline.transformer._forward_pre_hooks
+    assert pipeline.scheduler.step == step
+
+
+def test_a_transformer_that_answers_otherwise_is_seen_at_every_timestep(
+    make_case: Callable[..., Case], make_pipeline: Callable[..., Any]
+) -> None:
+    case, pipeline = make_case(), make_pipeline()
+    before = trace.record(pipeline, case)
+    pipeline.transformer.proj_out.bias.data += 0.125
+    again = trace.repeat(pipeline, case, before, CPU)
+    moved = [float((now - then).abs().max()) for now, then in zip(again.answers, before.answers, strict=True)]
+    assert min(moved) > 0.1
+    assert not torch.equal(before.latents, again.latents)
+
+
+def test_teacher_forced_answers_do_not_depend_on_the_scheduler_but_latents_do(
+    make_case: Callable[..., Case], make_pipeline: Callable[..., Any]
+) -> None:
+    case, pipeline = make_case(), make_pipeline()
+    before = trace.record(pipeline, case)
+    asked = dataclasses.replace(case, workload=dataclasses.replace(case.workload, seed=1))
+    again = trace.repeat(pipeline, asked, before, CPU)
+    assert all(torch.equal(*pair) for pair in zip(before.answers, again.answers, strict=True))
+    assert not torch.equal(before.latents, again.latents)
+
+
+def test_a_scheduler_that_takes_fewer_steps_is_unproven(
+    make_case: Callable[..., Case], make_pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def three(spec: PipelineSpec, workload: Workload) -> dict[str, Any]:
+        return {**call_arguments(spec, workload), "num_inference_steps": 3}
+
+    pipeline = make_pipeline()
+    monkeypatch.setattr(trace, "call_arguments", three)
+    with pytest.raises(WorkerError, match="asked for 5 steps of 5, the scheduler ran 3"):
+        trace.record(pipeline, make_case())
+
+
+def test_the_file_holds_answers_and_latents_and_its_hash(tmp_path: Path) -> None:
+    ones = torch.ones(1, 4)
+    kept = trace.Trace(calls=(), answers=(ones, 2 * ones), latents=3 * ones)
+    arrays = trace.save(kept, str(tmp_path / "captures" / "case.eager.npz"))
+    answers, latents = load_answers(Path(arrays.file))
+    np.testing.assert_array_equal(answers, [[[1.0] * 4], [[2.0] * 4]])
+    np.testing.assert_array_equal(latents, [[3.0] * 4])
+    assert arrays.sha256 == hashlib.sha256(Path(arrays.file).read_bytes()).hexdigest()
+
+
+def test_what_recording_leaves_on_the_device_is_given_back_before_the_model_is_weighed(
+    make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done: list[str] = []
+
+    def noting(module: Any, name: str) -> None:
+        right = getattr(module, name)
+
+        def noted(*arguments: Any, **keywords: Any) -> Any:
+            done.append(name)
+            return right(*arguments, **keywords)
+
+        monkeypatch.setattr(module, name, noted)
+
+    noting(trace, "record")
+    noting(memory, "clear_workspaces")
+    noting(apply, "apply")
+    case, session = make_case(), Session(None)
+    session.load(Load(case=case, device=Device.CPU))
+    done.clear()
+    quantized = session.quantize(Quantize(traces=(Trace(case=case, stem=str(tmp_path / "case")),)))
+    assert done == ["record", "clear_workspaces", "apply"]
+    assert quantized.fidelity_s > 0
+    assert quantized.recorded[case.id].picture is None
+
+
+def test_a_worker_that_is_not_asked_reports_no_time_for_it(make_case: Callable[..., Case]) -> None:
+    session = Session(None)
+    session.load(Load(case=make_case(), device=Device.CPU))
+    assert session.quantize(Quantize()).fidelity_s == 0.0

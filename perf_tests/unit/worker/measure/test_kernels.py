@@ -1,0 +1,229 @@
+"""What is counted is one steady step, on a pipeline that is afterwards as it was; the GPU is left out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from perf_tests.protocol import messages
+from perf_tests.tables.cases import Case
+from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec
+from perf_tests.tables.platforms import Device
+from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.schemes import BF16
+from perf_tests.worker.measure import counters, kernels, memory
+from perf_tests.worker.measure.clock import HostClock
+from perf_tests.worker.measure.generate import Stages, generate_once, output_sha256, prime
+from perf_tests.worker.measure.kernels import Event, KinetoRecorder, NotCounted, count, measure, record_step
+from perf_tests.worker.model import compile
+from perf_tests.worker.session import Session
+
+Make = Callable[..., Any]
+
+TRACE: tuple[Event, ...] = (
+    {"ph": "M", "name": "process_name", "pid": 0},
+    {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel"},
+    {"ph": "X", "cat": "kernel", "name": "sm90_xmma_gemm_bf16"},
+    {"ph": "X", "cat": "gpu_memcpy", "name": "Memcpy HtoD (Pageable -> Device)"},
+    {"ph": "X", "cat": "gpu_memset", "name": "Memset (Device)"},
+    {"ph": "X", "cat": "gpu_user_annotation", "name": "Torch-Compiled Region"},
+    {"ph": "X", "cat": "kernel", "name": "triton_poi_fused_gelu_0"},
+    {"ph": "X", "cat": "kernel", "name": "triton_poi_fused_gelu_0"},
+)
+
+
+class Recorded:
+    """A recorder that gives `TRACE`, or refuses."""
+
+    def __init__(self, log: list[str], refusal: str | None = None) -> None:
+        self.log = log
+        self.refusal = refusal
+
+    def start(self) -> None:
+        """Refuse where it is to."""
+        self.log.append("start")
+        if self.refusal:
+            raise NotCounted(self.refusal)
+
+    def stop(self) -> Iterable[Event]:
+        """The trace."""
+        self.log.append("stop")
+        return TRACE
+
+
+class LoggedClock(HostClock):
+    """Says when the host waits for the device."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def synchronize(self) -> None:
+        """Nothing to wait for, but to be seen."""
+        self.log.append("synchronize")
+
+
+def watched(pipeline: Any, log: list[str]) -> Any:
+    """Calls of the transformer and the VAE are logged."""
+    pipeline.transformer.register_forward_pre_hook(lambda *_: log.append("transformer"))
+    decode = pipeline.vae.decode
+
+    def logged(*args: Any, **kwargs: Any) -> Any:
+        log.append("decode")
+        return decode(*args, **kwargs)
+
+    pipeline.vae.decode = logged
+    return pipeline
+
+
+def of_steps(case: Case, steps: int) -> Case:
+    return dataclasses.replace(case, workload=dataclasses.replace(case.workload, steps=steps))
+
+
+def test_kernels_are_counted_each_launch_and_nothing_else() -> None:
+    assert count(TRACE) == 3
+
+
+def test_no_kernel_at_all_is_not_a_count_of_zero() -> None:
+    with pytest.raises(NotCounted, match="recorded no kernel"):
+        count(event for event in TRACE if event.get("cat") != "kernel")
+
+
+@pytest.mark.parametrize("spec", [FLUX_MINI, COGVIDEOX_MINI], ids=lambda spec: spec.id)
+def test_the_second_step_is_recorded_between_two_waits_and_the_last_that_runs(
+    make_pipeline: Make, make_case: Callable[..., Case], spec: PipelineSpec
+) -> None:
+    log: list[str] = []
+    pipeline, case = watched(make_pipeline(pipeline=spec), log), of_steps(make_case(pipeline=spec), 4)
+    assert measure(pipeline, case, LoggedClock(log), Recorded(log)) == {"kernels_per_step": 3.0}
+    assert log == ["transformer", "synchronize", "start", "transformer", "synchronize", "stop"]
+
+
+def test_what_torch_records_is_one_step(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
+    recorder = KinetoRecorder(ProfilerActivity.CPU)
+    events = list(record_step(make_pipeline(), make_case(), HostClock(), recorder))
+    named = [event["name"] for event in events if event.get("cat") == "cpu_op"]
+    # One for each block of the miniature: two double ones, four single ones.
+    assert named.count("aten::scaled_dot_product_attention") == 6
+
+
+def test_counting_leaves_the_pipeline_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
+    case, pipeline = make_case(), make_pipeline()
+    before = pipeline.scheduler.step, pipeline.scheduler.set_timesteps
+    measure(pipeline, case, HostClock(), Recorded([]))
+    assert (pipeline.scheduler.step, pipeline.scheduler.set_timesteps) == before
+    stages = Stages(HostClock(), lambda stage: None)
+    digests = {
+        output_sha256(generate_once(each, case, stages).output) for each in (pipeline, make_pipeline())
+    }
+    assert len(digests) == 1
+
+
+def refused(pipeline: Any, case: Case, recorder: kernels.Recorder | None, message: str) -> None:
+    """Nothing is reported, and the worker's log says why."""
+    with pytest.warns(RuntimeWarning, match=rf"kernels_per_step of {case.id} was not counted: {message}"):
+        assert measure(pipeline, case, HostClock(), recorder) == {}
+
+
+def test_a_refusal_ends_the_generation_and_reports_nothing(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
+    log: list[str] = []
+    pipeline = watched(make_pipeline(), log)
+    refused(pipeline, make_case(), Recorded(log, refusal="CUPTI is in use"), "CUPTI is in use")
+    assert log == ["transformer", "start"]
+
+
+def test_torch_without_cuda_reports_nothing(
+    make_pipeline: Make, make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "supported_activities", lambda: {ProfilerActivity.CPU})
+    refused(make_pipeline(), make_case(), None, "this build of torch cannot record CUDA activity")
+
+
+def test_a_profiler_that_does_not_start_reports_nothing(
+    make_pipeline: Make, make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_profile: Any) -> None:
+        raise RuntimeError("CUPTI_ERROR_INSUFFICIENT_PRIVILEGES")
+
+    monkeypatch.setattr(profile, "start", start)
+    recorder = KinetoRecorder(ProfilerActivity.CPU)
+    refused(make_pipeline(), make_case(), recorder, "the profiler did not start: CUPTI_ERROR_INSUFFICIENT")
+
+
+def test_a_workload_of_one_step_has_no_steady_one(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
+    refused(make_pipeline(), of_steps(make_case(), 1), Recorded([]), "its workload has no second step")
+
+
+def test_an_error_of_the_pipeline_is_not_taken_for_a_refusal(
+    make_pipeline: Make, make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = make_pipeline()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(pipeline.transformer, "forward", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        measure(pipeline, make_case(), HostClock(), Recorded([]))
+
+
+@pytest.mark.usefixtures("dynamo_only")
+def test_counting_compiles_nothing_and_a_step_that_compiles_is_not_counted(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
+    recipe = Recipe(scheme=BF16, compile=CompileMode.REGIONAL)
+    case, pipeline = make_case(recipe), make_pipeline(recipe)
+    compile.apply(pipeline, case.build)
+    refused(pipeline, case, Recorded([]), "it compiled once more")
+    prime(pipeline, case)
+    before = counters.read()
+    assert measure(pipeline, case, HostClock(), Recorded([])) == {"kernels_per_step": 3.0}
+    assert counters.read().since(before).graphs == 0
+
+
+def inspected(case: Case, device: str) -> dict[str, float]:
+    """What a session on the CPU reports that takes its device for another when it is inspected."""
+    session = Session(None)
+    session.load(messages.Load(case=case, device=Device.CPU))
+    session.quantize(messages.Quantize())
+    session.compile(messages.Compile())
+    session.generate(messages.Generate(warmup=True))
+    session._device = torch.device(device)
+    return session.inspect(messages.Inspect()).values
+
+
+def test_only_a_gpu_is_inspected_for_kernels_and_only_after_all_else_was_read(
+    make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def spying(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def spy(*args: Any) -> Any:
+            read.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(module, name, spy)
+
+    def counted(*_: Any) -> dict[str, float]:
+        read.append("kernels")
+        return {"kernels_per_step": 7.0}
+
+    monkeypatch.setattr(kernels, "measure", counted)
+    spying(counters, "read")
+    spying(memory, "peaks")
+    spying(memory.Meter, "read")
+    case = of_steps(make_case(), 2)
+    assert "kernels_per_step" not in inspected(case, "cpu")
+    assert "kernels" not in read
+    assert inspected(case, "cuda")["kernels_per_step"] == 7.0
+    assert read[-4:] == ["read", "read", "peaks", "kernels"]

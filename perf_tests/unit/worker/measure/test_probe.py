@@ -1,0 +1,106 @@
+"""The probe tells what quantization costs the transformer's output, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import FailureKind, Load, Quantize
+from perf_tests.tables.cases import Case
+from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec
+from perf_tests.tables.platforms import Device
+from perf_tests.tables.recipes import Recipe
+from perf_tests.tables.schemes import BF16, FP8WO, INT4DQ, INT8DQ, INT8WO, Scheme
+from perf_tests.worker.measure import probe
+from perf_tests.worker.measure.probe import sqnr_db
+from perf_tests.worker.model import build
+from perf_tests.worker.quantization import apply
+from perf_tests.worker.session import Session
+
+CPU = torch.device("cpu")
+
+
+def recorded(case: Case) -> tuple[Any, probe.Probe]:
+    pipeline = build.build(case.build, CPU)
+    return pipeline, probe.record(pipeline, case)
+
+
+@pytest.mark.parametrize(
+    ("reference", "output", "expected_db"),
+    [
+        pytest.param([3.0, 4.0], [3.0, 4.5], 20.0, id="a-tenth"),
+        pytest.param([3.0, 4.0], [3.0, 4.05], 40.0, id="a-hundredth"),
+        pytest.param([3.0, 4.0], [0.0, 0.0], 0.0, id="nothing-left"),
+        pytest.param([3.0, 4.0], [3.0, 4.0], 144.4944, id="identical"),
+    ],
+)
+def test_sqnr_is_the_ratio_of_norms_in_db(
+    reference: list[float], output: list[float], expected_db: float
+) -> None:
+    assert sqnr_db(torch.tensor(reference), torch.tensor(output)) == pytest.approx(expected_db, abs=1e-4)
+
+
+@pytest.mark.parametrize("pipeline", [FLUX_MINI, COGVIDEOX_MINI], ids=lambda pipeline: pipeline.id)
+@pytest.mark.parametrize("scheme", [INT8WO, INT8DQ, INT4DQ, FP8WO], ids=lambda scheme: scheme.id)
+def test_a_quantized_transformer_is_within_the_range_of_its_scheme(
+    make_case: Callable[..., Case], pipeline: PipelineSpec, scheme: Scheme
+) -> None:
+    case = make_case(Recipe(scheme=scheme), pipeline=pipeline)
+    built, before = recorded(case)
+    apply.apply(built, case.build)
+    assert scheme.output_sqnr_db is not None
+    assert scheme.output_sqnr_db.low <= before.sqnr_db(built) <= scheme.output_sqnr_db.high
+
+
+def test_a_transformer_that_was_not_touched_answers_the_same(make_case: Callable[..., Case]) -> None:
+    pipeline, before = recorded(make_case())
+    assert before.sqnr_db(pipeline) == pytest.approx(144.4944, abs=1e-4)
+
+
+def test_nothing_stays_attached_to_the_transformer(make_case: Callable[..., Case]) -> None:
+    pipeline, before = recorded(make_case())
+    before.sqnr_db(pipeline)
+    assert not any(
+        module._forward_pre_hooks or module._forward_hooks for module in pipeline.transformer.modules()
+    )
+
+
+def test_the_inputs_are_those_of_the_first_step_whatever_comes_after(make_case: Callable[..., Case]) -> None:
+    _, before = recorded(make_case())
+    # The first timestep, as FLUX is given it: 1000 of 1000.
+    assert before.keywords["timestep"].tolist() == [1.0]
+
+
+def test_an_answer_that_is_no_number_fails(make_case: Callable[..., Case]) -> None:
+    pipeline, before = recorded(make_case())
+    pipeline.transformer.proj_out.weight.data.fill_(float("nan"))
+    with pytest.raises(WorkerError, match="answers NaN or infinity") as caught:
+        before.sqnr_db(pipeline)
+    assert caught.value.failure.kind is FailureKind.NUMERICS
+
+
+def values(case: Case, request: Quantize) -> dict[str, float]:
+    session = Session(None)
+    session.load(Load(case=case, device=Device.CPU))
+    session.quantize(request)
+    return session._values
+
+
+def test_a_worker_reports_sqnr_where_it_is_asked_for(make_case: Callable[..., Case]) -> None:
+    reported = values(make_case(Recipe(scheme=INT8WO)), Quantize(probe=True))
+    assert 33.0 < reported["output_sqnr_db"] < 38.0
+    assert reported["weight_bytes_vs_implied"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("scheme", "asked"),
+    [pytest.param(INT8WO, False, id="not-asked"), pytest.param(BF16, True, id="not-quantized")],
+)
+def test_a_worker_reports_no_sqnr_otherwise(
+    make_case: Callable[..., Case], scheme: Scheme, asked: bool
+) -> None:
+    assert "output_sqnr_db" not in values(make_case(Recipe(scheme=scheme)), Quantize(probe=asked))

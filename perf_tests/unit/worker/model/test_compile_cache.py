@@ -1,0 +1,155 @@
+"""What one process compiled, another finds in a file; a file that is no good is never passed over."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Compile, CompileCache, FailureKind, Load, Phase, Quantize
+from perf_tests.tables.cases import Case
+from perf_tests.tables.platforms import Device
+from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.schemes import BF16
+from perf_tests.worker import session
+from perf_tests.worker.model import compile, compile_cache
+from perf_tests.worker.session import Session
+
+# A matrix product is left to the library: there is a graph to cache, and no kernel to build.
+PROCESS = """
+import sys
+from pathlib import Path
+import msgspec, torch
+from perf_tests.worker.measure import counters
+from perf_tests.worker.model import compile_cache
+
+file, before = Path(sys.argv[1]), counters.read()
+done = compile_cache.load(file)
+torch.compile(torch.mm, dynamic=False)(torch.ones(8, 8), torch.ones(8, 8))
+done = done or compile_cache.save(file)
+cache = counters.cache(counters.read().since(before), done)
+sys.stdout.buffer.write(msgspec.json.encode(cache))
+"""
+
+
+def compiled_in_a_process(file: Path, cache: Path) -> CompileCache:
+    variables = {"TORCHINDUCTOR_CACHE_DIR": str(cache), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-c", PROCESS, str(file)]
+    root = Path(__file__).resolve().parents[4]
+    output = subprocess.run(command, env=variables, cwd=root, check=True, stdout=subprocess.PIPE).stdout
+    return msgspec.json.decode(output, type=CompileCache)
+
+
+def test_a_second_process_with_an_empty_cache_compiles_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "folder of the user" / "case.bin"
+    first = compiled_in_a_process(file, tmp_path / "first")
+    assert (first.artifacts, first.state, first.misses) == ("saved", "cold", 1)
+    second = compiled_in_a_process(file, tmp_path / "second")
+    assert (second.artifacts, second.state, second.hits, second.misses) == ("loaded", "warm", 1, 0)
+    assert [each.name for each in file.parent.iterdir()] == ["case.bin"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not artifacts", bytes(1000)], ids=["empty", "text", "zeros"])
+def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "case.bin"
+    file.write_bytes(content)
+    with pytest.raises(WorkerError, match=rf"case\.bin \({len(content)} bytes\) are truncated, or") as caught:
+        compile_cache.load(file)
+    assert (caught.value.failure.kind, caught.value.failure.phase) == (FailureKind.LOAD, Phase.COMPILE)
+    assert "delete it" in caught.value.failure.message
+
+
+def test_artifacts_that_fall_apart_while_they_are_unpacked_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(content: bytes) -> None:
+        raise AttributeError("no class FxGraph")
+
+    monkeypatch.setattr(torch.compiler, "load_cache_artifacts", fails)
+    (tmp_path / "case.bin").write_bytes(b"of another torch")
+    with pytest.raises(WorkerError, match=r"AttributeError: no class FxGraph\); delete it") as caught:
+        compile_cache.load(tmp_path / "case.bin")
+    assert caught.value.failure.kind is FailureKind.LOAD
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"cannot read the compile-cache artifacts .*: Is a directory"):
+        compile_cache.load(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "save_cache_artifacts", lambda: (b"artifacts", None))
+    (tmp_path / "case.bin").mkdir()
+    with pytest.raises(WorkerError, match=r"cannot write the compile-cache artifacts .*: Is a directory"):
+        compile_cache.save(tmp_path / "case.bin")
+    assert [each.name for each in tmp_path.iterdir()] == ["case.bin"]
+
+
+def test_nothing_to_save_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "save_cache_artifacts", lambda: None)
+    assert compile_cache.save(tmp_path / "case.bin") == "empty"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a session does to compile, in order; nothing is compiled."""
+    steps: list[str] = []
+    monkeypatch.setattr(compile, "apply", noting(steps, "mark"))
+    monkeypatch.setattr(session, "prime", noting(steps, "prime"))
+    monkeypatch.setattr(compile_cache, "save", noting(steps, "save", compile_cache.SAVED))
+    return steps
+
+
+def noting(steps: list[str], name: str, result: str | None = None) -> Callable[..., str | None]:
+    def note(*arguments: object) -> str | None:
+        steps.append(name)
+        return result
+
+    return note
+
+
+def compiled(case: Case, file: Path | None) -> CompileCache | None:
+    worker = Session(None)
+    worker.load(Load(case=case, device=Device.CPU))
+    worker.quantize(Quantize())
+    return worker.compile(Compile(artifacts=None if file is None else str(file))).cache
+
+
+def test_artifacts_are_written_after_the_first_generation(
+    make_case: Callable[..., Case], tmp_path: Path, done: list[str]
+) -> None:
+    cache = compiled(make_case(Recipe(scheme=BF16, compile=CompileMode.REGIONAL)), tmp_path / "case.bin")
+    assert done == ["mark", "prime", "save"]
+    assert cache is not None
+    assert cache.artifacts == "saved"
+
+
+def test_artifacts_are_loaded_before_anything_compiles_and_not_written_again(
+    make_case: Callable[..., Case], tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_cache, "load", noting(done, "load", compile_cache.LOADED))
+    cache = compiled(make_case(Recipe(scheme=BF16, compile=CompileMode.REGIONAL)), tmp_path / "case.bin")
+    assert done == ["load", "mark", "prime"]
+    assert cache is not None
+    assert cache.artifacts == "loaded"
+
+
+def test_no_file_is_touched_where_none_is_asked_for(make_case: Callable[..., Case], done: list[str]) -> None:
+    cache = compiled(make_case(Recipe(scheme=BF16, compile=CompileMode.REGIONAL)), None)
+    assert done == ["mark", "prime"]
+    assert cache is not None
+    assert cache.artifacts is None
+
+
+def test_an_eager_pipeline_has_no_artifacts(
+    make_case: Callable[..., Case], tmp_path: Path, done: list[str]
+) -> None:
+    assert compiled(make_case(), tmp_path / "case.bin") is None
+    assert done == ["mark", "prime"]

@@ -1,0 +1,267 @@
+"""Quantization takes effect, and the evidence tells when it did not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import FailureKind, ModuleGroup, Phase
+from perf_tests.tables.cases import Build
+from perf_tests.tables.lazy import Lazy
+from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI
+from perf_tests.tables.recipes import Recipe
+from perf_tests.tables.schemes import (
+    BF16,
+    FP8DQROW,
+    FP8WO,
+    INT4DQ,
+    INT4WO,
+    INT8DQ,
+    INT8WO,
+    MXFP8,
+    NVFP4,
+    Scheme,
+)
+from perf_tests.worker.measure import memory
+from perf_tests.worker.model.lazy import construct
+from perf_tests.worker.quantization import apply
+
+Make = Callable[..., Any]
+
+# FLUX miniature: 62 linear modules, 14 of which see one row per image (8 norms, 6 embedders).
+ALL, BATCH_ROWS = 62, 15
+# Its x_embedder has 16 in_features.
+NARROW = 1
+
+
+def flux_mini(recipe: Recipe) -> Build:
+    return Build(pipeline=FLUX_MINI, recipe=recipe)
+
+
+def transformer_groups(groups: tuple[ModuleGroup, ...]) -> dict[tuple[str, str, str | None, bool], int]:
+    return {
+        (g.subclass, g.dtype, g.scale, g.dynamic_activation): g.count
+        for g in groups
+        if g.component == "transformer"
+    }
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        pytest.param(INT8WO, {("Int8Tensor", "int8", "per-row", False): ALL}, id="int8wo"),
+        pytest.param(FP8WO, {("Float8Tensor", "float8_e4m3fn", "per-row", False): ALL}, id="fp8wo"),
+        pytest.param(
+            INT8DQ,
+            {
+                ("Int8Tensor", "int8", "per-row", True): ALL - BATCH_ROWS,
+                ("Parameter", "bfloat16", None, False): BATCH_ROWS,
+            },
+            id="int8dq",
+        ),
+        pytest.param(
+            INT4DQ,
+            {
+                ("IntxUnpackedToInt8Tensor", "int4", "per-group-32", True): ALL - NARROW,
+                ("Parameter", "bfloat16", None, False): NARROW,
+            },
+            id="int4dq",
+        ),
+        pytest.param(BF16, {("Parameter", "bfloat16", None, False): ALL}, id="bf16"),
+    ],
+)
+def test_each_module_of_the_filter_is_what_the_scheme_says(
+    make_pipeline: Make, scheme: Scheme, expected: dict[tuple[str, str, str | None, bool], int]
+) -> None:
+    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=scheme)))
+    assert transformer_groups(evidence.groups) == expected
+    assert evidence.unquantized == ()
+
+
+def test_exclusions_are_counted_by_pattern(make_pipeline: Make) -> None:
+    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8DQ)))
+    assert evidence.expected_modules == ALL - BATCH_ROWS
+    assert evidence.excluded == {"*norm*.linear": 9, "time_*embed*": 6}
+
+
+def test_modules_whose_shape_does_not_fit_are_left_alone_and_counted(make_pipeline: Make) -> None:
+    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT4DQ)))
+    assert evidence.expected_modules == ALL - NARROW
+    assert evidence.excluded == {"in_features not a multiple of 32": NARROW}
+
+
+def test_a_rule_that_no_shape_breaks_is_counted_as_none(make_pipeline: Make) -> None:
+    scheme = dataclasses.replace(INT8WO, in_features_multiple=16, out_features_multiple=16)
+    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=scheme)))
+    assert evidence.expected_modules == ALL
+    assert evidence.excluded == {
+        "in_features not a multiple of 16": 0,
+        "out_features not a multiple of 16": 0,
+    }
+
+
+def test_text_encoders_and_vae_are_left_alone(make_pipeline: Make) -> None:
+    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8WO)))
+    others = {g.subclass for g in evidence.groups if g.component != "transformer"}
+    assert others == {"Parameter"}
+
+
+def test_a_dropped_module_is_named(make_pipeline: Make) -> None:
+    recipe = Recipe(scheme=INT8WO)
+    evidence = apply.apply(make_pipeline(), flux_mini(recipe), drop=1)
+    assert evidence.unquantized == ("transformer.time_text_embed.timestep_embedder.linear_1",)
+    assert apply.count_as_asked(evidence, recipe) == ALL - 1
+
+
+def test_a_shape_that_a_scheme_passes_over_in_silence_is_named(make_pipeline: Make) -> None:
+    pipeline = make_pipeline()
+    # 8 is no multiple of 16: torchao's float8 configs return such a weight as it is, without a word.
+    pipeline.transformer.x_embedder = torch.nn.Linear(8, 256, dtype=torch.bfloat16)
+    config = Lazy(target="perf_tests.unit.worker.quantization.test_apply:passes_over", kwargs={})
+    evidence = apply.apply(pipeline, flux_mini(Recipe(scheme=dataclasses.replace(INT8WO, config=config))))
+    assert evidence.unquantized == ("transformer.x_embedder",)
+
+
+def passes_over() -> Any:
+    """int8 weight-only, except for a width of 8: as torchao passes over shapes that do not fit."""
+    from torchao.core.config import AOBaseConfig
+    from torchao.quantization import Int8WeightOnlyConfig
+    from torchao.quantization.transform_module import (
+        _QUANTIZE_CONFIG_HANDLER,
+        register_quantize_module_handler,
+    )
+
+    def handle(module: torch.nn.Linear, config: Any) -> torch.nn.Module:
+        if module.in_features == 8:
+            return module
+        inner = Int8WeightOnlyConfig(set_inductor_config=False)
+        quantized: torch.nn.Module = _QUANTIZE_CONFIG_HANDLER[Int8WeightOnlyConfig](module, inner)
+        return quantized
+
+    config_class = type("Config", (AOBaseConfig,), {})
+    register_quantize_module_handler(config_class)(handle)
+    return config_class()
+
+
+def test_fused_projections_are_quantized_beside_the_separate_ones(make_pipeline: Make) -> None:
+    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8WO, fuse_qkv=True)))
+    # Two double blocks gain two fused projections each, four single blocks one each.
+    assert evidence.expected_modules == ALL + 2 * 2 + 4
+    assert evidence.unquantized == ()
+
+
+def test_other_components_are_quantized_where_the_recipe_names_them(make_pipeline: Make) -> None:
+    recipe = Recipe(scheme=INT8WO, quantized_components=("transformer", "text_encoder_2", "vae"))
+    evidence = apply.apply(make_pipeline(), flux_mini(recipe))
+    # 14 of the T5 miniature, and the attention of the VAE: 4 each in encoder and decoder.
+    assert evidence.expected_modules == ALL + 14 + 8
+    assert evidence.unquantized == ()
+
+
+def test_channels_last_lays_out_convolutions_and_changes_no_bytes(make_pipeline: Make) -> None:
+    pipeline = make_pipeline()
+    before = memory.weight_bytes(pipeline, ("vae",))
+    assert not is_channels_last(pipeline.vae.decoder.conv_in.weight)
+    apply.apply(pipeline, flux_mini(Recipe(scheme=INT8WO, channels_last=True)))
+    assert is_channels_last(pipeline.vae.decoder.conv_in.weight)
+    assert memory.weight_bytes(pipeline, ("vae",)) == before
+
+
+def test_channels_last_passes_over_the_convolutions_of_a_video(make_pipeline: Make) -> None:
+    pipeline = make_pipeline(pipeline=COGVIDEOX_MINI)
+    build = Build(pipeline=COGVIDEOX_MINI, recipe=Recipe(scheme=BF16, channels_last=True))
+    apply.apply(pipeline, build)
+    assert is_channels_last(pipeline.transformer.patch_embed.proj.weight)
+    # `Module.to` refuses a module with such weights.
+    assert 5 in {parameter.ndim for parameter in pipeline.vae.parameters()}
+
+
+def is_channels_last(weight: torch.Tensor) -> bool:
+    # Not `is_contiguous`, which holds for both layouts of a 1x1 convolution.
+    return weight.stride(1) == 1 < weight.shape[1]
+
+
+def test_weights_are_counted_from_their_shapes_before_quantizing(make_pipeline: Make) -> None:
+    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT4DQ)))
+    count = evidence.weights
+    assert count is not None
+    assert INT4DQ.weight is not None
+    assert (count.elements, count.scales) == (9_146_368, 9_146_368 // 32)
+    assert apply.implied_bytes(count) == 9_146_368 + 285_824 * 3 + count.other_bytes
+
+
+@pytest.mark.parametrize("scheme", [INT8WO, INT8DQ, INT4DQ, FP8WO], ids=lambda scheme: scheme.id)
+def test_stored_bytes_are_the_implied_ones(make_pipeline: Make, scheme: Scheme) -> None:
+    pipeline = make_pipeline()
+    recipe = Recipe(scheme=scheme, fuse_qkv=True)
+    count = apply.apply(pipeline, flux_mini(recipe)).weights
+    assert count is not None
+    assert scheme.weight is not None
+    assert memory.weight_bytes(pipeline, ("transformer",)) == apply.implied_bytes(count)
+
+
+def test_nothing_is_counted_where_nothing_is_quantized(make_pipeline: Make) -> None:
+    assert apply.apply(make_pipeline(), flux_mini(Recipe(scheme=BF16))).weights is None
+
+
+def test_scales_that_are_padded_into_tiles_are_named_as_groups() -> None:
+    from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor, QuantizeTensorToNVFP4Kwargs
+
+    activations = QuantizeTensorToNVFP4Kwargs(is_swizzled_scales=True)
+    weight = NVFP4Tensor.to_nvfp4(
+        torch.ones(96, 160, dtype=torch.bfloat16), is_swizzled_scales=True, act_quant_kwargs=activations
+    )
+    assert apply.look(weight, NVFP4.weight) == ("NVFP4Tensor", "uint8", "per-group-16", True)
+    # 96 x 160 have 960 scales, which stand in tiles of 128 x 64 and look like 1536 where that is not known.
+    assert apply.look(weight)[2] == "per-group-10"
+
+
+def test_mxfp8_weights_look_as_their_row_says() -> None:
+    from torchao.quantization import quantize_
+
+    assert MXFP8.config is not None
+    linear = torch.nn.Linear(160, 96, dtype=torch.bfloat16)
+    quantize_(torch.nn.Sequential(linear), construct(MXFP8.config))
+    assert apply.look(linear.weight, MXFP8.weight) == ("MXTensor", "float8_e4m3fn", "per-group-32", True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TilePacked:
+    """The attributes that torchao's tile-packed int4 weight has; its kernels need a GPU."""
+
+    shape: tuple[int, int]
+    qdata: torch.Tensor
+    scale_and_zero: torch.Tensor
+
+
+def test_scales_packed_with_their_zero_points_are_counted_once() -> None:
+    weight: Any = TilePacked(
+        shape=(64, 256),
+        qdata=torch.zeros(8, 8, 32, 4, dtype=torch.int32),
+        scale_and_zero=torch.zeros(8, 64, 2, dtype=torch.bfloat16),
+    )
+    assert apply.look(weight, INT4WO.weight) == ("TilePacked", "int32", "per-group-128", False)
+
+
+@pytest.mark.parametrize(("scheme", "bytes_per_weight"), [(INT8WO, 1.0), (FP8WO, 1.0), (BF16, 2.0)])
+def test_weight_bytes_are_what_the_bit_width_implies(
+    make_pipeline: Make, scheme: Scheme, bytes_per_weight: float
+) -> None:
+    pipeline = make_pipeline()
+    weights = sum(p.numel() for p in pipeline.transformer.parameters())
+    apply.apply(pipeline, flux_mini(Recipe(scheme=scheme)))
+    assert memory.weight_bytes(pipeline, ("transformer",)) == pytest.approx(
+        weights * bytes_per_weight, rel=0.02
+    )
+
+
+def test_a_refusal_after_the_stack_was_found_to_support_the_scheme_is_a_failure(make_pipeline: Make) -> None:
+    with pytest.raises(WorkerError, match="fp8dqrow, which this stack supports, is refused") as caught:
+        apply.apply(make_pipeline(), flux_mini(Recipe(scheme=FP8DQROW)))
+    failure = caught.value.failure
+    assert (failure.kind, failure.phase) == (FailureKind.LOAD, Phase.QUANTIZE)

@@ -1,0 +1,456 @@
+"""A search chooses for each module by times and errors; here the times are given, never taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from perf_tests.harness.verdicts.build_checks import contradictions
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Compile, Fault, Injection, Inspect, Load, Phase, Quantize
+from perf_tests.tables.cases import Build, Case
+from perf_tests.tables.pipelines import FLUX_MINI
+from perf_tests.tables.platforms import Device
+from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.schemes import AUTOQUANT, BF16, FP8WO, INT8DQ, INT8WO, Scheme, Search
+from perf_tests.unit.builders import make_build
+from perf_tests.worker import session
+from perf_tests.worker.measure.probe import sqnr_db
+from perf_tests.worker.model import build
+from perf_tests.worker.quantization import apply, autoquant
+from perf_tests.worker.quantization.apply import look
+from perf_tests.worker.quantization.autoquant import Errors, Example, Seen, Work, fastest, median_ms
+from perf_tests.worker.quantization.plans import Candidate
+from perf_tests.worker.session import Session
+
+Make = Callable[..., Any]
+CPU = torch.device("cpu")
+SEARCH = Search(candidates=(BF16, INT8DQ, FP8WO, INT8WO), min_sqnr_db=25.0, margin_pct=5.0)
+EAGER = Recipe(scheme=dataclasses.replace(AUTOQUANT, search=SEARCH))
+REGIONAL = dataclasses.replace(EAGER, compile=CompileMode.REGIONAL)
+
+# Of the miniature's 62 modules 15 see one row per image, which int8dq's kernels do not take.
+ALL, ONE_ROW = 62, 15
+
+
+def scheme_of(layer: nn.Module) -> str:
+    """The id of the candidate that a layer is quantized with."""
+    weight: Any = layer.weight
+    quantized = [scheme for scheme in SEARCH.candidates if scheme.weight]
+    found = [each for each in quantized if each.weight and each.weight.describes(*look(weight, each.weight))]
+    return found[0].id if found else BF16.id
+
+
+class Times:
+    """Stands in for the stopwatch: milliseconds by scheme, whatever the layer."""
+
+    def __init__(self, **milliseconds: float) -> None:
+        self.milliseconds = milliseconds
+        self.calls: list[str] = []
+
+    def __call__(self, call: Callable[[], object]) -> float:
+        assert isinstance(call, partial)
+        scheme = scheme_of(call.func)  # type: ignore[arg-type] # the layer that is called
+        if scheme not in self.calls:
+            call()
+        self.calls.append(scheme)
+        return self.milliseconds[scheme]
+
+
+INT8DQ_FIRST = {"bf16": 1.0, "int8dq": 0.5, "fp8wo": 0.7, "int8wo": 0.8}
+
+
+def never(call: Callable[[], object]) -> float:
+    raise AssertionError("a plan that is there is searched for")
+
+
+# What is chosen
+
+
+def timed(**milliseconds: float | None) -> dict[str, Candidate]:
+    return {name: Candidate(median_ms=each) for name, each in milliseconds.items()}
+
+
+FINE = {"int8dq": 38.0, "fp8wo": 31.0}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "ratios_db", "choice"),
+    [
+        pytest.param(timed(bf16=1.0, int8dq=0.6, fp8wo=0.7), FINE, "int8dq", id="fastest"),
+        pytest.param(
+            timed(bf16=1.0, int8dq=0.6, fp8wo=0.7), FINE | {"int8dq": 24.9}, "fp8wo", id="below-the-floor"
+        ),
+        pytest.param(
+            timed(bf16=1.0, int8dq=0.6, fp8wo=0.7), FINE | {"int8dq": 25.0}, "int8dq", id="on-the-floor"
+        ),
+        pytest.param(timed(bf16=1.0, int8dq=0.96, fp8wo=2.0), FINE, "bf16", id="within-the-margin"),
+        pytest.param(timed(bf16=1.0, int8dq=0.95, fp8wo=2.0), FINE, "int8dq", id="at-the-margin"),
+        pytest.param(timed(bf16=1.0, int8dq=None, fp8wo=0.7), FINE, "fp8wo", id="given-up"),
+        pytest.param(timed(bf16=1.0, int8dq=0.6, fp8wo=0.7), {"fp8wo": 31.0}, "fp8wo", id="does-not-fit"),
+        pytest.param(timed(bf16=1.0, int8dq=0.6, fp8wo=0.7), {}, "bf16", id="none-fits"),
+    ],
+)
+def test_a_layer_gets_the_fastest_that_keeps_the_floor_and_beats_bf16_by_the_margin(
+    candidates: dict[str, Candidate], ratios_db: Mapping[str, float], choice: str
+) -> None:
+    assert fastest(SEARCH, candidates, ratios_db) == choice
+
+
+def seen_with(ratios_db: Mapping[str, float]) -> Seen:
+    """Two blocks with a layer each, of one shape, and what int8wo makes of them."""
+    work = Work(rows=64, in_features=32, out_features=32, bias=True)
+    layers = {
+        name: Errors(work=work, sqnr_db={INT8WO.id: ratio_db}, refused={INT8DQ.id: "no", FP8WO.id: "no"})
+        for name, ratio_db in ratios_db.items()
+    }
+    return Seen(layers=layers, examples={work: Example(name=next(iter(layers)), rows=torch.randn(64, 32))})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "choices"),
+    [
+        pytest.param(EAGER, ["int8wo", "bf16", "bf16"], id="eager-each-for-itself"),
+        pytest.param(REGIONAL, ["bf16", "bf16", "bf16"], id="regional-as-the-worst-of-all-blocks"),
+    ],
+)
+def test_blocks_that_are_compiled_as_one_stay_alike(
+    make_case: Make, monkeypatch: pytest.MonkeyPatch, recipe: Recipe, choices: list[str]
+) -> None:
+    names = ("transformer.blocks.0.to_q", "transformer.blocks.1.to_q", "transformer.never_called")
+    seen = seen_with({names[0]: 40.0, names[1]: 20.0})
+    monkeypatch.setattr(autoquant, "observe", lambda *_: seen)
+    monkeypatch.setattr(torch, "compile", lambda layer, **_: layer)
+    targets = {name: nn.Linear(32, 32, dtype=torch.float32) for name in names}
+    _, layers = autoquant.find(None, make_case(recipe), targets, Times(bf16=1.0, int8wo=0.5), CPU)
+    assert [layers[name].chosen for name in names] == choices
+    assert layers["transformer.never_called"].shape is None
+
+
+def test_no_time_is_spent_on_a_candidate_that_no_layer_can_take(
+    make_case: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoquant, "observe", lambda *_: seen_with({"transformer.to_q": 24.0}))
+    times = Times(bf16=1.0)
+    targets = {"transformer.to_q": nn.Linear(32, 32, dtype=torch.float32)}
+    (shape,), _ = autoquant.find(None, make_case(EAGER), targets, times, CPU)
+    assert set(times.calls) == {"bf16"}
+    assert shape.candidates["int8wo"] == Candidate(sqnr_db=24.0, reason="no layer of this shape keeps 25 dB")
+    assert shape.candidates["int8dq"].reason == "no"
+
+
+# Times
+
+
+def of(milliseconds: list[float]) -> tuple[Callable[[Callable[[], object]], float], list[float]]:
+    left = list(milliseconds)
+    return lambda call: left.pop(0), left
+
+
+def test_the_median_counts_and_the_call_that_compiles_does_not() -> None:
+    measure, left = of([900.0, *[1.0] * 10, *[3.0] * 11])
+    assert median_ms(measure, torch.Tensor, 2.0) == (3.0, None)
+    assert left == []
+
+
+def test_a_candidate_that_takes_ten_times_as_long_is_given_up_early() -> None:
+    measure, left = of([900.0, 380.0, 379.0, 1.0])
+    found_ms, reason = median_ms(measure, torch.Tensor, 0.48)
+    assert found_ms is None
+    assert reason == "given up: a call takes 379 ms, and 0.48 ms unquantized, more than 10 times less"
+    assert left == [1.0]
+
+
+def test_one_slow_call_is_not_the_candidates_fault() -> None:
+    measure, left = of([900.0, 380.0, *[0.4] * 20])
+    assert median_ms(measure, torch.Tensor, 0.48) == (0.4, None)
+    assert left == []
+
+
+def test_the_unquantized_layer_is_never_given_up() -> None:
+    measure, _ = of([900.0, *[380.0] * 21])
+    assert median_ms(measure, torch.Tensor, None) == (380.0, None)
+
+
+def test_a_candidate_that_the_stack_refuses_is_left_out_with_the_reason() -> None:
+    layer, rows = nn.Linear(32, 32, dtype=torch.bfloat16), torch.ones(64, 32, dtype=torch.bfloat16)
+
+    def refuses(call: Callable[[], object]) -> float:
+        raise RuntimeError("no kernel for this\nfrom a backend")
+
+    found = autoquant.timed(INT8WO, layer, rows, refuses, compiles=False, rival_ms=1.0)
+    assert found == (None, "RuntimeError: no kernel for this")
+    with pytest.raises(RuntimeError, match="no kernel"):
+        autoquant.timed(BF16, layer, rows, refuses, compiles=False, rival_ms=None)
+
+
+def test_each_layer_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+
+    def compile(layer: nn.Module, **options: object) -> nn.Module:
+        done.append(options)
+        return layer
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: done.append("reset"))
+    layer, rows = nn.Linear(32, 32, dtype=torch.bfloat16), torch.ones(64, 32, dtype=torch.bfloat16)
+    found = autoquant.timed(INT8WO, layer, rows, Times(int8wo=0.5), compiles=True, rival_ms=1.0)
+    assert found == (0.5, None)
+    assert done == [{"dynamic": False}, "reset"]
+
+
+class CountingClock:
+    """Each mark is a millisecond after the one before, and each call takes seven."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0.0
+
+    def call(self) -> torch.Tensor:
+        self.now_ms += 7.0
+        return torch.ones(1)
+
+    def mark(self) -> Any:
+        self.now_ms += 1.0
+        at_ms = self.now_ms
+        return SimpleNamespace(at_ms=at_ms, until_ms=lambda later: later.at_ms - at_ms)
+
+    def synchronize(self) -> None:
+        self.now_ms += 100.0
+
+
+def test_the_stopwatch_reads_the_clock_around_one_call() -> None:
+    clock = CountingClock()
+    assert autoquant.Stopwatch(clock, CPU)(clock.call) == 8.0
+
+
+# The step that is looked at
+
+
+class Tiny:
+    """A pipeline of two modules, of which a step calls one, twice."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.called = nn.Linear(256, 128, dtype=torch.bfloat16).requires_grad_(False)
+        self.activations = [torch.randn(2, 32, 256).bfloat16(), torch.randn(2, 8, 256).bfloat16()]
+
+    def __call__(self, **_: Any) -> None:
+        for activation in self.activations:
+            self.called(activation)
+            activation.zero_()  # as pipelines do that work in place
+
+
+def int8(matrix: torch.Tensor) -> torch.Tensor:
+    scale = matrix.abs().amax(dim=1, keepdim=True) / 127
+    return (matrix / scale).round() * scale
+
+
+def test_the_first_activations_of_a_module_are_kept_and_its_errors_are_theirs(make_case: Make) -> None:
+    pipeline = Tiny()
+    first = pipeline.activations[0].reshape(64, 256).clone()
+    targets = {"transformer.called": pipeline.called, "transformer.other": nn.Linear(4, 4)}
+    expected = pipeline.called(first)
+    seen = autoquant.observe(pipeline, make_case(EAGER), targets, (INT8DQ, INT8WO))
+
+    (work,) = seen.examples
+    assert work == Work(rows=64, in_features=256, out_features=128, bias=True)
+    assert torch.equal(seen.examples[work].rows, first)
+    assert list(seen.layers) == ["transformer.called"]
+    # As one would quantize by hand: a scale for each row of weights, and of activations. torchao rounds the
+    # scales to bf16 besides.
+    weight, bias = pipeline.called.weight.double(), pipeline.called.bias.double()
+    exact = (first.double() @ weight.T + bias).bfloat16()
+    by_hand_db = {
+        "int8dq": sqnr_db(exact, (int8(first.double()) @ int8(weight).T + bias).bfloat16()),
+        "int8wo": sqnr_db(exact, (first.double() @ int8(weight).T + bias).bfloat16()),
+    }
+    assert seen.layers["transformer.called"].sqnr_db == pytest.approx(by_hand_db, abs=1.5)
+    assert by_hand_db["int8wo"] - by_hand_db["int8dq"] > 2.0
+    # Nothing stays: no hook, and the module as it was.
+    assert not pipeline.called._forward_pre_hooks
+    assert torch.equal(pipeline.called(first), expected)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "reason"),
+    [
+        pytest.param(
+            dataclasses.replace(INT8WO, min_rows=65), "the kernels need at least 65 rows", id="few-rows"
+        ),
+        pytest.param(
+            dataclasses.replace(INT8WO, in_features_multiple=96),
+            "in_features not a multiple of 96",
+            id="shape",
+        ),
+        pytest.param(
+            dataclasses.replace(INT8WO, weight=INT8DQ.weight),
+            "ValueError: a weight of this shape does not become what int8wo says",
+            id="something-else",
+        ),
+    ],
+)
+def test_a_candidate_that_does_not_fit_a_layer_says_why(make_case: Make, scheme: Scheme, reason: str) -> None:
+    pipeline = Tiny()
+    seen = autoquant.observe(pipeline, make_case(EAGER), {"transformer.called": pipeline.called}, (scheme,))
+    assert seen.layers["transformer.called"].refused == {"int8wo": reason}
+    assert seen.layers["transformer.called"].sqnr_db == {}
+
+
+def test_an_output_that_is_not_a_number_is_no_error_in_decibels(make_case: Make) -> None:
+    pipeline = Tiny()
+    pipeline.activations[0][0, 0, 0] = float("inf")
+    seen = autoquant.observe(pipeline, make_case(EAGER), {"transformer.called": pipeline.called}, (INT8DQ,))
+    assert seen.layers["transformer.called"].refused == {"int8dq": "the output holds NaN or infinity"}
+
+
+# The whole of it
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Case]:
+    """The file of a plan of flux-mini in which int8dq is the fastest where it fits; read only."""
+    case = Case(build=Build(pipeline=FLUX_MINI, recipe=EAGER), workload=FLUX_MINI.workload)
+    file = tmp_path_factory.mktemp("searched") / "plans" / "flux-mini.json"
+    pipeline = build.build(case.build, CPU)
+    targets = dict(apply.quantizable(pipeline, case.build))
+    autoquant.choose(pipeline, case, file, Times(**INT8DQ_FIRST), targets)
+    return file, case
+
+
+def applied(
+    make_pipeline: Make, searched: tuple[Path, Case], *, drop: int = 0, measure: autoquant.Measure = never
+) -> Any:
+    """The evidence of a fresh pipeline that follows the plan."""
+    file, case = searched
+    pipeline = make_pipeline(EAGER)
+    choose = partial(autoquant.choose, pipeline, case, file, measure)
+    return apply.apply(pipeline, case.build, drop=drop, choose=choose)
+
+
+def test_a_plan_can_be_read(searched: tuple[Path, Case]) -> None:
+    file, _ = searched
+    plan = json.loads(file.read_text())
+    assert file.read_text().count("\n") > 500
+    assert [each.name for each in file.parent.iterdir()] == ["flux-mini.json"]
+    (shape,) = [each for each in plan["shapes"] if (each["rows"], each["in_features"]) == (64, 1024)]
+    assert shape["chosen"] == {"int8dq": 4}
+    assert shape["candidates"]["bf16"] == {"median_ms": 1.0}
+    assert shape["candidates"]["int8dq"]["median_ms"] == 0.5
+    assert 36.0 < shape["candidates"]["int8dq"]["sqnr_db"] < 39.0
+    single = plan["layers"]["transformer.time_text_embed.timestep_embedder.linear_1"]
+    assert single["chosen"] == "fp8wo"
+    assert "int8dq" not in single["sqnr_db"]
+    assert plan["stack"]["packages"]["torchao"] != "absent"
+    assert plan["search_s"] > 0
+
+
+def test_another_process_follows_the_plan_and_does_not_search(
+    make_pipeline: Make, searched: tuple[Path, Case]
+) -> None:
+    evidence = applied(make_pipeline, searched)
+    assert evidence.plan is not None
+    assert evidence.plan.file == "flux-mini.json"
+    assert evidence.plan.search_s is None
+    assert evidence.plan.chosen == {"fp8wo": ONE_ROW, "int8dq": ALL - ONE_ROW}
+
+
+def test_each_module_becomes_what_the_plan_chose_for_it(
+    make_pipeline: Make, searched: tuple[Path, Case]
+) -> None:
+    evidence = applied(make_pipeline, searched)
+    looks = {
+        (group.chosen, group.subclass, group.dynamic_activation): group.count
+        for group in evidence.groups
+        if group.component == "transformer"
+    }
+    assert looks == {("fp8wo", "Float8Tensor", False): ONE_ROW, ("int8dq", "Int8Tensor", True): ALL - ONE_ROW}
+    recipe = searched[1].build.recipe
+    assert apply.count_as_asked(evidence, recipe) == ALL
+    assert apply.count_off_plan(evidence, recipe) == 0
+    assert contradictions(searched[1], make_build(quantization=evidence)) == ()
+
+
+def test_layers_that_nothing_beats_stay_as_they_are_and_are_counted(
+    make_case: Make, make_pipeline: Make, tmp_path: Path
+) -> None:
+    case = make_case(EAGER)
+    slow = Times(bf16=1.0, int8dq=0.97, fp8wo=0.7, int8wo=0.8)
+    # fp8 weights have 31 dB here.
+    strict = dataclasses.replace(AUTOQUANT, search=dataclasses.replace(SEARCH, min_sqnr_db=45.2))
+    case = case.with_recipe(Recipe(scheme=strict))
+    evidence = applied(make_pipeline, (tmp_path / "plan.json", case), measure=slow)
+    assert evidence.plan is not None
+    # int8wo keeps 45.25 dB in x_embedder alone.
+    assert evidence.plan.chosen == {"bf16": ALL - 1, "int8wo": 1}
+    assert (evidence.expected_modules, evidence.unquantized) == (1, ())
+    assert contradictions(case, make_build(quantization=evidence)) == ()
+    assert evidence.weights is not None
+    assert evidence.weights.quantized_bytes == 16 * 256 + 256 * 5
+
+
+def test_the_fire_drill_drops_what_the_plan_quantizes_and_is_found(
+    make_pipeline: Make, searched: tuple[Path, Case]
+) -> None:
+    evidence = applied(make_pipeline, searched, drop=2)
+    assert apply.count_off_plan(evidence, searched[1].build.recipe) == 2
+    (found,) = contradictions(searched[1], make_build(quantization=evidence))
+    assert found.startswith(f"{ALL - 2} of {ALL} Linear modules are quantized as autoquant says")
+
+
+def test_a_fire_drill_with_nothing_to_drop_is_refused(
+    make_pipeline: Make, searched: tuple[Path, Case]
+) -> None:
+    with pytest.raises(
+        WorkerError, match=r"drop the quantization of 63 modules, and the plan .* quantizes 62"
+    ):
+        applied(make_pipeline, searched, drop=63)
+
+
+# As a worker answers
+
+
+def loaded(case: Case, *injections: Injection) -> Session:
+    worker = Session(None)
+    worker.load(Load(case=case, device=Device.CPU, injections=injections))
+    return worker
+
+
+def test_a_worker_reports_the_plan_and_what_became_of_it(
+    make_case: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoquant, "Stopwatch", lambda *_: Times(**INT8DQ_FIRST))
+    monkeypatch.setattr(session, "prime", lambda *_: None)
+    seconds = itertools.count(step=100.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
+    worker = loaded(make_case(EAGER), Injection(fault=Fault.DROP_QUANTIZATION, amount=1.0))
+    answer = worker.quantize(Quantize(plan=str(tmp_path / "plan.json")))
+    worker.compile(Compile())
+    values = worker.inspect(Inspect()).values
+
+    assert answer.quantization.plan is not None
+    assert answer.quantization.plan.search_s == 100.0
+    assert answer.seconds == 200.0  # from 0 to 300, without the search from 100 to 200
+    assert values["modules_off_plan"] == 1
+    assert values["quantized_modules"] == ALL - 1
+
+
+def test_a_worker_that_is_told_no_file_says_so(make_case: Make) -> None:
+    with pytest.raises(WorkerError, match="no file is named for the plan that autoquant follows") as caught:
+        loaded(make_case(EAGER)).quantize(Quantize())
+    assert caught.value.failure.phase is Phase.SEARCH
+
+
+def test_on_a_cpu_a_call_is_timed_as_it_is() -> None:
+    call = torch.Tensor
+    assert autoquant.device_work(call, CPU) is call

@@ -1,0 +1,50 @@
+"""What dynamo and inductor count about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perf_tests.protocol.messages import CompileCache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """A reading; only differences of two readings mean anything."""
+
+    graphs: int
+    graph_breaks: int
+    hits: int
+    misses: int
+    bypasses: int
+
+    def since(self, earlier: Counters) -> Counters:
+        """What was counted between `earlier` and this reading."""
+        return Counters(
+            graphs=self.graphs - earlier.graphs,
+            graph_breaks=self.graph_breaks - earlier.graph_breaks,
+            hits=self.hits - earlier.hits,
+            misses=self.misses - earlier.misses,
+            bypasses=self.bypasses - earlier.bypasses,
+        )
+
+
+def read() -> Counters:
+    """The counters of this process so far; resetting the compiler leaves them as they are."""
+    from torch._dynamo.utils import counters
+
+    inductor, aot = counters["inductor"], counters["aot_autograd"]
+    return Counters(
+        graphs=counters["stats"]["unique_graphs"],
+        graph_breaks=sum(counters["graph_break"].values()),
+        # A hit of AOTAutograd's cache, which wraps inductor's, need not reach inductor's counter.
+        hits=max(inductor["fxgraph_cache_hit"], aot["autograd_cache_hit"]),
+        misses=inductor["fxgraph_cache_miss"],
+        bypasses=inductor["fxgraph_cache_bypass"],
+    )
+
+
+def cache(counted: Counters, artifacts: str | None) -> CompileCache:
+    """What the compile cache did in the time that `counted` is of; `artifacts`: and its file."""
+    return CompileCache(
+        hits=counted.hits, misses=counted.misses, bypasses=counted.bypasses, artifacts=artifacts
+    )

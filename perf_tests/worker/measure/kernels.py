@@ -1,0 +1,133 @@
+"""The GPU kernels of a steady denoise step, counted in a generation of their own: to record slows down."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch.profiler import ProfilerActivity, profile, supported_activities
+
+from perf_tests.tables.cases import Case
+from perf_tests.worker.measure import counters
+from perf_tests.worker.measure.clock import Clock
+from perf_tests.worker.measure.generate import Stages, call_arguments
+
+METRIC = "kernels_per_step"
+
+KERNEL = "kernel"
+"""Category of a kernel in torch's traces, launched or replayed from a CUDA graph. Copies and fills
+have categories of their own, `gpu_memcpy` and `gpu_memset`."""
+
+Event = Mapping[str, Any]
+"""Of a trace in Chrome's format: `cat` is its category, metadata has none."""
+
+
+class NotCounted(Exception):
+    """The kernels of a step are not known, and why."""
+
+
+class Recorder(Protocol):
+    """What records the activity of a device between two moments."""
+
+    def start(self) -> None:
+        """Record from here; NotCounted where that is refused."""
+
+    def stop(self) -> Iterable[Event]:
+        """What happened since `start`."""
+
+
+class KinetoRecorder:
+    """torch's profiler; what the device does with it, on a GPU from CUPTI."""
+
+    def __init__(self, activity: ProfilerActivity = ProfilerActivity.CUDA) -> None:
+        self._activity = activity
+
+    def start(self) -> None:
+        """Record from here; NotCounted where torch was built without, or the driver refuses."""
+        if self._activity not in supported_activities():
+            raise NotCounted(f"this build of torch cannot record {self._activity.name} activity")
+        self._profile = profile(activities=[self._activity])
+        try:
+            self._profile.start()
+        except RuntimeError as exc:
+            raise NotCounted(f"the profiler did not start: {exc}") from exc
+
+    def stop(self) -> Iterable[Event]:
+        """What happened since `start`, as exported: only there each event has its category in every torch."""
+        self._profile.stop()
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "trace.json"
+            self._profile.export_chrome_trace(str(file))
+            events: list[Event] = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
+        return events
+
+
+class _StepIsOver(Exception):
+    """Ends a pipeline's call once its second step has returned."""
+
+
+class StepRecording:
+    """Records from the return of the scheduler's first step to that of its second."""
+
+    def __init__(self, recorder: Recorder, clock: Clock) -> None:
+        self._recorder = recorder
+        self._clock = clock
+        self.events: list[Event] | None = None
+        """None before the second step has returned."""
+
+    def before_mark(self, stage: str) -> None:
+        """For `Stages`, which names the stage that ends here."""
+        # Without waiting, the device would still be at the step before.
+        if stage == "first_step_ms":
+            self._clock.synchronize()
+            self._recorder.start()
+        elif stage == "denoise_step_ms":
+            self._clock.synchronize()
+            self.events = list(self._recorder.stop())
+            raise _StepIsOver
+
+
+def measure(pipeline: Any, case: Case, clock: Clock, recorder: Recorder | None = None) -> dict[str, float]:
+    """Metric name -> value; empty, with a warning in the worker's log, where it cannot be told.
+
+    `pipeline` is warmed up for `case`, and `clock` that of its device. `recorder`: torch's profiler of the
+    GPU's activity, if None.
+    """
+    try:
+        events = record_step(pipeline, case, clock, recorder or KinetoRecorder())
+        return {METRIC: float(count(events))}
+    except NotCounted as exc:
+        warnings.warn(f"{METRIC} of {case.id} was not counted: {exc}", RuntimeWarning, stacklevel=2)
+        return {}
+
+
+def record_step(pipeline: Any, case: Case, clock: Clock, recorder: Recorder) -> Iterable[Event]:
+    """What `recorder` saw of the second step of the workload, after which the generation is abandoned.
+
+    It is called as it is timed, so that nothing is compiled for it. Raises NotCounted where there is no
+    second step, where something was compiled all the same, and for what the recorder raises it.
+    """
+    recording = StepRecording(recorder, clock)
+    stages = Stages(clock, recording.before_mark)
+    before = counters.read()
+    with stages.attached(pipeline), contextlib.suppress(_StepIsOver):
+        stages.begin()
+        pipeline(**call_arguments(case.build.pipeline, case.workload))
+    if recording.events is None:
+        raise NotCounted("its workload has no second step")
+    if counters.read().since(before).graphs:
+        raise NotCounted("it compiled once more, which is no steady step")
+    return recording.events
+
+
+def count(events: Iterable[Event]) -> int:
+    """Kernels among the `events` of a trace; NotCounted for none, as no step does without."""
+    kernels = sum(1 for event in events if event.get("cat") == KERNEL)
+    if not kernels:
+        raise NotCounted("the profiler recorded no kernel: it may have no access to the GPU's counters")
+    return kernels

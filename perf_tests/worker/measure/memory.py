@@ -1,0 +1,104 @@
+"""Bytes: of weights, and the peaks between two points in time."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from perf_tests.protocol.messages import MemoryWindow
+from perf_tests.worker.model.build import components
+
+MIB = 1 << 20
+
+
+def plain_tensors(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
+    """The ordinary tensors that a (nested) tensor subclass consists of; itself if it is one."""
+    inner = getattr(tensor, "__tensor_flatten__", None)
+    if inner is None or type(tensor) in (torch.Tensor, torch.nn.Parameter):
+        return (tensor,)
+    names, _ = inner()
+    return itertools.chain.from_iterable(plain_tensors(getattr(tensor, name)) for name in names)
+
+
+def stored_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the storages behind `tensors`, each counted once."""
+    storages = {
+        plain.untyped_storage().data_ptr(): plain.untyped_storage().nbytes()
+        for tensor in tensors
+        for plain in plain_tensors(tensor)
+    }
+    return sum(storages.values())
+
+
+def clear_workspaces() -> None:
+    """Give back what cuBLAS keeps of its first GEMM: to the allocator it is live memory, like a weight."""
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)  # only builds with CUDA have it
+    if clear is not None:
+        clear()
+
+
+def weight_bytes(pipeline: Any, names: tuple[str, ...]) -> int:
+    """Bytes of the parameters of the named components, scales included."""
+    parts = components(pipeline)
+    return stored_bytes(parameter for name in names for parameter in parts[name].parameters())
+
+
+def model_mib(pipeline: Any, device: torch.device) -> float:
+    """What the loaded pipeline occupies: live device memory; on a CPU bytes of parameters and buffers."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / MIB
+    tensors = (
+        tensor
+        for module in components(pipeline).values()
+        for tensor in itertools.chain(module.parameters(), module.buffers())
+    )
+    return stored_bytes(tensors) / MIB
+
+
+class Meter:
+    """Peaks since the last `reset`."""
+
+    def __init__(self, device: torch.device, device_used_mib: Callable[[], float | None] | None) -> None:
+        self._cuda = device.type == "cuda"
+        self._device_used_mib = device_used_mib
+        self._device_peak_mib: float | None = None
+
+    def reset(self) -> None:
+        """Begin a window."""
+        self._device_peak_mib = None
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+        self.look()
+
+    def look(self) -> None:
+        """Read the device-level counter, which keeps no peak of its own; not during a generation."""
+        used_mib = self._device_used_mib() if self._device_used_mib else None
+        if used_mib is not None:
+            self._device_peak_mib = max(used_mib, self._device_peak_mib or 0.0)
+
+    def read(self) -> MemoryWindow:
+        """The peaks of the window so far."""
+        self.look()
+        return MemoryWindow(
+            allocated_mib=torch.cuda.max_memory_allocated() / MIB if self._cuda else None,
+            reserved_mib=torch.cuda.max_memory_reserved() / MIB if self._cuda else None,
+            device_mib=self._device_peak_mib,
+            # Linux reports kibibytes.
+            rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        )
+
+
+def peaks(windows: Iterable[MemoryWindow]) -> dict[str, float]:
+    """Metric name -> highest value of all windows, for the counters the device has."""
+    found = list(windows)
+    highest = {
+        "peak_allocated_mib": [w.allocated_mib for w in found if w.allocated_mib is not None],
+        "peak_reserved_mib": [w.reserved_mib for w in found if w.reserved_mib is not None],
+        "peak_device_mib": [w.device_mib for w in found if w.device_mib is not None],
+        "peak_rss_mib": [w.rss_mib for w in found],
+    }
+    return {name: max(values) for name, values in highest.items() if values}

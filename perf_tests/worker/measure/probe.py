@@ -1,0 +1,77 @@
+"""The transformer's output on the same inputs, before and after quantization."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import torch
+
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics import IDENTICAL_DB
+from perf_tests.worker.measure.generate import call_arguments
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """What a pipeline calls its transformer with first, and what an unquantized one answers.
+
+    The inputs are given, not generated (teacher forcing): one call has the error of the weights and
+    activations alone, where a trajectory has that of every step before as well.
+    """
+
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    output: torch.Tensor
+
+    def sqnr_db(self, pipeline: Any) -> float:
+        """SQNR in dB of what the transformer answers now; `IDENTICAL_DB` where it answers the same.
+
+        Raises WorkerError(numerics) for an answer with NaN or infinity.
+        """
+        output = _answer(pipeline.transformer, self.arguments, self.keywords)
+        if not bool(torch.isfinite(output).all()):
+            message = "the quantized transformer answers NaN or infinity to the inputs of the first step"
+            raise WorkerError(Failure(kind=FailureKind.NUMERICS, phase=Phase.QUANTIZE, message=message))
+        return sqnr_db(self.output, output)
+
+
+def record(pipeline: Any, case: Case) -> Probe:
+    """The probe of an unquantized, unfused pipeline; nothing stays attached to it.
+
+    Fusing comes later because fused projections are to give the same: what they change counts, too.
+    """
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def keep_first(_module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if not calls:
+            # A copy: pipelines may write into what they have passed.
+            calls.append(copy.deepcopy((arguments, keywords)))
+
+    workload = dataclasses.replace(case.workload, steps=1, measured_steps=None)
+    hook = pipeline.transformer.register_forward_pre_hook(keep_first, with_kwargs=True)
+    try:
+        pipeline(**call_arguments(case.build.pipeline, workload))
+    finally:
+        hook.remove()
+    arguments, keywords = calls[0]
+    output = _answer(pipeline.transformer, arguments, keywords)
+    return Probe(arguments=arguments, keywords=keywords, output=output)
+
+
+def _answer(transformer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> torch.Tensor:
+    with torch.no_grad():
+        output: torch.Tensor = transformer(*arguments, **keywords)[0]
+    return output
+
+
+def sqnr_db(reference: torch.Tensor, output: torch.Tensor) -> float:
+    """20 log10(||x|| / ||x - y||), as torchao's `compute_error` (torchao/quantization/utils.py) has it."""
+    x, y = reference.double(), output.double()
+    noise = torch.linalg.vector_norm(x - y)
+    if noise == 0:
+        return IDENTICAL_DB
+    return float(20 * torch.log10(torch.linalg.vector_norm(x) / noise))

@@ -1,0 +1,86 @@
+"""A case's pipeline on the device, unquantized: from the hub's weights, or from computed ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.tables.cases import Build, Weights
+from perf_tests.tables.pipelines import Module, PipelineSpec
+from perf_tests.worker.model import synthetic
+from perf_tests.worker.model.lazy import construct, resolve
+from perf_tests.worker.model.tokenizers import offline
+
+
+def build(case_build: Build, device: torch.device) -> Any:
+    """The pipeline of `case_build` on `device`, in its scheme's dtype, ready to generate, silent.
+
+    Raises WorkerError(load) where pretrained weights are not in the local cache.
+    """
+    dtype = getattr(torch, case_build.recipe.scheme.dtype)
+    pipeline = BUILDERS[case_build.weights](case_build.pipeline, dtype, device)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def components(pipeline: Any) -> dict[str, nn.Module]:
+    """Name -> module of every component with weights."""
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+
+
+def empty(row: Module) -> nn.Module:
+    """The component of `row` with its parameters on the meta device, without values."""
+    from accelerate import init_empty_weights
+
+    cls = resolve(row.cls)
+    # Parameters on the meta device, buffers (rotary tables, position ids) computed for real.
+    with init_empty_weights(include_buffers=False):
+        module = cls(**row.config) if row.config_cls is None else cls(resolve(row.config_cls)(**row.config))
+    if row.config_cls is not None:
+        # The empty-weights context copies each parameter it registers, which unties shared embeddings.
+        module.tie_weights()
+    frozen: nn.Module = module.eval().requires_grad_(False)
+    return frozen
+
+
+def _synthetic(spec: PipelineSpec, dtype: torch.dtype, device: torch.device) -> Any:
+    parts: dict[str, Any] = {"scheduler": construct(spec.scheduler)}
+    for name, tokenizer in spec.tokenizers.items():
+        parts[name] = offline(tokenizer)
+    for name, row in spec.modules.items():
+        parts[name] = empty(row)
+        synthetic.materialise(name, parts[name], dtype=dtype, device=device, gains=row.gains)
+    return resolve(spec.cls)(**parts, **spec.arguments)
+
+
+def _pretrained(spec: PipelineSpec, dtype: torch.dtype, device: torch.device) -> Any:
+    try:
+        pipeline = resolve(spec.cls).from_pretrained(
+            spec.repo, revision=spec.revision, dtype=dtype, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        licence = f"accept the licence at {spec.licence}, then " if spec.licence else ""
+        message = (
+            f"weights of {spec.repo} at revision {spec.revision} are not in the local cache (HF_HOME): "
+            f"{licence}run `hf download {spec.repo} --revision {spec.revision}`"
+        )
+        failure = Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=message, details=str(error))
+        raise WorkerError(failure) from error
+    pipeline.scheduler = construct(spec.scheduler)
+    return pipeline.to(device)
+
+
+BUILDERS = {Weights.SYNTHETIC: _synthetic, Weights.PRETRAINED: _pretrained}
+
+
+def weight_digests(pipeline: Any) -> dict[str, str]:
+    """sha256 of each component's first matrix: tells one set of weights from another."""
+    digests = {}
+    for name, module in components(pipeline).items():
+        parameter, tensor = next((n, p) for n, p in module.named_parameters() if p.ndim >= 2)
+        digests[f"{name}.{parameter}"] = synthetic.sha256(tensor)
+    return digests

@@ -1,0 +1,45 @@
+"""Compile what the recipe says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perf_tests.tables.cases import Build
+from perf_tests.tables.recipes import CompileMode
+from perf_tests.worker.model.lazy import construct
+
+# Not `fullgraph`: a graph break is counted and judged beside everything else, instead of ending the case.
+# Shapes are those of one workload, so nothing is gained by `dynamic`.
+OPTIONS: dict[str, Any] = {"dynamic": False}
+
+
+def apply(pipeline: Any, build: Build) -> None:
+    """Make the recipe's settings and mark modules for compilation; it happens when they are first called."""
+    for setting in build.recipe.settings:
+        construct(setting.call)
+    MODES[build.recipe.compile](pipeline, build)
+    if build.recipe.compile_vae:
+        # The pipeline calls `decode`, not the module.
+        import torch
+
+        pipeline.vae.decode = torch.compile(pipeline.vae.decode, **OPTIONS)
+
+
+def _eager(pipeline: Any, build: Build) -> None:
+    """Nothing to compile."""
+
+
+def _regional(pipeline: Any, build: Build) -> None:
+    if getattr(pipeline.transformer, "_repeated_blocks", None):
+        pipeline.transformer.compile_repeated_blocks(**OPTIONS)
+        return
+    for name in build.pipeline.blocks:
+        for block in getattr(pipeline.transformer, name):
+            block.compile(**OPTIONS)
+
+
+def _full(pipeline: Any, build: Build) -> None:
+    pipeline.transformer.compile(**OPTIONS)
+
+
+MODES = {CompileMode.EAGER: _eager, CompileMode.REGIONAL: _regional, CompileMode.FULL: _full}

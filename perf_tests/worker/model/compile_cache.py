@@ -1,0 +1,84 @@
+"""Compile-cache artifacts in a file: what was compiled in one process spares another the compiling.
+
+A file is good for the same graphs under the same torch, triton and device; whoever names it keeps them apart.
+Of others nothing is found, which the counters of the compile cache tell.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+
+LOADED = "loaded"
+SAVED = "saved"
+EMPTY = "empty"
+"""Compiling left nothing that can be saved; the bypasses of the cache tell why."""
+
+
+def load(file: Path) -> str | None:
+    """Fill this process's compile caches from `file`: `LOADED`, or None where it does not exist yet.
+
+    To be called before anything is compiled. Raises WorkerError(load) for a file that cannot be read, or
+    that does not hold artifacts of this torch. Artifacts are pickles: trust the folder as you trust code.
+    """
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _refuse(f"cannot read the compile-cache artifacts {file}: {error.strerror}; make it readable", error)
+    try:
+        info = torch.compiler.load_cache_artifacts(content)
+    except Exception as error:  # noqa: BLE001 - what a pickle of another version does is anyone's guess
+        _refuse(f"{_broken(file, content)} ({type(error).__name__}: {error}); delete it", error)
+    if info is None or info.empty():
+        _refuse(f"{_broken(file, content)}; delete it, and the next run writes it again")
+    return LOADED
+
+
+def save(file: Path) -> str:
+    """Write everything this process compiled to `file`, at once or not at all: `SAVED`, or `EMPTY`.
+
+    Raises WorkerError(load) where the disk refuses.
+    """
+    saved = torch.compiler.save_cache_artifacts()
+    if saved is None:
+        return EMPTY
+    # The process id, because two workers may save the same case.
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(saved[0])
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except OSError as error:
+        _discard(temporary)
+        advice = "make room, or choose another folder"
+        _refuse(f"cannot write the compile-cache artifacts {file}: {error.strerror}; {advice}", error)
+    return SAVED
+
+
+def _broken(file: Path, content: bytes) -> str:
+    return (
+        f"the compile-cache artifacts {file} ({len(content)} bytes) are truncated, or were not saved by "
+        f"torch {torch.__version__}"
+    )
+
+
+def _discard(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        return  # the error that led here says more
+
+
+def _refuse(message: str, cause: Exception | None = None) -> NoReturn:
+    raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.COMPILE, message=message)) from cause

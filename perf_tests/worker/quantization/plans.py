@@ -1,0 +1,247 @@
+"""Plans of searches in files: what one process chose for each module, another of its kind follows.
+
+A plan is good for the same model on the same torch, triton, torchao and device. Whoever names the file keeps
+them apart, and the plan says itself what it is of: the two are compared before it is followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+import torch
+
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Failure, FailureKind, Phase, PlanReport, Struct
+from perf_tests.tables.cases import Case
+from perf_tests.worker.measure import environment
+from perf_tests.worker.model.build import components
+
+# 1: first format
+FORMAT_VERSION = 1
+
+PACKAGES = ("torch", "triton", "torchao")
+"""What the times of a layer depend on."""
+
+ADVICE = "delete it, and the next run searches again, or choose another folder with --perf-autoquant-plans"
+
+
+class Model(Struct):
+    """What the layers of a plan belong to."""
+
+    pipeline: str
+    weights: str
+    """Where they come from."""
+    recipe: str
+    case: str
+    """Its workload gives the layers their rows."""
+    case_digest: str
+    """Of the rows of the tables: candidates, floor and margin of the search among them."""
+    modules_sha256: str
+    """Over name, shape and dtype of every parameter, fused and not yet quantized."""
+
+
+class Stack(Struct):
+    """What the times of a plan were taken on."""
+
+    packages: dict[str, str]
+    """Version of each of `PACKAGES`; `absent` where it is not installed."""
+    device: str
+    """Its type."""
+    device_name: str
+    """The GPU's, or the processor's."""
+
+
+class Candidate(Struct, omit_defaults=True):
+    """One scheme on the layers of one shape."""
+
+    median_ms: float | None = None
+    """Of one call; None where it was not timed."""
+    sqnr_db: float | None = None
+    """The lowest of its layers; None for the unquantized layer, and where no layer ran."""
+    reason: str | None = None
+    """Why it was not timed, or not to the end."""
+
+
+class Shape(Struct):
+    """Layers that do the same work."""
+
+    rows: int
+    """Of the activations, all dimensions but the last together."""
+    in_features: int
+    out_features: int
+    bias: bool
+    candidates: dict[str, Candidate]
+    """By the ids of the schemes."""
+    chosen: dict[str, int]
+    """Scheme -> layers it was chosen for."""
+
+
+class Layer(Struct):
+    """One module."""
+
+    shape: int | None
+    """Which of the plan's shapes; None where no step called it."""
+    sqnr_db: dict[str, float]
+    """Candidate -> SQNR of its output against the unquantized module's."""
+    chosen: str
+    """Id of a scheme."""
+
+
+class Plan(Struct):
+    """What was found, and what it is of."""
+
+    format_version: int
+    model: Model
+    stack: Stack
+    search_s: float
+    min_sqnr_db: float
+    margin_pct: float
+    shapes: tuple[Shape, ...]
+    layers: dict[str, Layer]
+    """By `component.qualified.name`."""
+
+
+class _Header(msgspec.Struct):
+    """What every format has."""
+
+    format_version: int
+
+
+def model_of(pipeline: Any, case: Case) -> Model:
+    """The identity of a pipeline that is fused and not yet quantized."""
+    build = case.build
+    return Model(
+        pipeline=build.pipeline.id,
+        weights=build.weights.value,
+        recipe=build.recipe.id,
+        case=case.id,
+        case_digest=case.digest,
+        modules_sha256=hashlib.sha256("\n".join(_parameters(pipeline)).encode()).hexdigest(),
+    )
+
+
+def _parameters(pipeline: Any) -> Iterator[str]:
+    for component, root in components(pipeline).items():
+        for name, parameter in root.named_parameters():
+            yield f"{component}.{name} {tuple(parameter.shape)} {parameter.dtype}"
+
+
+def stack_of(device: torch.device) -> Stack:
+    """What this process computes with."""
+    found = environment.describe(None)
+    on_gpu = device.type == "cuda"
+    return Stack(
+        packages={name: found.packages.get(name, "absent") for name in PACKAGES},
+        device=device.type,
+        device_name=torch.cuda.get_device_name(device) if on_gpu else found.cpu_model,
+    )
+
+
+def load(
+    file: Path, model: Model, stack: Stack, modules: Collection[str], candidates: Collection[str]
+) -> Plan | None:
+    """The plan in `file`, which chooses one of `candidates` for each of `modules`; None where there is none.
+
+    Raises WorkerError(load) for a file that cannot be read or is no whole plan, and for a plan of another
+    model, another stack or another device than this.
+    """
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _refuse(f"cannot read the plan {file}: {error.strerror}; make it readable", error)
+    plan = _decoded(file, content)
+    differences = [*_differences("", plan.model, model), *_differences("", plan.stack, stack)]
+    if differences:
+        _refuse(f"the plan {file} is of another {_kind(plan, model)}: {'; '.join(differences)}; {ADVICE}")
+    if defect := _defect(plan, frozenset(modules), frozenset(candidates)):
+        _refuse(f"the plan {file} is broken: {defect}; {ADVICE}")
+    return plan
+
+
+def _defect(plan: Plan, modules: frozenset[str], candidates: frozenset[str]) -> str | None:
+    others = sorted(plan.layers.keys() ^ modules)
+    if others:
+        return (
+            f"it chooses for {len(plan.layers)} modules of the {len(modules)} that are to be quantized, and "
+            f"{others[0]!r} is not among both"
+        )
+    wrong = [name for name, layer in plan.layers.items() if layer.chosen not in candidates]
+    if wrong:
+        return f"it chooses {plan.layers[wrong[0]].chosen!r} for {wrong[0]}, which is none of its candidates"
+    return None
+
+
+def _decoded(file: Path, content: bytes) -> Plan:
+    try:
+        version = msgspec.json.decode(content, type=_Header).format_version
+        if version != FORMAT_VERSION:
+            _refuse(f"the plan {file} has format version {version}, not {FORMAT_VERSION}; {ADVICE}")
+        return msgspec.json.decode(content, type=Plan)
+    except msgspec.DecodeError as error:
+        why = f"{len(content)} bytes are truncated or not a plan ({error})"
+        _refuse(f"cannot read the plan {file}: its {why}; {ADVICE}", error)
+
+
+def _kind(plan: Plan, model: Model) -> str:
+    return "stack or device than this worker's" if plan.model == model else "model than this worker's"
+
+
+def _differences(prefix: str, found: Any, wanted: Any) -> Iterator[str]:
+    """`name found where wanted is wanted`, of all that differs between two structs or dictionaries."""
+    mine, theirs = _as_dict(wanted), _as_dict(found)
+    for name, value in mine.items():
+        if isinstance(value, dict):
+            yield from _differences(f"{prefix}{name} ", theirs[name], value)
+        elif theirs.get(name) != value:
+            yield f"{prefix}{name} {theirs.get(name)}, wanted {value}"
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else msgspec.structs.asdict(value)
+
+
+def save(file: Path, plan: Plan) -> None:
+    """Write `plan` to `file`, at once or not at all. Raises WorkerError(load) where the disk refuses."""
+    # The process id, because two workers may search for the same plan.
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(msgspec.json.format(msgspec.json.encode(plan), indent=1) + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except OSError as error:
+        _discard(temporary)
+        advice = "make room, or choose another folder with --perf-autoquant-plans"
+        _refuse(f"cannot write the plan {file}: {error.strerror}; {advice}", error)
+
+
+def _discard(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        return  # the error that led here says more
+
+
+def report(file: Path, plan: Plan, search_s: float | None) -> PlanReport:
+    """`plan`, which `file` holds by now, in short; `search_s` is None where it was there."""
+    chosen = Counter(layer.chosen for layer in plan.layers.values())
+    return PlanReport(
+        file=file.name,
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        chosen=dict(sorted(chosen.items())),
+        search_s=search_s,
+    )
+
+
+def _refuse(message: str, cause: Exception | None = None) -> NoReturn:
+    raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.SEARCH, message=message)) from cause

@@ -1,0 +1,78 @@
+"""Whether this stack can do a scheme on this device: found by doing it to one small module."""
+
+from __future__ import annotations
+
+import gc
+from typing import NoReturn
+
+import torch
+from torch import nn
+
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.tables.lazy import Lazy
+from perf_tests.tables.schemes import Scheme
+from perf_tests.worker.measure import memory
+from perf_tests.worker.model import synthetic
+from perf_tests.worker.model.lazy import construct
+from perf_tests.worker.quantization.apply import REFUSALS
+
+# Multiples of every group, tile and padding there is; enough rows for every kernel.
+FEATURES, ROWS = 256, 64
+
+
+def check(scheme: Scheme, device: torch.device) -> None:
+    """Raises WorkerError(unsupported) where stack or device refuse the scheme; leaves nothing behind.
+
+    A module that comes out as something else than the scheme says is not refused: the evidence of the
+    pipeline finds that, and a loss must not be skipped. torch.OutOfMemoryError passes through.
+    """
+    _require_capability(scheme, device)
+    if scheme.config is None:
+        return
+    try:
+        _try(scheme.config, getattr(torch, scheme.dtype), device)
+    except torch.OutOfMemoryError:
+        raise
+    except REFUSALS as error:
+        first_line = str(error).strip().partition("\n")[0]
+        _unsupported(f"this stack refuses {scheme.id} on {device.type}: {type(error).__name__}: {first_line}")
+    finally:
+        gc.collect()
+        if device.type == "cuda":
+            memory.clear_workspaces()
+            torch.cuda.empty_cache()
+
+
+def _require_capability(scheme: Scheme, device: torch.device) -> None:
+    if scheme.min_capability is None:
+        return
+    found = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    if found is None or found < scheme.min_capability:
+        has = f"this one has {_dotted(found)}" if found else f"this is a {device.type}"
+        wanted = _dotted(scheme.min_capability)
+        _unsupported(f"{scheme.id} needs a CUDA device of compute capability {wanted} or higher, {has}")
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
+
+def _try(config: Lazy, dtype: torch.dtype, device: torch.device) -> None:
+    from torchao.quantization import quantize_
+
+    # Filled, not initialised: torch's random generators stay where they are.
+    model = nn.Sequential(nn.Linear(FEATURES, FEATURES, device="meta"))
+    synthetic.materialise("support", model, dtype=dtype, device=device)
+    rows = torch.empty(ROWS, FEATURES, dtype=dtype, device=device)
+    synthetic.fill("support.rows", rows)
+    # None stands for the default filter, and is all that a config which names its modules takes.
+    quantize_(model, construct(config), filter_fn=None)
+    with torch.no_grad():
+        model(rows)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # a kernel that fails is heard of only here
+
+
+def _unsupported(message: str) -> NoReturn:
+    raise WorkerError(Failure(kind=FailureKind.UNSUPPORTED, phase=Phase.LOAD, message=message))
