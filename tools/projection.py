@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.runs.projection import MAX_WARMUPS, composed, is_steady
 from perf_tests.protocol.errors import PerfError, UsageError
-from perf_tests.protocol.messages import Compile, Generate, Load, Quantize, Sample
+from perf_tests.protocol.messages import Compile, Generate, Load, Quantize
+from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.pipelines import Workload

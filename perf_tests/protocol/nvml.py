@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from perf_tests.protocol.messages import Gpu
+from perf_tests.protocol.reports import Gpu
 
 GIB = 1 << 30
 MIB = 1 << 20

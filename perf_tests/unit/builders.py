@@ -23,16 +23,14 @@ from perf_tests.harness.runs.record import (
 from perf_tests.harness.stats.sequential_bounds import metric_level
 from perf_tests.harness.verdicts import judge
 from perf_tests.harness.verdicts.judge import Significance
-from perf_tests.protocol.messages import (
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.protocol.reports import (
     CompileCache,
     Environment,
-    Failure,
-    FailureKind,
     Gpu,
     LayerError,
     MemoryWindow,
     ModuleGroup,
-    Phase,
     PlanReport,
     Quantization,
     Sample,

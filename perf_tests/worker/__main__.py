@@ -16,10 +16,11 @@ from typing import IO, Any
 import msgspec
 
 from perf_tests.protocol import messages
+from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.worker import parent_watch
 
-PHASES: dict[type[messages.Struct], messages.Phase] = {
+PHASES: dict[type[Struct], messages.Phase] = {
     messages.Load: messages.Phase.LOAD,
     messages.Quantize: messages.Phase.QUANTIZE,
     messages.Compile: messages.Phase.COMPILE,
@@ -61,7 +62,7 @@ def _arguments() -> argparse.Namespace:
 Handler = Callable[[Any], messages.Reply]
 
 
-def _start() -> tuple[messages.Ready, dict[type[messages.Struct], Handler]]:
+def _start() -> tuple[messages.Ready, dict[type[Struct], Handler]]:
     # Imported here, after the lifeline: these imports take seconds, and the parent may be gone by then.
     # All of the stack, so that no later phase pays for it.
     import torch
@@ -77,7 +78,7 @@ def _start() -> tuple[messages.Ready, dict[type[messages.Struct], Handler]]:
         protocol_version=messages.PROTOCOL_VERSION,
         environment=environment.describe(monitor.describe() if monitor else None),
     )
-    handlers: dict[type[messages.Struct], Handler] = {
+    handlers: dict[type[Struct], Handler] = {
         messages.Load: session.load,
         messages.Quantize: session.quantize,
         messages.Compile: session.compile,
@@ -88,7 +89,7 @@ def _start() -> tuple[messages.Ready, dict[type[messages.Struct], Handler]]:
     return ready, handlers
 
 
-def _answer(request: messages.Request, handlers: dict[type[messages.Struct], Handler]) -> messages.Reply:
+def _answer(request: messages.Request, handlers: dict[type[Struct], Handler]) -> messages.Reply:
     try:
         return handlers[type(request)](request)
     except WorkerError as error:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from perf_tests.protocol import messages
+from perf_tests.protocol import messages, reports
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines import Workload
@@ -40,7 +40,7 @@ class Session:
 
     def __init__(self, monitor: GpuMonitor | None) -> None:
         self._monitor = monitor
-        self._windows: dict[messages.Phase, messages.MemoryWindow] = {}
+        self._windows: dict[messages.Phase, reports.MemoryWindow] = {}
         self._values: dict[str, float] = {}
         self._graphs_after_warmup = 0
         self._armed = False
@@ -154,7 +154,7 @@ class Session:
         if request.warmup:
             self._warmed_up(generation)
         saved = capture.save(generation.output, request.capture) if request.capture else None
-        sample = messages.Sample(
+        sample = reports.Sample(
             values=generation.values | clocks,
             output_sha256=output_sha256(generation.output),
             telemetry=telemetry,
@@ -209,20 +209,20 @@ class Session:
             values |= kernels.measure(self._pipeline, self._case, self._stages.clock)
         return messages.Inspected(values=values, memory=window, arrays=arrays, fidelity_s=fidelity_s)
 
-    def _recorded(self, asked: messages.Trace) -> messages.Recorded:
+    def _recorded(self, asked: messages.Trace) -> reports.Recorded:
         recorded = self._traces[asked.case.id] = trace.record(self._pipeline, asked.case)
         picture = None
         if asked.case.is_reference and asked.case.build.recipe.compiles:
             generation = generate_once(self._pipeline, asked.case, self._stages)
             picture = capture.save(generation.output, f"{asked.stem}.eager")
-        return messages.Recorded(arrays=trace.save(recorded, f"{asked.stem}.eager.npz"), picture=picture)
+        return reports.Recorded(arrays=trace.save(recorded, f"{asked.stem}.eager.npz"), picture=picture)
 
-    def _repeated(self, stem: str) -> messages.Arrays:
+    def _repeated(self, stem: str) -> reports.Arrays:
         before = self._traces.pop(self._case.id)
         now = trace.repeat(self._pipeline, self._case, before, self._device)
         return trace.save(now, f"{stem}.timed.npz")
 
-    def _layer_errors(self) -> dict[str, messages.LayerError]:
+    def _layer_errors(self) -> dict[str, reports.LayerError]:
         twins = layers.twins(self._case.build, self._device)
         errors = layers.compare(self._pipeline, self._case, twins)
         memory.clear_workspaces()
@@ -250,7 +250,7 @@ class Session:
             self._faults.arm(generation.values, peaks.get("peak_allocated_mib", peaks["peak_rss_mib"]))
             self._armed = True
 
-    def _close(self, phase: messages.Phase) -> messages.MemoryWindow:
+    def _close(self, phase: messages.Phase) -> reports.MemoryWindow:
         """End a phase's window and give back what the allocator only caches."""
         window = self._windows[phase] = self._meter.read()
         self._release()

@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.stats.critical_values import MIN_DOF
+from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import BaselineError
-from perf_tests.protocol.messages import LayerError, Struct
+from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS, Reader
 from perf_tests.tables.pipelines import PROMPTS

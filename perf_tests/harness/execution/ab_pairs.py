@@ -19,7 +19,8 @@ from perf_tests.harness.execution.worker_process import Worker
 from perf_tests.harness.runs.record import Comparison, Pair, Process, Run, RunRecord, Schedule, Side, Status
 from perf_tests.harness.runs.validity import CONTROL_CLOCK, CONTROLS
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import Environment, Failure, FailureKind, Gpu, Phase
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.protocol.reports import Environment, Gpu
 
 GENERATIONS = 4
 """Timed generations of each side in a pair: A B B A A B B A, in which a linear drift favours neither."""

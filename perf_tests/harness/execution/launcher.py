@@ -11,7 +11,8 @@ from perf_tests.harness.execution import machine
 from perf_tests.harness.execution.worker_process import Worker
 from perf_tests.harness.runs.directory import CACHE, LOGS, PLANS
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import Environment, Failure, FailureKind, Injection, Phase
+from perf_tests.protocol.messages import Failure, FailureKind, Injection, Phase
+from perf_tests.protocol.reports import Environment
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device, Platform
 

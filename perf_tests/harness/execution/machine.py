@@ -10,7 +10,7 @@ import pynvml
 
 from perf_tests.protocol import nvml
 from perf_tests.protocol.errors import UsageError
-from perf_tests.protocol.messages import Gpu
+from perf_tests.protocol.reports import Gpu
 from perf_tests.tables.cases import Row
 from perf_tests.tables.known_issues import KnownIssue
 from perf_tests.tables.platforms import PLATFORMS, Device, GpuMatch, Platform

@@ -24,8 +24,6 @@ from perf_tests.harness.runs.record import (
 )
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import (
-    Arrays,
-    Capture,
     Compile,
     Compiled,
     Fault,
@@ -39,13 +37,12 @@ from perf_tests.protocol.messages import (
     Phase,
     Quantize,
     Quantized,
-    Recorded,
     Request,
-    Sample,
     SwitchWorkload,
     Trace,
     WorkloadSwitched,
 )
+from perf_tests.protocol.reports import Arrays, Capture, Recorded, Sample
 from perf_tests.tables.pipelines import PROMPTS
 from perf_tests.tables.platforms import Timeouts
 

@@ -9,7 +9,8 @@ from typing import Protocol
 import msgspec
 
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Process, Run, SamplingEnd, Status
-from perf_tests.protocol.messages import Failure, Sample
+from perf_tests.protocol.messages import Failure
+from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Platform
 

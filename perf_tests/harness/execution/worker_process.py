@@ -18,11 +18,11 @@ from typing import BinaryIO, NoReturn, Self, TypeVar
 
 import msgspec
 
+from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, WorkerError
 from perf_tests.protocol.messages import (
     PROTOCOL_VERSION,
     Compile,
-    Environment,
     Failure,
     FailureKind,
     Generate,
@@ -33,9 +33,9 @@ from perf_tests.protocol.messages import (
     Ready,
     Reply,
     Request,
-    Struct,
     SwitchWorkload,
 )
+from perf_tests.protocol.reports import Environment
 
 R = TypeVar("R", bound=Struct)
 

@@ -11,7 +11,7 @@ import numpy as np
 from perf_tests.harness.fidelity import image_metrics
 from perf_tests.harness.runs.record import Fidelity, Process, Run
 from perf_tests.protocol.errors import PerfError
-from perf_tests.protocol.messages import Arrays, Capture
+from perf_tests.protocol.reports import Arrays, Capture
 
 
 def compared(run: Run, reference: Run | None, out: Path) -> Run:

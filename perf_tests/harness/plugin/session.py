@@ -36,7 +36,7 @@ from perf_tests.harness.stats.sequential_bounds import metric_level
 from perf_tests.harness.verdicts import ab_comparison, judge, verification
 from perf_tests.harness.verdicts.judge import Significance
 from perf_tests.protocol.errors import UsageError
-from perf_tests.protocol.messages import Sample
+from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS, Group, Metric

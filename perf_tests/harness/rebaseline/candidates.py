@@ -13,7 +13,7 @@ from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
 from perf_tests.harness.runs.record import Run, RunRecord, read_record
 from perf_tests.harness.stats import observations, sequential_bounds
 from perf_tests.harness.verdicts import judge
-from perf_tests.protocol.messages import LayerError
+from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS

@@ -11,7 +11,8 @@ from perf_tests.harness.baselines.files import Entry, Provenance
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.stats import observations
 from perf_tests.protocol.errors import PerfError
-from perf_tests.protocol.messages import Environment, Phase
+from perf_tests.protocol.messages import Phase
+from perf_tests.protocol.reports import Environment
 from perf_tests.tables.metrics import Metric, Reader
 
 SIGNIFICANT_DIGITS = 4

@@ -14,7 +14,7 @@ import msgspec
 
 from perf_tests.harness.runs.record import Fidelity, Process, Run
 from perf_tests.protocol.errors import UsageError
-from perf_tests.protocol.messages import Environment
+from perf_tests.protocol.reports import Environment
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

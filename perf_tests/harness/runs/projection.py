@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from perf_tests.protocol.messages import Sample
+from perf_tests.protocol.reports import Sample
 from perf_tests.tables.pipelines import Workload
 
 STALL_PCT = 8.0

@@ -8,20 +8,19 @@ from pathlib import Path
 
 import msgspec
 
+from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, RecordError
-from perf_tests.protocol.messages import (
+from perf_tests.protocol.messages import Failure, FailureKind
+from perf_tests.protocol.reports import (
     Arrays,
     Capture,
     CompileCache,
     Environment,
-    Failure,
-    FailureKind,
     LayerError,
     MemoryWindow,
     Quantization,
     Recorded,
     Sample,
-    Struct,
 )
 
 # 1: first format

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from perf_tests.harness.runs.record import Process, Run
-from perf_tests.protocol.messages import Sample, Telemetry
+from perf_tests.protocol.reports import Sample, Telemetry
 from perf_tests.tables.platforms import Platform
 from perf_tests.tables.schemes import Scheme
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from operator import attrgetter
 
 from perf_tests.harness.runs.record import Fidelity, Process, Run, SamplingEnd
-from perf_tests.protocol.messages import LayerError, Sample
+from perf_tests.protocol.reports import LayerError, Sample
 from perf_tests.tables.metrics import IDENTICAL_DB, Metric, Reader
 from perf_tests.tables.platforms import Noise
 

@@ -28,7 +28,8 @@ from perf_tests.harness.stats.observations import log_mean, log_variance
 from perf_tests.harness.stats.sequential_bounds import FAMILY_LEVEL, Bounds, Rule
 from perf_tests.harness.verdicts import build_checks
 from perf_tests.harness.verdicts.judge import SEVERITY, gated_metrics
-from perf_tests.protocol.messages import Environment, Failure, FailureKind, Phase
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.protocol.reports import Environment
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS, Metric
 from perf_tests.tables.platforms import Noise, Platform

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from perf_tests.harness.runs.record import BuildReport
-from perf_tests.protocol.messages import ORDINARY, ModuleGroup, Quantization
+from perf_tests.protocol.reports import ORDINARY, ModuleGroup, Quantization
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import QuantizedWeight, Scheme

@@ -11,7 +11,7 @@ import msgspec
 from perf_tests.harness.baselines.files import Entry
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.stats.observations import HOW_BAD, layer_values
-from perf_tests.protocol.messages import LayerError
+from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.metrics import Metric, Tolerance
 
 NAMED = 3

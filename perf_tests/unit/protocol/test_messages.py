@@ -4,22 +4,18 @@ import msgspec
 import pytest
 
 from perf_tests.protocol.messages import (
-    CompileCache,
-    Environment,
     Failure,
     FailureKind,
     Fault,
     Generate,
-    Gpu,
     Injection,
     Inspect,
     Load,
-    MemoryWindow,
     Phase,
-    Quantization,
     Reply,
     Request,
 )
+from perf_tests.protocol.reports import CompileCache, Environment, Gpu, MemoryWindow, Quantization
 from perf_tests.tables.cases import Row, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.platforms import Device

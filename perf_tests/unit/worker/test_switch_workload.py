@@ -19,10 +19,10 @@ from perf_tests.protocol.messages import (
     Injection,
     Inspect,
     Load,
-    MemoryWindow,
     Quantize,
     SwitchWorkload,
 )
+from perf_tests.protocol.reports import MemoryWindow
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perf_tests.protocol.messages import Capture
+from perf_tests.protocol.reports import Capture
 
 
 def save(output: torch.Tensor, path: str) -> Capture:

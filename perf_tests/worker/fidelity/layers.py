@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import Failure, FailureKind, LayerError, Phase
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.metrics import IDENTICAL_DB
 from perf_tests.tables.pipelines import PipelineSpec

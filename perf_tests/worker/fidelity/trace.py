@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from perf_tests.protocol.messages import Arrays
+from perf_tests.protocol.reports import Arrays
 from perf_tests.tables.cases import Case
 from perf_tests.worker.measure.generate import call_arguments, stopping, unproven
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perf_tests.protocol.messages import CompileCache
+from perf_tests.protocol.reports import CompileCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend
 
-from perf_tests.protocol.messages import Environment, Gpu
+from perf_tests.protocol.reports import Environment, Gpu
 
 PACKAGES = (
     "torch",

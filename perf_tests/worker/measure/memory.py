@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from perf_tests.protocol.messages import MemoryWindow
+from perf_tests.protocol.reports import MemoryWindow
 from perf_tests.worker.model.build import components
 
 MIB = 1 << 20

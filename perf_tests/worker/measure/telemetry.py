@@ -10,7 +10,7 @@ import pynvml
 import torch
 
 from perf_tests.protocol import nvml
-from perf_tests.protocol.messages import Gpu, Telemetry
+from perf_tests.protocol.reports import Gpu, Telemetry
 from perf_tests.worker.measure import host
 
 MIB = 1 << 20

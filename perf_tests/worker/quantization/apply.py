@@ -12,15 +12,8 @@ import torch
 from torch import nn
 
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import (
-    Failure,
-    FailureKind,
-    ModuleGroup,
-    Phase,
-    PlanReport,
-    Quantization,
-    WeightCount,
-)
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.protocol.reports import ModuleGroup, PlanReport, Quantization, WeightCount
 from perf_tests.tables.cases import Build
 from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.recipes import Recipe

@@ -16,8 +16,10 @@ from typing import Any, NoReturn
 import msgspec
 import torch
 
+from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import Failure, FailureKind, Phase, PlanReport, Struct
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.protocol.reports import PlanReport
 from perf_tests.tables.cases import Case
 from perf_tests.worker.measure import environment
 from perf_tests.worker.model.build import components

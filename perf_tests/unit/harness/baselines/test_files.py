@@ -10,7 +10,7 @@ import pytest
 
 from perf_tests.harness.baselines import files
 from perf_tests.protocol.errors import BaselineError
-from perf_tests.protocol.messages import LayerError
+from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.platforms import CPU, H100, PLATFORM_BY_ID, Noise
 from perf_tests.unit.builders import (
     MINI_BF16,

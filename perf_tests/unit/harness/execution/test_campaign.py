@@ -35,9 +35,9 @@ from perf_tests.protocol.messages import (
     Phase,
     Quantize,
     Request,
-    Sample,
     SwitchWorkload,
 )
+from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import CPU_ROWS, GPU_ROWS
 from perf_tests.tables.pipelines import PROMPTS

@@ -6,7 +6,7 @@ import pytest
 
 from perf_tests.harness.execution.machine import first_gpu, mismatch, recognise
 from perf_tests.protocol.errors import UsageError
-from perf_tests.protocol.messages import Gpu
+from perf_tests.protocol.reports import Gpu
 from perf_tests.tables.platforms import CPU, H100, H200
 from perf_tests.unit.conftest import Plug
 

@@ -7,7 +7,8 @@ import pytest
 
 from perf_tests.harness.execution.sampling import Answer, Decide, Series, fixed_processes, fixed_samples
 from perf_tests.harness.runs.record import BuildReport, Process, Run, SamplingEnd, Status
-from perf_tests.protocol.messages import Environment, Failure, FailureKind, Phase
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.protocol.reports import Environment
 from perf_tests.tables.platforms import CPU
 from perf_tests.unit.builders import MINI_BF16, make_sample
 

@@ -12,7 +12,7 @@ from PIL import Image
 from perf_tests.harness.fidelity import heatmaps
 from perf_tests.harness.runs.record import Fidelity, Process
 from perf_tests.protocol.errors import PerfError
-from perf_tests.protocol.messages import Capture
+from perf_tests.protocol.reports import Capture
 from perf_tests.unit.builders import make_process
 
 GREY = np.full((1, 8, 12, 3), 0.5, dtype=np.float32)

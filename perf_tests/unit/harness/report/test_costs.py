@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perf_tests.harness.report.costs import seconds, table
 from perf_tests.harness.runs.record import BuildReport, Process, Run, Status
-from perf_tests.protocol.messages import Environment
+from perf_tests.protocol.reports import Environment
 
 ENVIRONMENT = Environment(
     python="3.11.7", packages={}, gpu=None, cpu_model="Xeon", cpu_count=2, settings={}, variables={}

@@ -13,17 +13,8 @@ from perf_tests.harness.baselines.files import Entry, Provenance
 from perf_tests.harness.report.failure import explain, explain_failure, format_change, format_value
 from perf_tests.harness.runs.record import BuildReport, Fidelity, Process, Run, Status, Verdict
 from perf_tests.harness.verdicts.judge import as_judged
-from perf_tests.protocol.messages import (
-    Capture,
-    Environment,
-    Failure,
-    FailureKind,
-    Gpu,
-    ModuleGroup,
-    Phase,
-    Quantization,
-    Sample,
-)
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
+from perf_tests.protocol.reports import Capture, Environment, Gpu, ModuleGroup, Quantization, Sample
 from perf_tests.tables.metrics import METRICS, Metric
 from perf_tests.tables.schemes import INT8DQ_SPARSE24
 

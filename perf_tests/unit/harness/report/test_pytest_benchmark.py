@@ -11,7 +11,7 @@ import pytest
 
 from perf_tests.harness.report.pytest_benchmark import extra_info, machine_info
 from perf_tests.harness.runs.record import BuildReport, Fidelity, Process, Run, Status, Verdict
-from perf_tests.protocol.messages import Environment, Gpu, MemoryWindow
+from perf_tests.protocol.reports import Environment, Gpu, MemoryWindow
 
 REPLAYED = """
     import pytest

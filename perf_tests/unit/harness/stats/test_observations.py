@@ -18,7 +18,7 @@ from perf_tests.harness.stats.observations import (
     sampling_end,
     trimmed_mean,
 )
-from perf_tests.protocol.messages import Sample
+from perf_tests.protocol.reports import Sample
 from perf_tests.tables.platforms import Noise
 from perf_tests.unit.builders import (
     ORDINARY_GROUP,

@@ -26,7 +26,8 @@ from perf_tests.harness.verdicts.judge import (
     overall,
     shown_metrics,
 )
-from perf_tests.protocol.messages import FailureKind, LayerError
+from perf_tests.protocol.messages import FailureKind
+from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import ANCHORS, METRICS, Group, Metric
 from perf_tests.tables.pipelines import FLUX1_DEV_SLIM, MINIATURES

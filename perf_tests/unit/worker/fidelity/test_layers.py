@@ -16,7 +16,8 @@ from torch import nn
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.verdicts.layers import judge
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import FailureKind, Fault, Injection, LayerError, Load, Quantize
+from perf_tests.protocol.messages import FailureKind, Fault, Injection, Load, Quantize
+from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.metrics import METRICS, Reader
 from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PIXART_MINI, SD3_MINI, PipelineSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-from perf_tests.protocol.messages import MemoryWindow
+from perf_tests.protocol.reports import MemoryWindow
 from perf_tests.worker.measure.memory import peaks, stored_bytes
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import Compile, CompileCache, FailureKind, Load, Phase, Quantize
+from perf_tests.protocol.messages import Compile, FailureKind, Load, Phase, Quantize
+from perf_tests.protocol.reports import CompileCache
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe

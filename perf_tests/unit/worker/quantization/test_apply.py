@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import FailureKind, ModuleGroup, Phase
+from perf_tests.protocol.messages import FailureKind, Phase
+from perf_tests.protocol.reports import ModuleGroup
 from perf_tests.tables.cases import Build
 from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI

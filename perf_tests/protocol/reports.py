@@ -1,0 +1,253 @@
+"""What a worker reports: the machine it runs on, what it built, and what it measured.
+
+Replies carry these values (see `messages`), and run records store them as they came.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from perf_tests.protocol.base import Struct
+from perf_tests.tables.schemes import QuantizedWeight
+
+# The machine
+
+
+class Gpu(Struct):
+    """The GPU a worker runs on, as NVML reports it."""
+
+    name: str
+    uuid: str
+    capability: tuple[int, int]
+    memory_gib: float
+    power_limit_w: float
+    driver: str
+
+
+class Environment(Struct):
+    """Everything a number depends on apart from the case."""
+
+    python: str
+    packages: dict[str, str]
+    """Version of each installed package of the stack, with its git revision where that is known."""
+    gpu: Gpu | None
+    """None for a worker on the CPU."""
+    cpu_model: str
+    cpu_count: int
+    """Processors that this process may use."""
+    settings: dict[str, str]
+    """torch settings and library versions that change numbers: matmul precision, threads, CUDA, cuDNN."""
+    variables: dict[str, str]
+    """Environment variables handed to the worker that change numbers."""
+
+    @property
+    def unit(self) -> str:
+        """The piece of hardware that absolute times belong to: the card's UUID, or the processor model."""
+        return self.gpu.uuid if self.gpu else self.cpu_model
+
+
+# What was built
+
+
+class MemoryWindow(Struct):
+    """Peaks in MiB between two points in time; None where the device has no such counter."""
+
+    allocated_mib: float | None
+    """Live tensors: torch.cuda.max_memory_allocated."""
+    reserved_mib: float | None
+    """Held by torch's allocator, CUDA graph pools included: torch.cuda.max_memory_reserved."""
+    device_mib: float | None
+    """Used on the whole device, CUDA context included: the highest of NVML's readings."""
+    rss_mib: float
+    """Peak resident memory of the worker process since it started."""
+
+
+ORDINARY = "Parameter"
+"""`ModuleGroup.subclass` of a weight that is not a tensor subclass."""
+
+
+class ModuleGroup(Struct):
+    """Linear modules of one component whose weights look the same."""
+
+    component: str
+    subclass: str
+    """`type(weight).__name__`; `Parameter` for an ordinary one."""
+    dtype: str
+    """Of the quantized values as the subclass declares it, otherwise of the stored data."""
+    scale: str | None
+    """`per-row`, `per-tensor`, `per-group-32`, any other shape written out, or None without scales."""
+    dynamic_activation: bool
+    count: int
+    examples: tuple[str, ...]
+    """Up to three qualified module names."""
+    chosen: str | None = None
+    """Id of the scheme that the plan of a search chose for them; None where no plan chose one."""
+
+    def looks_like(self, weight: QuantizedWeight | None) -> bool:
+        """Whether they are quantized exactly as `weight` describes; None stands for not quantized."""
+        if weight is None:
+            return self.subclass == ORDINARY
+        return weight.describes(self.subclass, self.dtype, self.scale, self.dynamic_activation)
+
+
+class LayerError(Struct, array_like=True):
+    """What quantization costs one layer in one step, on the inputs that an unquantized pipeline gives it."""
+
+    sqnr_db: float
+    """20 log10(||ref|| / ||ref - y||) against the layer's bf16 twin; `tables.metrics.IDENTICAL_DB` for an
+    identical output."""
+    gain: float
+    """<ref, y> / <ref, ref>: 1 where the error contains none of the signal, 1.01 for scales 1 % too large."""
+    worst_row_sqnr_db: float | None = None
+    """The lowest of any output feature, over all tokens; None where there are too few tokens to tell."""
+    worst_row_gain: float | None = None
+    """Of the output feature farthest from 1, over all tokens; None where there are too few tokens to tell."""
+    tokens: int | None = None
+    """Of the output that was compared; None in older records."""
+    features: int | None = None
+    """Of the output that was compared; None in older records."""
+    scale_error: float | None = None
+    """How far the gain of any single scale of the weight is from the layer's median, as a share of that and
+    beyond what chance explains: the largest of all scales; None in older records."""
+
+
+class WeightCount(Struct):
+    """What the parameters of the quantized components will become, counted before quantizing."""
+
+    elements: int
+    """Of the weights to quantize, including the padding that their packing needs."""
+    scales: int
+    """Of those weights, including padding; a zero point counts with its scale."""
+    other_bytes: int
+    """Of all other parameters."""
+    quantized_bytes: float | None = None
+    """Of those elements and scales, as the bit widths of their schemes imply; None in older records."""
+
+
+class PlanReport(Struct):
+    """Which scheme a search chose for which modules, in short; the whole plan is a file."""
+
+    file: str
+    """Its name in the folder of plans."""
+    sha256: str
+    chosen: dict[str, int]
+    """Scheme -> modules it was chosen for, including those left unquantized."""
+    search_s: float | None
+    """Seconds that this process searched for it; None where the file already existed."""
+
+
+class Quantization(Struct):
+    """What the linear modules of a pipeline are, next to what the recipe says they should be."""
+
+    expected_modules: int
+    """Linear modules of the quantized components, without the recipe's exclusions and those whose shape the
+    scheme does not quantize, counted before quantizing; with a search, those that the plan quantizes."""
+    groups: tuple[ModuleGroup, ...]
+    excluded: dict[str, int]
+    """Exclusion pattern, or the scheme's rule about shapes -> modules it took out."""
+    unquantized: tuple[str, ...]
+    """Names of up to ten modules that should have been quantized and are not as the scheme says."""
+    weights: WeightCount | None = None
+    """None where nothing was to be quantized."""
+    plan: PlanReport | None = None
+    """None without a search."""
+
+
+class CompileCache(Struct):
+    """Inductor's own counters over the compile phase: lookups that hit, missed, or were bypassed."""
+
+    hits: int
+    misses: int
+    bypasses: int
+    artifacts: str | None = None
+    """What was done with the file of artifacts: `loaded`, `saved`, or `empty` where compiling left nothing
+    to save; None where no file was asked for."""
+
+    @property
+    def state(self) -> str:
+        """`cold`, `warm`, or `mixed` where there were both hits and misses, or the cache was bypassed."""
+        if self.bypasses or (self.hits and self.misses):
+            return "mixed"
+        return "warm" if self.hits else "cold"
+
+
+# What was measured
+
+
+class Telemetry(Struct):
+    """The GPU and its host over one generation: NVML's readings and the kernel's.
+
+    A reading that the card, its driver or a container refuses is None or left out; `unavailable` says why.
+    """
+
+    sm_clock_mhz: float | None
+    memory_clock_mhz: float | None
+    power_w: float | None
+    temperature_c: float | None
+    throttle_reasons: tuple[str, ...] | None
+    """Just after the generation."""
+    throttled_ms: dict[str, float]
+    """Milliseconds throttled during the generation, by cause."""
+    compute_processes: int | None
+    """Processes with a context on the GPU, this worker included."""
+    device_used_mib: float | None
+    throttle_counters: str | None = None
+    """Which of NVML's families of counters `throttled_ms` comes from."""
+    foreign_processes: tuple[str, ...] | None = None
+    """One phrase for each process that does not belong to this session."""
+    ecc_errors: dict[str, int] = msgspec.field(default_factory=dict)
+    """`corrected` and `uncorrected` memory errors during the generation."""
+    unaccounted_mib: float | None = None
+    """Growth of the memory in use during the generation beyond what this worker's allocator took."""
+    allocated_before_mib: float | None = None
+    """Held by processes before this worker computed; None where another of the session computed."""
+    idle_utilization_pct: float | None = None
+    """Of the GPU before this worker computed."""
+    load_per_core: float | None = None
+    """Load average of the host over the last minute, divided by its processors."""
+    cpu_pressure_pct: float | None = None
+    """Share of the generation in which some task waited for a processor (PSI)."""
+    unavailable: dict[str, str] = msgspec.field(default_factory=dict)
+    """Reading -> why it is missing."""
+
+
+class Sample(Struct):
+    """One generation."""
+
+    values: dict[str, tuple[float, ...]]
+    """Metric name -> what was measured; one value per step for `denoise_step_ms`."""
+    output_sha256: str
+    telemetry: Telemetry | None = None
+    """None on the CPU."""
+    pair: int = 0
+    """Index of its prompt and seed (`Workload.of_pair`); 0 in older records."""
+
+
+class Capture(Struct):
+    """The output of one generation, as files of the run directory."""
+
+    array: str
+    """float32 `.npy` in [0, 1]: images as (batch, height, width, 3), videos as (batch, frames, height,
+    width, 3)."""
+    sha256: str
+    """Of the `.npy` file."""
+    image: str
+    """PNG of the first image or frame."""
+
+
+class Arrays(Struct):
+    """Outputs of a transformer on given inputs, as a file of the run directory."""
+
+    file: str
+    """`.npz` of float32 `answers` (calls, ...), one for each of five timesteps, and `latents`, as they are
+    after four steps."""
+    sha256: str
+
+
+class Recorded(Struct):
+    """What a pipeline computed before it was quantized and compiled: bf16 eager, in the same process."""
+
+    arrays: Arrays
+    picture: Capture | None = None
+    """Of the first prompt and seed; only of a pipeline that is compiled but not quantized, whose noise floor
+    it shows."""
