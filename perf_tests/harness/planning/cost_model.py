@@ -42,7 +42,7 @@ COLD_IMPORT = 2.0
 """Times the usual import beyond which a record is that of a machine's first worker."""
 
 
-class Basis(StrEnum):
+class CostBasis(StrEnum):
     """How an expectation is known."""
 
     RECORDED = "recorded"
@@ -56,7 +56,7 @@ class Basis(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recorded:
+class RecordedCase:
     """A case with its accepted numbers."""
 
     case: Case
@@ -68,15 +68,15 @@ Published = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Known:
+class KnownCosts:
     """All that is known of one platform."""
 
-    records: tuple[Recorded, ...] = ()
+    records: tuple[RecordedCase, ...] = ()
     published_s: Published = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
+class ProcessCost:
     """What a case is expected to take in one process."""
 
     seconds: Mapping[Phase, float]
@@ -84,19 +84,19 @@ class Cost:
     compile_again_s: float | None
     """`Phase.COMPILE` of every process after the first, which finds the compile cache filled; None where not
     even the first one's is known."""
-    basis: Basis
+    basis: CostBasis
     source: str | None
     """Id of the case that the time to generate is taken from; None where it is unknown."""
 
 
-UNKNOWN = Cost(seconds={}, compile_again_s=None, basis=Basis.UNKNOWN, source=None)
+UNKNOWN = ProcessCost(seconds={}, compile_again_s=None, basis=CostBasis.UNKNOWN, source=None)
 
 
-def recorded(baselines: Mapping[str, Baselines], cases: Iterable[Case]) -> tuple[Recorded, ...]:
+def recorded_cases(baselines: Mapping[str, Baselines], cases: Iterable[Case]) -> tuple[RecordedCase, ...]:
     """Those of `cases` that have an entry in a platform's `baselines` and have not changed since."""
     found = ((case, files.find(baselines, case)[0]) for case in cases)
     return tuple(
-        Recorded(case=case, entry=entry)
+        RecordedCase(case=case, entry=entry)
         for case, entry in found
         if entry is not None and entry.digest == case.digest
     )
@@ -115,7 +115,9 @@ def usual_samples(platform: Platform, generation_s: float) -> int:
     return max(platform.samples, USUAL_SAMPLES)
 
 
-def expected(case: Case, platform: Platform, known: Known, samples: int | None = None) -> Cost:
+def expected_cost(
+    case: Case, platform: Platform, known: KnownCosts, samples: int | None = None
+) -> ProcessCost:
     """What `case` takes on `platform`, in one process of its own with `samples` timed generations; None: as
     many as it had when it was recorded, or usually has.
 
@@ -145,7 +147,7 @@ def expected(case: Case, platform: Platform, known: Known, samples: int | None =
         Phase.FIDELITY: _first(nearest, Phase.FIDELITY),
         Phase.SWITCH_WORKLOAD: _first(nearest, Phase.SWITCH_WORKLOAD),
     }
-    return Cost(
+    return ProcessCost(
         seconds={phase: seconds for phase, seconds in found.items() if seconds is not None},
         compile_again_s=cold_s if cold_s is None or again_s is None else again_s,
         basis=_basis(case, source),
@@ -153,17 +155,17 @@ def expected(case: Case, platform: Platform, known: Known, samples: int | None =
     )
 
 
-def _basis(case: Case, source: Recorded) -> Basis:
+def _basis(case: Case, source: RecordedCase) -> CostBasis:
     if source.case == case and Phase.GENERATE in source.entry.seconds:
-        return Basis.RECORDED
+        return CostBasis.RECORDED
     same = source.case.build.pipeline.id == case.build.pipeline.id
-    return Basis.ESTIMATED if same else Basis.GUESSED
+    return CostBasis.ESTIMATED if same else CostBasis.GUESSED
 
 
 # What is near
 
 
-def _distance(case: Case, published_s: Published, other: Recorded) -> tuple[object, ...]:
+def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[object, ...]:
     """How far `other` is from `case`; the first difference decides.
 
     The case itself; its pipeline, then its family, because architecture decides over everything else; its
@@ -261,7 +263,7 @@ def _stages(entry: Entry) -> _Stages | None:
     )
 
 
-def _scaled(stages: _Stages, case: Case, source: Recorded, published_s: Published) -> _Stages:
+def _scaled(stages: _Stages, case: Case, source: RecordedCase, published_s: Published) -> _Stages:
     """`stages`, those of `source`, for `case`.
 
     A step by the ratio of the published seconds per step, where both are published, else by that of the
@@ -277,7 +279,7 @@ def _scaled(stages: _Stages, case: Case, source: Recorded, published_s: Publishe
     return stages.scaled(encode=1.0, step=sizes if published is None else published, decode=sizes)
 
 
-def _overhead(source: Recorded, stages: _Stages, platform: Platform) -> float:
+def _overhead(source: RecordedCase, stages: _Stages, platform: Platform) -> float:
     """What the host spent on the source's generations / what they took; 1 where it is not known."""
     spent_s = source.entry.seconds.get(Phase.GENERATE)
     if spent_s is None:
@@ -294,7 +296,7 @@ def _overhead(source: Recorded, stages: _Stages, platform: Platform) -> float:
 def _compile_s(
     case: Case,
     stages: _Stages,
-    timed: Iterable[tuple[Recorded, _Stages]],
+    timed: Iterable[tuple[RecordedCase, _Stages]],
     compile_s: Callable[[Entry], float | None],
 ) -> float | None:
     priming_s = stages.latency_s(PRIMING_STEPS)
@@ -322,7 +324,7 @@ def _warm_s(entry: Entry) -> float | None:
 # To build
 
 
-def _load_s(case: Case, nearest: Sequence[Recorded], platform: Platform) -> float | None:
+def _load_s(case: Case, nearest: Sequence[RecordedCase], platform: Platform) -> float | None:
     mine = (case.build.pipeline.id, case.build.weights)
     warm_s = [(each, _warm_load_s(each, nearest, platform)) for each in nearest]
     loads = [(each, load_s) for each, load_s in warm_s if load_s is not None]
@@ -334,7 +336,9 @@ def _load_s(case: Case, nearest: Sequence[Recorded], platform: Platform) -> floa
     return loads[0][1] if loads else None
 
 
-def _warm_load_s(record: Recorded, all_records: Iterable[Recorded], platform: Platform) -> float | None:
+def _warm_load_s(
+    record: RecordedCase, all_records: Iterable[RecordedCase], platform: Platform
+) -> float | None:
     load_s, import_s = (record.entry.seconds.get(phase) for phase in (Phase.LOAD, Phase.IMPORT))
     usual_s = _median(all_records, Phase.IMPORT)
     if load_s is None or import_s is None or usual_s is None or import_s < COLD_IMPORT * usual_s:
@@ -342,10 +346,10 @@ def _warm_load_s(record: Recorded, all_records: Iterable[Recorded], platform: Pl
     return max(0.0, load_s - platform.cold_start_s)
 
 
-def _first(nearest: Iterable[Recorded], phase: Phase) -> float | None:
+def _first(nearest: Iterable[RecordedCase], phase: Phase) -> float | None:
     return next((each.entry.seconds[phase] for each in nearest if phase in each.entry.seconds), None)
 
 
-def _median(records: Iterable[Recorded], phase: Phase) -> float | None:
+def _median(records: Iterable[RecordedCase], phase: Phase) -> float | None:
     found = [each.entry.seconds[phase] for each in records if phase in each.entry.seconds]
     return statistics.median(found) if found else None

@@ -9,8 +9,8 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from perf_tests.harness.planning.cost_model import Basis, Known, expected, generations
-from perf_tests.harness.planning.sharding import Group, Selected, Unit, groups
+from perf_tests.harness.planning.cost_model import CostBasis, KnownCosts, expected_cost, generations
+from perf_tests.harness.planning.sharding import BuildGroup, Selected, ShardItem, build_groups
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
@@ -23,7 +23,7 @@ NO_TWINS = frozenset({Phase.FIDELITY})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class CaseCost:
     """What a case is expected to take in all its processes."""
 
     case: Case
@@ -34,17 +34,17 @@ class Row:
     seconds: Mapping[Phase, float]
     missing: tuple[Phase, ...]
     """Phases that it will go through, of which no record tells how long they take."""
-    basis: Basis
+    basis: CostBasis
     source: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class Forecast:
     """What a session is expected to take."""
 
     processes: int
     """Of each case."""
-    rows: tuple[Row, ...]
+    rows: tuple[CaseCost, ...]
     """In the order of running."""
 
     @property
@@ -69,29 +69,29 @@ class Accuracy:
         return None if self.expected_s is None or self.spent_s == 0 else self.expected_s / self.spent_s
 
 
-def plan(
+def forecast(
     selected: Sequence[Selected],
-    known: Mapping[str, Known],
+    known: Mapping[str, KnownCosts],
     processes: int,
     once: Collection[str] = (),
-) -> Plan:
+) -> Forecast:
     """What the selected cases and everything that they are compared with take, in the order of running.
 
     `known` is by platform id, `processes` is for each case; `once` are ids of cases that are only proved:
     they generate once, and are compared with nothing.
     """
-    found = groups(selected, once)
+    found = build_groups(selected, once)
     twins = _twins(found, processes, known, once)
-    rows: list[Row] = []
+    rows: list[CaseCost] = []
     for group in found:
         for case in group.cases:
             if twin := twins.pop(_twin_key(case, group.platform), None):
                 rows.append(twin)
-        rows.extend(_rows(group, known.get(group.platform.id, Known()), processes, once))
-    return Plan(processes=processes, rows=tuple(_with_cold_start(rows)))
+        rows.extend(_rows(group, known.get(group.platform.id, KnownCosts()), processes, once))
+    return Forecast(processes=processes, rows=tuple(_with_cold_start(rows)))
 
 
-def _with_cold_start(rows: Iterable[Row]) -> Iterator[Row]:
+def _with_cold_start(rows: Iterable[CaseCost]) -> Iterator[CaseCost]:
     """The first worker on each platform reads the stack and its data from disk, later ones from memory."""
     started: set[str] = set()
     for row in rows:
@@ -103,29 +103,29 @@ def _with_cold_start(rows: Iterable[Row]) -> Iterator[Row]:
             yield replace(row, seconds={**row.seconds, Phase.LOAD: load_s + row.platform.cold_start_s})
 
 
-def units(
+def shard_items(
     selected: Sequence[Selected],
-    known: Mapping[str, Known],
+    known: Mapping[str, KnownCosts],
     processes: int,
     once: Collection[str] = (),
-) -> tuple[Unit, ...]:
+) -> tuple[ShardItem, ...]:
     """The selected cases by build, and what a session of that build alone would take.
 
     References count in each unit, since every shard that needs one measures it.
     """
     return tuple(
-        Unit(
+        ShardItem(
             cases=tuple(case.id for case in group.selected),
             seconds=_total_s(
-                plan([(case, group.platform) for case in group.selected], known, processes, once)
+                forecast([(case, group.platform) for case in group.selected], known, processes, once)
             ),
         )
-        for group in groups(selected, once)
+        for group in build_groups(selected, once)
         if group.selected
     )
 
 
-def accuracy(planned: Plan, record: RunRecord) -> tuple[Accuracy, ...]:
+def accuracy(planned: Forecast, record: RunRecord) -> tuple[Accuracy, ...]:
     """Expected beside spent for each row of the plan that was measured to its end."""
     runs = {(run.id, True): run for run in record.references} | {(run.id, False): run for run in record.cases}
     found = ((row, runs.get((row.case.id, row.implicit))) for row in planned.rows)
@@ -133,7 +133,7 @@ def accuracy(planned: Plan, record: RunRecord) -> tuple[Accuracy, ...]:
         Accuracy(
             case=row.case.id,
             implicit=row.implicit,
-            expected_s=None if row.basis is Basis.UNKNOWN else math.fsum(row.seconds.values()),
+            expected_s=None if row.basis is CostBasis.UNKNOWN else math.fsum(row.seconds.values()),
             spent_s=_spent_s(run),
         )
         for row, run in found
@@ -149,15 +149,15 @@ def _spent_s(run: Run) -> float:
     return math.fsum(seconds for process in run.processes for seconds in process.build.seconds.values())
 
 
-def _total_s(planned: Plan) -> float | None:
-    if any(row.basis is Basis.UNKNOWN for row in planned.rows):
+def _total_s(planned: Forecast) -> float | None:
+    if any(row.basis is CostBasis.UNKNOWN for row in planned.rows):
         return None
     return planned.total_s
 
 
-def _rows(group: Group, known: Known, processes: int, once: Collection[str]) -> Iterator[Row]:
+def _rows(group: BuildGroup, known: KnownCosts, processes: int, once: Collection[str]) -> Iterator[CaseCost]:
     for place, case in enumerate(group.cases):
-        cost = expected(case, group.platform, known, 1 if case.id in once else None)
+        cost = expected_cost(case, group.platform, known, 1 if case.id in once else None)
         first = BUILD_PHASES if place == 0 else (Phase.SWITCH_WORKLOAD,)
         spent = {phase: seconds * processes for phase, seconds in cost.seconds.items()}
         if cost.compile_again_s is not None:
@@ -165,7 +165,7 @@ def _rows(group: Group, known: Known, processes: int, once: Collection[str]) -> 
         phases = (*first, Phase.COMPILE, Phase.GENERATE)
         if case.id not in once:
             phases = (*phases, Phase.FIDELITY)
-        yield Row(
+        yield CaseCost(
             case=case,
             platform=group.platform,
             processes=processes,
@@ -178,8 +178,8 @@ def _rows(group: Group, known: Known, processes: int, once: Collection[str]) -> 
 
 
 def _twins(
-    found: Iterable[Group], processes: int, known: Mapping[str, Known], once: Collection[str]
-) -> dict[tuple[str, str], Row]:
+    found: Iterable[BuildGroup], processes: int, known: Mapping[str, KnownCosts], once: Collection[str]
+) -> dict[tuple[str, str], CaseCost]:
     """One row for each fp32 twin: a single worker that generates beside all processes of all its cases."""
     beside: dict[tuple[str, str], list[Selected]] = {}
     for group in found:
@@ -187,7 +187,7 @@ def _twins(
             if case.id not in once:
                 beside.setdefault(_twin_key(case, group.platform), []).append((case, group.platform))
     return {
-        key: _twin(*cases[0], len(cases) * processes, known.get(cases[0][1].id, Known()))
+        key: _twin(*cases[0], len(cases) * processes, known.get(cases[0][1].id, KnownCosts()))
         for key, cases in beside.items()
     }
 
@@ -196,9 +196,11 @@ def _twin_key(case: Case, platform: Platform) -> tuple[str, str]:
     return (case.fp32_twin.id, platform.id)
 
 
-def _twin(case: Case, platform: Platform, beside: int, known: Known) -> Row:
+def _twin(case: Case, platform: Platform, beside: int, known: KnownCosts) -> CaseCost:
     twin = case.fp32_twin
-    alone = next(_rows(Group(platform=platform, cases=(twin,), implicit=frozenset((twin.id,))), known, 1, ()))
+    alone = next(
+        _rows(BuildGroup(platform=platform, cases=(twin,), implicit=frozenset((twin.id,))), known, 1, ())
+    )
     times = generations(twin, platform.samples * beside) / generations(twin, platform.samples)
     seconds = {
         phase: spent * times if phase is Phase.GENERATE else spent

@@ -19,7 +19,7 @@ Selected = tuple[Case, Platform]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
+class BuildGroup:
     """The cases of one build on one platform, which a worker holds one after another."""
 
     platform: Platform
@@ -34,7 +34,7 @@ class Group:
         return tuple(case for case in self.cases if case.id not in self.implicit)
 
 
-def groups(selected: Sequence[Selected], once: Collection[str] = ()) -> tuple[Group, ...]:
+def build_groups(selected: Sequence[Selected], once: Collection[str] = ()) -> tuple[BuildGroup, ...]:
     """The selected cases and their bf16 references, by build, in the order of running.
 
     Builds come in the order in which `selected` first names them, a reference's build before all that are
@@ -49,9 +49,9 @@ def groups(selected: Sequence[Selected], once: Collection[str] = ()) -> tuple[Gr
     return tuple(_group(tuple(each.values()), asked) for each in members.values())
 
 
-def _group(members: Sequence[Selected], asked: set[tuple[str, str]]) -> Group:
+def _group(members: Sequence[Selected], asked: set[tuple[str, str]]) -> BuildGroup:
     platform = members[0][1]
-    return Group(
+    return BuildGroup(
         platform=platform,
         cases=tuple(sorted((case for case, _ in members), key=_size)),
         implicit=frozenset(case.id for case, _ in members if (case.id, platform.id) not in asked),
@@ -79,7 +79,7 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unit:
+class ShardItem:
     """Cases that stay together, and what they cost."""
 
     cases: tuple[str, ...]
@@ -87,7 +87,7 @@ class Unit:
     """None where it is not known: the unit then counts as much as the dearest that is."""
 
 
-def parse(text: str) -> Shard:
+def parse_shard(text: str) -> Shard:
     """`i/n`, 1 <= i <= n. Raises UsageError for anything else."""
     matched = SHARD.fullmatch(text)
     if matched is not None:
@@ -97,15 +97,15 @@ def parse(text: str) -> Shard:
     raise UsageError(f"--perf-shard {text!r}: write i/n with i from 1 to n, as in '1/2' and '2/2'")
 
 
-def shard(units: Sequence[Unit], wanted: Shard) -> frozenset[str]:
+def shard(items: Sequence[ShardItem], wanted: Shard) -> frozenset[str]:
     """Ids of the cases of the `wanted` shard; the dearest unit goes first, each to where the least is so far.
 
     Longest processing time first (Graham, "Bounds on Multiprocessing Timing Anomalies", 1969): no two shards
     are further apart than the dearest unit, and the longest takes at most 4/3 of the shortest possible.
     The order of `units` makes no difference; every shard must see the same units and the same seconds.
     """
-    dearest_s = max((unit.seconds for unit in units if unit.seconds is not None), default=1.0)
-    weighed = [(dearest_s if unit.seconds is None else unit.seconds, unit.cases) for unit in units]
+    dearest_s = max((item.seconds for item in items if item.seconds is not None), default=1.0)
+    weighed = [(dearest_s if item.seconds is None else item.seconds, item.cases) for item in items]
     spent_s = [0.0] * wanted.count
     chosen: set[str] = set()
     for seconds, cases in sorted(weighed, key=lambda each: (-each[0], each[1])):

@@ -169,7 +169,7 @@ def read(option: argparse.Namespace) -> Options:
         worker_module=option.perf_worker_module,
         plan=option.perf_plan,
         budget_s=None if option.perf_budget is None else parse_duration(option.perf_budget),
-        shard=None if option.perf_shard is None else sharding.parse(option.perf_shard),
+        shard=None if option.perf_shard is None else sharding.parse_shard(option.perf_shard),
         resume=option.perf_resume,
         compile_cache=None if option.perf_compile_cache is None else Path(option.perf_compile_cache),
         autoquant_plans=None if option.perf_autoquant_plans is None else Path(option.perf_autoquant_plans),

@@ -22,7 +22,7 @@ from perf_tests.harness.execution.launcher import Launcher, Planned
 from perf_tests.harness.execution.sampling import Answer
 from perf_tests.harness.planning import cost_model, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
-from perf_tests.harness.planning.cost_model import Known
+from perf_tests.harness.planning.cost_model import KnownCosts
 from perf_tests.harness.planning.sharding import Selected
 from perf_tests.harness.plugin.ledger import BUILD, Ledger
 from perf_tests.harness.plugin.options import Options
@@ -94,10 +94,10 @@ class Session:
                     f"nearest: {', '.join(nearest(drill.glob, self._planned))}"
                 )
 
-    def expected(self, selected: Sequence[Selected], once: Collection[str]) -> schedule.Plan:
+    def expected(self, selected: Sequence[Selected], once: Collection[str]) -> schedule.Forecast:
         """What the `selected` cases, and what they are compared with, are expected to take; those of `once`
         belong to the cross product."""
-        return schedule.plan(selected, self._known(selected), self.options.processes, once)
+        return schedule.forecast(selected, self._known(selected), self.options.processes, once)
 
     def accuracy(self, selected: Sequence[Selected], once: Collection[str]) -> tuple[schedule.Accuracy, ...]:
         """How well that was foreseen, now that it was measured; empty where nothing was."""
@@ -107,15 +107,16 @@ class Session:
     def shard(self, selected: Sequence[Selected], once: Collection[str]) -> frozenset[str]:
         """The ids of those of `selected` which belong to the shard of the options."""
         assert self.options.shard is not None, "only asked with --perf-shard"
-        units = schedule.units(selected, self._known(selected), self.options.processes, once)
-        return sharding.shard(units, self.options.shard)
+        items = schedule.shard_items(selected, self._known(selected), self.options.processes, once)
+        return sharding.shard(items, self.options.shard)
 
-    def _known(self, selected: Sequence[Selected]) -> dict[str, Known]:
+    def _known(self, selected: Sequence[Selected]) -> dict[str, KnownCosts]:
         published_s = published.latencies_s(self.options.baselines / "published")
         every_case = [row.case(self.options.weights) for row in MATRIX]
         return {
-            platform.id: Known(
-                records=cost_model.recorded(self._baselines_of(platform), every_case), published_s=published_s
+            platform.id: KnownCosts(
+                records=cost_model.recorded_cases(self._baselines_of(platform), every_case),
+                published_s=published_s,
             )
             for platform in {platform.id: platform for _, platform in selected}.values()
         }

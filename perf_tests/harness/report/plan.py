@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from perf_tests.harness.planning.cost_model import Basis
-from perf_tests.harness.planning.schedule import Accuracy, Plan, Row
+from perf_tests.harness.planning.cost_model import CostBasis
+from perf_tests.harness.planning.schedule import Accuracy, CaseCost, Forecast
 from perf_tests.harness.report.terminal import aligned
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.platforms import Device, Platform
@@ -18,15 +18,15 @@ TITLES = {
     ),
 }
 BASES = {
-    Basis.RECORDED: "recorded",
-    Basis.ESTIMATED: "estimated from {source}",
-    Basis.GUESSED: "guessed from {source}",
-    Basis.UNKNOWN: "unknown",
+    CostBasis.RECORDED: "recorded",
+    CostBasis.ESTIMATED: "estimated from {source}",
+    CostBasis.GUESSED: "guessed from {source}",
+    CostBasis.UNKNOWN: "unknown",
 }
 NOT_PAID, NOT_KNOWN = "-", "?"
 
 
-def table(plan: Plan) -> list[str]:
+def table(plan: Forecast) -> list[str]:
     """For each platform: a line per case in the order of running, what is not known, the total.
 
     `-` stands for a phase that the case does not go through, `?` for one that no record tells of. Empty
@@ -57,7 +57,7 @@ def accuracy(rows: Sequence[Accuracy]) -> list[str]:
     ]
 
 
-def _of_platform(plan: Plan, platform: Platform) -> Iterator[str]:
+def _of_platform(plan: Forecast, platform: Platform) -> Iterator[str]:
     rows = [row for row in plan.rows if row.platform.id == platform.id]
     phases = [phase for phase in Phase if any(phase in (*row.seconds, *row.missing) for row in rows)]
     header = ("case", *phases, "total", "basis")
@@ -68,13 +68,13 @@ def _of_platform(plan: Plan, platform: Platform) -> Iterator[str]:
     yield _sentence(rows)
 
 
-def _cells(row: Row, phases: Sequence[Phase]) -> tuple[str, ...]:
+def _cells(row: CaseCost, phases: Sequence[Phase]) -> tuple[str, ...]:
     amounts = (_amount([row], [phase]) for phase in phases)
     basis = BASES[row.basis].format(source=row.source)
     return (_label(row.case.id, row.implicit), *amounts, _amount([row], phases), basis)
 
 
-def _amount(rows: Sequence[Row], phases: Sequence[Phase]) -> str:
+def _amount(rows: Sequence[CaseCost], phases: Sequence[Phase]) -> str:
     """The seconds of `rows` in `phases`, with a mark where some are not known."""
     known = [row.seconds[phase] for row in rows for phase in phases if phase in row.seconds]
     is_whole = not any(phase in row.missing for row in rows for phase in phases)
@@ -82,18 +82,18 @@ def _amount(rows: Sequence[Row], phases: Sequence[Phase]) -> str:
     return "+".join(parts) or NOT_PAID
 
 
-def _not_known(rows: Sequence[Row]) -> Iterator[str]:
-    unknown = [_label(row.case.id, row.implicit) for row in rows if row.basis is Basis.UNKNOWN]
+def _not_known(rows: Sequence[CaseCost]) -> Iterator[str]:
+    unknown = [_label(row.case.id, row.implicit) for row in rows if row.basis is CostBasis.UNKNOWN]
     if unknown:
         yield f"not in the total, the platform has no baselines to tell from: {', '.join(unknown)}"
-    partly = [row for row in rows if row.basis is not Basis.UNKNOWN]
+    partly = [row for row in rows if row.basis is not CostBasis.UNKNOWN]
     for phase in Phase:
         count = sum(phase in row.missing for row in partly)
         if count:
             yield f"not in the total, no baseline tells of it: {phase} of {_count(count, 'case')}"
 
 
-def _sentence(rows: Sequence[Row]) -> str:
+def _sentence(rows: Sequence[CaseCost]) -> str:
     implicit = sum(row.implicit for row in rows)
     counted = _count(len(rows) - implicit, "case")
     counted += f" and {_count(implicit, 'reference')}" if implicit else ""

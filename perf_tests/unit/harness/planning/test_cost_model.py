@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from perf_tests.harness.planning.cost_model import UNKNOWN, Basis, Cost, Known, Recorded, expected, recorded
+from perf_tests.harness.planning.cost_model import (
+    UNKNOWN,
+    CostBasis,
+    KnownCosts,
+    ProcessCost,
+    RecordedCase,
+    expected_cost,
+    recorded_cases,
+)
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables import platforms
 from perf_tests.tables.cases import Build, Case, Weights
@@ -59,21 +67,21 @@ def _case(
 
 def _record(
     case: Case, seconds: dict[str, float] | None = None, *, step_ms: float = 200.0, **metrics: Sequence[float]
-) -> Recorded:
+) -> RecordedCase:
     """An entry with the stages above, and what is named."""
     entry = make_entry({**STAGES, "denoise_step_ms": [step_ms], **metrics}, case=case)
-    return Recorded(case=case, entry=msgspec.structs.replace(entry, seconds=seconds or {}))
+    return RecordedCase(case=case, entry=msgspec.structs.replace(entry, seconds=seconds or {}))
 
 
-def _expected(case: Case, *records: Recorded, **published_s: float) -> Cost:
+def _expected(case: Case, *records: RecordedCase, **published_s: float) -> ProcessCost:
     """`published_s`: case id -> latency on one and the same GPU."""
     of_gpu = {name: {"H100": latency_s} for name, latency_s in published_s.items()}
-    return expected(case, STEADY, Known(records=records, published_s=of_gpu))
+    return expected_cost(case, STEADY, KnownCosts(records=records, published_s=of_gpu))
 
 
-def _source(case: Case, *records: Recorded, published: Sequence[Case] = ()) -> str | None:
-    return expected(
-        case, STEADY, Known(records=records, published_s={each.id: {"H100": 1.0} for each in published})
+def _source(case: Case, *records: RecordedCase, published: Sequence[Case] = ()) -> str | None:
+    return expected_cost(
+        case, STEADY, KnownCosts(records=records, published_s={each.id: {"H100": 1.0} for each in published})
     ).source
 
 
@@ -84,7 +92,7 @@ def test_what_was_recorded_is_expected_again() -> None:
     spent = {"import": 2.0, "load": 12.0, "quantize": 0.4, "compile": 5.0, "generate": 8.0, "turn": 1.0}
     cost = _expected(_case(), _record(_case(), spent))
     assert cost.seconds == pytest.approx(spent)
-    assert (cost.basis, cost.source) == (Basis.RECORDED, _case().id)
+    assert (cost.basis, cost.source) == (CostBasis.RECORDED, _case().id)
 
 
 def test_the_first_process_compiles_cold_and_the_others_warm() -> None:
@@ -99,12 +107,12 @@ def test_the_first_process_compiles_cold_and_the_others_warm() -> None:
 def test_an_entry_without_seconds_tells_through_its_metrics() -> None:
     cost = _expected(_case(), _record(_case()))
     assert cost.seconds == pytest.approx({Phase.GENERATE: 7.6, Phase.COMPILE: 1.1})
-    assert (cost.basis, cost.source) == (Basis.ESTIMATED, _case().id)
+    assert (cost.basis, cost.source) == (CostBasis.ESTIMATED, _case().id)
 
 
 def test_a_case_that_is_only_proved_generates_once_after_its_warm_up() -> None:
-    known = Known(records=(_record(_case(), {"generate": 8.0}),))
-    assert expected(_case(), STEADY, known, 1).seconds[Phase.GENERATE] == pytest.approx(4.0)
+    known = KnownCosts(records=(_record(_case(), {"generate": 8.0}),))
+    assert expected_cost(_case(), STEADY, known, 1).seconds[Phase.GENERATE] == pytest.approx(4.0)
 
 
 # To generate
@@ -117,9 +125,9 @@ def test_a_case_that_is_only_proved_generates_once_after_its_warm_up() -> None:
 def test_a_process_generates_until_it_is_precise_unless_that_takes_long(
     step_ms: float, generations: int
 ) -> None:
-    known = Known(records=(_record(_case(), step_ms=step_ms),))
+    known = KnownCosts(records=(_record(_case(), step_ms=step_ms),))
     generation_s = (900.0 + 5 * step_ms) / 1e3
-    cost = expected(_case(), H100, known)
+    cost = expected_cost(_case(), H100, known)
     assert cost.seconds[Phase.GENERATE] == pytest.approx(generations * generation_s)
 
 
@@ -127,12 +135,14 @@ def test_a_record_says_how_often_it_generated() -> None:
     record = _record(_case(), {"generate": 9.5})
     counted = dataclasses.replace(record, entry=msgspec.structs.replace(record.entry, samples=4))
     # 9.5 s are 5 generations: the same again, and 8 for another case as quick.
-    assert expected(_case(), H100, Known(records=(counted,))).seconds[Phase.GENERATE] == pytest.approx(9.5)
+    assert expected_cost(_case(), H100, KnownCosts(records=(counted,))).seconds[
+        Phase.GENERATE
+    ] == pytest.approx(9.5)
     more = dataclasses.replace(H100, samples=5)  # than there were asked for then
-    assert expected(_case(), more, Known(records=(counted,))).seconds[Phase.GENERATE] == pytest.approx(
-        6 * 1.9
-    )
-    alike = expected(_case(fused=True), H100, Known(records=(counted,)))
+    assert expected_cost(_case(), more, KnownCosts(records=(counted,))).seconds[
+        Phase.GENERATE
+    ] == pytest.approx(6 * 1.9)
+    alike = expected_cost(_case(fused=True), H100, KnownCosts(records=(counted,)))
     assert alike.seconds[Phase.GENERATE] == pytest.approx(8 * 1.9)
 
 
@@ -183,7 +193,7 @@ def test_where_only_one_is_published_the_step_follows_the_pixels() -> None:
 def test_a_published_ratio_of_two_gpus_means_nothing() -> None:
     case, source = _case(FP8DQ), _record(_case())
     published_s = {case.id: {"A100": 60.0}, source.case.id: {"H100": 6.0}}
-    cost = expected(case, STEADY, Known(records=(source,), published_s=published_s))
+    cost = expected_cost(case, STEADY, KnownCosts(records=(source,), published_s=published_s))
     assert cost.seconds[Phase.GENERATE] == pytest.approx(7.6)
 
 
@@ -215,17 +225,17 @@ def test_only_generated_steps_count_and_a_composed_latency_warms_up_longer() -> 
 def test_a_record_of_one_step_has_no_later_one() -> None:
     # 100 + 300 + 5 x 300 + 500 = 2400 ms
     entry = make_entry({name: STAGES[name] for name in STAGES if name != "denoise_step_ms"}, case=_case())
-    cost = _expected(_case(batch=1), Recorded(case=_case(), entry=entry))
+    cost = _expected(_case(batch=1), RecordedCase(case=_case(), entry=entry))
     assert cost.seconds[Phase.GENERATE] == pytest.approx(4 * 2.4)
 
 
 def test_an_fp32_twin_takes_what_was_measured_beside_a_relative() -> None:
     case = make_case(FLUX_MINI)
     entry = make_entry({**STAGES, "time_ratio_vs_fp32": [0.5]}, case=case)
-    known = Known(records=(Recorded(case=case, entry=entry),))
+    known = KnownCosts(records=(RecordedCase(case=case, entry=entry),))
     # Four steps, 100 + 300 + 3 x 200 + 500 = 1500 ms in bf16; a warm-up and nine samples.
-    assert expected(case, CPU, known).seconds[Phase.GENERATE] == pytest.approx(10 * 1.5)
-    assert expected(case.fp32_twin, CPU, known).seconds[Phase.GENERATE] == pytest.approx(10 * 3.0)
+    assert expected_cost(case, CPU, known).seconds[Phase.GENERATE] == pytest.approx(10 * 1.5)
+    assert expected_cost(case.fp32_twin, CPU, known).seconds[Phase.GENERATE] == pytest.approx(10 * 3.0)
 
 
 # To compile
@@ -352,8 +362,8 @@ def test_another_pipeline_of_the_family_comes_before_a_stranger_and_both_are_gue
         _record(_case(pipeline=COGVIDEOX_5B)),
     )
     cost = _expected(_case(), stranger, mini)
-    assert (cost.basis, cost.source) == (Basis.GUESSED, mini.case.id)
-    assert _expected(_case(), stranger).basis is Basis.GUESSED
+    assert (cost.basis, cost.source) == (CostBasis.GUESSED, mini.case.id)
+    assert _expected(_case(), stranger).basis is CostBasis.GUESSED
 
 
 def test_without_records_nothing_is_known_and_nothing_is_zero() -> None:
@@ -362,9 +372,9 @@ def test_without_records_nothing_is_known_and_nothing_is_zero() -> None:
 
 
 def test_a_record_without_stages_tells_what_it_can_but_not_everything() -> None:
-    bare = Recorded(case=_case(FP8DQ), entry=make_entry({"ssim": [1.0]}, case=_case(FP8DQ)))
+    bare = RecordedCase(case=_case(FP8DQ), entry=make_entry({"ssim": [1.0]}, case=_case(FP8DQ)))
     assert _expected(_case(), bare) == UNKNOWN
-    with_load = Recorded(case=bare.case, entry=msgspec.structs.replace(bare.entry, seconds={"load": 9.0}))
+    with_load = RecordedCase(case=bare.case, entry=msgspec.structs.replace(bare.entry, seconds={"load": 9.0}))
     assert _expected(_case(), with_load, _record(_case())).seconds[Phase.LOAD] == 9.0
 
 
@@ -375,5 +385,5 @@ def test_entries_are_joined_with_their_cases_unless_these_have_changed() -> None
     case, changed = make_case(), make_case(fuse_qkv=True)
     entry, outdated = make_entry(case=case), make_entry(case=changed, digest="0" * 64)
     baselines = make_baselines(cases={case.id: entry, changed.id: outdated})
-    found = recorded({"flux-mini": baselines}, (case, changed, make_case(scheme=INT8DQ)))
-    assert found == (Recorded(case=case, entry=entry),)
+    found = recorded_cases({"flux-mini": baselines}, (case, changed, make_case(scheme=INT8DQ)))
+    assert found == (RecordedCase(case=case, entry=entry),)

@@ -7,8 +7,8 @@ import dataclasses
 import msgspec
 import pytest
 
-from perf_tests.harness.planning.cost_model import Basis, Known, Recorded
-from perf_tests.harness.planning.schedule import Plan, Row, accuracy, plan, units
+from perf_tests.harness.planning.cost_model import CostBasis, KnownCosts, RecordedCase
+from perf_tests.harness.planning.schedule import CaseCost, Forecast, accuracy, forecast, shard_items
 from perf_tests.harness.runs.record import Run
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables import platforms
@@ -50,22 +50,22 @@ def _of_batch(case: Case, size: int) -> Case:
 H100 = dataclasses.replace(platforms.H100, cold_start_s=0.0, process_noise=None, samples=3)
 
 
-def _known(*cases: Case, platform: Platform = H100, **spent: float) -> dict[str, Known]:
+def _known(*cases: Case, platform: Platform = H100, **spent: float) -> dict[str, KnownCosts]:
     """All `cases` recorded with the seconds above, changed by `spent`; warm compilations take 4 s."""
     metrics = {"encode_ms": [50.0], "first_step_ms": [50.0], "denoise_step_ms": [50.0], "decode_ms": [50.0]}
     entries = {case.id: make_entry({**metrics, "compile_warm_s": [4.0]}, case=case) for case in cases}
     records = tuple(
-        Recorded(case=case, entry=msgspec.structs.replace(entries[case.id], seconds={**SPENT, **spent}))
+        RecordedCase(case=case, entry=msgspec.structs.replace(entries[case.id], seconds={**SPENT, **spent}))
         for case in cases
     )
-    return {platform.id: Known(records=records)}
+    return {platform.id: KnownCosts(records=records)}
 
 
-def _total_s(row: Row) -> float:
+def _total_s(row: CaseCost) -> float:
     return sum(row.seconds.values())
 
 
-def _shown(planned: Plan) -> list[tuple[str, bool]]:
+def _shown(planned: Forecast) -> list[tuple[str, bool]]:
     return [(row.case.id, row.implicit) for row in planned.rows]
 
 
@@ -74,7 +74,7 @@ def _shown(planned: Plan) -> list[tuple[str, bool]]:
 
 def test_the_first_case_of_a_worker_pays_the_build_and_the_others_a_turn() -> None:
     large = _of_batch(BF16, 4)
-    first, second = plan([(large, H100), (BF16, H100)], _known(BF16, large, fidelity=7.0), 1).rows
+    first, second = forecast([(large, H100), (BF16, H100)], _known(BF16, large, fidelity=7.0), 1).rows
     assert (first.case, second.case) == (BF16, large)
     assert first.seconds == pytest.approx(
         {"import": 2.0, "load": 12.0, "quantize": 0.5, "compile": 20.0, "generate": 16.0, "fidelity": 7.0}
@@ -86,47 +86,47 @@ def test_the_first_case_of_a_worker_pays_the_build_and_the_others_a_turn() -> No
 def test_the_first_worker_of_a_session_reads_from_disk() -> None:
     cold = dataclasses.replace(H100, cold_start_s=16.0)
     other = _known(BF16, FP8)
-    first, second = plan([(BF16, cold), (FP8, cold)], other, 1).rows
+    first, second = forecast([(BF16, cold), (FP8, cold)], other, 1).rows
     assert (first.seconds[Phase.LOAD], second.seconds[Phase.LOAD]) == (28.0, 12.0)
 
 
 def test_each_process_pays_the_build_again_and_all_but_the_first_compile_warm() -> None:
-    (row,) = plan([(BF16, H100)], _known(BF16), 3).rows
+    (row,) = forecast([(BF16, H100)], _known(BF16), 3).rows
     paid = {"import": 6.0, "load": 36.0, "quantize": 1.5, "generate": 48.0, "fidelity": 0.0}
     assert row.seconds == pytest.approx({**paid, "compile": 20.0 + 2 * 4.0})
     assert row.processes == 3
 
 
 def test_a_reference_that_nobody_selected_is_in_the_plan_once_and_says_so() -> None:
-    planned = plan([(FP8, H100), (OTHER_FP8, H100)], _known(BF16, FP8, OTHER_FP8), 1)
+    planned = forecast([(FP8, H100), (OTHER_FP8, H100)], _known(BF16, FP8, OTHER_FP8), 1)
     assert _shown(planned) == [(BF16.id, True), (FP8.id, False), (OTHER_FP8.id, False)]
     assert planned.total_s == pytest.approx(3 * 50.5)
 
 
 def test_a_selected_reference_is_not_paid_twice() -> None:
-    planned = plan([(FP8, H100), (BF16, H100)], _known(BF16, FP8), 1)
+    planned = forecast([(FP8, H100), (BF16, H100)], _known(BF16, FP8), 1)
     assert _shown(planned) == [(BF16.id, False), (FP8.id, False)]
 
 
 def test_a_case_that_is_only_proved_generates_twice_and_has_no_reference() -> None:
-    (row,) = plan([(FP8, H100)], _known(BF16, FP8), 1, once={FP8.id}).rows
+    (row,) = forecast([(FP8, H100)], _known(BF16, FP8), 1, once={FP8.id}).rows
     assert row.seconds[Phase.GENERATE] == pytest.approx(16.0 / 4 * 2)
     assert Phase.FIDELITY not in row.seconds
 
 
 def test_a_phase_that_nobody_recorded_is_missing_and_not_zero() -> None:
     entry = make_entry({name: [50.0] for name in ("encode_ms", "first_step_ms", "decode_ms")}, case=BF16)
-    known = {H100.id: Known(records=(Recorded(case=BF16, entry=entry),))}
-    first, second = plan([(BF16, H100), (_of_batch(BF16, 4), H100)], known, 2).rows
+    known = {H100.id: KnownCosts(records=(RecordedCase(case=BF16, entry=entry),))}
+    first, second = forecast([(BF16, H100), (_of_batch(BF16, 4), H100)], known, 2).rows
     assert first.missing == (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE, Phase.COMPILE, Phase.FIDELITY)
     assert second.missing == (Phase.SWITCH_WORKLOAD, Phase.COMPILE, Phase.FIDELITY)
     assert set(first.seconds) == {Phase.GENERATE}
 
 
 def test_on_a_platform_without_records_everything_is_missing() -> None:
-    planned = plan([(BF16, H100)], {}, 1)
+    planned = forecast([(BF16, H100)], {}, 1)
     (row,) = planned.rows
-    assert (row.basis, row.source, dict(row.seconds)) == (Basis.UNKNOWN, None, {})
+    assert (row.basis, row.source, dict(row.seconds)) == (CostBasis.UNKNOWN, None, {})
     assert row.missing == (
         *(Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE),
         *(Phase.COMPILE, Phase.GENERATE, Phase.FIDELITY),
@@ -138,7 +138,7 @@ def test_on_a_platform_without_records_everything_is_missing() -> None:
 
 
 def test_one_twin_stands_beside_all_processes_of_all_cases_of_its_pipeline() -> None:
-    planned = plan([(MINI_INT8WO, CPU)], _known(MINI_BF16, MINI_INT8WO, platform=CPU, generate=10.0), 2)
+    planned = forecast([(MINI_INT8WO, CPU)], _known(MINI_BF16, MINI_INT8WO, platform=CPU, generate=10.0), 2)
     twin = MINI_INT8WO.fp32_twin
     assert Phase.FIDELITY not in planned.rows[0].seconds
     assert _shown(planned) == [(twin.id, True), (MINI_BF16.id, True), (MINI_INT8WO.id, False)]
@@ -150,7 +150,7 @@ def test_one_twin_stands_beside_all_processes_of_all_cases_of_its_pipeline() -> 
 
 
 def test_a_case_that_is_only_proved_has_no_twin() -> None:
-    planned = plan([(MINI_INT8WO, CPU)], _known(MINI_INT8WO, platform=CPU), 1, once={MINI_INT8WO.id})
+    planned = forecast([(MINI_INT8WO, CPU)], _known(MINI_INT8WO, platform=CPU), 1, once={MINI_INT8WO.id})
     assert _shown(planned) == [(MINI_INT8WO.id, False)]
 
 
@@ -159,18 +159,20 @@ def test_a_case_that_is_only_proved_has_no_twin() -> None:
 
 def test_a_unit_is_a_build_with_all_that_a_session_of_it_alone_would_take() -> None:
     large = _of_batch(FP8, 4)
-    found = units([(FP8, H100), (BF16, H100), (large, H100)], _known(BF16, FP8, large, _of_batch(BF16, 4)), 1)
+    found = shard_items(
+        [(FP8, H100), (BF16, H100), (large, H100)], _known(BF16, FP8, large, _of_batch(BF16, 4)), 1
+    )
     assert [unit.cases for unit in found] == [(BF16.id,), (FP8.id, large.id)]
     # Build and two workloads, 50.5 + 37 s, of the case and of its reference.
     assert [unit.seconds for unit in found] == pytest.approx([50.5, 2 * 87.5])
 
 
 def test_a_unit_that_nobody_selected_is_none() -> None:
-    assert [unit.cases for unit in units([(FP8, H100)], _known(FP8), 1)] == [(FP8.id,)]
+    assert [unit.cases for unit in shard_items([(FP8, H100)], _known(FP8), 1)] == [(FP8.id,)]
 
 
 def test_what_a_unit_of_an_unknown_platform_takes_is_unknown() -> None:
-    assert [unit.seconds for unit in units([(FP8, H100)], {}, 1)] == [None]
+    assert [unit.seconds for unit in shard_items([(FP8, H100)], {}, 1)] == [None]
 
 
 # Expected and spent
@@ -184,7 +186,7 @@ def _ran(case: Case, *seconds: float) -> Run:
 
 
 def test_each_row_is_held_beside_what_its_run_spent() -> None:
-    planned = plan([(FP8, H100)], _known(BF16, FP8), 1)
+    planned = forecast([(FP8, H100)], _known(BF16, FP8), 1)
     record = make_record(_ran(FP8, 101.0), references=(_ran(BF16, 40.4),))
     reference, case = accuracy(planned, record)
     assert (reference.case, reference.implicit, reference.spent_s) == (BF16.id, True, 40.4)
@@ -196,7 +198,7 @@ def test_each_row_is_held_beside_what_its_run_spent() -> None:
 
 def test_spent_seconds_are_those_of_all_processes() -> None:
     (row,) = accuracy(
-        plan([(BF16, H100)], _known(BF16), 2), make_record(_ran(BF16, 50.0, 30.0), references=())
+        forecast([(BF16, H100)], _known(BF16), 2), make_record(_ran(BF16, 50.0, 30.0), references=())
     )
     assert row.spent_s == 80.0
 
@@ -210,9 +212,9 @@ def test_spent_seconds_are_those_of_all_processes() -> None:
     ],
 )
 def test_a_run_that_was_not_measured_to_its_end_says_nothing(run: Run) -> None:
-    assert accuracy(plan([(BF16, H100)], _known(BF16), 2), make_record(run, references=())) == ()
+    assert accuracy(forecast([(BF16, H100)], _known(BF16), 2), make_record(run, references=())) == ()
 
 
 def test_a_case_of_which_nothing_was_expected_has_no_ratio() -> None:
-    (row,) = accuracy(plan([(BF16, H100)], {}, 1), make_record(_ran(BF16, 50.0), references=()))
+    (row,) = accuracy(forecast([(BF16, H100)], {}, 1), make_record(_ran(BF16, 50.0), references=()))
     assert (row.expected_s, row.spent_s, row.ratio) == (None, 50.0, None)

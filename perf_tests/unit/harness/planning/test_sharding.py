@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from perf_tests.harness.planning.sharding import Shard, Unit, groups, parse, shard
+from perf_tests.harness.planning.sharding import Shard, ShardItem, build_groups, parse_shard, shard
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines import FLUX1_DEV, Workload
@@ -32,14 +32,14 @@ def _ids(*cases: Case) -> list[str]:
 
 
 def test_the_cases_of_a_build_are_one_group_and_their_workloads_ascend() -> None:
-    (group,) = groups([(_of_batch(BF16, size), H100) for size in (8, 1, 16, 4)])
+    (group,) = build_groups([(_of_batch(BF16, size), H100) for size in (8, 1, 16, 4)])
     assert [case.workload.batch_size for case in group.cases] == [1, 4, 8, 16]
     assert group.implicit == frozenset()
 
 
 def test_of_equal_size_the_workload_with_fewer_generated_steps_is_first() -> None:
     fewer = dataclasses.replace(BF16, workload=dataclasses.replace(BF16.workload, steps=4))
-    (group,) = groups([(BF16, H100), (fewer, H100)])
+    (group,) = build_groups([(BF16, H100), (fewer, H100)])
     assert [case.workload.generated_steps for case in group.cases] == [4, 28]
 
 
@@ -49,32 +49,32 @@ def test_pixels_count_all_frames_of_all_videos() -> None:
 
 
 def test_a_reference_that_nobody_selected_is_implicit_and_runs_before_all_that_need_it() -> None:
-    found = groups([(FP8, H100), (OTHER_FP8, H100)])
+    found = build_groups([(FP8, H100), (OTHER_FP8, H100)])
     assert [_ids(*group.cases) for group in found] == [_ids(BF16), _ids(FP8), _ids(OTHER_FP8)]
     assert [group.implicit for group in found] == [{BF16.id}, frozenset(), frozenset()]
     assert found[0].selected == ()
 
 
 def test_a_selected_reference_is_not_implicit_and_still_runs_first() -> None:
-    found = groups([(FP8, H100), (BF16, H100)])
+    found = build_groups([(FP8, H100), (BF16, H100)])
     assert [_ids(*group.selected) for group in found] == [_ids(BF16), _ids(FP8)]
 
 
 def test_the_reference_of_another_workload_shares_the_worker_of_the_selected_one() -> None:
     large = _of_batch(FP8, 4)
-    found = groups([(BF16, H100), (large, H100)])
+    found = build_groups([(BF16, H100), (large, H100)])
     assert [_ids(*group.cases) for group in found] == [_ids(BF16, _of_batch(BF16, 4)), _ids(large)]
     assert found[0].implicit == {_of_batch(BF16, 4).id}
     assert found[0].selected == (BF16,)
 
 
 def test_a_case_that_is_only_proved_needs_no_reference() -> None:
-    (group,) = groups([(FP8, H100)], once={FP8.id})
+    (group,) = build_groups([(FP8, H100)], once={FP8.id})
     assert group.cases == (FP8,)
 
 
 def test_platforms_share_no_worker() -> None:
-    found = groups([(BF16, H100), (BF16, H200)])
+    found = build_groups([(BF16, H100), (BF16, H200)])
     assert [group.platform.id for group in found] == ["h100", "h200"]
 
 
@@ -90,7 +90,7 @@ def test_platforms_share_no_worker() -> None:
     ],
 )
 def test_a_shard_is_written_i_of_n(text: str, expected: Shard) -> None:
-    assert parse(text) == expected
+    assert parse_shard(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -113,20 +113,20 @@ def test_a_shard_is_written_i_of_n(text: str, expected: Shard) -> None:
 )
 def test_anything_else_is_refused_with_the_form(text: str) -> None:
     with pytest.raises(UsageError, match=r"--perf-shard .*: write i/n with i from 1 to n, as in '1/2'"):
-        parse(text)
+        parse_shard(text)
 
 
 UNITS = (
-    Unit(cases=("a", "aa"), seconds=5.0),
-    Unit(cases=("b",), seconds=4.0),
-    Unit(cases=("c",), seconds=3.0),
-    Unit(cases=("d",), seconds=3.0),
-    Unit(cases=("e",), seconds=3.0),
+    ShardItem(cases=("a", "aa"), seconds=5.0),
+    ShardItem(cases=("b",), seconds=4.0),
+    ShardItem(cases=("c",), seconds=3.0),
+    ShardItem(cases=("d",), seconds=3.0),
+    ShardItem(cases=("e",), seconds=3.0),
 )
 
 
-def _shards(units: tuple[Unit, ...], count: int) -> list[frozenset[str]]:
-    return [shard(units, Shard(index=index, count=count)) for index in range(1, count + 1)]
+def _shards(items: tuple[ShardItem, ...], count: int) -> list[frozenset[str]]:
+    return [shard(items, Shard(index=index, count=count)) for index in range(1, count + 1)]
 
 
 def test_the_dearest_goes_first_each_to_the_shard_with_the_least() -> None:
@@ -141,9 +141,11 @@ def test_shards_are_disjoint_and_together_exactly_the_whole(count: int) -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
 def test_shards_differ_by_no_more_than_the_dearest_unit(count: int) -> None:
-    units = tuple(Unit(cases=(f"case-{number}",), seconds=float(7 * number % 11 + 1)) for number in range(40))
-    seconds = {unit.cases[0]: unit.seconds or 0.0 for unit in units}
-    spent = [sum(seconds[case] for case in each) for each in _shards(units, count)]
+    items = tuple(
+        ShardItem(cases=(f"case-{number}",), seconds=float(7 * number % 11 + 1)) for number in range(40)
+    )
+    seconds = {item.cases[0]: item.seconds or 0.0 for item in items}
+    spent = [sum(seconds[case] for case in each) for each in _shards(items, count)]
     assert max(spent) - min(spent) <= 11.0
     assert sum(spent) == sum(seconds.values())
 
@@ -153,19 +155,19 @@ def test_the_order_of_units_makes_no_difference() -> None:
 
 
 def test_a_unit_of_unknown_cost_counts_as_much_as_the_dearest() -> None:
-    units = (
-        Unit(cases=("known",), seconds=9.0),
-        Unit(cases=("x-unknown",), seconds=None),
-        Unit(cases=("small-1",), seconds=1.0),
-        Unit(cases=("small-2",), seconds=1.0),
+    items = (
+        ShardItem(cases=("known",), seconds=9.0),
+        ShardItem(cases=("x-unknown",), seconds=None),
+        ShardItem(cases=("small-1",), seconds=1.0),
+        ShardItem(cases=("small-2",), seconds=1.0),
     )
-    assert _shards(units, 2) == [{"known", "small-1"}, {"x-unknown", "small-2"}]
+    assert _shards(items, 2) == [{"known", "small-1"}, {"x-unknown", "small-2"}]
 
 
 def test_units_of_which_nothing_is_known_are_dealt_out_evenly() -> None:
-    units = tuple(Unit(cases=(name,), seconds=None) for name in "abcdef")
-    assert [len(each) for each in _shards(units, 3)] == [2, 2, 2]
+    items = tuple(ShardItem(cases=(name,), seconds=None) for name in "abcdef")
+    assert [len(each) for each in _shards(items, 3)] == [2, 2, 2]
 
 
 def test_more_shards_than_units_leave_some_empty() -> None:
-    assert _shards((Unit(cases=("a",), seconds=1.0),), 2) == [{"a"}, frozenset()]
+    assert _shards((ShardItem(cases=("a",), seconds=1.0),), 2) == [{"a"}, frozenset()]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from perf_tests.harness.planning.cost_model import Basis
-from perf_tests.harness.planning.schedule import Accuracy, Plan, Row
+from perf_tests.harness.planning.cost_model import CostBasis
+from perf_tests.harness.planning.schedule import Accuracy, CaseCost, Forecast
 from perf_tests.harness.report.plan import accuracy, table
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
@@ -21,7 +21,7 @@ IMPORT, LOAD, COMPILE, GENERATE, SWITCH_WORKLOAD = (
 )
 
 
-def _row(case: Case, seconds: dict[Phase, float], **changes: Any) -> Row:
+def _row(case: Case, seconds: dict[Phase, float], **changes: Any) -> CaseCost:
     default: dict[str, Any] = {
         "case": case,
         "platform": H100,
@@ -29,10 +29,10 @@ def _row(case: Case, seconds: dict[Phase, float], **changes: Any) -> Row:
         "implicit": False,
         "seconds": seconds,
         "missing": (),
-        "basis": Basis.RECORDED,
+        "basis": CostBasis.RECORDED,
         "source": case.id,
     }
-    return Row(**{**default, **changes})
+    return CaseCost(**{**default, **changes})
 
 
 def _accuracy(case: str, expected_s: float | None, spent_s: float, *, implicit: bool = False) -> Accuracy:
@@ -42,10 +42,10 @@ def _accuracy(case: str, expected_s: float | None, spent_s: float, *, implicit: 
 def test_the_table_shows_phases_in_order_how_each_case_is_known_and_the_total() -> None:
     rows = (
         _row(MINI_BF16, {GENERATE: 1200.25, IMPORT: 2.0, LOAD: 12.0}, implicit=True),
-        _row(MINI_INT8WO, {SWITCH_WORKLOAD: 1.0, GENERATE: 30.0}, basis=Basis.ESTIMATED, source="one"),
-        _row(FLUX_FP8, {LOAD: 4.0, GENERATE: 6.0}, basis=Basis.GUESSED, source="another"),
+        _row(MINI_INT8WO, {SWITCH_WORKLOAD: 1.0, GENERATE: 30.0}, basis=CostBasis.ESTIMATED, source="one"),
+        _row(FLUX_FP8, {LOAD: 4.0, GENERATE: 6.0}, basis=CostBasis.GUESSED, source="another"),
     )
-    assert table(Plan(processes=3, rows=rows)) == [
+    assert table(Forecast(processes=3, rows=rows)) == [
         "expected GPU seconds (host clock while a worker holds the GPU) on h100, 3 processes per case",
         "case                                 import  load  generate  turn    total  basis",
         "flux-mini-b1-bf16-eager (reference)     2.0  12.0   1,200.2     -  1,214.2  recorded",
@@ -60,9 +60,9 @@ def test_what_is_not_known_is_marked_listed_and_not_zero() -> None:
     rows = (
         _row(MINI_BF16, {GENERATE: 30.0}, missing=(IMPORT, LOAD)),
         _row(MINI_INT8WO, {GENERATE: 30.0}, missing=(LOAD,)),
-        _row(FLUX_FP8, {}, missing=(IMPORT, LOAD, GENERATE), basis=Basis.UNKNOWN, source=None),
+        _row(FLUX_FP8, {}, missing=(IMPORT, LOAD, GENERATE), basis=CostBasis.UNKNOWN, source=None),
     )
-    assert table(Plan(processes=1, rows=rows)) == [
+    assert table(Forecast(processes=1, rows=rows)) == [
         "expected GPU seconds (host clock while a worker holds the GPU) on h100, 1 process per case",
         "case                            import  load  generate   total  basis",
         "flux-mini-b1-bf16-eager              ?     ?      30.0  30.0+?  recorded",
@@ -77,8 +77,8 @@ def test_what_is_not_known_is_marked_listed_and_not_zero() -> None:
 
 
 def test_a_platform_of_which_nothing_is_known_has_no_total() -> None:
-    unknown = _row(FLUX_FP8, {}, missing=(LOAD, GENERATE), basis=Basis.UNKNOWN, source=None)
-    assert table(Plan(processes=1, rows=(unknown,)))[1:] == [
+    unknown = _row(FLUX_FP8, {}, missing=(LOAD, GENERATE), basis=CostBasis.UNKNOWN, source=None)
+    assert table(Forecast(processes=1, rows=(unknown,)))[1:] == [
         "case                            load  generate  total  basis",
         "flux1-dev-b1-fp8dqrow-regional     ?         ?      ?  unknown",
         "total                              ?         ?      ?",
@@ -89,7 +89,7 @@ def test_a_platform_of_which_nothing_is_known_has_no_total() -> None:
 
 def test_each_platform_has_a_table_and_a_total_of_its_own() -> None:
     rows = (_row(MINI_BF16, {LOAD: 6.0}, platform=CPU), _row(FLUX_FP8, {LOAD: 12.0}))
-    lines = table(Plan(processes=1, rows=rows))
+    lines = table(Forecast(processes=1, rows=rows))
     assert [line for line in lines if line.startswith(("expected", "total "))] == [
         "expected CPU seconds (host clock) on cpu, 1 process per case",
         "total                     6.0    6.0",
@@ -101,7 +101,7 @@ def test_each_platform_has_a_table_and_a_total_of_its_own() -> None:
 
 
 def test_no_cases_are_no_table() -> None:
-    assert table(Plan(processes=1, rows=())) == []
+    assert table(Forecast(processes=1, rows=())) == []
 
 
 def test_the_accuracy_shows_expected_spent_and_their_ratio_and_that_of_the_sums() -> None:
