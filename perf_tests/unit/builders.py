@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from perf_tests.harness.baselines import files
-from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
+from perf_tests.harness.baselines.files import Accepted, Baselines, Entry, Provenance
 from perf_tests.harness.runs.record import (
     FORMAT_VERSION,
     BuildReport,
@@ -287,6 +287,11 @@ def make_entry(
         layers=make_layers(),
     )
     return msgspec.structs.replace(default, **changes)
+
+
+def make_accepted(entry: Entry | None = None, **provenance: Any) -> Accepted:
+    """`entry` as it was accepted, recorded on the default CPU; `unit=H100_UUID` for the default GPU."""
+    return Accepted(entry=entry or make_entry(), provenance=make_provenance(**provenance))
 
 
 def make_baselines(**changes: Any) -> Baselines:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -77,6 +78,14 @@ class Entry(Struct, frozen=True, omit_defaults=True):
         return self.processes < 3
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """The accepted numbers of one case, and where they come from."""
+
+    entry: Entry
+    provenance: Provenance
+
+
 class Baselines(Struct, frozen=True):
     """One file: the accepted numbers of one pipeline on one platform."""
 
@@ -109,13 +118,13 @@ def load_noise(root: Path, platform: Platform) -> Mapping[str, Noise]:
     return {name: found.get(name, platform.process_noise) for name in sorted(NOISY)}
 
 
-def find(baselines: Mapping[str, Baselines], case: Case) -> tuple[Entry | None, Provenance | None]:
-    """The entry of `case` and where it comes from; both None where it has none."""
+def find(baselines: Mapping[str, Baselines], case: Case) -> Accepted | None:
+    """What was accepted for `case`; None where it has no entry."""
     of_pipeline = baselines.get(case.build.pipeline.id)
-    entry = of_pipeline.cases.get(case.id) if of_pipeline else None
-    if of_pipeline is None or entry is None:
-        return None, None
-    return entry, of_pipeline.provenance[entry.provenance]
+    if of_pipeline is None or case.id not in of_pipeline.cases:
+        return None
+    entry = of_pipeline.cases[case.id]
+    return Accepted(entry=entry, provenance=of_pipeline.provenance[entry.provenance])
 
 
 def path_of(root: Path, platform: str, pipeline: str) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from perf_tests.harness.baselines.files import Accepted
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.rebaseline.candidates import CASES, Source
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
@@ -126,8 +127,10 @@ def _is_without(metric: Metric, *runs: Run) -> bool:
 
 
 def _judged(run: Run, record: RunRecord, before: Run, base: Source, significance: Significance) -> Run:
-    entry = candidates.entry_of(before, base.record, PROVENANCE)
-    provenance = candidates.provenance_of(before, base, reason="the base of the comparison")
+    accepted = Accepted(
+        entry=candidates.entry_of(before, base.record, PROVENANCE),
+        provenance=candidates.provenance_of(before, base, reason="the base of the comparison"),
+    )
     verdicts = tuple(
         judge.judge(
             metric,
@@ -135,8 +138,7 @@ def _judged(run: Run, record: RunRecord, before: Run, base: Source, significance
             platform=PLATFORM_BY_ID[run.platform],
             run=run,
             reference=candidates.reference_of(run, record),
-            entry=entry,
-            provenance=provenance,
+            accepted=accepted,
             unit=run.processes[0].environment.unit,
             significance=significance,
         )

@@ -94,11 +94,11 @@ UNKNOWN = ProcessCost(seconds={}, compile_again_s=None, basis=CostBasis.UNKNOWN,
 
 def recorded_cases(baselines: Mapping[str, Baselines], cases: Iterable[Case]) -> tuple[RecordedCase, ...]:
     """Those of `cases` that have an entry in a platform's `baselines` and have not changed since."""
-    found = ((case, files.find(baselines, case)[0]) for case in cases)
+    found = ((case, files.find(baselines, case)) for case in cases)
     return tuple(
-        RecordedCase(case=case, entry=entry)
-        for case, entry in found
-        if entry is not None and entry.digest == case.digest
+        RecordedCase(case=case, entry=accepted.entry)
+        for case, accepted in found
+        if accepted is not None and accepted.entry.digest == case.digest
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.baselines import files
-from perf_tests.harness.baselines.files import NOISY, Baselines, Entry, Provenance
+from perf_tests.harness.baselines.files import NOISY, Accepted, Baselines, Entry
 from perf_tests.harness.compare import published
 from perf_tests.harness.execution.ab_pairs import MAX_PAIRS, PAIRS, PairCampaign, PairRunner
 from perf_tests.harness.execution.launcher import Launcher, Planned
@@ -267,15 +267,13 @@ class Session:
 
     def explain(self, run: Run, judged: Verdict) -> str:
         """The failure text of one verdict."""
-        entry, provenance = self._entry(run.id)
         case, _ = self._planned[run.id]
         metric = judge.as_judged(METRIC_BY_NAME[judged.metric], case.build.recipe.scheme)
         text = failure.explain(
             run=run,
             verdict=judged,
             metric=metric,
-            entry=entry,
-            provenance=provenance,
+            accepted=self._accepted(run.id),
             environment=run.processes[0].environment if run.processes else None,
             run_path=str(self.options.out),
         )
@@ -289,8 +287,8 @@ class Session:
 
     def entries(self) -> dict[str, Entry]:
         """Case id -> baseline entry of the planned cases that have one."""
-        found = {case_id: self._entry(case_id)[0] for case_id in self._planned}
-        return {case_id: entry for case_id, entry in found.items() if entry is not None}
+        found = {case_id: self._accepted(case_id) for case_id in self._planned}
+        return {case_id: accepted.entry for case_id, accepted in found.items() if accepted is not None}
 
     def control(self) -> validity.Control | None:
         """The control case of this session beside that of the baselines; None where it was not run."""
@@ -299,12 +297,12 @@ class Session:
         if not runs:
             return None
         units = {process.environment.unit for run in runs for process in run.processes}
-        found = [self._entry(run.id) for run in runs]
+        found = [accepted for run in runs if (accepted := self._accepted(run.id)) is not None]
         before: dict[str, list[float]] = {}
-        for entry, _ in found:
-            for name, values in entry.metrics.items() if entry else ():
+        for accepted in found:
+            for name, values in accepted.entry.metrics.items():
                 before.setdefault(name, []).extend(values)
-        elsewhere = any(provenance and {provenance.unit} != units for _, provenance in found)
+        elsewhere = any({accepted.provenance.unit} != units for accepted in found)
         wide_pct = max(on_gpu[run.id].unit_tolerance_pct for run in runs)
         tolerance_pct = wide_pct if elsewhere else validity.CONTROL_TOLERANCE_PCT
         return validity.control(validity.control_values(runs), before, tolerance_pct)
@@ -314,21 +312,19 @@ class Session:
         # With compile caches from files nothing need compile cold: the report says so, once.
         return tuple(m for m in gated if not (m.cold_only and self.options.compile_cache))
 
-    def _entry(self, case_id: str) -> tuple[Entry | None, Provenance | None]:
+    def _accepted(self, case_id: str) -> Accepted | None:
         case, platform = self._planned[case_id]
         return files.find(self._baselines[platform.id], case)
 
     def _judged(self, metric: Metric, run: Run) -> Verdict:
         case, platform = self._planned[run.id]
-        entry, provenance = self._entry(run.id)
         return judge.judge(
             metric,
             case=case,
             platform=platform,
             run=run,
             reference=self._reference(run),
-            entry=entry,
-            provenance=provenance,
+            accepted=self._accepted(run.id),
             unit=run.processes[0].environment.unit,
             significance=Significance(
                 noise=self._noise[platform.id], level=self.level, max_processes=self._max_processes
@@ -377,7 +373,7 @@ class Session:
 
     def _compare(self, run: Run, python: str) -> Comparison:
         case, platform = self._planned[run.id]
-        entry, _ = self._entry(run.id)
+        accepted = self._accepted(run.id)
         noise = self._noise[platform.id]
         level = ab_comparison.level(self._times)
         rules = {
@@ -385,7 +381,7 @@ class Session:
             for time in ab_comparison.times_of(case, platform)
         }
         question = ab_comparison.Question(case=case, rules=rules, least_pairs=PAIRS)
-        peak_mib = ab_comparison.known_peak_mib(run, entry.metrics if entry else {})
+        peak_mib = ab_comparison.known_peak_mib(run, accepted.entry.metrics if accepted else {})
         return self.campaign.compare(
             self.campaign.begin(run.id, python, peak_mib),
             self._pair_runner(python),

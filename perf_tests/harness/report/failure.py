@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
-from perf_tests.harness.baselines.files import Entry, Provenance
+from perf_tests.harness.baselines.files import Accepted, Provenance
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.stats import observations
 from perf_tests.protocol.errors import PerfError
@@ -68,8 +68,7 @@ def explain(
     run: Run,
     verdict: Verdict,
     metric: Metric,
-    entry: Entry | None,
-    provenance: Provenance | None,
+    accepted: Accepted | None,
     environment: Environment | None,
     run_path: str,
 ) -> str:
@@ -81,13 +80,11 @@ def explain(
     lines = [
         f"{run.id} on {run.platform}: {metric.name} {outcome}",
         _line("measured", format_value(verdict.measured, metric.unit), _spread(run, metric)),
-        _line(
-            "baseline", format_value(verdict.baseline, metric.unit), _origin(entry, provenance, environment)
-        )
+        _line("baseline", format_value(verdict.baseline, metric.unit), _origin(accepted, environment))
         if metric.expected is None
         else _line("expected", metric.name, "by the tables, whatever was recorded"),
         _line("limit", format_value(verdict.limit, metric.unit), verdict.reason),
-        *_changed_since(provenance, environment),
+        *_changed_since(accepted, environment),
         *_pictures(run, verdict, metric, run_path),
         *_injected(run),
         *(_accept(run, verdict.status, run_path) if metric.expected is None else ()),
@@ -187,9 +184,10 @@ def _spread(run: Run, metric: Metric) -> str:
     return f"{processes}, {format_value(lowest, '')} to {format_value(highest, metric.unit)}"
 
 
-def _origin(entry: Entry | None, provenance: Provenance | None, environment: Environment | None) -> str:
-    if entry is None or provenance is None:
+def _origin(accepted: Accepted | None, environment: Environment | None) -> str:
+    if accepted is None:
         return "none recorded"
+    entry, provenance = accepted.entry, accepted.provenance
     recorded_on = provenance.recorded_at[: len("2026-01-31")]
     stack = (
         f"{name} {provenance.packages[name]}" for name in ("torch", "torchao") if name in provenance.packages
@@ -203,10 +201,10 @@ def _origin(entry: Entry | None, provenance: Provenance | None, environment: Env
     return ", ".join((recorded_on, *stack, f'"{provenance.reason}"', *unit, *provisional))
 
 
-def _changed_since(provenance: Provenance | None, environment: Environment | None) -> list[str]:
-    if provenance is None or environment is None:
+def _changed_since(accepted: Accepted | None, environment: Environment | None) -> list[str]:
+    if accepted is None or environment is None:
         return []
-    changes = differences(provenance, environment)
+    changes = differences(accepted.provenance, environment)
     if not changes:
         return ["  changed since the baseline: nothing that is recorded"]
     more = len(changes) - MAX_CHANGES

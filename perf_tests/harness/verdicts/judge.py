@@ -11,7 +11,7 @@ from operator import attrgetter
 
 import msgspec
 
-from perf_tests.harness.baselines.files import Entry, Provenance
+from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
 from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Run, Status, Verdict
 from perf_tests.harness.stats import observations
@@ -85,15 +85,14 @@ def judge(
     platform: Platform,
     run: Run,
     reference: Run | None,
-    entry: Entry | None,
-    provenance: Provenance | None,
+    accepted: Accepted | None,
     unit: str,
     significance: Significance,
 ) -> Verdict:
     """The verdict on one metric that `platform` gates, of a run that neither failed nor is unproven.
 
-    `entry` and `provenance` come together from the baselines, both None where there is no baseline;
-    `unit` is the `Environment.unit` the run was measured on.
+    `accepted` is the baseline of `case`, None where it has none; `unit` is the `Environment.unit` the run
+    was measured on.
     """
     scheme = case.build.recipe.scheme
     metric = as_judged(metric, scheme)
@@ -107,11 +106,12 @@ def judge(
     if expected is not None:
         judged = _judge_expected(metric, observation.values, expected)
         return layers.with_culprits(judged, metric, run) if metric.reader is Reader.LAYERS else judged
+    if accepted is None:
+        return _no_baseline(metric, "no baseline is recorded", observation.values)
+    entry, provenance = accepted.entry, accepted.provenance
     absence = _absence(metric, run, entry)
     if absence is not None:
-        return _unjudged(metric, Status.NO_BASELINE, absence, statistics.median(observation.values))
-    assert entry is not None, "the absence of an entry is one of a baseline"
-    assert provenance is not None, "an entry always comes with its provenance"
+        return _no_baseline(metric, absence, observation.values)
     another_stack = _another_stack(metric, run, entry, provenance)
     if another_stack is not None:
         return _unjudged(metric, Status.PASS, another_stack, statistics.median(observation.values))
@@ -230,9 +230,7 @@ class _Pair:
         )
 
 
-def _absence(metric: Metric, run: Run, entry: Entry | None) -> str | None:
-    if entry is None:
-        return "no baseline is recorded"
+def _absence(metric: Metric, run: Run, entry: Entry) -> str | None:
     if entry.digest != run.digest:
         return (
             f"the case has changed since its baseline (digest {entry.digest[:12]} then, "
@@ -257,6 +255,10 @@ def _another_stack(metric: Metric, run: Run, entry: Entry, provenance: Provenanc
         f"only shown beside the {statistics.median(entry.metrics[metric.name]):g} of the baseline, which is "
         f"exact only for the same {' and '.join(metric.same_packages)}: {'; '.join(differing)}"
     )
+
+
+def _no_baseline(metric: Metric, reason: str, values: tuple[float, ...]) -> Verdict:
+    return _unjudged(metric, Status.NO_BASELINE, reason, statistics.median(values))
 
 
 def _unjudged(metric: Metric, status: Status, reason: str, measured: float | None = None) -> Verdict:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perf_tests.harness.baselines import files
-from perf_tests.harness.baselines.files import Entry, Provenance
+from perf_tests.harness.baselines.files import Accepted
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.fidelity_floors import MEASURED, PSNR_MARGIN_DB, SSIM_MARGIN, Measured, floor_of
 from perf_tests.tables.matrix import MATRIX
@@ -122,30 +122,30 @@ def test_the_margins_are_two_tolerances_of_a_pair() -> None:
 
 
 @functools.cache
-def _committed() -> tuple[tuple[Case, Entry, Provenance], ...]:
+def _committed() -> tuple[tuple[Case, Accepted], ...]:
     """The accepted baselines that hold pairs, each with its case."""
     stores = [files.load(STORE, platform.id) for platform in PLATFORMS]
-    found = [(case, *files.find(store, case)) for store in stores for case in CASES]
+    found = [(case, files.find(store, case)) for store in stores for case in CASES]
     return tuple(
-        (case, entry, provenance)
-        for case, entry, provenance in found
-        if entry is not None and provenance is not None and {"psnr_db", "ssim"} <= set(entry.metrics)
+        (case, accepted)
+        for case, accepted in found
+        if accepted is not None and {"psnr_db", "ssim"} <= set(accepted.entry.metrics)
     )
 
 
-def _of(row: Measured) -> list[tuple[Entry, Provenance]]:
+def _of(row: Measured) -> list[Accepted]:
     """The accepted baselines of what `row` is about."""
     asked = (row.pipeline.id, row.scheme.id, Weights.SYNTHETIC)
     return [
-        (entry, provenance)
-        for case, entry, provenance in _committed()
+        accepted
+        for case, accepted in _committed()
         if (case.build.pipeline.id, case.build.recipe.scheme.id, case.build.weights) == asked
     ]
 
 
 def _lowest_pair(row: Measured, metric: str) -> float:
     """NaN, which is near to nothing, without a baseline."""
-    return min((value for entry, _ in _of(row) for value in entry.metrics[metric]), default=math.nan)
+    return min((value for each in _of(row) for value in each.entry.metrics[metric]), default=math.nan)
 
 
 def test_pipelines_and_schemes_are_measured_once() -> None:
@@ -165,10 +165,11 @@ def test_every_row_is_the_lowest_committed_pair_of_its_pipeline_and_scheme() -> 
 
 def test_every_row_says_where_its_baselines_were_recorded() -> None:
     def places(row: Measured) -> set[str]:
-        recorded = [(each.gpu or each.unit, each.packages) for _, each in _of(row)]
+        recorded = [each.provenance for each in _of(row)]
         return {
-            f"an {unit} with torch {packages['torch'].split()[0]} and torchao {packages['torchao']}"
-            for unit, packages in recorded
+            f"an {each.gpu or each.unit} with torch {each.packages['torch'].split()[0]} "
+            f"and torchao {each.packages['torchao']}"
+            for each in recorded
         }
 
     elsewhere = {
@@ -178,7 +179,7 @@ def test_every_row_says_where_its_baselines_were_recorded() -> None:
 
 
 def test_all_committed_pairs_are_above_their_floor() -> None:
-    floors = [(case, entry, floor_of(case)) for case, entry, _ in _committed()]
+    floors = [(case, accepted.entry, floor_of(case)) for case, accepted in _committed()]
     assert len([floor for _, _, floor in floors if floor is not None]) > 20
     assert [
         (case.id, floor)

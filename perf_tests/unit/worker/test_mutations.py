@@ -28,10 +28,10 @@ from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes import BF16
 from perf_tests.unit.builders import (
     H100_UUID,
+    make_accepted,
     make_build,
     make_entry,
     make_process,
-    make_provenance,
     make_run,
     make_significance,
 )
@@ -202,8 +202,9 @@ def judged(found: Found, before: Found, name: str) -> Verdict:
         platform=H100,
         run=found.run,
         reference=None,
-        entry=make_entry(before.values, case=before.case, layers=before.report.layers),
-        provenance=make_provenance(unit=H100_UUID),
+        accepted=make_accepted(
+            make_entry(before.values, case=before.case, layers=before.report.layers), unit=H100_UUID
+        ),
         unit=H100_UUID,
         significance=make_significance(),
     )

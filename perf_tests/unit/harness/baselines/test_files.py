@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines.files import Accepted
 from perf_tests.protocol.errors import BaselineError
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.platforms import CPU, H100, PLATFORM_BY_ID, Noise
@@ -41,12 +42,12 @@ def test_a_missing_folder_is_an_empty_store(tmp_path: Path) -> None:
 
 def test_an_entry_is_found_with_its_provenance() -> None:
     found = files.find({"flux-mini": make_baselines()}, MINI_INT8WO)
-    assert found == (make_entry(), make_provenance())
+    assert found == Accepted(entry=make_entry(), provenance=make_provenance())
 
 
-def test_a_case_without_an_entry_has_neither_entry_nor_provenance() -> None:
-    assert files.find({"flux-mini": make_baselines()}, MINI_BF16) == (None, None)
-    assert files.find({}, MINI_INT8WO) == (None, None)
+def test_a_case_without_an_entry_has_no_baseline() -> None:
+    assert files.find({"flux-mini": make_baselines()}, MINI_BF16) is None
+    assert files.find({}, MINI_INT8WO) is None
 
 
 def test_each_metric_of_each_case_is_one_line_and_keys_are_sorted() -> None:

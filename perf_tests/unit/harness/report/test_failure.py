@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from perf_tests.harness.baselines.files import Entry, Provenance
+from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
 from perf_tests.harness.report.failure import explain, explain_failure, format_change, format_value
 from perf_tests.harness.runs.record import BuildReport, Fidelity, Process, Run, Status, Verdict
 from perf_tests.harness.verdicts.judge import as_judged
@@ -95,7 +95,7 @@ def text(
     run: Run = RUN,
     verdict: Verdict = VERDICT,
     metric: Metric = STEP,
-    entry: Entry | None = ENTRY,
+    entry: Entry = ENTRY,
     provenance: Provenance | None = PROVENANCE,
     environment: Environment | None = ENVIRONMENT,
 ) -> str:
@@ -103,8 +103,7 @@ def text(
         run=run,
         verdict=verdict,
         metric=metric,
-        entry=entry,
-        provenance=provenance,
+        accepted=None if provenance is None else Accepted(entry=entry, provenance=provenance),
         environment=environment,
         run_path=".perf/latest",
     )
@@ -191,7 +190,7 @@ def test_a_missing_baseline_is_answered_with_the_command_that_records_one() -> N
         reason="no baseline is recorded",
     )
 
-    lines = text(verdict=verdict, entry=None, provenance=None).splitlines()
+    lines = text(verdict=verdict, provenance=None).splitlines()
 
     assert lines[0].endswith(": denoise_step_ms has no baseline")
     assert "  baseline   -              none recorded" in lines
@@ -253,8 +252,7 @@ def shown_pictures(out: Path, metric: Metric, status: Status, frames: tuple[int,
         run=msgspec.structs.replace(RUN, processes=(compared,)),
         verdict=msgspec.structs.replace(VERDICT, metric=metric.name, status=status),
         metric=metric,
-        entry=ENTRY,
-        provenance=PROVENANCE,
+        accepted=Accepted(entry=ENTRY, provenance=PROVENANCE),
         environment=ENVIRONMENT,
         run_path=str(out),
     )
@@ -315,8 +313,7 @@ def test_a_run_folder_with_a_space_stays_one_argument() -> None:
         run=RUN,
         verdict=VERDICT,
         metric=STEP,
-        entry=ENTRY,
-        provenance=PROVENANCE,
+        accepted=Accepted(entry=ENTRY, provenance=PROVENANCE),
         environment=ENVIRONMENT,
         run_path="my run",
     )

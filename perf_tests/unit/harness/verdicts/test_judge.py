@@ -40,6 +40,7 @@ from perf_tests.unit.builders import (
     H100_UUID,
     MINI_BF16,
     MINI_INT8WO,
+    make_accepted,
     make_build,
     make_case,
     make_entry,
@@ -47,7 +48,6 @@ from perf_tests.unit.builders import (
     make_failure,
     make_layers,
     make_process,
-    make_provenance,
     make_reference,
     make_run,
     make_sample,
@@ -84,15 +84,16 @@ def _judge(
     *,
     unit: str = H100_UUID,
     entry: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Verdict:
+    accepted = baseline and make_entry({metric: baseline}, case=FLUX_FP8, **(entry or {}))
     arguments: dict[str, Any] = {
         "case": FLUX_FP8,
         "platform": H100,
         "run": _run(metric, measured),
         "reference": make_reference(FLUX_FP8, H100),
-        "entry": baseline and make_entry({metric: baseline}, case=FLUX_FP8, **(entry or {})),
-        "provenance": make_provenance(unit=H100_UUID),
+        "accepted": accepted and make_accepted(accepted, unit=H100_UUID, **(provenance or {})),
         "unit": unit,
         "significance": make_significance(),
     }
@@ -169,8 +170,9 @@ def test_compiled_bf16_that_is_farther_from_eager_than_rounding_is_red(
         platform=H100,
         run=run,
         reference=None,
-        entry=make_entry({"noise_step_sqnr_db": [35.8]}, case=MINI_BF16_COMPILED),
-        provenance=make_provenance(unit=H100_UUID),
+        accepted=make_accepted(
+            make_entry({"noise_step_sqnr_db": [35.8]}, case=MINI_BF16_COMPILED), unit=H100_UUID
+        ),
         unit=H100_UUID,
         significance=make_significance(),
     )
@@ -493,7 +495,7 @@ EXPECTING = make_case(scheme=dataclasses.replace(INT8WO, output_sqnr_db=INT8WO_R
 
 def _judge_sqnr(*values_db: float) -> Verdict:
     run = make_run(EXPECTING, processes=tuple(make_process(build=_reporting(each)) for each in values_db))
-    return _judge("output_sqnr_db", [], None, case=EXPECTING, platform=CPU, run=run, provenance=None)
+    return _judge("output_sqnr_db", [], None, case=EXPECTING, platform=CPU, run=run, accepted=None)
 
 
 def _reporting(sqnr_db: float) -> BuildReport:
@@ -579,8 +581,7 @@ def test_a_bf16_pipeline_far_from_its_anchor_is_red_without_any_baseline(
         platform=CPU,
         run=run,
         reference=None,
-        entry=None,
-        provenance=None,
+        accepted=None,
         unit="Example CPU",
         significance=make_significance(),
     )
@@ -601,8 +602,7 @@ def _judge_scales(layers: dict[str, LayerError]) -> Verdict:
         platform=CPU,
         run=make_run(MINI_INT8WO, processes=(make_process(build=make_build(layers=layers)),)),
         reference=None,
-        entry=None,
-        provenance=None,
+        accepted=None,
         unit="Example CPU",
         significance=make_significance(),
     )
@@ -677,8 +677,7 @@ def _judge_kernels(
         for process in _run("kernels_per_step", measured).processes
     )
     run = msgspec.structs.replace(_run("kernels_per_step", measured), processes=processes)
-    provenance = make_provenance(unit=H100_UUID, packages=then)
-    return _judge("kernels_per_step", measured, baseline, run=run, provenance=provenance)
+    return _judge("kernels_per_step", measured, baseline, run=run, provenance={"packages": then})
 
 
 @pytest.mark.parametrize(
@@ -732,12 +731,11 @@ def test_a_package_that_one_side_lacks_is_another_version() -> None:
 
 
 def test_other_counters_are_compared_whatever_torch_is() -> None:
-    provenance = make_provenance(unit=H100_UUID, packages=STACK)
-    assert _judge("graph_breaks", [1.0], [0.0], provenance=provenance).status is Status.REGRESSED
+    verdict = _judge("graph_breaks", [1.0], [0.0], provenance={"packages": STACK})
+    assert verdict.status is Status.REGRESSED
 
 
 def test_kernels_without_a_baseline_or_a_count_are_not_green_under_another_torch() -> None:
-    other = make_provenance(unit=H100_UUID, packages=STACK)
     absent = make_entry({"graph_breaks": [0.0]}, case=FLUX_FP8)
     verdict = judge(
         metric_named("kernels_per_step"),
@@ -745,8 +743,7 @@ def test_kernels_without_a_baseline_or_a_count_are_not_green_under_another_torch
         platform=H100,
         run=_run("kernels_per_step", [1530.0]),
         reference=None,
-        entry=absent,
-        provenance=other,
+        accepted=make_accepted(absent, unit=H100_UUID, packages=STACK),
         unit=H100_UUID,
         significance=make_significance(),
     )
@@ -756,7 +753,7 @@ def test_kernels_without_a_baseline_or_a_count_are_not_green_under_another_torch
         H100,
         processes=(make_process(build=msgspec.structs.replace(make_build(), values={"recompiles": 0.0})),),
     )
-    verdict = _judge("kernels_per_step", [], [1530.0], run=uncounted, provenance=other)
+    verdict = _judge("kernels_per_step", [], [1530.0], run=uncounted, provenance={"packages": STACK})
     assert verdict.status is Status.INCONCLUSIVE
     assert verdict.reason.endswith("the worker reported no kernels_per_step, only recompiles")
 
@@ -783,7 +780,7 @@ def test_a_number_that_is_not_finite_is_inconclusive(metric: str, value: float) 
 
 
 def test_no_entry_is_no_baseline() -> None:
-    verdict = _judge("denoise_step_ms", [100.0], None, provenance=None)
+    verdict = _judge("denoise_step_ms", [100.0], None)
     assert (verdict.status, verdict.measured, verdict.baseline) == (Status.NO_BASELINE, 100.0, None)
     assert verdict.reason == "no baseline is recorded"
 
@@ -804,8 +801,7 @@ def test_a_metric_that_the_entry_lacks_is_no_baseline() -> None:
         platform=H100,
         run=_run("denoise_step_ms", [1.0]),
         reference=None,
-        entry=entry,
-        provenance=make_provenance(),
+        accepted=make_accepted(entry),
         unit=H100_UUID,
         significance=make_significance(),
     )
@@ -882,16 +878,15 @@ def _timed(step_ms: float, clock_mhz: float) -> Run:
 def _judge_at_clock(step_ms: float, clock_mhz: float) -> Verdict:
     metrics = {"denoise_step_ms": [100.0] * 5, "mean_sm_clock_mhz": [1700.0] * 5}
     entry = make_entry(metrics, case=FLUX_FP8)
-    arguments: dict[str, Any] = {"run": _timed(step_ms, clock_mhz), "entry": entry}
     return judge(
         metric_named("denoise_step_ms"),
         case=FLUX_FP8,
         platform=H100,
+        run=_timed(step_ms, clock_mhz),
         reference=None,
-        provenance=make_provenance(unit=H100_UUID),
+        accepted=make_accepted(entry, unit=H100_UUID),
         unit=H100_UUID,
         significance=make_significance(),
-        **arguments,
     )
 
 
