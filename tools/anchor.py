@@ -21,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.cases import Build
-from perf_tests.tables.pipelines import MINIATURES, PIPELINES, PipelineSpec
+from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import BF16
+from perf_tests.tables.schemes.rows import BF16
 
 SAME, DIFFERS, REFUSED = 0, 1, 2
 

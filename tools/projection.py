@@ -31,7 +31,7 @@ from perf_tests.protocol.messages import Compile, Generate, Load, Quantize
 from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.pipelines import Workload
+from perf_tests.tables.pipelines.spec import Workload
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Device
 
 WITHIN, BEYOND, REFUSED = 0, 1, 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from perf_tests.protocol.base import Struct
-from perf_tests.tables.schemes import QuantizedWeight
+from perf_tests.tables.schemes.spec import QuantizedWeight
 
 # The machine
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from perf_tests.tables.digest_fields import identity
-from perf_tests.tables.pipelines import PipelineSpec, Workload
+from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import Platform
 from perf_tests.tables.recipes import FP32_EAGER, Recipe, bf16_twin
 

@@ -7,14 +7,10 @@ from typing import Final
 
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.metrics import METRICS
-from perf_tests.tables.pipelines import (
-    COGVIDEOX_5B,
-    COGVIDEOX_MINI,
-    FLUX1_DEV,
-    FLUX_MINI,
-    PipelineSpec,
-)
-from perf_tests.tables.schemes import (
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B, COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec
+from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
     FP4_E2M1,
     FP6_E3M2,
@@ -26,9 +22,8 @@ from perf_tests.tables.schemes import (
     INT8DQ,
     INT8DQ_SPARSE24,
     INT8WO,
-    FidelityFloor,
-    Scheme,
 )
+from perf_tests.tables.schemes.spec import FidelityFloor, Scheme
 
 TOLERANCES_BELOW: Final = 2
 """Tolerances of a pair between the lowest that was measured and the floor. A baseline lets one pass, and is

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from perf_tests.tables.digest_fields import UNLESS_DEFAULT
 
-Scalar = bool | int | float | str | None
 Value = bool | int | float | str | None | tuple[bool | int | float | str | None, ...]
 
 

@@ -8,25 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from perf_tests.tables.cases import Row, Weights
-from perf_tests.tables.pipelines import (
-    AURAFLOW,
-    COGVIDEOX_2B,
-    COGVIDEOX_5B,
-    COGVIDEOX_MINI,
-    FLUX1_DEV,
-    FLUX1_DEV_SLIM,
-    FLUX1_SCHNELL,
-    FLUX_MINI,
-    MINIATURES,
-    PIXART_MINI,
-    PIXART_SIGMA,
-    SD3_MEDIUM,
-    PipelineSpec,
-    Workload,
-)
+from perf_tests.tables.pipelines.auraflow import AURAFLOW
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B, COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX1_SCHNELL, FLUX_MINI
+from perf_tests.tables.pipelines.pixart import PIXART_MINI, PIXART_SIGMA
+from perf_tests.tables.pipelines.rows import MINIATURES
+from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
+from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import CPU, H100, H200
 from perf_tests.tables.recipes import NO_ONEDNN, CompileMode, Recipe, Setting
-from perf_tests.tables.schemes import (
+from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
     BF16,
     FP4_E2M1,
@@ -44,8 +35,8 @@ from perf_tests.tables.schemes import (
     MXFP8,
     NVFP4,
     SCHEMES,
-    Scheme,
 )
+from perf_tests.tables.schemes.spec import Scheme
 
 EAGER, REGIONAL, FULL = CompileMode.EAGER, CompileMode.REGIONAL, CompileMode.FULL
 

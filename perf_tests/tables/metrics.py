@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Final
 
 from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.pipelines.rows import PIPELINES
 from perf_tests.tables.platforms import Device
-from perf_tests.tables.schemes import Range
+from perf_tests.tables.schemes.spec import Range
 
 
 class Better(StrEnum):
@@ -140,21 +141,13 @@ IDENTICAL_DB: Final = 20 * math.log10(2**24)
 
 
 ANCHORS: Final = {
-    pipeline: Range(
-        low=low_db,
+    pipeline.id: Range(
+        low=pipeline.anchor.low_db,
         high=IDENTICAL_DB,
-        source=f"the rounding of bf16 leaves {seen_db} dB, threads and kernels one way or the other",
+        source=f"the rounding of bf16 leaves {pipeline.anchor.measured_db} dB, as threads and kernels vary",
     )
-    for pipeline, low_db, seen_db in (
-        ("flux-mini", 37.0, "38.3 to 41.3"),
-        ("flux-schnell-mini", 39.0, "40.4 to 42.2"),
-        ("cogvideox-mini", 44.0, "44.8 to 44.9"),
-        ("cogvideox-2b-mini", 44.0, "44.5 to 44.6"),
-        ("sd3-mini", 40.5, "41.3 to 41.9"),
-        ("pixart-mini", 41.5, "42.3 to 42.4"),
-        ("auraflow-mini", 44.5, "45.1 to 45.2"),
-        ("flux1-dev-slim", 37.0, "38.6 (CPU) and 39.2 (H100)"),
-    )
+    for pipeline in PIPELINES
+    if pipeline.anchor is not None
 }
 """Pipeline -> SQNR of what its bf16 transformer answers first, against the committed anchor."""
 

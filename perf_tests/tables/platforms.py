@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from perf_tests.tables.schemes import (
+from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
     BF16,
     FP4_E2M1,

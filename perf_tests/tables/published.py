@@ -13,10 +13,11 @@ from fnmatch import fnmatchcase
 
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.matrix import gpu_recipe, gpu_workload
-from perf_tests.tables.pipelines import COGVIDEOX_2B, COGVIDEOX_5B, PIPELINES
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B
+from perf_tests.tables.pipelines.rows import PIPELINES
 from perf_tests.tables.platforms import H100
 from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes import FP8DQ, SCHEMES
+from perf_tests.tables.schemes.rows import FP8DQ, SCHEMES
 
 MAX_LATENCY_RATIO = 1.25
 """Ours / theirs on the same GPU model, beyond which a row needs an explanation."""

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from perf_tests.tables.digest_fields import NEVER, UNLESS_DEFAULT
 from perf_tests.tables.lazy import Lazy
-from perf_tests.tables.schemes import BF16, FP32, Scheme
+from perf_tests.tables.schemes.rows import BF16, FP32
+from perf_tests.tables.schemes.spec import Scheme
 
 
 class CompileMode(StrEnum):

@@ -38,10 +38,11 @@ from perf_tests.protocol.reports import (
 )
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.metrics import METRICS, Metric, Reader
-from perf_tests.tables.pipelines import FLUX1_DEV, FLUX_MINI, PipelineSpec
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import CPU, Noise, Platform
 from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes import BF16, FP8DQROW, INT8WO
+from perf_tests.tables.schemes.rows import BF16, FP8DQROW, INT8WO
 
 H100_UUID = "GPU-00000000-0000-0000-0000-000000000001"
 CPU_MODEL = "Example CPU"

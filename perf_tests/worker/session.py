@@ -14,7 +14,7 @@ import torch
 from perf_tests.protocol import messages, reports
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.tables.cases import Case
-from perf_tests.tables.pipelines import Workload
+from perf_tests.tables.pipelines.spec import Workload
 from perf_tests.tables.platforms import Device
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import anchor, capture, layers, trace

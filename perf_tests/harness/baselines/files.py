@@ -18,7 +18,7 @@ from perf_tests.protocol.errors import BaselineError
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS, Reader
-from perf_tests.tables.pipelines import PROMPTS
+from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Noise, Platform
 
 # 2: noise is the platform's, not an entry's; the first reference, the processes of the bf16 reference

@@ -43,7 +43,7 @@ from perf_tests.protocol.messages import (
     WorkloadSwitched,
 )
 from perf_tests.protocol.reports import Arrays, Capture, Recorded, Sample
-from perf_tests.tables.pipelines import PROMPTS
+from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Timeouts
 
 AMOUNTS = {

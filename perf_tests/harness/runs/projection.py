@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perf_tests.protocol.reports import Sample
-from perf_tests.tables.pipelines import Workload
+from perf_tests.tables.pipelines.spec import Workload
 
 STALL_PCT = 8.0
 """Beyond the median, a step waited for the host: its own variation is smaller, a stall costs more."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from perf_tests.harness.runs.record import Process, Run
 from perf_tests.protocol.reports import Sample, Telemetry
 from perf_tests.tables.platforms import Platform
-from perf_tests.tables.schemes import Scheme
+from perf_tests.tables.schemes.spec import Scheme
 
 RETAKES = 2
 """Samples of one process that may be taken again because they were invalid."""

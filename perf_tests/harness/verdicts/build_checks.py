@@ -9,7 +9,7 @@ from perf_tests.harness.runs.record import BuildReport
 from perf_tests.protocol.reports import ORDINARY, ModuleGroup, Quantization
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import QuantizedWeight, Scheme
+from perf_tests.tables.schemes.spec import QuantizedWeight, Scheme
 
 
 def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:

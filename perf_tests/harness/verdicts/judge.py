@@ -21,7 +21,7 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.fidelity_floors import floor_of
 from perf_tests.tables.metrics import METRICS, Better, Gate, Group, Metric, Reader, Tolerance
 from perf_tests.tables.platforms import Noise, Platform
-from perf_tests.tables.schemes import FidelityFloor, Range, Scheme
+from perf_tests.tables.schemes.spec import FidelityFloor, Range, Scheme
 
 FLOORS: dict[str, Callable[[FidelityFloor], float]] = {
     "psnr_db": attrgetter("psnr_db"),

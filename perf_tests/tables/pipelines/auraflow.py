@@ -7,7 +7,7 @@ import dataclasses
 from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.pipelines.autoencoders import SDXL_VAE, SDXL_VAE_MINI
 from perf_tests.tables.pipelines.encoders import UMT5_WIDE_MINI, UMT5_XL
-from perf_tests.tables.pipelines.spec import Module, PipelineSpec, Tokenizer, Workload
+from perf_tests.tables.pipelines.spec import AnchorFloor, Module, PipelineSpec, Tokenizer, Workload
 
 AURAFLOW = PipelineSpec(
     id="auraflow",
@@ -54,6 +54,8 @@ AURAFLOW = PipelineSpec(
 AURAFLOW_MINI = dataclasses.replace(
     AURAFLOW,
     id="auraflow-mini",
+    miniature_of=AURAFLOW.id,
+    anchor=AnchorFloor(low_db=44.5, measured_db="45.1 to 45.2"),
     repo="perf-tests/auraflow-mini",
     revision="af" * 20,
     modules={

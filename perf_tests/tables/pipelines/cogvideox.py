@@ -6,7 +6,7 @@ import dataclasses
 
 from perf_tests.tables.lazy import Lazy, Value
 from perf_tests.tables.pipelines.encoders import T5_MINI, T5_MINI_TOKENIZER, T5_XXL
-from perf_tests.tables.pipelines.spec import Module, PipelineSpec, Tokenizer, Workload
+from perf_tests.tables.pipelines.spec import AnchorFloor, Module, PipelineSpec, Tokenizer, Workload
 
 COGVIDEOX_SCHEDULER_KWARGS: dict[str, Value] = {
     "timestep_spacing": "trailing",
@@ -84,6 +84,8 @@ COGVIDEOX_2B = dataclasses.replace(
 )
 COGVIDEOX_MINI = PipelineSpec(
     id="cogvideox-mini",
+    miniature_of=COGVIDEOX_5B.id,
+    anchor=AnchorFloor(low_db=44.0, measured_db="44.8 to 44.9"),
     family="cogvideox",
     cls="diffusers:CogVideoXPipeline",
     repo="perf-tests/cogvideox-mini",
@@ -137,6 +139,8 @@ COGVIDEOX_MINI = PipelineSpec(
 COGVIDEOX_2B_MINI = dataclasses.replace(
     COGVIDEOX_MINI,
     id="cogvideox-2b-mini",
+    miniature_of=COGVIDEOX_2B.id,
+    anchor=AnchorFloor(low_db=44.0, measured_db="44.5 to 44.6"),
     repo="perf-tests/cogvideox-2b-mini",
     revision="c2" * 20,
     modules={

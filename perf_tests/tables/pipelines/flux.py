@@ -15,7 +15,7 @@ from perf_tests.tables.pipelines.encoders import (
     T5_MINI_TOKENIZER,
     T5_XXL,
 )
-from perf_tests.tables.pipelines.spec import Module, PipelineSpec, Tokenizer, Workload
+from perf_tests.tables.pipelines.spec import AnchorFloor, Module, PipelineSpec, Tokenizer, Workload
 
 FLUX_VAE: dict[str, Value] = {
     "use_quant_conv": False,
@@ -107,6 +107,7 @@ FLUX1_SCHNELL = dataclasses.replace(
 FLUX1_DEV_SLIM = dataclasses.replace(
     FLUX1_DEV,
     id="flux1-dev-slim",
+    anchor=AnchorFloor(low_db=37.0, measured_db="38.6 (CPU) and 39.2 (H100)"),
     repo="perf-tests/flux1-dev-slim",
     revision="f6" * 20,
     licence=None,
@@ -118,6 +119,8 @@ FLUX1_DEV_SLIM = dataclasses.replace(
 )
 FLUX_MINI = PipelineSpec(
     id="flux-mini",
+    miniature_of=FLUX1_DEV.id,
+    anchor=AnchorFloor(low_db=37.0, measured_db="38.3 to 41.3"),
     family="flux",
     cls="diffusers:FluxPipeline",
     repo="perf-tests/flux-mini",
@@ -162,6 +165,8 @@ FLUX_MINI = PipelineSpec(
 FLUX_SCHNELL_MINI = dataclasses.replace(
     FLUX_MINI,
     id="flux-schnell-mini",
+    miniature_of=FLUX1_SCHNELL.id,
+    anchor=AnchorFloor(low_db=39.0, measured_db="40.4 to 42.2"),
     repo="perf-tests/flux-schnell-mini",
     revision="f5" * 20,
     modules={

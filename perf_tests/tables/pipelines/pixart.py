@@ -7,7 +7,7 @@ import dataclasses
 from perf_tests.tables.lazy import Lazy, Value
 from perf_tests.tables.pipelines.autoencoders import SDXL_VAE, SDXL_VAE_MINI
 from perf_tests.tables.pipelines.encoders import T5_MINI_TOKENIZER, T5_WIDE_MINI, T5_XXL
-from perf_tests.tables.pipelines.spec import Module, PipelineSpec, Tokenizer, Workload
+from perf_tests.tables.pipelines.spec import AnchorFloor, Module, PipelineSpec, Tokenizer, Workload
 
 PIXART_ARGUMENTS: dict[str, Value] = {
     "guidance_scale": 4.5,
@@ -72,6 +72,8 @@ PIXART_SIGMA = PipelineSpec(
 PIXART_MINI = dataclasses.replace(
     PIXART_SIGMA,
     id="pixart-mini",
+    miniature_of=PIXART_SIGMA.id,
+    anchor=AnchorFloor(low_db=41.5, measured_db="42.3 to 42.4"),
     repo="perf-tests/pixart-mini",
     revision="a5" * 20,
     modules={

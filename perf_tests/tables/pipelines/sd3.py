@@ -17,7 +17,7 @@ from perf_tests.tables.pipelines.encoders import (
     T5_WIDE_MINI,
     T5_XXL,
 )
-from perf_tests.tables.pipelines.spec import Module, PipelineSpec, Tokenizer, Workload
+from perf_tests.tables.pipelines.spec import AnchorFloor, Module, PipelineSpec, Tokenizer, Workload
 
 SD3_VAE: dict[str, Value] = {
     "latent_channels": 16,
@@ -75,6 +75,8 @@ SD3_MEDIUM = PipelineSpec(
 SD3_MINI = dataclasses.replace(
     SD3_MEDIUM,
     id="sd3-mini",
+    miniature_of=SD3_MEDIUM.id,
+    anchor=AnchorFloor(low_db=40.5, measured_db="41.3 to 41.9"),
     repo="perf-tests/sd3-mini",
     revision="d3" * 20,
     licence=None,

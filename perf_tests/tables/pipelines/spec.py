@@ -87,6 +87,15 @@ class Workload:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AnchorFloor:
+    """How close to the committed anchor the bf16 transformer's first output must come, as an SQNR in dB."""
+
+    low_db: float
+    measured_db: str
+    """The range that was measured, in words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineSpec:
     """An architecture with everything needed to build it offline, and its default workload."""
 
@@ -115,6 +124,10 @@ class PipelineSpec:
     """Arguments of the pipeline's constructor besides its components."""
     single_row: tuple[str, ...] = field(default=(), metadata=NEVER)
     """Linear modules of the transformer that see one row per image: patterns (`fnmatch`) of their names."""
+    miniature_of: str | None = field(default=None, metadata=NEVER)
+    """The id of the full-size pipeline that this one is, with small modules; None for all others."""
+    anchor: AnchorFloor | None = field(default=None, metadata=NEVER)
+    """None where no anchor is committed for it (baselines/anchors/)."""
     batch_measured_steps: int | None = field(default=None, metadata=NEVER)
     """`Workload.measured_steps` of batches that are larger than the default workload's; None: as for that."""
 

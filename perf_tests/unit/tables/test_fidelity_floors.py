@@ -12,16 +12,12 @@ from perf_tests.harness.baselines.files import Accepted
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.fidelity_floors import MEASURED, PSNR_MARGIN_DB, SSIM_MARGIN, Measured, floor_of
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.pipelines import (
-    COGVIDEOX_2B,
-    COGVIDEOX_5B,
-    FLUX1_DEV,
-    FLUX_MINI,
-    PIXART_SIGMA,
-    PipelineSpec,
-)
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX_MINI
+from perf_tests.tables.pipelines.pixart import PIXART_SIGMA
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import PLATFORMS
-from perf_tests.tables.schemes import (
+from perf_tests.tables.schemes.rows import (
     BF16,
     EIGHT_BIT_FLOOR,
     FOUR_BIT_FLOOR,
@@ -32,9 +28,8 @@ from perf_tests.tables.schemes import (
     INT8WO,
     PRUNED_FLOOR,
     SCHEMES,
-    FidelityFloor,
-    Scheme,
 )
+from perf_tests.tables.schemes.spec import FidelityFloor, Scheme
 from perf_tests.unit.builders import FLUX_FP8, for_each, make_case
 
 STORE = Path(__file__).parents[3] / "baselines"

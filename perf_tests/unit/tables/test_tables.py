@@ -11,10 +11,12 @@ import pytest
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.matrix import MATRIX, UNCOMPILED
 from perf_tests.tables.metrics import METRICS, Metric
-from perf_tests.tables.pipelines import FLUX_MINI, FULL_SIZE, MINIATURES, PIPELINES, PROMPTS, PipelineSpec
+from perf_tests.tables.pipelines.flux import FLUX_MINI
+from perf_tests.tables.pipelines.rows import FULL_SIZE, MINIATURES, PIPELINES
+from perf_tests.tables.pipelines.spec import PROMPTS, PipelineSpec
 from perf_tests.tables.platforms import CPU, PLATFORMS, Device, Platform
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import (
+from perf_tests.tables.schemes.rows import (
     FP4_E2M1,
     FP5_E2M2,
     FP6_E3M2,
@@ -27,11 +29,8 @@ from perf_tests.tables.schemes import (
     MXFP8,
     NVFP4,
     SCHEMES,
-    FidelityFloor,
-    Range,
-    ScaleShape,
-    Scheme,
 )
+from perf_tests.tables.schemes.spec import FidelityFloor, Range, ScaleShape, Scheme
 from perf_tests.unit.builders import MINI_BF16, MINI_INT8WO, for_each
 
 CASES = tuple(row.case(weights) for row in MATRIX for weights in Weights)

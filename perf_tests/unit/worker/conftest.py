@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from perf_tests.tables.cases import Build, Case, Weights
-from perf_tests.tables.pipelines import FLUX_MINI, PipelineSpec
+from perf_tests.tables.pipelines.flux import FLUX_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import BF16
+from perf_tests.tables.schemes.rows import BF16
 from perf_tests.worker.model import build, compile
 
 HERE = Path(__file__).parent

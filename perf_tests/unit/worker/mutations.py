@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec, Workload
-from perf_tests.tables.schemes import FP6_E3M2, FP8WO, INT4DQ, INT8DQ, INT8WO, Scheme
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
+from perf_tests.tables.schemes.rows import FP6_E3M2, FP8WO, INT4DQ, INT8DQ, INT8WO
+from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker.faults import scale_by
 
 LAYER = "single_transformer_blocks.1.proj_mlp"

@@ -22,10 +22,10 @@ from perf_tests.harness.verdicts import build_checks
 from perf_tests.harness.verdicts.judge import gated_metrics, judge
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.metrics import Metric
-from perf_tests.tables.pipelines import PROMPTS
+from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import H100
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import BF16
+from perf_tests.tables.schemes.rows import BF16
 from perf_tests.unit.builders import (
     H100_UUID,
     make_accepted,

@@ -11,7 +11,7 @@ import pytest
 
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.tables.cases import Case
-from perf_tests.tables.pipelines import FLUX_MINI
+from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.platforms import Device
 from perf_tests.worker.measure.clock import HostClock
 from perf_tests.worker.measure.generate import PRIMING_STEPS, Stages, generate_once, prime

@@ -26,7 +26,7 @@ from perf_tests.protocol.reports import MemoryWindow
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes import BF16, INT8WO
+from perf_tests.tables.schemes.rows import BF16, INT8WO
 from perf_tests.worker import __main__ as worker
 from perf_tests.worker.session import Session
 

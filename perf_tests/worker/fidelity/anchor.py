@@ -27,9 +27,11 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.digest_fields import identity
-from perf_tests.tables.pipelines import FLUX1_DEV_SLIM, MINIATURES, PipelineSpec, Workload
+from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
+from perf_tests.tables.pipelines.rows import MINIATURES
+from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import BF16
+from perf_tests.tables.schemes.rows import BF16
 from perf_tests.worker.fidelity.layers import ending_after_one_call
 from perf_tests.worker.measure import environment, probe
 from perf_tests.worker.measure.generate import call_arguments

@@ -21,7 +21,7 @@ from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.metrics import IDENTICAL_DB
-from perf_tests.tables.pipelines import PipelineSpec
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.worker.fidelity import scales
 from perf_tests.worker.measure.generate import call_arguments
 from perf_tests.worker.model import build as building

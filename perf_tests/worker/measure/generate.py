@@ -27,7 +27,7 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import CONSTANT_STD
-from perf_tests.tables.pipelines import PipelineSpec, Workload
+from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.worker.measure.clock import Clock, Mark
 
 # Priming needs a second step: some graphs are compiled for the strides that only a later step sees.

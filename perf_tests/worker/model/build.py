@@ -10,7 +10,7 @@ from torch import nn
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Build, Weights
-from perf_tests.tables.pipelines import Module, PipelineSpec
+from perf_tests.tables.pipelines.spec import Module, PipelineSpec
 from perf_tests.worker.model import synthetic
 from perf_tests.worker.model.lazy import construct, resolve
 from perf_tests.worker.model.tokenizers import offline

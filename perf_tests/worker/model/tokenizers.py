@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perf_tests.tables.pipelines import Tokenizer
+from perf_tests.tables.pipelines.spec import Tokenizer
 
 
 def offline(row: Tokenizer) -> Any:

@@ -17,7 +17,7 @@ from perf_tests.protocol.reports import ModuleGroup, PlanReport, Quantization, W
 from perf_tests.tables.cases import Build
 from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import QuantizedWeight, ScaleShape, Scheme
+from perf_tests.tables.schemes.spec import QuantizedWeight, ScaleShape, Scheme
 from perf_tests.worker.measure.memory import stored_bytes
 from perf_tests.worker.model.build import components
 from perf_tests.worker.model.lazy import construct, resolve

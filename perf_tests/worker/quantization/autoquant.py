@@ -24,7 +24,7 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind
 from perf_tests.tables.cases import Case
 from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes import Scheme, Search
+from perf_tests.tables.schemes.spec import Scheme, Search
 from perf_tests.worker.measure import memory
 from perf_tests.worker.measure.clock import Clock
 from perf_tests.worker.measure.generate import call_arguments

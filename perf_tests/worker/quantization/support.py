@@ -11,7 +11,7 @@ from torch import nn
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.lazy import Lazy
-from perf_tests.tables.schemes import Scheme
+from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker.measure import memory
 from perf_tests.worker.model import synthetic
 from perf_tests.worker.model.lazy import construct

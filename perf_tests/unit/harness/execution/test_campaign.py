@@ -40,7 +40,7 @@ from perf_tests.protocol.messages import (
 from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import CPU_ROWS, GPU_ROWS
-from perf_tests.tables.pipelines import PROMPTS
+from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import CPU, H100, Platform
 
 CPU_FAST = dataclasses.replace(CPU, samples=2)

@@ -10,7 +10,8 @@ from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.cases import Weights
 from perf_tests.tables.fidelity_floors import floor_of
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.schemes import SCHEMES, FidelityFloor
+from perf_tests.tables.schemes.rows import SCHEMES
+from perf_tests.tables.schemes.spec import FidelityFloor
 
 IMAGES = (1, 128, 128, 3)
 VIDEO = (1, 9, 64, 96, 3)

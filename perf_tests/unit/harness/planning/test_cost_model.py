@@ -20,17 +20,13 @@ from perf_tests.harness.planning.cost_model import (
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables import platforms
 from perf_tests.tables.cases import Build, Case, Weights
-from perf_tests.tables.pipelines import (
-    COGVIDEOX_2B,
-    COGVIDEOX_5B,
-    FLUX1_DEV,
-    FLUX_MINI,
-    PipelineSpec,
-    Workload,
-)
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import CPU
 from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes import BF16, FP8DQ, FP8DQROW, INT8DQ, Scheme
+from perf_tests.tables.schemes.rows import BF16, FP8DQ, FP8DQROW, INT8DQ
+from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.unit.builders import make_baselines, make_case, make_entry
 
 EAGER, REGIONAL, FULL = CompileMode.EAGER, CompileMode.REGIONAL, CompileMode.FULL

@@ -13,10 +13,10 @@ from perf_tests.harness.runs.record import Run
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables import platforms
 from perf_tests.tables.cases import Case
-from perf_tests.tables.pipelines import FLUX1_DEV
+from perf_tests.tables.pipelines.flux import FLUX1_DEV
 from perf_tests.tables.platforms import CPU, Platform
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import FP8DQ, FP8DQROW
+from perf_tests.tables.schemes.rows import FP8DQ, FP8DQROW
 from perf_tests.unit.builders import (
     MINI_BF16,
     MINI_INT8WO,

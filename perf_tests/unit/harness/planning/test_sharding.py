@@ -9,10 +9,11 @@ import pytest
 from perf_tests.harness.planning.sharding import Shard, ShardItem, build_groups, parse_shard, shard
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
-from perf_tests.tables.pipelines import FLUX1_DEV, Workload
+from perf_tests.tables.pipelines.flux import FLUX1_DEV
+from perf_tests.tables.pipelines.spec import Workload
 from perf_tests.tables.platforms import H100, H200
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import FP8DQ, FP8DQROW
+from perf_tests.tables.schemes.rows import FP8DQ, FP8DQROW
 from perf_tests.unit.builders import make_case
 
 BF16 = make_case(FLUX1_DEV, compile=CompileMode.REGIONAL)

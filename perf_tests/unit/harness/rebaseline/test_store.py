@@ -8,7 +8,7 @@ import pytest
 from perf_tests.harness.baselines import files
 from perf_tests.harness.rebaseline import proposal, store
 from perf_tests.harness.rebaseline.candidates import Source
-from perf_tests.tables.pipelines import COGVIDEOX_MINI
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
 from perf_tests.unit.builders import MINI_INT8WO, make_baselines, make_case, make_entry, make_record
 
 ID = MINI_INT8WO.id

@@ -16,7 +16,7 @@ from perf_tests.harness.verdicts.judge import as_judged
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Capture, Environment, Gpu, ModuleGroup, Quantization, Sample
 from perf_tests.tables.metrics import METRICS, Metric
-from perf_tests.tables.schemes import INT8DQ_SPARSE24
+from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
 
 STEP = next(metric for metric in METRICS if metric.name == "denoise_step_ms")
 CASE_ID = "flux1-dev-b1-fp8dqrow-regional"

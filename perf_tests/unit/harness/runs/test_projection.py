@@ -13,7 +13,8 @@ import pytest
 from perf_tests.harness.runs.projection import composed, is_steady, steady_step_ms
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.reports import Sample
-from perf_tests.tables.pipelines import FLUX1_DEV, Workload
+from perf_tests.tables.pipelines.flux import FLUX1_DEV
+from perf_tests.tables.pipelines.spec import Workload
 
 TOOL = runpy.run_path(str(Path(__file__).resolve().parents[4] / "tools" / "projection.py"))
 

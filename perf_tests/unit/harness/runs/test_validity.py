@@ -18,7 +18,7 @@ from perf_tests.harness.runs.validity import (
     sample_clocks_mhz,
 )
 from perf_tests.tables.platforms import CPU, H100, PLATFORMS, Platform
-from perf_tests.tables.schemes import (
+from perf_tests.tables.schemes.rows import (
     BF16,
     FP8DQROW,
     FP8WO,
@@ -28,8 +28,8 @@ from perf_tests.tables.schemes import (
     INT8DQ_SPARSE24,
     INT8WO,
     SCHEMES,
-    Scheme,
 )
+from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.unit.builders import make_build, make_process, make_run, make_sample, make_telemetry
 
 # Samples

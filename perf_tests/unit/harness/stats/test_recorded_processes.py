@@ -20,7 +20,7 @@ import pytest
 from perf_tests.harness.runs.record import Process, Status
 from perf_tests.harness.stats import observations
 from perf_tests.harness.stats.sequential_bounds import Rule, decide, metric_level
-from perf_tests.tables.pipelines import FLUX1_DEV_SLIM
+from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
 from perf_tests.tables.platforms import H100, Device, Noise
 from perf_tests.unit.builders import make_case, make_process, make_run, make_sample, metric_named
 

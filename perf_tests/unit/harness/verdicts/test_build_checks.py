@@ -6,7 +6,7 @@ import pytest
 
 from perf_tests.harness.verdicts.build_checks import contradictions
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import AUTOQUANT, BF16, INT4DQ, INT8WO
+from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8WO
 from perf_tests.unit.builders import (
     COLD_CACHE,
     MINI_BF16,

@@ -30,10 +30,12 @@ from perf_tests.protocol.messages import FailureKind
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import ANCHORS, METRICS, Group, Metric
-from perf_tests.tables.pipelines import FLUX1_DEV_SLIM, MINIATURES
+from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
+from perf_tests.tables.pipelines.rows import MINIATURES
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO, FidelityFloor, Range
+from perf_tests.tables.schemes.rows import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO
+from perf_tests.tables.schemes.spec import FidelityFloor, Range
 from perf_tests.unit.builders import (
     FLUX_FP8,
     GPU,

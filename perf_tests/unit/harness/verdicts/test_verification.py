@@ -11,7 +11,7 @@ from perf_tests.harness.runs.record import Process, Run, Status
 from perf_tests.harness.verdicts.verification import prepared, prove
 from perf_tests.protocol.messages import FailureKind, Phase
 from perf_tests.protocol.reports import Arrays, Capture, Recorded
-from perf_tests.tables.schemes import AUTOQUANT
+from perf_tests.tables.schemes.rows import AUTOQUANT
 from perf_tests.unit.builders import (
     MINI_BF16,
     MINI_INT8WO,

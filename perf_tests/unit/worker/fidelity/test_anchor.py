@@ -23,21 +23,15 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Load, Quantize
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.pipelines import (
-    AURAFLOW_MINI,
-    COGVIDEOX_5B,
-    COGVIDEOX_MINI,
-    FLUX1_DEV,
-    FLUX1_DEV_SLIM,
-    FLUX_MINI,
-    MINIATURES,
-    PIPELINES,
-    SD3_MINI,
-    PipelineSpec,
-)
+from perf_tests.tables.pipelines.auraflow import AURAFLOW_MINI
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B, COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX_MINI
+from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
+from perf_tests.tables.pipelines.sd3 import SD3_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import CPU, H100, H200, Device
 from perf_tests.tables.recipes import FP32_EAGER, Recipe
-from perf_tests.tables.schemes import BF16, INT8WO
+from perf_tests.tables.schemes.rows import BF16, INT8WO
 from perf_tests.worker.fidelity import anchor
 from perf_tests.worker.model import build
 from perf_tests.worker.session import Session

@@ -20,10 +20,14 @@ from perf_tests.protocol.messages import FailureKind, Fault, Injection, Load, Qu
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.metrics import METRICS, Reader
-from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PIXART_MINI, SD3_MINI, PipelineSpec
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX_MINI
+from perf_tests.tables.pipelines.pixart import PIXART_MINI
+from perf_tests.tables.pipelines.sd3 import SD3_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import (
+from perf_tests.tables.schemes.rows import (
     BF16,
     FP4_E2M1,
     FP6_E3M2,
@@ -32,8 +36,8 @@ from perf_tests.tables.schemes import (
     INT8DQ,
     INT8DQ_SPARSE24,
     INT8WO,
-    Scheme,
 )
+from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.unit.builders import make_build, make_entry, make_process, make_run
 from perf_tests.unit.worker.mutations import swap_scales
 from perf_tests.worker.faults import Faults, scale_by

@@ -14,7 +14,9 @@ from perf_tests.harness.fidelity.image_metrics import load_answers
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Load, Quantize, Trace
 from perf_tests.tables.cases import Case
-from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec, Workload
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import Device
 from perf_tests.worker.fidelity import trace
 from perf_tests.worker.measure import memory

@@ -15,9 +15,12 @@ import torch
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Fault, Injection
 from perf_tests.tables.cases import Build, Case
-from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, MINIATURES, PipelineSpec
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX_MINI
+from perf_tests.tables.pipelines.rows import MINIATURES
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import BF16
+from perf_tests.tables.schemes.rows import BF16
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.measure.clock import HostClock
 from perf_tests.worker.measure.generate import (

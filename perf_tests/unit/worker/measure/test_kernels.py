@@ -12,10 +12,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from perf_tests.protocol import messages
 from perf_tests.tables.cases import Case
-from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes import BF16
+from perf_tests.tables.schemes.rows import BF16
 from perf_tests.worker.measure import counters, kernels, memory
 from perf_tests.worker.measure.clock import HostClock
 from perf_tests.worker.measure.generate import Stages, generate_once, output_sha256, prime

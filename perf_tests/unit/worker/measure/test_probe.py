@@ -11,10 +11,13 @@ import torch
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Load, Quantize
 from perf_tests.tables.cases import Case
-from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI, PipelineSpec
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import BF16, FP8WO, INT4DQ, INT8DQ, INT8WO, Scheme
+from perf_tests.tables.schemes.rows import BF16, FP8WO, INT4DQ, INT8DQ, INT8WO
+from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker.measure import probe
 from perf_tests.worker.measure.probe import sqnr_db
 from perf_tests.worker.model import build

@@ -13,11 +13,14 @@ import torch
 
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.tables.cases import Build, Weights
-from perf_tests.tables.pipelines import COGVIDEOX_5B, FLUX1_DEV, FULL_SIZE, MINIATURES, PipelineSpec
 from perf_tests.tables.pipelines.autoencoders import SDXL_VAE
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B
 from perf_tests.tables.pipelines.encoders import CLIP_G_PROJECTED, CLIP_G_TOKENIZER, CLIP_L, T5_XXL, UMT5_XL
+from perf_tests.tables.pipelines.flux import FLUX1_DEV
+from perf_tests.tables.pipelines.rows import FULL_SIZE, MINIATURES
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import BF16
+from perf_tests.tables.schemes.rows import BF16
 from perf_tests.worker.model import build
 from perf_tests.worker.model.tokenizers import offline
 from perf_tests.worker.quantization.apply import linear_modules

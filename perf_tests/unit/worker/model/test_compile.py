@@ -12,16 +12,14 @@ import pytest
 import torch
 
 from perf_tests.tables.cases import Case
-from perf_tests.tables.pipelines import (
-    AURAFLOW_MINI,
-    COGVIDEOX_MINI,
-    FLUX_MINI,
-    PIXART_MINI,
-    SD3_MINI,
-    PipelineSpec,
-)
+from perf_tests.tables.pipelines.auraflow import AURAFLOW_MINI
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX_MINI
+from perf_tests.tables.pipelines.pixart import PIXART_MINI
+from perf_tests.tables.pipelines.sd3 import SD3_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import NO_ONEDNN, CompileMode, Recipe
-from perf_tests.tables.schemes import BF16
+from perf_tests.tables.schemes.rows import BF16
 from perf_tests.unit.conftest import ROOT
 from perf_tests.worker.model import compile
 

@@ -17,7 +17,7 @@ from perf_tests.protocol.reports import CompileCache
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes import BF16
+from perf_tests.tables.schemes.rows import BF16
 from perf_tests.worker import session
 from perf_tests.worker.model import compile, compile_cache
 from perf_tests.worker.session import Session

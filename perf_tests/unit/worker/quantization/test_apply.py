@@ -14,20 +14,11 @@ from perf_tests.protocol.messages import FailureKind, Phase
 from perf_tests.protocol.reports import ModuleGroup
 from perf_tests.tables.cases import Build
 from perf_tests.tables.lazy import Lazy
-from perf_tests.tables.pipelines import COGVIDEOX_MINI, FLUX_MINI
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import (
-    BF16,
-    FP8DQROW,
-    FP8WO,
-    INT4DQ,
-    INT4WO,
-    INT8DQ,
-    INT8WO,
-    MXFP8,
-    NVFP4,
-    Scheme,
-)
+from perf_tests.tables.schemes.rows import BF16, FP8DQROW, FP8WO, INT4DQ, INT4WO, INT8DQ, INT8WO, MXFP8, NVFP4
+from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker.measure import memory
 from perf_tests.worker.model.lazy import construct
 from perf_tests.worker.quantization import apply

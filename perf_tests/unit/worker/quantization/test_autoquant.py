@@ -20,10 +20,11 @@ from perf_tests.harness.verdicts.build_checks import contradictions
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Compile, Fault, Injection, Inspect, Load, Phase, Quantize
 from perf_tests.tables.cases import Build, Case
-from perf_tests.tables.pipelines import FLUX_MINI
+from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes import AUTOQUANT, BF16, FP8WO, INT8DQ, INT8WO, Scheme, Search
+from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, FP8WO, INT8DQ, INT8WO
+from perf_tests.tables.schemes.spec import Scheme, Search
 from perf_tests.unit.builders import make_build
 from perf_tests.worker import session
 from perf_tests.worker.measure.probe import sqnr_db

@@ -14,7 +14,8 @@ from torch import nn
 from torch._inductor import metrics as inductor
 from torchao.quantization import quantize_
 
-from perf_tests.tables.schemes import FP4_E2M1, FP5_E2M2, FP6_E3M2, Scheme
+from perf_tests.tables.schemes.rows import FP4_E2M1, FP5_E2M2, FP6_E3M2
+from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker.measure import memory
 from perf_tests.worker.model.lazy import construct
 from perf_tests.worker.quantization import apply, floatx

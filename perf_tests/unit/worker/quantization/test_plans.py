@@ -14,7 +14,7 @@ import torch
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Phase
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import AUTOQUANT
+from perf_tests.tables.schemes.rows import AUTOQUANT
 from perf_tests.worker.quantization import plans
 from perf_tests.worker.quantization.plans import Candidate, Layer, Model, Plan, Shape, Stack
 

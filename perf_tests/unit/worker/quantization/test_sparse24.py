@@ -11,7 +11,7 @@ import torch
 from torch import library, nn
 
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import INT8DQ_SPARSE24
+from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
 from perf_tests.worker.measure import memory
 from perf_tests.worker.model.lazy import construct
 from perf_tests.worker.quantization import apply, sparse24, support

@@ -15,7 +15,8 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.platforms import CPU, Device
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes import INT8WO, MXFP8, NVFP4, SCHEMES, Scheme
+from perf_tests.tables.schemes.rows import INT8WO, MXFP8, NVFP4, SCHEMES
+from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker.model import build
 from perf_tests.worker.quantization import support
 from perf_tests.worker.session import Session

@@ -1,0 +1,1 @@
+"""Quantization schemes: what a row holds (`spec`), and the rows."""
