@@ -10,6 +10,7 @@ from pathlib import Path
 from perf_tests.harness.execution import machine
 from perf_tests.harness.execution.worker_process import Worker
 from perf_tests.harness.runs.directory import CACHE, LOGS, PLANS
+from perf_tests.harness.runs.environments import differences
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Injection, Phase
 from perf_tests.protocol.reports import Environment
@@ -85,7 +86,7 @@ class Launcher:
         if problem := machine.mismatch(planned.platform, worker.environment.gpu):
             worker.kill()
             raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=problem))
-        if changes := _changes(self.environment.packages, worker.environment.packages):
+        if changes := differences(self.environment.packages, worker.environment.packages):
             worker.kill()
             message = f"stack changed during the run: {', '.join(changes)}"
             raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.IMPORT, message=message))
@@ -145,11 +146,3 @@ VARIABLES = {
     # Otherwise CUDA counts the fastest GPU first, and NVML, which describes it, by PCI address.
     Device.CUDA: {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
 }
-
-
-def _changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    return [
-        f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]

@@ -290,7 +290,7 @@ class Session:
         found = {case_id: self._accepted(case_id) for case_id in self._planned}
         return {case_id: accepted.entry for case_id, accepted in found.items() if accepted is not None}
 
-    def control(self) -> validity.Control | None:
+    def control(self) -> validity.ControlChange | None:
         """The control case of this session beside that of the baselines; None where it was not run."""
         on_gpu = {case_id: platform for case_id, (_, platform) in self._planned.items() if platform.gpu}
         runs = [run for run in self.record.cases if run.id in on_gpu] if self.record else []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from perf_tests.harness.baselines.files import Accepted, Provenance
+from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.stats import observations
 from perf_tests.protocol.errors import PerfError
@@ -133,9 +133,9 @@ def differences(provenance: Provenance, environment: Environment) -> list[str]:
         "power limit": _watts(gpu.power_limit_w if gpu else None),
     }
     return [
-        *_differing(provenance.packages, environment.packages),
-        *_differing(then, now),
-        *_differing(provenance.settings, environment.settings),
+        *environments.differences(provenance.packages, environment.packages),
+        *environments.differences(then, now),
+        *environments.differences(provenance.settings, environment.settings),
     ]
 
 
@@ -212,14 +212,6 @@ def _changed_since(accepted: Accepted | None, environment: Environment | None) -
         "  changed since the baseline:",
         *(f"    {change}" for change in changes[:MAX_CHANGES]),
         *([f"    and {more} more"] if more > 0 else []),
-    ]
-
-
-def _differing(then: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:
-    return [
-        f"{name} {then.get(name) or 'absent'} -> {now.get(name) or 'absent'}"
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
     ]
 
 

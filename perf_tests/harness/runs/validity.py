@@ -218,7 +218,7 @@ def sample_clocks_mhz(run: Run) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Control:
+class ControlChange:
     """The control case beside the baseline's: the same kernels, whatever is tested."""
 
     change_pct: dict[str, float]
@@ -247,7 +247,7 @@ class Control:
         )
 
 
-def control(now: Values, baseline: Values, tolerance_pct: float = CONTROL_TOLERANCE_PCT) -> Control:
+def control(now: Values, baseline: Values, tolerance_pct: float = CONTROL_TOLERANCE_PCT) -> ControlChange:
     """Compare metric name -> values per process, of which others than the control's are not looked at.
 
     `tolerance_pct` is for the card the baseline was taken on; on another give the platform's.
@@ -255,7 +255,7 @@ def control(now: Values, baseline: Values, tolerance_pct: float = CONTROL_TOLERA
     changes = {name: _change_pct(now, baseline, name) for name in (*CONTROLS, CONTROL_CLOCK)}
     clock_pct = changes.pop(CONTROL_CLOCK)
     known = {name: pct for name, pct in changes.items() if pct is not None}
-    return Control(change_pct=known, clock_pct=clock_pct, tolerance_pct=tolerance_pct)
+    return ControlChange(change_pct=known, clock_pct=clock_pct, tolerance_pct=tolerance_pct)
 
 
 def control_values(runs: Iterable[Run]) -> dict[str, list[float]]:

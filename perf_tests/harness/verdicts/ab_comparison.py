@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from perf_tests.harness.runs import validity
+from perf_tests.harness.runs import environments, validity
 from perf_tests.harness.runs.record import (
     STATUS_OF_FAILURE,
     Comparison,
@@ -89,11 +89,7 @@ def differences(stable: Environment, candidate: Environment) -> tuple[str, ...]:
         {"python": each.python, **each.packages, **each.settings, **each.variables}
         for each in (stable, candidate)
     )
-    return tuple(
-        f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    )
+    return tuple(environments.differences(before, now))
 
 
 def stable_versions(comparison: Comparison) -> str:

@@ -12,7 +12,7 @@ from operator import attrgetter
 import msgspec
 
 from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
-from perf_tests.harness.runs import validity
+from perf_tests.harness.runs import environments, validity
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Run, Status, Verdict
 from perf_tests.harness.stats import observations
 from perf_tests.harness.stats.sequential_bounds import Decision, Rule, decide, drift
@@ -243,17 +243,18 @@ def _absence(metric: Metric, run: Run, entry: Entry) -> str | None:
 
 def _another_stack(metric: Metric, run: Run, entry: Entry, provenance: Provenance) -> str | None:
     """Why the baseline says nothing about this run: a package that decides the value had another version."""
-    differing = [
-        f"{name} {then} then, {now} now"
-        for name in metric.same_packages
-        for now in sorted({process.environment.packages.get(name, "none") for process in run.processes})
-        if now != (then := provenance.packages.get(name, "none"))
-    ]
-    if not differing:
+    changes = {
+        change
+        for process in run.processes
+        for change in environments.differences(
+            provenance.packages, process.environment.packages, metric.same_packages
+        )
+    }
+    if not changes:
         return None
     return (
         f"only shown beside the {statistics.median(entry.metrics[metric.name]):g} of the baseline, which is "
-        f"exact only for the same {' and '.join(metric.same_packages)}: {'; '.join(differing)}"
+        f"exact only for the same {' and '.join(metric.same_packages)}: {'; '.join(sorted(changes))}"
     )
 
 

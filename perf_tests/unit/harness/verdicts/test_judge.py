@@ -701,18 +701,18 @@ def test_kernels_are_exact_against_the_same_torch_and_triton(measured: float, st
     [
         pytest.param(
             {"torch": "2.12.0 (aaaaaaaaaa)"},
-            "torch 2.11.0+cu130 (70d99e998b) then, 2.12.0 (aaaaaaaaaa) now",
+            "torch 2.11.0+cu130 (70d99e998b) -> 2.12.0 (aaaaaaaaaa)",
             id="torch",
         ),
         pytest.param(
             {"torch": "2.11.0+cu130 (bbbbbbbbbb)"},
-            "torch 2.11.0+cu130 (70d99e998b) then, 2.11.0+cu130 (bbbbbbbbbb) now",
+            "torch 2.11.0+cu130 (70d99e998b) -> 2.11.0+cu130 (bbbbbbbbbb)",
             id="another-revision",
         ),
-        pytest.param({"triton": "3.6.1"}, "triton 3.6.0 then, 3.6.1 now", id="triton"),
+        pytest.param({"triton": "3.6.1"}, "triton 3.6.0 -> 3.6.1", id="triton"),
         pytest.param(
             {"torch": "2.12.0", "triton": "3.7.0"},
-            "torch 2.11.0+cu130 (70d99e998b) then, 2.12.0 now; triton 3.6.0 then, 3.7.0 now",
+            "torch 2.11.0+cu130 (70d99e998b) -> 2.12.0; triton 3.6.0 -> 3.7.0",
             id="both",
         ),
     ],
@@ -729,7 +729,7 @@ def test_kernels_are_only_shown_against_another_torch_or_triton(change: dict[str
 def test_a_package_that_one_side_lacks_is_another_version() -> None:
     verdict = _judge_kernels([1700.0], [1530.0], then={"torch": STACK["torch"]}, now=STACK)
     assert verdict.status is Status.PASS
-    assert verdict.reason.endswith(": triton none then, 3.6.0 now")
+    assert verdict.reason.endswith(": triton absent -> 3.6.0")
 
 
 def test_other_counters_are_compared_whatever_torch_is() -> None:
