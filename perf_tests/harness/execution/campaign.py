@@ -210,7 +210,7 @@ class Campaign:
         )
 
     def _reference(self, planned: Planned, unit: str | None) -> Run | None:
-        if planned.case.is_reference or not planned.thorough:
+        if planned.case.is_reference or planned.smoke:
             return None
         reference = planned.case.reference
         if self._is_planned_reference(reference):
@@ -330,12 +330,12 @@ class Campaign:
     def _measure(self, replicate: Replicate, subject: Subject, sharing: Sequence[Subject]) -> None:
         if not replicate.turned:
             # Of all of them now: once it is quantized, nothing tells what it was before.
-            traces = ((each.planned.case, self._files(each)) for each in sharing if each.planned.thorough)
+            traces = ((each.planned.case, self._files(each)) for each in sharing if not each.planned.smoke)
             replicate.build(tuple(Trace(case=case, stem=str(stem)) for case, stem in traces if stem))
         replicate.warm_up(self._warmups)
         files = self._files(subject)
         self._sample(replicate, files)
-        replicate.inspect(files if subject.planned.thorough else None)
+        replicate.inspect(None if subject.planned.smoke else files)
 
     def _files(self, subject: Subject) -> Path | None:
         """The stem of what the first process of a case leaves to be compared; the others leave nothing."""
@@ -344,7 +344,7 @@ class Campaign:
 
     def _sample(self, replicate: Replicate, capture: Path | None) -> None:
         planned = replicate.planned
-        twin = self._twin_of(planned) if planned.platform.interleave_twin and planned.thorough else None
+        twin = self._twin_of(planned) if planned.platform.interleave_twin and not planned.smoke else None
         while replicate.sampling_end is None:
             index = len(replicate.samples)
             turns: list[Callable[[], object]] = [partial(replicate.sample, capture)]
@@ -357,7 +357,7 @@ class Campaign:
 
     def _sampling_end(self, replicate: Replicate, *, alone: bool) -> SamplingEnd | None:
         planned = replicate.planned
-        if not planned.thorough:
+        if planned.smoke:
             return SamplingEnd.FIXED
         # A ratio to a twin that shares the machine does not become precise.
         end_sampling = self._end_sampling if alone else fixed_samples
@@ -396,7 +396,7 @@ class Campaign:
 def _implicit_references(plan: Sequence[Planned]) -> dict[str, Planned]:
     """The references of the plan that are not themselves cases of it, free of faults."""
     planned = {each.case.id for each in plan if not each.injections}
-    needed = [each for each in plan if each.thorough and not each.case.is_reference]
+    needed = [each for each in plan if not each.smoke and not each.case.is_reference]
     return {
         each.case.reference.id: Planned(each.case.reference, each.platform)
         for each in needed

@@ -25,8 +25,8 @@ class Planned:
     case: Case
     platform: Platform
     injections: tuple[Injection, ...] = ()
-    thorough: bool = True
-    """False: proved and generated once, without its fp32 twin; nothing that takes time is judged."""
+    smoke: bool = False
+    """Whether it is only verified and generated once, without its fp32 twin: no time of it is judged."""
 
 
 class Launcher:

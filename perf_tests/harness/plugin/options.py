@@ -148,7 +148,7 @@ def declare(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--perf-worker-module",
         default="perf_tests.worker",
-        help="for the suite's own tests: another module that speaks the worker's side of the protocol",
+        help=argparse.SUPPRESS,  # for the suite's own tests: another module that speaks the protocol
     )
 
 

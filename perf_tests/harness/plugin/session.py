@@ -154,7 +154,7 @@ class Session:
             out, resumed = self._directory
             self._campaign = PairCampaign(
                 plan=tuple(
-                    Planned(case, platform, self.options.injections(case.id), case.id not in self._exhaustive)
+                    Planned(case, platform, self.options.injections(case.id), case.id in self._exhaustive)
                     for case, platform in self._planned.values()
                 ),
                 out=out,

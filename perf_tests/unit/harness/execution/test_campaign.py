@@ -384,7 +384,7 @@ def test_references_of_one_build_share_a_worker_with_its_cases(
 
 
 def test_a_case_of_the_cross_product_is_generated_once_alone(conduct: Conduct) -> None:
-    plan = (Planned(CASES[INT8WO], CPU, thorough=False),)
+    plan = (Planned(CASES[INT8WO], CPU, smoke=True),)
     campaign = conduct(INT8WO, plan=plan)
     (process,) = campaign.run(INT8WO).processes
     assert (len(process.samples), process.twin_samples) == (1, ())
