@@ -148,6 +148,15 @@ class Inspect(Struct, tag="inspect"):
 
 
 Request = Load | Quantize | Compile | Generate | SwitchWorkload | Inspect
+PHASE_OF_REQUEST: dict[type[Struct], Phase] = {
+    Load: Phase.LOAD,
+    Quantize: Phase.QUANTIZE,
+    Compile: Phase.COMPILE,
+    Generate: Phase.GENERATE,
+    SwitchWorkload: Phase.SWITCH_WORKLOAD,
+    Inspect: Phase.INSPECT,
+}
+"""What a worker is doing while it answers a request."""
 
 
 # Replies

@@ -36,6 +36,7 @@ from typing import BinaryIO, NoReturn
 import msgspec
 
 from perf_tests.protocol.messages import (
+    PHASE_OF_REQUEST,
     PROTOCOL_VERSION,
     Compile,
     Compiled,
@@ -82,14 +83,6 @@ BYTES_PER_MODULE = 1 << 20
 PEAK_MIB = 400.0
 STEP_TFLOP = 1.0
 SIDE = 16
-PHASES: dict[type[Request], Phase] = {
-    Load: Phase.LOAD,
-    Quantize: Phase.QUANTIZE,
-    Compile: Phase.COMPILE,
-    Generate: Phase.GENERATE,
-    SwitchWorkload: Phase.SWITCH_WORKLOAD,
-    Inspect: Phase.INSPECT,
-}
 GPU = Gpu(
     name="NVIDIA H100 80GB HBM3",
     uuid="GPU-00000000-fake",
@@ -395,7 +388,7 @@ def _ready(switches: Switches) -> Ready:
 def _answer(session: Session, switches: Switches, request: Request) -> Reply | bytes:
     if isinstance(request, Load | SwitchWorkload):
         session.case = request.case
-    phase = PHASES[type(request)]
+    phase = PHASE_OF_REQUEST[type(request)]
     warming_up = isinstance(request, Generate) and request.warmup
     for name, instead in INSTEAD.items():
         if not warming_up and switches.strikes(name, phase, session.case.id):

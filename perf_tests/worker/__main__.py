@@ -20,15 +20,6 @@ from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.worker import parent_watch
 
-PHASES: dict[type[Struct], messages.Phase] = {
-    messages.Load: messages.Phase.LOAD,
-    messages.Quantize: messages.Phase.QUANTIZE,
-    messages.Compile: messages.Phase.COMPILE,
-    messages.Generate: messages.Phase.GENERATE,
-    messages.SwitchWorkload: messages.Phase.SWITCH_WORKLOAD,
-    messages.Inspect: messages.Phase.INSPECT,
-}
-
 
 def main() -> None:
     """Say Ready, then answer one request after the other until the parent closes the pipe."""
@@ -96,7 +87,7 @@ def _answer(request: messages.Request, handlers: dict[type[Struct], Handler]) ->
         return error.failure
     except Exception as error:  # noqa: BLE001 - whatever the stack under test raises is a result here
         traceback.print_exc()
-        return _failure(error, PHASES[type(request)])
+        return _failure(error, messages.PHASE_OF_REQUEST[type(request)])
 
 
 def _failure(error: Exception, phase: messages.Phase) -> messages.Failure:

@@ -21,19 +21,14 @@ import msgspec
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, WorkerError
 from perf_tests.protocol.messages import (
+    PHASE_OF_REQUEST,
     PROTOCOL_VERSION,
-    Compile,
     Failure,
     FailureKind,
-    Generate,
-    Inspect,
-    Load,
     Phase,
-    Quantize,
     Ready,
     Reply,
     Request,
-    SwitchWorkload,
 )
 from perf_tests.protocol.reports import Environment
 
@@ -52,14 +47,6 @@ CHUNK_BYTES = 1 << 16
 LOG_LINES = 20
 QUOTED_CHARACTERS = 200
 
-PHASE_OF_REQUEST: dict[type[Request], Phase] = {
-    Load: Phase.LOAD,
-    Quantize: Phase.QUANTIZE,
-    Compile: Phase.COMPILE,
-    Generate: Phase.GENERATE,
-    SwitchWorkload: Phase.SWITCH_WORKLOAD,
-    Inspect: Phase.INSPECT,
-}
 DOING = {
     Phase.IMPORT: "importing",
     Phase.LOAD: "loading",

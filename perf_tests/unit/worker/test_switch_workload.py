@@ -169,4 +169,4 @@ def test_a_worker_does_not_turn_to(
 
 def test_a_worker_answers_every_request() -> None:
     _, handlers = worker._start()
-    assert handlers.keys() == set(typing.get_args(messages.Request)) == worker.PHASES.keys()
+    assert handlers.keys() == set(typing.get_args(messages.Request)) == messages.PHASE_OF_REQUEST.keys()
