@@ -1,4 +1,4 @@
-"""baselines/<platform>/<pipeline>.json <-> Baselines, noise.json <-> noise; refuses what it cannot read."""
+"""baselines/<platform>/<pipeline>.json <-> Baselines, noise.json <-> Noise; refuses what it cannot read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from perf_tests.tables.metrics import METRICS, Reader
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Noise, Platform
 
-# 2: noise is the platform's, not an entry's; the first reference, the processes of the bf16 reference
-# 1: first format, still read
+# 2: noise belongs to the platform, not to an entry; the first reference; the processes of the bf16 reference
+# 1: first format, no longer read
 FORMAT_VERSION = 2
 NOISE = "noise.json"
-"""Beside the pipelines of a platform: metric -> the noise that their processes show together."""
+"""Stands in the folder of a platform: metric -> noise, pooled over the processes of all its pipelines."""
 NOISY = frozenset(metric.name for metric in METRICS if metric.noisy)
 PAIRED = frozenset(metric.name for metric in METRICS if metric.reader is Reader.PAIRS)
 
@@ -39,7 +39,7 @@ class Provenance(Struct, frozen=True):
     run_sha256: str
     """Of the run.json, which holds the raw samples."""
     unit: str
-    """The card's UUID, or the processor model."""
+    """The UUID of the GPU, or the model of the processor."""
     gpu: str | None
     power_limit_w: float | None
     driver: str | None
@@ -58,23 +58,24 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     metrics: dict[str, tuple[float, ...]]
     """Metric name -> one statistic per process."""
     reference_processes: int | None = None
-    """Of the bf16 reference which ratios were formed with; None without one, or where it was not recorded."""
+    """How many processes of the bf16 reference the ratios were formed with; None without a reference, or
+    where the count was not recorded."""
     samples: int | None = None
-    """Timed generations of a process: the median; None where it was not recorded."""
+    """Timed generations per process (median); None where they were not recorded."""
     first: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
-    """Metric name -> the first accepted statistics, which later ones do not replace: what small accepted
-    steps add up to is seen against them."""
+    """Metric name -> the first accepted statistics. Accepting later ones does not replace them, so that drift
+    in small accepted steps shows."""
     first_reason: str = ""
-    """Why the first reference is not the first one that was accepted; empty where it is."""
+    """Why the first reference was replaced; empty where it is still the one that was accepted first."""
     layers: dict[str, LayerError] = msgspec.field(default_factory=dict)
-    """Qualified name -> error of each quantized layer of the transformer, of the first process."""
+    """Qualified name -> error of each quantized layer of the transformer, in the first process."""
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
-    """Phase -> what a process spent on it: the median of the processes that went through it, to 0.1 s. For
-    planning, never judged; empty, and left out of the file, where it was not recorded."""
+    """Phase -> seconds, the median of the processes that went through it, to 0.1 s. Used for planning, never
+    judged; empty, and left out of the file, where it was not recorded."""
 
     @property
     def provisional(self) -> bool:
-        """Fewer than 3 processes: only larger changes are seen against it, and it is listed as such."""
+        """Whether it rests on fewer than 3 processes: it detects only larger changes, and reports say so."""
         return self.processes < 3
 
 
@@ -106,10 +107,10 @@ def load(root: Path, platform: str) -> Mapping[str, Baselines]:
 
 
 def load_noise(root: Path, platform: Platform) -> Mapping[str, Noise]:
-    """Noisy metric -> how far fresh processes lie apart on `platform`: as its baselines show, else what it is
-    known for; empty where nothing is.
+    """Noisy metric -> how much unchanged fresh processes scatter on `platform`; empty where none is known.
 
-    Raises BaselineError where the file cannot be trusted.
+    From noise.json for each metric it names, otherwise from the row of the platform. Raises BaselineError for
+    a file that cannot be trusted.
     """
     if platform.process_noise is None:
         return {}
@@ -138,7 +139,10 @@ def noise_path(root: Path, platform: str) -> Path:
 
 
 def read(path: Path) -> Baselines:
-    """The baselines in `path`, which names their platform (folder) and pipeline (stem)."""
+    """The baselines in `path`, whose folder names their platform and whose stem their pipeline.
+
+    Raises BaselineError.
+    """
     return loads(_text(path), path)
 
 
@@ -158,10 +162,10 @@ def read_noise(path: Path) -> Mapping[str, Noise]:
 
 
 def loads(text: str, path: Path) -> Baselines:
-    """The baselines written as `text`; `path` is only looked at. Raises BaselineError."""
-    version = _format(text, path)
+    """The baselines in `text`, the content of `path`, which is not opened. Raises BaselineError."""
+    _require_format(text, path)
     try:
-        baselines = READERS[version](text)
+        baselines = msgspec.json.decode(text, type=Baselines)
     except msgspec.ValidationError as exc:
         raise BaselineError(f"the baseline file {path} does not hold baselines: {exc}") from exc
     for asked, found, what in (
@@ -169,7 +173,7 @@ def loads(text: str, path: Path) -> Baselines:
         (path.stem, baselines.pipeline, "pipeline"),
     ):
         if asked != found:
-            raise BaselineError(f"the baseline file {path} says it is of the {what} {found!r}, not {asked!r}")
+            raise BaselineError(f"the baseline file {path} is for the {what} {found!r}, not {asked!r}")
     defect = _defect(baselines)
     if defect is not None:
         raise BaselineError(f"the baseline file {path} is broken: {defect}")
@@ -177,14 +181,16 @@ def loads(text: str, path: Path) -> Baselines:
 
 
 def dumps(baselines: Baselines) -> str:
-    """Canonical JSON: keys sorted, each metric of each case on one line, so that a change of one is a
-    change of one line. Raises BaselineError for what `loads` would refuse."""
+    """Canonical JSON: keys sorted and each metric of each case on one line, so that diffs stay small.
+
+    Raises BaselineError for anything that `loads` would refuse.
+    """
     defect = _defect(baselines)
     if defect is not None:
         raise BaselineError(
             f"baselines of {baselines.pipeline} on {baselines.platform} cannot be written: {defect}"
         )
-    # Through the types once more: 3 becomes 3.0, as it will be when it is read again.
+    # Convert once more: an int becomes the float that it will be when it is read again.
     typed = msgspec.convert(msgspec.to_builtins(baselines), Baselines)
     return _indented(msgspec.to_builtins(typed), "") + "\n"
 
@@ -195,12 +201,12 @@ def dumps_noise(noise: Mapping[str, Noise]) -> str:
 
 
 def write(path: Path, baselines: Baselines) -> None:
-    """Replace `path` in one step: whoever reads it sees the old file or the new one."""
+    """Replace `path` atomically: readers see the old file or the new one. Raises BaselineError."""
     _replace(path, dumps(baselines))
 
 
 def write_noise(path: Path, noise: Mapping[str, Noise]) -> None:
-    """The same for the noise of a platform."""
+    """Replace `path`, which holds the noise of a platform, atomically. Raises BaselineError."""
     _replace(path, dumps_noise(noise))
 
 
@@ -231,68 +237,29 @@ def _indented(value: object, indent: str) -> str:
     return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 
-class _Entry1(Struct, frozen=True):
-    """An entry of format 1."""
-
-    digest: str
-    provenance: str
-    processes: int
-    noise_pct: float
-    metrics: dict[str, tuple[float, ...]]
-    seconds: dict[str, float] = msgspec.field(default_factory=dict)
-
-    def upgraded(self) -> Entry:
-        kept = {name: getattr(self, name) for name in self.__struct_fields__ if name != "noise_pct"}
-        return Entry(**kept)
-
-
-class _Baselines1(Struct, frozen=True):
-    """A file of format 1."""
-
-    format_version: int
-    platform: str
-    pipeline: str
-    cases: dict[str, _Entry1]
-    provenance: dict[str, Provenance]
-
-    def upgraded(self) -> Baselines:
-        return Baselines(
-            format_version=FORMAT_VERSION,
-            platform=self.platform,
-            pipeline=self.pipeline,
-            cases={case: entry.upgraded() for case, entry in self.cases.items()},
-            provenance=self.provenance,
-        )
-
-
-READERS: dict[int, Callable[[str], Baselines]] = {
-    1: lambda text: msgspec.json.decode(text, type=_Baselines1).upgraded(),
-    FORMAT_VERSION: lambda text: msgspec.json.decode(text, type=Baselines),
-}
-
-
 class _Format(msgspec.Struct):
-    # Alone, so that a later format is named as such and not by the first field that it changed.
+    # Read on its own, so that the error for another format names it, not the first field that differs.
     format_version: int
 
 
-def _format(text: str, path: Path) -> int:
+def _require_format(text: str, path: Path) -> None:
     try:
         found = msgspec.json.decode(text, type=_Format).format_version
     except msgspec.ValidationError as exc:
         raise BaselineError(f"the baseline file {path} does not hold baselines: {exc}") from exc
     except msgspec.DecodeError as exc:
         raise BaselineError(f"the baseline file {path} is not JSON: {exc}") from exc
-    if found not in READERS:
-        known = " and ".join(map(str, READERS))
-        raise BaselineError(f"the baseline file {path} has format {found}, and this version reads {known}")
-    return found
+    if found != FORMAT_VERSION:
+        raise BaselineError(
+            f"the baseline file {path} has format {found}, and this checkout reads only {FORMAT_VERSION}: "
+            "use the checkout that wrote it, or record its cases again"
+        )
 
 
 def _defect(baselines: Baselines) -> str | None:
     for case, entry in baselines.cases.items():
         if entry.provenance not in baselines.provenance:
-            return f"{case} names the provenance {entry.provenance!r}, which is not there"
+            return f"{case} refers to the provenance {entry.provenance!r}, which does not exist"
         defect = _entry_defect(case, entry)
         if defect is not None:
             return defect
@@ -307,7 +274,7 @@ def _entry_defect(case: str, entry: Entry) -> str | None:
     if not entry.metrics:
         return f"{case} has no metrics"
     for metric, values in entry.metrics.items():
-        # One value for each prompt and seed, whatever the number of processes.
+        # Paired metrics have one value per prompt and seed, however many processes there are.
         if not 1 <= len(values) <= (PROMPTS if metric in PAIRED else entry.processes):
             return f"{metric} of {case} has {len(values)} values from {entry.processes} processes"
     return _numbers_defect(case, entry)
@@ -319,7 +286,7 @@ def _numbers_defect(case: str, entry: Entry) -> str | None:
         if not all(math.isfinite(value) for value in values):
             return f"{metric} of {case} holds a number that is not finite"
         if metric in compared_as_ratios and min(values, default=0.0) <= 0:
-            return f"{metric} of {case} holds {values}, which have no relative change"
+            return f"{metric} of {case} holds {values}; a relative change needs positive values"
     return _layers_defect(case, entry)
 
 
