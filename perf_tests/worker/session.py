@@ -44,7 +44,7 @@ class Session:
         self._values: dict[str, float] = {}
         self._graphs_after_warmup = 0
         self._armed = False
-        self._traces: dict[str, trace.Trace] = {}
+        self._traces: dict[str, trace.TransformerTrace] = {}
 
     def load(self, request: messages.Load) -> messages.Loaded:
         """Build the pipeline on the device."""
@@ -240,8 +240,8 @@ class Session:
             message = f"no file is named for the plan that {self._case.build.recipe.scheme.id} follows"
             kind, phase = messages.FailureKind.LOAD, messages.Phase.SEARCH
             raise WorkerError(messages.Failure(kind=kind, phase=phase, message=message))
-        stopwatch = autoquant.Stopwatch(self._stages.clock, self._device)
-        return partial(autoquant.choose, self._pipeline, self._case, Path(file), stopwatch)
+        timer = autoquant.CallTimer(self._stages.clock, self._device)
+        return partial(autoquant.choose, self._pipeline, self._case, Path(file), timer)
 
     def _warmed_up(self, generation: Generation) -> None:
         self._graphs_after_warmup = counters.read().since(self._before).graphs

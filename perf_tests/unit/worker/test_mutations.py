@@ -66,7 +66,7 @@ class Reference:
 
     pipeline: Any
     case: Case
-    trace: trace.Trace
+    trace: trace.TransformerTrace
     pictures: tuple[np.ndarray, ...]
 
 
@@ -160,7 +160,7 @@ def pictures(pipeline: Any, case: Case) -> tuple[np.ndarray, ...]:
     return tuple(output.float().movedim(-3, -1).numpy() for output in outputs)
 
 
-def compared(shown: tuple[np.ndarray, ...], now: trace.Trace, reference: Reference) -> Fidelity:
+def compared(shown: tuple[np.ndarray, ...], now: trace.TransformerTrace, reference: Reference) -> Fidelity:
     answers = zip(now.answers, reference.trace.answers, strict=True)
     return msgspec.structs.replace(
         image_metrics.compare_pairs(list(zip(shown, reference.pictures, strict=True))),

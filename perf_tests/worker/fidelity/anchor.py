@@ -32,8 +32,7 @@ from perf_tests.tables.pipelines.rows import MINIATURES
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.rows import BF16
-from perf_tests.worker.fidelity.layers import ending_after_one_call
-from perf_tests.worker.measure import environment, probe
+from perf_tests.worker.measure import early_stop, environment, probe
 from perf_tests.worker.measure.generate import call_arguments
 from perf_tests.worker.model import build as building
 from perf_tests.worker.model import synthetic
@@ -137,7 +136,7 @@ def observe(pipeline: Any, case: Case) -> torch.Tensor:
     asked = workload(spec)
     with contextlib.ExitStack() as attached:
         attached.callback(pipeline.transformer.register_forward_hook(keep).remove)
-        attached.enter_context(ending_after_one_call(pipeline.transformer))
+        attached.enter_context(early_stop.after_one_call(pipeline.transformer))
         attached.enter_context(_Noise(f"noise.{asked.seed}"))
         pipeline(**call_arguments(spec, asked))
     if not answers:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,6 +23,7 @@ from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.metrics import IDENTICAL_DB
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.worker.fidelity import scales
+from perf_tests.worker.measure import early_stop
 from perf_tests.worker.measure.generate import call_arguments
 from perf_tests.worker.model import build as building
 from perf_tests.worker.model import synthetic
@@ -100,30 +101,13 @@ def measure(
 
     # One image: the cases of a build that differ in batch size share the worker that answers.
     workload = dataclasses.replace(case.workload, batch_size=1, steps=1, measured_steps=None)
-    with contextlib.ExitStack() as attached, ending_after_one_call(pipeline.transformer):
+    with contextlib.ExitStack() as attached, early_stop.after_one_call(pipeline.transformer):
         for name, module in modules.items():
             attached.callback(module.register_forward_hook(partial(replace_answer, name)).remove)
         pipeline(**call_arguments(case.build.pipeline, workload))
     if uncalled := [name for name in modules if name not in errors]:
         _unproven(f"the first step does not call {uncalled[0]}, so that its error is unknown")
     return errors
-
-
-class _StepIsOver(Exception):
-    """Ends a pipeline's call after the first call of its transformer."""
-
-
-@contextlib.contextmanager
-def ending_after_one_call(transformer: nn.Module) -> Iterator[None]:
-    def end(*_: object) -> NoReturn:
-        raise _StepIsOver
-
-    handle = transformer.register_forward_hook(end)
-    try:
-        with contextlib.suppress(_StepIsOver):
-            yield
-    finally:
-        handle.remove()
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ import torch
 
 from perf_tests.protocol.reports import Arrays
 from perf_tests.tables.cases import Case
-from perf_tests.worker.measure.generate import call_arguments, stopping, unproven
+from perf_tests.worker.measure import early_stop
+from perf_tests.worker.measure.generate import call_arguments, unproven
 
 STEPS = 5
 """Of the schedule, from pure noise to the picture: a transformer errs otherwise at each end."""
@@ -21,7 +22,7 @@ LATENTS_AFTER = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Trace:
+class TransformerTrace:
     """Recorded on one schedule, all in host memory, so that it outlives what was built on the device."""
 
     calls: tuple[Any, ...]
@@ -32,7 +33,7 @@ class Trace:
     """float32, as they are after `LATENTS_AFTER` steps."""
 
 
-def record(pipeline: Any, case: Case) -> Trace:
+def record(pipeline: Any, case: Case) -> TransformerTrace:
     """The trace of `case`, at its batch size; nothing stays attached to `pipeline`.
 
     Raises WorkerError(unproven) where its scheduler takes other steps than asked.
@@ -55,10 +56,10 @@ def record(pipeline: Any, case: Case) -> Trace:
     finally:
         for hook in hooks:
             hook.remove()
-    return Trace(calls=tuple(calls), answers=tuple(answers), latents=latents[LATENTS_AFTER - 1])
+    return TransformerTrace(calls=tuple(calls), answers=tuple(answers), latents=latents[LATENTS_AFTER - 1])
 
 
-def repeat(pipeline: Any, case: Case, before: Trace, device: torch.device) -> Trace:
+def repeat(pipeline: Any, case: Case, before: TransformerTrace, device: torch.device) -> TransformerTrace:
     """What `pipeline` answers now to the calls of `before` (teacher forced), and its own latents."""
     answers = []
     with torch.no_grad():
@@ -66,10 +67,10 @@ def repeat(pipeline: Any, case: Case, before: Trace, device: torch.device) -> Tr
             arguments, keywords = _copied(call, device)
             answers.append(_plain(pipeline.transformer(*arguments, **keywords)[0]))
     latents = _stepped(pipeline, case, LATENTS_AFTER)[-1]
-    return Trace(calls=before.calls, answers=tuple(answers), latents=latents)
+    return TransformerTrace(calls=before.calls, answers=tuple(answers), latents=latents)
 
 
-def save(trace: Trace, file: str) -> Arrays:
+def save(trace: TransformerTrace, file: str) -> Arrays:
     """Write `file`, an `.npz` of `answers` (calls, ...) and `latents`, both float32."""
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def _stepped(pipeline: Any, case: Case, steps: int) -> list[torch.Tensor]:
     """The latents after each of the first `steps` steps of a schedule of `STEPS`."""
     workload = dataclasses.replace(case.workload, steps=STEPS, measured_steps=None)
     latents: list[torch.Tensor] = []
-    with stopping(pipeline, after_steps=steps, after_step=lambda each: latents.append(_plain(each))):
+    with early_stop.after_steps(pipeline, steps, after_step=lambda each: latents.append(_plain(each))):
         pipeline(**call_arguments(case.build.pipeline, workload))
     if len(latents) != steps:
         unproven(f"asked for {steps} steps of {STEPS}, the scheduler ran {len(latents)}")

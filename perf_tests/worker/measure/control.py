@@ -19,7 +19,7 @@ from perf_tests.worker.measure.telemetry import GpuMonitor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Control:
+class ControlKernels:
     """Shapes, and how often they are launched: back to back in blocks, of which the median counts."""
 
     dtype: torch.dtype
@@ -37,7 +37,7 @@ class Control:
 CONTROLS = {
     # 1.1 TFLOP and 0.26 TFLOP a launch: 1.5 ms and 0.4 ms on an H100, so half a second for each of the two.
     # The attention is that of FLUX.1 at 1024x1024.
-    Device.CUDA: Control(
+    Device.CUDA: ControlKernels(
         dtype=torch.bfloat16,
         gemm_size=8192,
         gemm_launches=20,
@@ -47,7 +47,7 @@ CONTROLS = {
         timed_blocks=15,
     ),
     # A few milliseconds: enough to be the same code.
-    Device.CPU: Control(
+    Device.CPU: ControlKernels(
         dtype=torch.float32,
         gemm_size=128,
         gemm_launches=2,
@@ -85,13 +85,13 @@ def measure(device: torch.device, monitor: GpuMonitor | None) -> dict[str, float
     return values | {f"control_{name.removeprefix('mean_')}": mhz for name, (mhz,) in clocks.items()}
 
 
-def _gemm(control: Control, device: torch.device) -> Callable[[], object]:
+def _gemm(control: ControlKernels, device: torch.device) -> Callable[[], object]:
     shape = (control.gemm_size, control.gemm_size)
     left, right = _noise(2, shape, control.dtype, device)
     return partial(torch.mm, left, right)
 
 
-def _attention(control: Control, device: torch.device) -> Callable[[], object]:
+def _attention(control: ControlKernels, device: torch.device) -> Callable[[], object]:
     query, key, value = _noise(3, control.attention_shape, control.dtype, device)
     return partial(torch.nn.functional.scaled_dot_product_attention, query, key, value)
 
@@ -104,7 +104,9 @@ def _noise(
     return tuple(torch.randn(shape, generator=generator, dtype=dtype, device=device) for _ in range(count))
 
 
-def _blocks_ms(launch: Callable[[], object], launches: int, control: Control, clock: Clock) -> list[float]:
+def _blocks_ms(
+    launch: Callable[[], object], launches: int, control: ControlKernels, clock: Clock
+) -> list[float]:
     blocks = []
     for _ in range(control.warmup_blocks + control.timed_blocks):
         start = clock.mark()

@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import gc
 import hashlib
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import CONSTANT_STD
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
+from perf_tests.worker.measure import early_stop
 from perf_tests.worker.measure.clock import Clock, Mark
 
 # Priming needs a second step: some graphs are compiled for the strides that only a later step sees.
@@ -166,7 +166,7 @@ def count_step(pipeline: Any, case: Case) -> StepWork:
     counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
     with contextlib.ExitStack() as counting:
         begin = partial(counting.enter_context, counter)
-        counting.enter_context(stopping(pipeline, after_steps=1, at_timesteps=begin))
+        counting.enter_context(early_stop.after_steps(pipeline, 1, at_timesteps=begin))
         pipeline(**call_arguments(case.build.pipeline, workload))
     return StepWork(tflop=counter.get_total_flops() / 1e12, workload=workload)
 
@@ -179,53 +179,6 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> in
 
 # What flop_counter has of every other device. Without it, the attention of a CPU would be no work.
 UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-
-
-class _Enough(Exception):
-    """Ends a pipeline's call after one of its scheduler's steps."""
-
-
-def _nothing(*_: object) -> None:
-    pass
-
-
-@contextmanager
-def stopping(
-    pipeline: Any,
-    *,
-    after_steps: int,
-    at_timesteps: Callable[[], object] = _nothing,
-    after_step: Callable[[torch.Tensor], object] = _nothing,
-) -> Iterator[None]:
-    """End the call of `pipeline` without an error after that many steps of its scheduler.
-
-    `at_timesteps` is called where they begin, `after_step` with the latents that each of them returns.
-    """
-    scheduler = pipeline.scheduler
-    before = scheduler.set_timesteps, scheduler.step
-    taken = itertools.count(1)
-
-    # `wraps`, because pipelines look at the signatures of their scheduler's methods.
-    @functools.wraps(scheduler.set_timesteps)
-    def set_timesteps(*args: Any, **kwargs: Any) -> Any:
-        result = before[0](*args, **kwargs)
-        at_timesteps()
-        return result
-
-    @functools.wraps(scheduler.step)
-    def step(*args: Any, **kwargs: Any) -> Any:
-        result = before[1](*args, **kwargs)
-        after_step(result[0])
-        if next(taken) == after_steps:
-            raise _Enough
-        return result
-
-    scheduler.set_timesteps, scheduler.step = set_timesteps, step
-    try:
-        with contextlib.suppress(_Enough):
-            yield
-    finally:
-        scheduler.set_timesteps, scheduler.step = before
 
 
 def _of_one(workload: Workload) -> Workload:

@@ -37,7 +37,7 @@ def stalled_us(files: tuple[Path, ...] = PRESSURE) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopwatch:
+class PressureMeter:
     """What of the time since it was made some task waited for a processor."""
 
     started_s: float = field(default_factory=time.monotonic)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 import warnings
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 from torch.profiler import ProfilerActivity, profile, supported_activities
 
 from perf_tests.tables.cases import Case
-from perf_tests.worker.measure import counters
+from perf_tests.worker.measure import counters, early_stop
 from perf_tests.worker.measure.clock import Clock
 from perf_tests.worker.measure.generate import Stages, call_arguments
 
@@ -67,10 +66,6 @@ class KinetoRecorder:
         return events
 
 
-class _StepIsOver(Exception):
-    """Ends a pipeline's call once its second step has returned."""
-
-
 class StepRecording:
     """Records from the return of the scheduler's first step to that of its second."""
 
@@ -89,7 +84,7 @@ class StepRecording:
         elif stage == "denoise_step_ms":
             self._clock.synchronize()
             self.events = list(self._recorder.stop())
-            raise _StepIsOver
+            early_stop.stop()
 
 
 def measure(pipeline: Any, case: Case, clock: Clock, recorder: Recorder | None = None) -> dict[str, float]:
@@ -115,7 +110,7 @@ def record_step(pipeline: Any, case: Case, clock: Clock, recorder: Recorder) -> 
     recording = StepRecording(recorder, clock)
     stages = Stages(clock, recording.before_mark)
     before = counters.read()
-    with stages.attached(pipeline), contextlib.suppress(_StepIsOver):
+    with stages.attached(pipeline), early_stop.stoppable():
         stages.begin()
         pipeline(**call_arguments(case.build.pipeline, case.workload))
     if recording.events is None:

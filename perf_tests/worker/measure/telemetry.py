@@ -28,7 +28,7 @@ class Look:
     utilization_us: int
     """The same of the processes' utilization."""
     unaccounted_mib: float | None
-    stopwatch: host.Stopwatch
+    pressure: host.PressureMeter
 
 
 class GpuMonitor:
@@ -62,7 +62,7 @@ class GpuMonitor:
             sm_clock_us=card.last_sm_clock_us(),
             utilization_us=card.last_utilization_us(),
             unaccounted_mib=self._unaccounted_mib(),
-            stopwatch=host.Stopwatch(),
+            pressure=host.PressureMeter(),
         )
 
     def values(self) -> dict[str, tuple[float, ...]]:
@@ -73,7 +73,7 @@ class GpuMonitor:
     def read(self) -> Telemetry:
         """Everything else at once; deltas, means and shares are those since `begin`."""
         card, before = self._card, self._before
-        pressure_pct = before.stopwatch.pressure_pct()
+        pressure_pct = before.pressure.pressure_pct()
         throttled_ns, ecc_errors = card.throttled_ns(), card.ecc_errors()
         processes = card.compute_processes()
         return Telemetry(

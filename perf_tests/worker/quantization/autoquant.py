@@ -33,7 +33,7 @@ from perf_tests.worker.model import compile as compiling
 from perf_tests.worker.model.lazy import construct
 from perf_tests.worker.quantization import plans, support
 from perf_tests.worker.quantization.apply import REFUSALS, Chosen, broken_rule, look
-from perf_tests.worker.quantization.plans import Candidate, Layer, Plan, Shape
+from perf_tests.worker.quantization.plans import AutoquantPlan, CandidateResult, PlanLayer, PlanShape
 
 REPEATS = 21
 """Timed calls of which the median counts, after one that compiles and allocates."""
@@ -55,7 +55,7 @@ Measure = Callable[[Callable[[], object]], float]
 """Calls once and answers how many milliseconds that took."""
 
 
-class Stopwatch:
+class CallTimer:
     """Times one call by a clock's marks, as the stages of a generation are timed."""
 
     def __init__(self, clock: Clock, device: torch.device) -> None:
@@ -86,7 +86,7 @@ def choose(pipeline: Any, case: Case, file: Path, measure: Measure, targets: dic
     if plan is None:
         started_s = time.perf_counter()
         shapes, layers = find(pipeline, case, targets, measure, device)
-        plan = Plan(
+        plan = AutoquantPlan(
             format_version=plans.FORMAT_VERSION,
             model=model,
             stack=stack,
@@ -111,7 +111,7 @@ def _search_of(recipe: Recipe) -> Search:
 
 def find(
     pipeline: Any, case: Case, targets: dict[str, nn.Linear], measure: Measure, device: torch.device
-) -> tuple[tuple[Shape, ...], dict[str, Layer]]:
+) -> tuple[tuple[PlanShape, ...], dict[str, PlanLayer]]:
     """What was timed, by shape, and what was chosen, by module."""
     recipe = case.build.recipe
     search = _search_of(recipe)
@@ -127,7 +127,7 @@ def find(
     chosen = _chosen(search, by_shape, seen, recipe.compile)
     works = list(by_shape)
     layers = {
-        name: Layer(
+        name: PlanLayer(
             shape=works.index(seen.layers[name].work) if name in seen.layers else None,
             sqnr_db=seen.layers[name].sqnr_db if name in seen.layers else {},
             chosen=chosen.get(name, search.unquantized.id),
@@ -294,12 +294,12 @@ def _candidates(
     module: nn.Linear,
     measure: Measure,
     compiles: bool,
-) -> dict[str, Candidate]:
+) -> dict[str, CandidateResult]:
     """Each candidate on one shape; `module` is an example of it."""
     layers = [errors for errors in seen.layers.values() if errors.work == work]
     rows = seen.examples[work].rows.to(module.weight.device)
     unquantized_ms, _ = timed(search.unquantized, module, rows, measure, compiles=compiles, rival_ms=None)
-    found = {search.unquantized.id: Candidate(median_ms=unquantized_ms)}
+    found = {search.unquantized.id: CandidateResult(median_ms=unquantized_ms)}
     for scheme in search.candidates:
         if scheme.id in found:
             continue
@@ -310,7 +310,9 @@ def _candidates(
             median_ms, reason = timed(
                 scheme, module, rows, measure, compiles=compiles, rival_ms=unquantized_ms
             )
-        found[scheme.id] = Candidate(median_ms=median_ms, sqnr_db=min(ratios_db, default=None), reason=reason)
+        found[scheme.id] = CandidateResult(
+            median_ms=median_ms, sqnr_db=min(ratios_db, default=None), reason=reason
+        )
     return found
 
 
@@ -392,7 +394,7 @@ def median_ms(
 # What is chosen
 
 
-def fastest(search: Search, candidates: Mapping[str, Candidate], ratios_db: Mapping[str, float]) -> str:
+def fastest(search: Search, candidates: Mapping[str, CandidateResult], ratios_db: Mapping[str, float]) -> str:
     """Id of the fastest candidate that keeps the floor and beats the unquantized layer by the margin.
 
     `ratios_db` is the SQNR of the layer; a candidate that it does not name does not fit the layer.
@@ -412,7 +414,7 @@ def fastest(search: Search, candidates: Mapping[str, Candidate], ratios_db: Mapp
 
 
 def _chosen(
-    search: Search, by_shape: Mapping[Work, Mapping[str, Candidate]], seen: Seen, mode: CompileMode
+    search: Search, by_shape: Mapping[Work, Mapping[str, CandidateResult]], seen: Seen, mode: CompileMode
 ) -> dict[str, str]:
     together: dict[tuple[str, Work], list[str]] = defaultdict(list)
     for name, errors in seen.layers.items():
@@ -444,9 +446,11 @@ POSITIONS: dict[CompileMode, Callable[[str], str]] = {
 """Modules that have a name in common get the same choice."""
 
 
-def _shape(work: Work, candidates: dict[str, Candidate], number: int, layers: Mapping[str, Layer]) -> Shape:
+def _shape(
+    work: Work, candidates: dict[str, CandidateResult], number: int, layers: Mapping[str, PlanLayer]
+) -> PlanShape:
     chosen = [layer.chosen for layer in layers.values() if layer.shape == number]
-    return Shape(
+    return PlanShape(
         rows=work.rows,
         in_features=work.in_features,
         out_features=work.out_features,

@@ -33,7 +33,7 @@ PACKAGES = ("torch", "triton", "torchao")
 ADVICE = "delete it, and the next run searches again, or choose another folder with --perf-autoquant-plans"
 
 
-class Model(Struct):
+class PlanModel(Struct):
     """What the layers of a plan belong to."""
 
     pipeline: str
@@ -48,7 +48,7 @@ class Model(Struct):
     """Over name, shape and dtype of every parameter, fused and not yet quantized."""
 
 
-class Stack(Struct):
+class PlanStack(Struct):
     """What the times of a plan were taken on."""
 
     packages: dict[str, str]
@@ -59,7 +59,7 @@ class Stack(Struct):
     """The GPU's, or the processor's."""
 
 
-class Candidate(Struct, omit_defaults=True):
+class CandidateResult(Struct, omit_defaults=True):
     """One scheme on the layers of one shape."""
 
     median_ms: float | None = None
@@ -70,7 +70,7 @@ class Candidate(Struct, omit_defaults=True):
     """Why it was not timed, or not to the end."""
 
 
-class Shape(Struct):
+class PlanShape(Struct):
     """Layers that do the same work."""
 
     rows: int
@@ -78,13 +78,13 @@ class Shape(Struct):
     in_features: int
     out_features: int
     bias: bool
-    candidates: dict[str, Candidate]
+    candidates: dict[str, CandidateResult]
     """By the ids of the schemes."""
     chosen: dict[str, int]
     """Scheme -> layers it was chosen for."""
 
 
-class Layer(Struct):
+class PlanLayer(Struct):
     """One module."""
 
     shape: int | None
@@ -95,30 +95,30 @@ class Layer(Struct):
     """Id of a scheme."""
 
 
-class Plan(Struct):
+class AutoquantPlan(Struct):
     """What was found, and what it is of."""
 
     format_version: int
-    model: Model
-    stack: Stack
+    model: PlanModel
+    stack: PlanStack
     search_s: float
     min_sqnr_db: float
     margin_pct: float
-    shapes: tuple[Shape, ...]
-    layers: dict[str, Layer]
+    shapes: tuple[PlanShape, ...]
+    layers: dict[str, PlanLayer]
     """By `component.qualified.name`."""
 
 
-class _Header(msgspec.Struct):
+class _PlanFormat(msgspec.Struct):
     """What every format has."""
 
     format_version: int
 
 
-def model_of(pipeline: Any, case: Case) -> Model:
+def model_of(pipeline: Any, case: Case) -> PlanModel:
     """The identity of a pipeline that is fused and not yet quantized."""
     build = case.build
-    return Model(
+    return PlanModel(
         pipeline=build.pipeline.id,
         weights=build.weights.value,
         recipe=build.recipe.id,
@@ -134,11 +134,11 @@ def _parameters(pipeline: Any) -> Iterator[str]:
             yield f"{component}.{name} {tuple(parameter.shape)} {parameter.dtype}"
 
 
-def stack_of(device: torch.device) -> Stack:
+def stack_of(device: torch.device) -> PlanStack:
     """What this process computes with."""
     found = environment.describe(None)
     on_gpu = device.type == "cuda"
-    return Stack(
+    return PlanStack(
         packages={name: found.packages.get(name, "absent") for name in PACKAGES},
         device=device.type,
         device_name=torch.cuda.get_device_name(device) if on_gpu else found.cpu_model,
@@ -146,8 +146,8 @@ def stack_of(device: torch.device) -> Stack:
 
 
 def load(
-    file: Path, model: Model, stack: Stack, modules: Collection[str], candidates: Collection[str]
-) -> Plan | None:
+    file: Path, model: PlanModel, stack: PlanStack, modules: Collection[str], candidates: Collection[str]
+) -> AutoquantPlan | None:
     """The plan in `file`, which chooses one of `candidates` for each of `modules`; None where there is none.
 
     Raises WorkerError(load) for a file that cannot be read or is no whole plan, and for a plan of another
@@ -168,7 +168,7 @@ def load(
     return plan
 
 
-def _defect(plan: Plan, modules: frozenset[str], candidates: frozenset[str]) -> str | None:
+def _defect(plan: AutoquantPlan, modules: frozenset[str], candidates: frozenset[str]) -> str | None:
     others = sorted(plan.layers.keys() ^ modules)
     if others:
         return (
@@ -181,18 +181,18 @@ def _defect(plan: Plan, modules: frozenset[str], candidates: frozenset[str]) -> 
     return None
 
 
-def _decoded(file: Path, content: bytes) -> Plan:
+def _decoded(file: Path, content: bytes) -> AutoquantPlan:
     try:
-        version = msgspec.json.decode(content, type=_Header).format_version
+        version = msgspec.json.decode(content, type=_PlanFormat).format_version
         if version != FORMAT_VERSION:
             _refuse(f"the plan {file} has format version {version}, not {FORMAT_VERSION}; {ADVICE}")
-        return msgspec.json.decode(content, type=Plan)
+        return msgspec.json.decode(content, type=AutoquantPlan)
     except msgspec.DecodeError as error:
         why = f"{len(content)} bytes are truncated or not a plan ({error})"
         _refuse(f"cannot read the plan {file}: its {why}; {ADVICE}", error)
 
 
-def _kind(plan: Plan, model: Model) -> str:
+def _kind(plan: AutoquantPlan, model: PlanModel) -> str:
     return "stack or device than this worker's" if plan.model == model else "model than this worker's"
 
 
@@ -210,7 +210,7 @@ def _as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else msgspec.structs.asdict(value)
 
 
-def save(file: Path, plan: Plan) -> None:
+def save(file: Path, plan: AutoquantPlan) -> None:
     """Write `plan` to `file`, at once or not at all. Raises WorkerError(load) where the disk refuses."""
     # The process id, because two workers may search for the same plan.
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
@@ -234,7 +234,7 @@ def _discard(temporary: Path) -> None:
         return  # the error that led here says more
 
 
-def report(file: Path, plan: Plan, search_s: float | None) -> PlanReport:
+def report(file: Path, plan: AutoquantPlan, search_s: float | None) -> PlanReport:
     """`plan`, which `file` holds by now, in short; `search_s` is None where it was there."""
     chosen = Counter(layer.chosen for layer in plan.layers.values())
     return PlanReport(

@@ -81,7 +81,7 @@ def test_a_scheduler_that_takes_fewer_steps_is_unproven(
 
 def test_the_file_holds_answers_and_latents_and_its_hash(tmp_path: Path) -> None:
     ones = torch.ones(1, 4)
-    kept = trace.Trace(calls=(), answers=(ones, 2 * ones), latents=3 * ones)
+    kept = trace.TransformerTrace(calls=(), answers=(ones, 2 * ones), latents=3 * ones)
     arrays = trace.save(kept, str(tmp_path / "captures" / "case.eager.npz"))
     answers, latents = load_answers(Path(arrays.file))
     np.testing.assert_array_equal(answers, [[[1.0] * 4], [[2.0] * 4]])

@@ -39,7 +39,7 @@ TRACE: tuple[Event, ...] = (
 )
 
 
-class Recorded:
+class FakeRecorder:
     """A recorder that gives `TRACE`, or refuses."""
 
     def __init__(self, log: list[str], refusal: str | None = None) -> None:
@@ -101,7 +101,7 @@ def test_the_second_step_is_recorded_between_two_waits_and_the_last_that_runs(
 ) -> None:
     log: list[str] = []
     pipeline, case = watched(make_pipeline(pipeline=spec), log), of_steps(make_case(pipeline=spec), 4)
-    assert measure(pipeline, case, LoggedClock(log), Recorded(log)) == {"kernels_per_step": 3.0}
+    assert measure(pipeline, case, LoggedClock(log), FakeRecorder(log)) == {"kernels_per_step": 3.0}
     assert log == ["transformer", "synchronize", "start", "transformer", "synchronize", "stop"]
 
 
@@ -116,7 +116,7 @@ def test_what_torch_records_is_one_step(make_pipeline: Make, make_case: Callable
 def test_counting_leaves_the_pipeline_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
     case, pipeline = make_case(), make_pipeline()
     before = pipeline.scheduler.step, pipeline.scheduler.set_timesteps
-    measure(pipeline, case, HostClock(), Recorded([]))
+    measure(pipeline, case, HostClock(), FakeRecorder([]))
     assert (pipeline.scheduler.step, pipeline.scheduler.set_timesteps) == before
     stages = Stages(HostClock(), lambda stage: None)
     digests = {
@@ -136,7 +136,7 @@ def test_a_refusal_ends_the_generation_and_reports_nothing(
 ) -> None:
     log: list[str] = []
     pipeline = watched(make_pipeline(), log)
-    refused(pipeline, make_case(), Recorded(log, refusal="CUPTI is in use"), "CUPTI is in use")
+    refused(pipeline, make_case(), FakeRecorder(log, refusal="CUPTI is in use"), "CUPTI is in use")
     assert log == ["transformer", "start"]
 
 
@@ -161,7 +161,7 @@ def test_a_profiler_that_does_not_start_reports_nothing(
 def test_a_workload_of_one_step_has_no_steady_one(
     make_pipeline: Make, make_case: Callable[..., Case]
 ) -> None:
-    refused(make_pipeline(), of_steps(make_case(), 1), Recorded([]), "its workload has no second step")
+    refused(make_pipeline(), of_steps(make_case(), 1), FakeRecorder([]), "its workload has no second step")
 
 
 def test_an_error_of_the_pipeline_is_not_taken_for_a_refusal(
@@ -174,7 +174,7 @@ def test_an_error_of_the_pipeline_is_not_taken_for_a_refusal(
 
     monkeypatch.setattr(pipeline.transformer, "forward", fail)
     with pytest.raises(torch.OutOfMemoryError):
-        measure(pipeline, make_case(), HostClock(), Recorded([]))
+        measure(pipeline, make_case(), HostClock(), FakeRecorder([]))
 
 
 @pytest.mark.usefixtures("dynamo_only")
@@ -184,10 +184,10 @@ def test_counting_compiles_nothing_and_a_step_that_compiles_is_not_counted(
     recipe = Recipe(scheme=BF16, compile=CompileMode.REGIONAL)
     case, pipeline = make_case(recipe), make_pipeline(recipe)
     compile.apply(pipeline, case.build)
-    refused(pipeline, case, Recorded([]), "it compiled once more")
+    refused(pipeline, case, FakeRecorder([]), "it compiled once more")
     prime(pipeline, case)
     before = counters.read()
-    assert measure(pipeline, case, HostClock(), Recorded([])) == {"kernels_per_step": 3.0}
+    assert measure(pipeline, case, HostClock(), FakeRecorder([])) == {"kernels_per_step": 3.0}
     assert counters.read().since(before).graphs == 0
 
 

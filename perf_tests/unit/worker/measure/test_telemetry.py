@@ -125,7 +125,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     monkeypatch.setattr(host, "session_pids", lambda: frozenset(OURS))
     monkeypatch.setattr(host, "computing", lambda pids: frozenset({OWN}) & pids)
     monkeypatch.setattr(host, "load_per_core", lambda: 0.25)
-    monkeypatch.setattr(host.Stopwatch, "pressure_pct", lambda stopwatch: 1.5)
+    monkeypatch.setattr(host.PressureMeter, "pressure_pct", lambda pressure: 1.5)
     return fake
 
 
@@ -225,10 +225,10 @@ def test_a_kernel_that_tells_no_pressure_leaves_it_open(
     tmp_path: Path,
 ) -> None:
     assert host.stalled_us((tmp_path / "cpu",)) is None
-    assert host.Stopwatch(stalled_us=None).pressure_pct() is None
+    assert host.PressureMeter(stalled_us=None).pressure_pct() is None
 
 
 def test_pressure_is_the_share_of_the_time_since_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "stalled_us", lambda: 1_500_000)
     monkeypatch.setattr(time, "monotonic", lambda: 102.0)
-    assert host.Stopwatch(started_s=100.0, stalled_us=1_000_000).pressure_pct() == 25.0
+    assert host.PressureMeter(started_s=100.0, stalled_us=1_000_000).pressure_pct() == 25.0

@@ -32,7 +32,7 @@ from perf_tests.worker.model import build
 from perf_tests.worker.quantization import apply, autoquant
 from perf_tests.worker.quantization.apply import look
 from perf_tests.worker.quantization.autoquant import Errors, Example, Seen, Work, fastest, median_ms
-from perf_tests.worker.quantization.plans import Candidate
+from perf_tests.worker.quantization.plans import CandidateResult
 from perf_tests.worker.session import Session
 
 Make = Callable[..., Any]
@@ -54,7 +54,7 @@ def scheme_of(layer: nn.Module) -> str:
 
 
 class Times:
-    """Stands in for the stopwatch: milliseconds by scheme, whatever the layer."""
+    """Stands in for the call timer: milliseconds by scheme, whatever the layer."""
 
     def __init__(self, **milliseconds: float) -> None:
         self.milliseconds = milliseconds
@@ -79,8 +79,8 @@ def never(call: Callable[[], object]) -> float:
 # What is chosen
 
 
-def timed(**milliseconds: float | None) -> dict[str, Candidate]:
-    return {name: Candidate(median_ms=each) for name, each in milliseconds.items()}
+def timed(**milliseconds: float | None) -> dict[str, CandidateResult]:
+    return {name: CandidateResult(median_ms=each) for name, each in milliseconds.items()}
 
 
 FINE = {"int8dq": 38.0, "fp8wo": 31.0}
@@ -104,7 +104,7 @@ FINE = {"int8dq": 38.0, "fp8wo": 31.0}
     ],
 )
 def test_a_layer_gets_the_fastest_that_keeps_the_floor_and_beats_bf16_by_the_margin(
-    candidates: dict[str, Candidate], ratios_db: Mapping[str, float], choice: str
+    candidates: dict[str, CandidateResult], ratios_db: Mapping[str, float], choice: str
 ) -> None:
     assert fastest(SEARCH, candidates, ratios_db) == choice
 
@@ -147,7 +147,9 @@ def test_no_time_is_spent_on_a_candidate_that_no_layer_can_take(
     targets = {"transformer.to_q": nn.Linear(32, 32, dtype=torch.float32)}
     (shape,), _ = autoquant.find(None, make_case(EAGER), targets, times, CPU)
     assert set(times.calls) == {"bf16"}
-    assert shape.candidates["int8wo"] == Candidate(sqnr_db=24.0, reason="no layer of this shape keeps 25 dB")
+    assert shape.candidates["int8wo"] == CandidateResult(
+        sqnr_db=24.0, reason="no layer of this shape keeps 25 dB"
+    )
     assert shape.candidates["int8dq"].reason == "no"
 
 
@@ -232,7 +234,7 @@ class CountingClock:
 
 def test_the_stopwatch_reads_the_clock_around_one_call() -> None:
     clock = CountingClock()
-    assert autoquant.Stopwatch(clock, CPU)(clock.call) == 8.0
+    assert autoquant.CallTimer(clock, CPU)(clock.call) == 8.0
 
 
 # The step that is looked at
@@ -430,7 +432,7 @@ def loaded(case: Case, *injections: Injection) -> Session:
 def test_a_worker_reports_the_plan_and_what_became_of_it(
     make_case: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autoquant, "Stopwatch", lambda *_: Times(**INT8DQ_FIRST))
+    monkeypatch.setattr(autoquant, "CallTimer", lambda *_: Times(**INT8DQ_FIRST))
     monkeypatch.setattr(session, "prime", lambda *_: None)
     seconds = itertools.count(step=100.0)
     monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))

@@ -16,9 +16,16 @@ from perf_tests.protocol.messages import FailureKind, Phase
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.rows import AUTOQUANT
 from perf_tests.worker.quantization import plans
-from perf_tests.worker.quantization.plans import Candidate, Layer, Model, Plan, Shape, Stack
+from perf_tests.worker.quantization.plans import (
+    AutoquantPlan,
+    CandidateResult,
+    PlanLayer,
+    PlanModel,
+    PlanShape,
+    PlanStack,
+)
 
-MODEL = Model(
+MODEL = PlanModel(
     pipeline="flux-mini",
     weights="synthetic",
     recipe="autoquant-eager",
@@ -26,12 +33,12 @@ MODEL = Model(
     case_digest="d" * 64,
     modules_sha256="a" * 64,
 )
-STACK = Stack(
+STACK = PlanStack(
     packages={"torch": "2.13.0", "triton": "3.6.0", "torchao": "0.18.0"},
     device="cuda",
     device_name="NVIDIA H100 80GB HBM3",
 )
-PLAN = Plan(
+PLAN = AutoquantPlan(
     format_version=1,
     model=MODEL,
     stack=STACK,
@@ -39,28 +46,28 @@ PLAN = Plan(
     min_sqnr_db=25.0,
     margin_pct=5.0,
     shapes=(
-        Shape(
+        PlanShape(
             rows=4608,
             in_features=3072,
             out_features=12288,
             bias=True,
             candidates={
-                "bf16": Candidate(median_ms=0.48),
-                "int8dq": Candidate(median_ms=0.3, sqnr_db=37.5),
-                "int8wo": Candidate(sqnr_db=41.0, reason="given up"),
+                "bf16": CandidateResult(median_ms=0.48),
+                "int8dq": CandidateResult(median_ms=0.3, sqnr_db=37.5),
+                "int8wo": CandidateResult(sqnr_db=41.0, reason="given up"),
             },
             chosen={"int8dq": 1},
         ),
     ),
     layers={
-        "transformer.ff": Layer(shape=0, sqnr_db={"int8dq": 37.5, "int8wo": 41.0}, chosen="int8dq"),
-        "transformer.embed": Layer(shape=None, sqnr_db={}, chosen="bf16"),
+        "transformer.ff": PlanLayer(shape=0, sqnr_db={"int8dq": 37.5, "int8wo": 41.0}, chosen="int8dq"),
+        "transformer.embed": PlanLayer(shape=None, sqnr_db={}, chosen="bf16"),
     },
 )
 MODULES, CANDIDATES = tuple(PLAN.layers), ("bf16", "int8dq", "int8wo")
 
 
-def load(file: Path) -> Plan | None:
+def load(file: Path) -> AutoquantPlan | None:
     return plans.load(file, MODEL, STACK, MODULES, CANDIDATES)
 
 
@@ -121,7 +128,7 @@ def test_where_there_is_no_plan_there_is_none(tmp_path: Path) -> None:
             id="module-missing",
         ),
         pytest.param(
-            {"layers": PLAN.layers | {"transformer.ff": Layer(shape=0, sqnr_db={}, chosen="int3")}},
+            {"layers": PLAN.layers | {"transformer.ff": PlanLayer(shape=0, sqnr_db={}, chosen="int3")}},
             "is broken: it chooses 'int3' for transformer.ff, which is none of its candidates; delete it",
             id="unknown-candidate",
         ),
