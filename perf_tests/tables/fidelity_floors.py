@@ -41,7 +41,7 @@ SSIM_MARGIN: Final = _margin("ssim")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
+class LowestPair:
     """The lowest pair that a pipeline with synthetic weights gave under a scheme, of all accepted baselines:
     whatever the batch size, the compile mode, and what else is quantized."""
 
@@ -58,8 +58,8 @@ class Measured:
 ON_H100: Final = "an NVIDIA H100 80GB HBM3 with torch 2.11.0+cu130 and torchao 0.18.0"
 ON_CPU: Final = "an AMD EPYC family 25 model 17 with torch 2.13.0+cpu and torchao 0.18.0"
 
-MEASURED = tuple(
-    Measured(pipeline=pipeline, scheme=scheme, psnr_db=psnr_db, ssim=ssim, on=on)
+LOWEST_PAIRS = tuple(
+    LowestPair(pipeline=pipeline, scheme=scheme, psnr_db=psnr_db, ssim=ssim, on=on)
     for pipeline, scheme, psnr_db, ssim, on in (
         (FLUX1_DEV, INT8WO, 42.9, 0.999, ON_H100),
         (FLUX1_DEV, INT8DQ, 45.1, 0.999, ON_H100),
@@ -82,7 +82,7 @@ MEASURED = tuple(
         (COGVIDEOX_MINI, FP8WO, 29.4, 0.984, ON_CPU),
     )
 )
-_ROWS = {(row.pipeline.id, row.scheme.id): row for row in MEASURED}
+_ROWS = {(row.pipeline.id, row.scheme.id): row for row in LOWEST_PAIRS}
 
 
 def floor_of(case: Case) -> FidelityFloor | None:
@@ -99,7 +99,7 @@ def floor_of(case: Case) -> FidelityFloor | None:
     return _raised(floor, row)
 
 
-def _raised(floor: FidelityFloor, row: Measured) -> FidelityFloor:
+def _raised(floor: FidelityFloor, row: LowestPair) -> FidelityFloor:
     # Rounded, so that no noise of the subtraction is printed.
     psnr_db = max(floor.psnr_db, round(row.psnr_db - PSNR_MARGIN_DB, 1))
     ssim = max(floor.ssim, round(row.ssim - SSIM_MARGIN, 3))
@@ -108,7 +108,7 @@ def _raised(floor: FidelityFloor, row: Measured) -> FidelityFloor:
     return FidelityFloor(psnr_db=psnr_db, ssim=ssim, source=_source(floor, row))
 
 
-def _source(floor: FidelityFloor, row: Measured) -> str:
+def _source(floor: FidelityFloor, row: LowestPair) -> str:
     return (
         f"{PSNR_MARGIN_DB:g} dB and {SSIM_MARGIN:g} below the {row.psnr_db:g} dB and {row.ssim:g} of the "
         f"lowest pair of {row.pipeline.id} {row.scheme.id} on {row.on}, and not below the "

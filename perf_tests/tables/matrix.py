@@ -79,7 +79,7 @@ CPU_REGULAR_ROWS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Uncompiled:
+class Uncompilable:
     """Schemes that inductor cannot compile for a CPU in one pipeline: proved eager only."""
 
     pipeline: PipelineSpec
@@ -87,8 +87,8 @@ class Uncompiled:
     reason: str
 
 
-UNCOMPILED = (
-    Uncompiled(
+UNCOMPILABLE = (
+    Uncompilable(
         pipeline=PIXART_MINI,
         schemes=(INT8DQ, INT4DQ, AUTOQUANT),
         reason="g++ refuses what torch 2.13 writes (conflicting declaration 'at_BFloat16_tmp_acc0_vec'): the "
@@ -101,7 +101,7 @@ UNCOMPILED = (
 def _cross_product(regular: tuple[Row, ...]) -> Iterator[Row]:
     """Every scheme on every miniature that is no `regular` row: eager, and compiled where that works."""
     known = {row.case(Weights.SYNTHETIC).id for row in regular}
-    uncompiled = {(each.pipeline.id, scheme.id) for each in UNCOMPILED for scheme in each.schemes}
+    uncompiled = {(each.pipeline.id, scheme.id) for each in UNCOMPILABLE for scheme in each.schemes}
     for pipeline, scheme, mode in itertools.product(MINIATURES, SCHEMES, (EAGER, REGIONAL)):
         compiles = scheme.id in CPU.required_schemes and (pipeline.id, scheme.id) not in uncompiled
         row = Row(
@@ -119,7 +119,7 @@ HOPPER = (H100, H200)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Slow:
+class SlowScheme:
     """A scheme whose denoise step takes seconds to minutes today, so that few of them are generated."""
 
     scheme: Scheme
@@ -128,14 +128,14 @@ class Slow:
     reason: str
 
 
-SLOW = (
-    Slow(
+SLOW_SCHEMES = (
+    SlowScheme(
         scheme=INT8DQ,
         compile=EAGER,
         measured_steps=3,
         reason="published with 130 s an image of FLUX.1-dev",
     ),
-    Slow(
+    SlowScheme(
         scheme=INT4WO,
         compile=EAGER,
         measured_steps=3,
@@ -145,7 +145,7 @@ SLOW = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Needed:
+class RequiredSettings:
     """What a scheme compiled in a mode needs on a GPU to be what its users expect."""
 
     scheme: Scheme
@@ -154,9 +154,9 @@ class Needed:
 
 
 GPU_SETTINGS = (
-    Needed(scheme=INT8WO, compile=REGIONAL, settings=(NO_ONEDNN,)),
+    RequiredSettings(scheme=INT8WO, compile=REGIONAL, settings=(NO_ONEDNN,)),
     # int8wo is one of its candidates.
-    Needed(scheme=AUTOQUANT, compile=REGIONAL, settings=(NO_ONEDNN,)),
+    RequiredSettings(scheme=AUTOQUANT, compile=REGIONAL, settings=(NO_ONEDNN,)),
 )
 
 
@@ -170,14 +170,14 @@ def gpu_recipe(recipe: Recipe) -> Recipe:
 def gpu_workload(pipeline: PipelineSpec, recipe: Recipe, batch_size: int) -> Workload:
     """The pipeline's default workload at `batch_size`, with as many generated steps as are affordable."""
     default = pipeline.workload_of_batch(batch_size)
-    few = (each.measured_steps for each in SLOW if _is_slow(recipe, each))
+    few = (
+        slow.measured_steps
+        for slow in SLOW_SCHEMES
+        if (slow.scheme, slow.compile) == (recipe.scheme, recipe.compile)
+    )
     generated_steps = min((default.generated_steps, *few))
     measured_steps = generated_steps if generated_steps < default.steps else None
     return dataclasses.replace(default, measured_steps=measured_steps)
-
-
-def _is_slow(recipe: Recipe, slow: Slow) -> bool:
-    return (recipe.scheme, recipe.compile) == (slow.scheme, slow.compile)
 
 
 def _both_modes(

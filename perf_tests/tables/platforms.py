@@ -5,22 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from perf_tests.tables.schemes.rows import (
-    AUTOQUANT,
-    BF16,
-    FP4_E2M1,
-    FP5_E2M2,
-    FP6_E3M2,
-    FP8DQ,
-    FP8DQROW,
-    FP8WO,
-    FP16,
-    INT4DQ,
-    INT4WO,
-    INT8DQ,
-    INT8DQ_SPARSE24,
-    INT8WO,
-)
+from perf_tests.tables.schemes.rows import SCHEMES
 
 
 class Device(StrEnum):
@@ -92,28 +77,18 @@ class Platform:
     interleave_twin: bool
     """Whether every case is measured alternately with its fp32 eager twin."""
     required_schemes: tuple[str, ...]
-    """Losing support of one of these is a failure, not a skip."""
+    """Ids of the schemes whose loss of support is a failure, not a skip."""
     peak_tflops: dict[str, float] = field(default_factory=dict, hash=False)
     """What a GEMM multiplies (`Scheme.gemm`) -> the most TFLOP/s that the processor can do; empty where times
     are held against no roofline."""
 
 
-HOPPER_SCHEMES = (
-    BF16.id,
-    FP16.id,
-    INT8WO.id,
-    INT8DQ.id,
-    INT8DQ_SPARSE24.id,
-    INT4WO.id,
-    INT4DQ.id,
-    FP6_E3M2.id,
-    FP5_E2M2.id,
-    FP4_E2M1.id,
-    FP8WO.id,
-    FP8DQ.id,
-    FP8DQROW.id,
-    AUTOQUANT.id,
-)
+def _schemes_with_kernels(capability: tuple[int, int] | None) -> tuple[str, ...]:
+    """Ids of the schemes whose kernels a GPU of that compute capability has; None: a CPU."""
+    return tuple(scheme.id for scheme in SCHEMES if scheme.has_kernels(capability))
+
+
+HOPPER_CAPABILITY = (9, 0)
 # NVIDIA H100 SXM data sheet, dense: 989.4 TFLOP/s in 16 bits, twice that in 8; int4 is multiplied as int8.
 # The H200 has the same processor.
 HOPPER_PEAK_TFLOPS = {
@@ -137,26 +112,14 @@ CPU = Platform(
     samples=9,
     probe=True,
     interleave_twin=True,
-    required_schemes=(
-        BF16.id,
-        FP16.id,
-        INT8WO.id,
-        INT8DQ.id,
-        INT8DQ_SPARSE24.id,
-        INT4DQ.id,
-        FP6_E3M2.id,
-        FP5_E2M2.id,
-        FP4_E2M1.id,
-        FP8WO.id,
-        AUTOQUANT.id,
-    ),
+    required_schemes=_schemes_with_kernels(None),
 )
 H100 = Platform(
     id="h100",
     device=Device.CUDA,
     gpu=GpuMatch(
         name="NVIDIA H100 80GB HBM3",
-        capability=(9, 0),
+        capability=HOPPER_CAPABILITY,
         memory_gib=(79.0, 81.0),
         power_limit_w=(650.0, 750.0),
     ),
@@ -169,7 +132,7 @@ H100 = Platform(
     samples=5,
     probe=False,
     interleave_twin=False,
-    required_schemes=HOPPER_SCHEMES,
+    required_schemes=_schemes_with_kernels(HOPPER_CAPABILITY),
     peak_tflops=HOPPER_PEAK_TFLOPS,
 )
 H200 = Platform(
@@ -177,7 +140,7 @@ H200 = Platform(
     device=Device.CUDA,
     gpu=GpuMatch(
         name="NVIDIA H200",
-        capability=(9, 0),
+        capability=HOPPER_CAPABILITY,
         memory_gib=(139.0, 142.0),
         power_limit_w=(650.0, 750.0),
     ),
@@ -189,7 +152,7 @@ H200 = Platform(
     samples=5,
     probe=False,
     interleave_twin=False,
-    required_schemes=HOPPER_SCHEMES,
+    required_schemes=_schemes_with_kernels(HOPPER_CAPABILITY),
     peak_tflops=HOPPER_PEAK_TFLOPS,
 )
 

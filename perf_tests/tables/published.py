@@ -179,7 +179,7 @@ def differences(row: PublishedRow) -> tuple[Difference, ...]:
 # What is known of measured rows
 
 
-class Judged(StrEnum):
+class Column(StrEnum):
     """The columns of a published row that ours may not leave without an explanation."""
 
     LATENCY = "latency"
@@ -192,7 +192,7 @@ class Explanation:
 
     cases: str
     """Glob over case ids."""
-    of: Judged
+    of: Column
     ratios: tuple[float, float]
     """The lowest and the highest ratio, ours / theirs, that it explains: another would be something new."""
     text: str
@@ -202,7 +202,7 @@ class Explanation:
 EXPLANATIONS = (
     Explanation(
         cases="flux1-dev-b*-fp8dq*-eager*",
-        of=Judged.LATENCY,
+        of=Column.LATENCY,
         ratios=(1.0, 1.7),
         text=(
             "bound by the host: at batch 1 the card drew 380 W at its full 1980 MHz (bf16: 680 W, power "
@@ -211,7 +211,7 @@ EXPLANATIONS = (
     ),
     Explanation(
         cases="flux1-dev-b1-int8dq-regional*",
-        of=Judged.LATENCY,
+        of=Column.LATENCY,
         ratios=(1.0, 1.5),
         text=(
             "compiled int8dq is slower than bf16 today: a denoise step takes 162.8 ms, and 132.5 ms in bf16 "
@@ -220,14 +220,14 @@ EXPLANATIONS = (
     ),
     Explanation(
         cases="*-int8dq-*",
-        of=Judged.MODEL_MEMORY,
+        of=Column.MODEL_MEMORY,
         ratios=(1.0, 1.2),
         text="the layers that see one row per image stay bf16: int8 kernels need at least 17 rows",
     ),
 )
 
 
-def explanation(case: str, of: Judged, ratio: float) -> Explanation | None:
+def explanation(case: str, of: Column, ratio: float) -> Explanation | None:
     """Why `of` of the case with id `case` is `ratio` times the published one; None where nobody knows."""
     for each in EXPLANATIONS:
         lowest, highest = each.ratios

@@ -20,8 +20,8 @@ from perf_tests.tables.published import (
     MAX_LATENCY_RATIO,
     MAX_MODEL_MEMORY_DIFFERENCE_PCT,
     PLATFORM_OF_GPU,
+    Column,
     Explanation,
-    Judged,
     PublishedRow,
     case_id,
     explanation,
@@ -78,11 +78,11 @@ class Comparison:
     """Shown, not judged: theirs includes loading and warm-up."""
 
     @property
-    def exceeded(self) -> dict[Judged, Explanation | None]:
+    def exceeded(self) -> dict[Column, Explanation | None]:
         """What is beyond its limit, with the explanation where there is one."""
         ratios = {
-            Judged.LATENCY: (self.latency_s.ratio, self.same_gpu and self._is_slower),
-            Judged.MODEL_MEMORY: (self.model_memory_gib.ratio, self._is_of_another_size),
+            Column.LATENCY: (self.latency_s.ratio, self.same_gpu and self._is_slower),
+            Column.MODEL_MEMORY: (self.model_memory_gib.ratio, self._is_of_another_size),
         }
         return {
             of: explanation(self.case, of, ratio)
@@ -91,7 +91,7 @@ class Comparison:
         }
 
     @property
-    def unexplained(self) -> tuple[Judged, ...]:
+    def unexplained(self) -> tuple[Column, ...]:
         """What is beyond its limit, and nobody has said why."""
         return tuple(of for of, why in self.exceeded.items() if why is None)
 

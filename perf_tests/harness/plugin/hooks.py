@@ -27,7 +27,8 @@ from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.known_issues import KNOWN_ISSUES, KnownIssue
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import METRICS, Group
-from perf_tests.tables.platforms import Device, Platform
+from perf_tests.tables.pipelines.rows import PIPELINES
+from perf_tests.tables.platforms import PLATFORMS, Device, Platform
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -54,7 +55,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options and look at the machine, once."""
-    config.addinivalue_line("markers", "judges(group): the group of metrics a test asserts; none: the build")
+    for marker in _markers():
+        config.addinivalue_line("markers", marker)
     try:
         chosen = options.read(config.option)
         check_selection(chosen, [*_rows(chosen.weights), *(issue.id for issue in KNOWN_ISSUES)])
@@ -62,6 +64,17 @@ def pytest_configure(config: pytest.Config) -> None:
     except PerfError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[SESSION] = Session(chosen, tuple(config.invocation_params.args), config.stash[TARGET].unit)
+
+
+def _markers() -> Iterator[str]:
+    """What `-m` can select, with its description: platforms and families are those of the tables."""
+    yield "judges(group): the group of metrics a test asserts; none: the build"
+    yield 'exhaustive: the cross product of schemes and miniatures, where asked for ("cpu and exhaustive")'
+    for platform in PLATFORMS:
+        machine = platform.gpu.name if platform.gpu else "the CPU of any machine"
+        yield f"{platform.id}: cases measured on {machine}"
+    for family in dict.fromkeys(pipeline.family for pipeline in PIPELINES):
+        yield f"{family}: pipelines of the family {family}"
 
 
 # Collection

@@ -174,6 +174,10 @@ class Scheme:
     """What its fastest GEMMs multiply, by the names of `Platform.peak_tflops`, where the dtypes do not tell;
     None: `gemm` does."""
 
+    def has_kernels(self, capability: tuple[int, int] | None) -> bool:
+        """Whether a GPU of that compute capability has the kernels; None: a CPU."""
+        return self.min_capability is None or (capability is not None and capability >= self.min_capability)
+
     def weight_of(self, chosen: str | None) -> QuantizedWeight | None:
         """The evidence that modules must show for which the candidate with the id `chosen` was chosen, None
         for none; of a scheme without a search all modules show the same. None: that of no quantization."""

@@ -10,7 +10,7 @@ import pytest
 from perf_tests.harness.baselines import files
 from perf_tests.harness.baselines.files import Accepted
 from perf_tests.tables.cases import Case, Weights
-from perf_tests.tables.fidelity_floors import MEASURED, PSNR_MARGIN_DB, SSIM_MARGIN, Measured, floor_of
+from perf_tests.tables.fidelity_floors import LOWEST_PAIRS, PSNR_MARGIN_DB, SSIM_MARGIN, LowestPair, floor_of
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B
 from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX_MINI
@@ -128,7 +128,7 @@ def _committed() -> tuple[tuple[Case, Accepted], ...]:
     )
 
 
-def _of(row: Measured) -> list[Accepted]:
+def _of(row: LowestPair) -> list[Accepted]:
     """The accepted baselines of what `row` is about."""
     asked = (row.pipeline.id, row.scheme.id, Weights.SYNTHETIC)
     return [
@@ -138,18 +138,18 @@ def _of(row: Measured) -> list[Accepted]:
     ]
 
 
-def _lowest_pair(row: Measured, metric: str) -> float:
+def _lowest_pair(row: LowestPair, metric: str) -> float:
     """NaN, which is near to nothing, without a baseline."""
     return min((value for each in _of(row) for value in each.entry.metrics[metric]), default=math.nan)
 
 
 def test_pipelines_and_schemes_are_measured_once() -> None:
-    keys = [(row.pipeline.id, row.scheme.id) for row in MEASURED]
+    keys = [(row.pipeline.id, row.scheme.id) for row in LOWEST_PAIRS]
     assert sorted(set(keys)) == sorted(keys)
 
 
 def test_every_row_is_the_lowest_committed_pair_of_its_pipeline_and_scheme() -> None:
-    lowest = [(row, _lowest_pair(row, "psnr_db"), _lowest_pair(row, "ssim")) for row in MEASURED]
+    lowest = [(row, _lowest_pair(row, "psnr_db"), _lowest_pair(row, "ssim")) for row in LOWEST_PAIRS]
     # What is off is to be read off again: the committed pair beside each.
     assert {
         (row.pipeline.id, row.scheme.id, row.psnr_db, row.ssim): (psnr_db, ssim)
@@ -159,7 +159,7 @@ def test_every_row_is_the_lowest_committed_pair_of_its_pipeline_and_scheme() -> 
 
 
 def test_every_row_says_where_its_baselines_were_recorded() -> None:
-    def places(row: Measured) -> set[str]:
+    def places(row: LowestPair) -> set[str]:
         recorded = [each.provenance for each in _of(row)]
         return {
             f"an {each.gpu or each.unit} with torch {each.packages['torch'].split()[0]} "
@@ -168,7 +168,7 @@ def test_every_row_says_where_its_baselines_were_recorded() -> None:
         }
 
     elsewhere = {
-        (row.pipeline.id, row.scheme.id): places(row) for row in MEASURED if row.on not in places(row)
+        (row.pipeline.id, row.scheme.id): places(row) for row in LOWEST_PAIRS if row.on not in places(row)
     }
     assert elsewhere == {}
 

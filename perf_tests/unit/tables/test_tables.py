@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from perf_tests.tables.cases import Case, Row, Weights
-from perf_tests.tables.matrix import MATRIX, UNCOMPILED
+from perf_tests.tables.matrix import MATRIX, UNCOMPILABLE
 from perf_tests.tables.metrics import METRICS, Metric
 from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.pipelines.rows import FULL_SIZE, MINIATURES, PIPELINES
@@ -167,7 +167,7 @@ def test_every_scheme_is_proved_on_every_miniature() -> None:
         f"{pipeline.id}-b1-{scheme}-regional" for pipeline in MINIATURES for scheme in CPU.required_schemes
     }
     uncompiled = {
-        f"{each.pipeline.id}-b1-{scheme.id}-regional" for each in UNCOMPILED for scheme in each.schemes
+        f"{each.pipeline.id}-b1-{scheme.id}-regional" for each in UNCOMPILABLE for scheme in each.schemes
     }
     assert eager | compiled - uncompiled <= ids
     assert not uncompiled & ids

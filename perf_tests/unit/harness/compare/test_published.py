@@ -16,13 +16,13 @@ from perf_tests.harness.report.published import lines
 from perf_tests.harness.runs.record import Run, Status
 from perf_tests.protocol.errors import BaselineError
 from perf_tests.tables.cases import Case, Weights
-from perf_tests.tables.matrix import GPU_ROWS, MATRIX, SLOW
+from perf_tests.tables.matrix import GPU_ROWS, MATRIX, SLOW_SCHEMES
 from perf_tests.tables.platforms import H100, H200, Platform
 from perf_tests.tables.published import (
     EXPLANATIONS,
     UNMAPPED,
+    Column,
     Explanation,
-    Judged,
     PublishedRow,
     case_id,
     differences,
@@ -280,7 +280,7 @@ def test_long_and_slow_generations_are_shortened(case: str, generated: int) -> N
 
 def test_every_slow_scheme_has_a_reason_and_two_steps_at_least() -> None:
     # The first step is longer than the others: one alone composes nothing.
-    assert all(slow.reason.strip() and slow.measured_steps >= 2 for slow in SLOW)
+    assert all(slow.reason.strip() and slow.measured_steps >= 2 for slow in SLOW_SCHEMES)
 
 
 @pytest.mark.parametrize(
@@ -375,16 +375,16 @@ def test_ours_stands_beside_theirs_in_gib() -> None:
     ("latency_s", "model_gib", "unexplained"),
     [
         pytest.param(5.0, 20.0, (), id="at-the-latency-limit"),
-        pytest.param(5.004, 20.0, (Judged.LATENCY,), id="slower"),
+        pytest.param(5.004, 20.0, (Column.LATENCY,), id="slower"),
         pytest.param(1.0, 20.0, (), id="faster"),
         pytest.param(4.0, 20.39, (), id="within-two-percent"),
-        pytest.param(4.0, 20.41, (Judged.MODEL_MEMORY,), id="larger"),
-        pytest.param(4.0, 19.59, (Judged.MODEL_MEMORY,), id="smaller"),
-        pytest.param(6.0, 21.0, (Judged.LATENCY, Judged.MODEL_MEMORY), id="both"),
+        pytest.param(4.0, 20.41, (Column.MODEL_MEMORY,), id="larger"),
+        pytest.param(4.0, 19.59, (Column.MODEL_MEMORY,), id="smaller"),
+        pytest.param(6.0, 21.0, (Column.LATENCY, Column.MODEL_MEMORY), id="both"),
     ],
 )
 def test_what_is_beyond_its_limit_needs_an_explanation(
-    latency_s: float, model_gib: float, unexplained: tuple[Judged, ...]
+    latency_s: float, model_gib: float, unexplained: tuple[Column, ...]
 ) -> None:
     assert only(measured(latency_s, model_gib)).unexplained == unexplained
 
@@ -400,31 +400,31 @@ def test_only_the_bytes_are_judged_on_another_gpu(gpu: str, platform: Platform) 
     slow = only(measured(9.0, platform=platform), make_row(gpu=gpu))
     assert (slow.same_gpu, slow.unexplained) == (False, ())
     large = only(measured(9.0, model_gib=30.0, platform=platform), make_row(gpu=gpu))
-    assert large.unexplained == (Judged.MODEL_MEMORY,)
+    assert large.unexplained == (Column.MODEL_MEMORY,)
 
 
 def test_an_explained_row_is_not_unexplained() -> None:
     row = make_row(case=FLUX_INT8DQ.id, scheme="int8dq")
     comparison = only(measured(5.6, model_gib=22.9, case=FLUX_INT8DQ), row)
-    assert set(comparison.exceeded) == {Judged.LATENCY, Judged.MODEL_MEMORY}
+    assert set(comparison.exceeded) == {Column.LATENCY, Column.MODEL_MEMORY}
     assert comparison.unexplained == ()
 
 
 @pytest.mark.parametrize(
     ("case", "of", "ratio", "explained"),
     [
-        pytest.param("flux1-dev-b1-int8wo-regional-m2", Judged.LATENCY, 400.0, True, id="int8wo"),
-        pytest.param("cogvideox-5b-b1-int8wo-regional-qte-m2", Judged.LATENCY, 210.0, True, id="toggles"),
-        pytest.param("flux1-dev-b1-int8wo-regional-m2", Judged.LATENCY, 900.0, False, id="more-than-known"),
-        pytest.param("flux1-dev-b1-int8wo-eager", Judged.LATENCY, 1.3, False, id="eager"),
-        pytest.param("flux1-dev-b1-int8dq-regional", Judged.LATENCY, 1.386, True, id="int8dq"),
-        pytest.param("flux1-dev-b1-int8dq-eager-m3", Judged.MODEL_MEMORY, 1.148, True, id="one-row-layers"),
-        pytest.param("flux1-dev-b1-int8dq-eager-m3", Judged.MODEL_MEMORY, 0.9, False, id="smaller"),
-        pytest.param("flux1-dev-b1-int8wo-regional-m2", Judged.MODEL_MEMORY, 1.1, False, id="another-column"),
+        pytest.param("flux1-dev-b1-int8wo-regional-m2", Column.LATENCY, 400.0, True, id="int8wo"),
+        pytest.param("cogvideox-5b-b1-int8wo-regional-qte-m2", Column.LATENCY, 210.0, True, id="toggles"),
+        pytest.param("flux1-dev-b1-int8wo-regional-m2", Column.LATENCY, 900.0, False, id="more-than-known"),
+        pytest.param("flux1-dev-b1-int8wo-eager", Column.LATENCY, 1.3, False, id="eager"),
+        pytest.param("flux1-dev-b1-int8dq-regional", Column.LATENCY, 1.386, True, id="int8dq"),
+        pytest.param("flux1-dev-b1-int8dq-eager-m3", Column.MODEL_MEMORY, 1.148, True, id="one-row-layers"),
+        pytest.param("flux1-dev-b1-int8dq-eager-m3", Column.MODEL_MEMORY, 0.9, False, id="smaller"),
+        pytest.param("flux1-dev-b1-int8wo-regional-m2", Column.MODEL_MEMORY, 1.1, False, id="another-column"),
     ],
 )
 def test_an_explanation_is_of_its_cases_its_column_and_its_range(
-    case: str, of: Judged, ratio: float, explained: bool
+    case: str, of: Column, ratio: float, explained: bool
 ) -> None:
     assert (explanation(case, of, ratio) is not None) is explained
 
@@ -551,7 +551,11 @@ def test_the_report_shows_numbers_footnotes_differences_and_what_was_left_out() 
 
 def test_an_unexplained_row_and_its_link_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Explanation(
-        cases="*-int8wo-*", of=Judged.LATENCY, ratios=(1.0, 800.0), text="slow", link="https://example.org/1"
+        cases="*-int8wo-*",
+        of=Column.LATENCY,
+        ratios=(1.0, 800.0),
+        text="slow",
+        link="https://example.org/1",
     )
     monkeypatch.setattr("perf_tests.tables.published.EXPLANATIONS", (known,))
     compiled = CASES["flux1-dev-b1-int8wo-regional-noonednn"]
