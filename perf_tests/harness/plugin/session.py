@@ -20,6 +20,7 @@ from perf_tests.harness.compare import published
 from perf_tests.harness.execution.ab_pairs import MAX_PAIRS, PAIRS, PairCampaign, PairRunner
 from perf_tests.harness.execution.launcher import Launcher, Planned
 from perf_tests.harness.execution.sampling import Answer
+from perf_tests.harness.fidelity import heatmaps
 from perf_tests.harness.planning import cost_model, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.planning.cost_model import KnownCosts
@@ -275,6 +276,7 @@ class Session:
             metric=metric,
             accepted=self._accepted(run.id),
             environment=run.processes[0].environment if run.processes else None,
+            heat_maps=heatmaps.explaining(judged, metric, run, self.options.out),
             run_path=str(self.options.out),
         )
         comparison = self._campaign and self._campaign.comparison(run.id)

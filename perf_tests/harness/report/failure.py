@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import shlex
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from perf_tests.harness.baselines.files import Accepted, Provenance
+from perf_tests.harness.fidelity.heatmaps import HeatMaps, NoHeatMaps
 from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.stats import observations
-from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.messages import Phase
 from perf_tests.protocol.reports import Environment
-from perf_tests.tables.metrics import Metric, Reader
+from perf_tests.tables.metrics import Metric
 
 SIGNIFICANT_DIGITS = 4
 MAX_DECIMALS = 4
@@ -47,10 +47,6 @@ ADVICE = {
 """What to do about a failure whose message cannot know it."""
 
 
-PICTURED = (Reader.CAPTURE, Reader.PAIRS)
-"""Sources of metrics that pictures explain."""
-
-
 def format_value(value: float | None, unit: str) -> str:
     """`value` with four significant digits, all digits of counts and bytes, and its unit; `-` for None."""
     if value is None:
@@ -70,11 +66,13 @@ def explain(
     metric: Metric,
     accepted: Accepted | None,
     environment: Environment | None,
+    heat_maps: HeatMaps | NoHeatMaps | None,
     run_path: str,
 ) -> str:
     """The failure text of one verdict: at most 24 lines.
 
-    `environment` is the one the run was measured in; `run_path` is the folder of run.json.
+    `environment` is the one the run was measured in; `heat_maps` were written for this verdict, None where
+    pictures do not explain it; `run_path` is the folder of run.json.
     """
     outcome = OUTCOMES.get(verdict.status, verdict.status.value)
     lines = [
@@ -85,7 +83,7 @@ def explain(
         else _line("expected", metric.name, "by the tables, whatever was recorded"),
         _line("limit", format_value(verdict.limit, metric.unit), verdict.reason),
         *_changed_since(accepted, environment),
-        *_pictures(run, verdict, metric, run_path),
+        *_pictures(heat_maps),
         *_injected(run),
         *(_accept(run, verdict.status, run_path) if metric.expected is None else ()),
         *_where(run, run_path),
@@ -225,18 +223,14 @@ def _evidence(run: Run) -> list[str]:
     ]
 
 
-def _pictures(run: Run, verdict: Verdict, metric: Metric, run_path: str) -> list[str]:
-    """Writes them, beside the captures: only here is it known that somebody will look at them."""
-    compared = [process for process in run.processes if process.captures and process.fidelity]
-    if metric.reader not in PICTURED or verdict.status is not Status.REGRESSED or not compared:
-        return []
-    from perf_tests.harness.fidelity import heatmaps
-
-    try:
-        blamed = heatmaps.keep(compared[0], Path(run_path))
-    except PerfError as error:
-        return [f"  pictures   none: {error}"]
-    return [f"  pictures   {blamed.listed}: {blamed.where}"]
+def _pictures(heat_maps: HeatMaps | NoHeatMaps | None) -> list[str]:
+    match heat_maps:
+        case HeatMaps():
+            return [f"  pictures   {heat_maps.listed}: {heat_maps.where}"]
+        case NoHeatMaps():
+            return [f"  pictures   none: {heat_maps.reason}"]
+        case None:
+            return []
 
 
 def _injected(run: Run) -> list[str]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
 from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
+from perf_tests.harness.fidelity.heatmaps import HeatMaps, NoHeatMaps
 from perf_tests.harness.report.failure import explain, explain_failure, format_change, format_value
-from perf_tests.harness.runs.record import BuildReport, Fidelity, Process, Run, Status, Verdict
+from perf_tests.harness.runs.record import BuildReport, Process, Run, Status, Verdict
 from perf_tests.harness.verdicts.judge import as_judged
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
-from perf_tests.protocol.reports import Capture, Environment, Gpu, ModuleGroup, Quantization, Sample
+from perf_tests.protocol.reports import Environment, Gpu, ModuleGroup, Quantization, Sample
 from perf_tests.tables.metrics import METRICS, Metric
 from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
 
@@ -98,6 +98,8 @@ def text(
     entry: Entry = ENTRY,
     provenance: Provenance | None = PROVENANCE,
     environment: Environment | None = ENVIRONMENT,
+    heat_maps: HeatMaps | NoHeatMaps | None = None,
+    run_path: str = ".perf/latest",
 ) -> str:
     return explain(
         run=run,
@@ -105,7 +107,8 @@ def text(
         metric=metric,
         accepted=None if provenance is None else Accepted(entry=entry, provenance=provenance),
         environment=environment,
-        run_path=".perf/latest",
+        heat_maps=heat_maps,
+        run_path=run_path,
     )
 
 
@@ -236,88 +239,49 @@ def test_many_changes_still_fit_on_one_screen() -> None:
 SSIM = next(metric for metric in METRICS if metric.name == "ssim")
 
 
-def shown_pictures(out: Path, metric: Metric, status: Status, frames: tuple[int, ...] = ()) -> list[str]:
-    """The lines of pictures about an output that is 0.1 brighter in its lower left quarter."""
-    reference = np.full((1, *frames, 16, 16, 3), 0.5, dtype=np.float32)
-    measured = reference.copy()
-    measured[..., 8:, :8, :] += np.float32(0.1)
-    for name, array in (("case.0", measured), ("twin.0", reference)):
-        np.save(out / f"{name}.npy", array)
-    compared = msgspec.structs.replace(
-        process(106.3, "logs/1.log"),
-        captures=(Capture(array="case.0.npy", sha256="00", image="case.0.png"),),
-        fidelity=Fidelity(psnr_db=26.0, ssim=0.9, identical=False, reference_arrays=("twin.0.npy",)),
-    )
-    words = explain(
-        run=msgspec.structs.replace(RUN, processes=(compared,)),
-        verdict=msgspec.structs.replace(VERDICT, metric=metric.name, status=status),
-        metric=metric,
-        accepted=Accepted(entry=ENTRY, provenance=PROVENANCE),
-        environment=ENVIRONMENT,
-        run_path=str(out),
-    )
-    return [line for line in words.splitlines() if line.startswith("  pictures")]
+HEAT_MAPS = HeatMaps(
+    reference=Path("captures/case.0.reference.png"),
+    candidate=Path("captures/case.0.candidate.png"),
+    heatmap=Path("captures/case.0.heatmap.png"),
+    frames=None,
+    video=None,
+    no_video=None,
+    amplification=1.0,
+    where="changed most in the lower left quarter of image 0 (of 0 to 0): 20.0 dB",
+)
 
 
-def test_a_regressed_picture_is_kept_with_its_heat_map_and_where_it_moved(tmp_path: Path) -> None:
-    assert shown_pictures(tmp_path, SSIM, Status.REGRESSED) == [
-        f"  pictures   {tmp_path}/case.0.*.png: moved most in the lower left quarter of image 0 (of 0 to 0): "
+def pictures_line(heat_maps: HeatMaps | NoHeatMaps | None) -> list[str]:
+    lines = text(metric=SSIM, heat_maps=heat_maps).splitlines()
+    assert lines[-1].startswith("  log ")
+    return [line for line in lines if line.startswith("  pictures")]
+
+
+def test_heat_maps_are_listed_with_where_the_picture_changed() -> None:
+    assert pictures_line(HEAT_MAPS) == [
+        "  pictures   captures/case.0.*.png: changed most in the lower left quarter of image 0 (of 0 to 0): "
         "20.0 dB"
     ]
-    assert (tmp_path / "case.0.heatmap.png").exists()
 
 
-def test_a_regressed_video_is_kept_as_an_mp4_too(tmp_path: Path) -> None:
-    assert shown_pictures(tmp_path, SSIM, Status.REGRESSED, frames=(2,)) == [
-        f"  pictures   {tmp_path}/case.0.*.png, {tmp_path}/case.0.mp4: "
-        "moved most in the lower left quarter of frame 0 (of 0 to 1): 20.0 dB"
+def test_heat_maps_of_a_video_are_listed_with_its_mp4() -> None:
+    of_video = dataclasses.replace(HEAT_MAPS, video=Path("captures/case.0.mp4"))
+    (line,) = pictures_line(of_video)
+    assert line.startswith("  pictures   captures/case.0.*.png, captures/case.0.mp4: changed most in ")
+
+
+def test_heat_maps_that_could_not_be_made_are_explained_and_the_rest_is_there() -> None:
+    assert pictures_line(NoHeatMaps(reason="cannot read case.0.npy")) == [
+        "  pictures   none: cannot read case.0.npy"
     ]
-    assert (tmp_path / "case.0.mp4").exists()
 
 
-def test_without_pyav_the_text_of_a_video_has_its_pictures_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "av", None)
-    (pictures,) = shown_pictures(tmp_path, SSIM, Status.REGRESSED, frames=(2,))
-    assert pictures.startswith(f"  pictures   {tmp_path}/case.0.*.png, no MP4 (PyAV cannot be imported: ")
-    assert pictures.endswith("): moved most in the lower left quarter of frame 0 (of 0 to 1): 20.0 dB")
-
-
-@pytest.mark.parametrize(
-    ("metric", "status"),
-    [
-        pytest.param(SSIM, Status.NO_BASELINE, id="nothing-regressed"),
-        pytest.param(STEP, Status.REGRESSED, id="a-time-regressed"),
-    ],
-)
-def test_otherwise_no_picture_is_written(tmp_path: Path, metric: Metric, status: Status) -> None:
-    assert shown_pictures(tmp_path, metric, status) == []
-    assert not list(tmp_path.glob("*.png"))
-
-
-def test_captures_that_are_gone_take_nothing_from_the_text() -> None:
-    compared = msgspec.structs.replace(
-        process(106.3, "logs/1.log"),
-        captures=(Capture(array="case.0.npy", sha256="00", image="case.0.png"),),
-        fidelity=Fidelity(psnr_db=26.0, ssim=0.9, identical=False, reference_arrays=("twin.0.npy",)),
-    )
-    lines = text(run=msgspec.structs.replace(RUN, processes=(compared,)), metric=SSIM).splitlines()
-    (pictures,) = [line for line in lines if line.startswith("  pictures")]
-    assert pictures.startswith("  pictures   none: cannot read the captured output .perf/latest/case.0.npy: ")
-    assert lines[-1].startswith("  log ")
+def test_pictures_are_not_mentioned_without_heat_maps() -> None:
+    assert pictures_line(None) == []
 
 
 def test_a_run_folder_with_a_space_stays_one_argument() -> None:
-    words = explain(
-        run=RUN,
-        verdict=VERDICT,
-        metric=STEP,
-        accepted=Accepted(entry=ENTRY, provenance=PROVENANCE),
-        environment=ENVIRONMENT,
-        run_path="my run",
-    )
-
+    words = text(run_path="my run")
     assert "apply 'my run' --only" in words
 
 
