@@ -15,7 +15,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from perf_tests.harness.execution import gpu_lock
+from perf_tests.harness.execution import gpu_lock, worker_process
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.session import Session
 from perf_tests.harness.runs.record import Run, RunRecord, Status, read_record
@@ -162,7 +162,6 @@ class Suite:
 @pytest.fixture
 def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
     """Sessions without a GPU, judged by the recorded baselines."""
-    monkeypatch.delenv("PERF_FAKE", raising=False)
     for told_apart in ("CI", "BUILD_NUMBER"):  # pytest prints failures twice where it sees one of these
         monkeypatch.delenv(told_apart, raising=False)
     monkeypatch.setattr(pynvml, "nvmlInit", _no_library)
@@ -170,6 +169,19 @@ def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyP
     started = Suite(pytester, recorded)
     yield started
     started.stop()
+
+
+Misbehave = Callable[[str], None]
+
+
+@pytest.fixture
+def misbehave(monkeypatch: pytest.MonkeyPatch) -> Misbehave:
+    """Tell the fake workers that this process starts from now on how to misbehave (see `fake_worker`)."""
+
+    def tell(switches: str) -> None:
+        monkeypatch.setitem(worker_process.ALWAYS, "PERF_FAKE", switches)
+
+    return tell
 
 
 def _no_library() -> None:

@@ -75,7 +75,6 @@ INHERITED = (
     Inherited(names=("CUDA_*", "NVIDIA_*"), reason="which GPUs this session may use"),
     Inherited(names=("HF_*",), reason="where pretrained weights lie, and the token for gated ones"),
     Inherited(names=("TRITON_*",), reason="where Triton finds ptxas and libcuda"),
-    Inherited(names=("PERF_FAKE",), reason="how the fake worker of the unit tests misbehaves"),
 )
 NOT_INHERITED = {
     "CUDA_CACHE_PATH": "a cache of another run would turn a cold compilation warm",

@@ -42,7 +42,7 @@ from perf_tests.unit.builders import (
     make_run,
     make_verdict,
 )
-from perf_tests.unit.conftest import CASES, FAKE_WORKER, FP8DQROW
+from perf_tests.unit.conftest import CASES, FAKE_WORKER, FP8DQROW, Misbehave
 
 A, B = Side.STABLE, Side.CANDIDATE
 QUICK = dataclasses.replace(H100, samples=1)
@@ -333,11 +333,11 @@ PATIENT = dataclasses.replace(QUICK, timeouts=dataclasses.replace(QUICK.timeouts
 def test_a_side_that_fails_while_both_load_ends_the_other(
     tmp_path: Path,
     stable_python: Callable[[str], str],
-    monkeypatch: pytest.MonkeyPatch,
+    misbehave: Misbehave,
     started: list[Worker],
     failures: list[FailureKind],
 ) -> None:
-    monkeypatch.setenv("PERF_FAKE", "hang:load")
+    misbehave("hang:load")
     runner = make_runner(tmp_path, stable_python("exit:load"))
     for side in Side:
         (tmp_path / "cache" / f"{FP8DQROW}.{side}").mkdir(parents=True)
@@ -353,10 +353,11 @@ def test_a_side_that_fails_while_both_load_ends_the_other(
 def test_ctrl_c_while_both_load_ends_both(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    misbehave: Misbehave,
     started: list[Worker],
     failures: list[FailureKind],
 ) -> None:
-    monkeypatch.setenv("PERF_FAKE", "hang:load")
+    misbehave("hang:load")
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

@@ -42,6 +42,7 @@ from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import CPU_ROWS, GPU_ROWS
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import CPU, H100, Platform
+from perf_tests.unit.conftest import Misbehave
 
 CPU_FAST = dataclasses.replace(CPU, samples=2)
 CPU_ALONE = dataclasses.replace(CPU_FAST, interleave_twin=False)
@@ -271,9 +272,9 @@ def test_a_worker_on_a_gpu_reports_it_and_its_memory(conduct: Conduct) -> None:
 
 @pytest.mark.parametrize(("throttled", "retaken", "is_valid"), [(0, 0, True), (2, 2, True), (3, 2, False)])
 def test_an_invalid_sample_is_taken_again_twice_in_a_process(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, throttled: int, retaken: int, is_valid: bool
+    conduct: Conduct, misbehave: Misbehave, throttled: int, retaken: int, is_valid: bool
 ) -> None:
-    monkeypatch.setenv("PERF_FAKE", f"throttled:{throttled}")
+    misbehave(f"throttled:{throttled}")
     run = conduct("flux1-dev-b1-bf16-eager", platform=GPU).run("flux1-dev-b1-bf16-eager")
     (process,) = run.processes
     assert (len(process.samples), len(process.retaken)) == (1, retaken)
@@ -348,9 +349,9 @@ def test_each_round_of_processes_is_a_worker_for_all_workloads(
 
 
 def test_a_workload_that_kills_the_worker_costs_the_others_nothing(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+    conduct: Conduct, misbehave: Misbehave
 ) -> None:
-    monkeypatch.setenv("PERF_FAKE", f"exit@{INT8WO_4}")
+    misbehave(f"exit@{INT8WO_4}")
     campaign = conduct(INT8WO, INT8WO_4, INT8WO_8)
     assert campaign.run(INT8WO_4).status is Status.CRASH
     small, large = campaign.run(INT8WO), campaign.run(INT8WO_8)
@@ -577,11 +578,11 @@ def test_what_was_not_run_for_want_of_time_is_run_when_resumed(conduct: Conduct,
 
 
 def test_a_failed_case_stays_failed_when_resumed(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    conduct: Conduct, misbehave: Misbehave, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PERF_FAKE", "exit")
+    misbehave("exit")
     conduct(BF16).run(BF16)
-    monkeypatch.delenv("PERF_FAKE")
+    misbehave("")
     assert conduct(BF16, resumed=read_record(tmp_path)).run(BF16).status is Status.CRASH
 
 
@@ -606,11 +607,11 @@ def test_a_case_that_has_changed_since_is_measured_anew(conduct: Conduct, tmp_pa
 
 
 def test_a_resumed_run_on_another_stack_is_refused(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    conduct: Conduct, misbehave: Misbehave, tmp_path: Path
 ) -> None:
     conduct(BF16).run(BF16)
     (tmp_path / "marker").touch()
-    monkeypatch.setenv("PERF_FAKE", f"new-torch:{tmp_path / 'marker'}")
+    misbehave(f"new-torch:{tmp_path / 'marker'}")
     run = conduct(BF16, COMPILED, resumed=read_record(tmp_path)).run(COMPILED)
     assert run.reason == "stack changed during the run: torch 2.13.0 -> 2.14.0"
 
@@ -701,10 +702,8 @@ def test_the_prepared_run_is_the_stored_one_and_sees_its_reference(conduct: Cond
     assert campaign.record.references[0].reason == "beside nothing"
 
 
-def test_a_failed_reference_does_not_stop_its_dependent(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PERF_FAKE", "exit@*bf16*")
+def test_a_failed_reference_does_not_stop_its_dependent(conduct: Conduct, misbehave: Misbehave) -> None:
+    misbehave("exit@*bf16*")
     campaign = conduct(INT8WO)
     assert campaign.run(INT8WO).failure is None
     assert campaign.record.references[0].status is Status.CRASH
@@ -755,10 +754,8 @@ def test_one_twin_serves_all_cases_of_a_pipeline_and_ends_with_it(conduct: Condu
     assert len(living_workers()) == 1
 
 
-def test_a_twin_that_dies_once_is_restarted(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PERF_FAKE", f"die-once:{tmp_path / 'died'}@*fp32*")
+def test_a_twin_that_dies_once_is_restarted(conduct: Conduct, misbehave: Misbehave, tmp_path: Path) -> None:
+    misbehave(f"die-once:{tmp_path / 'died'}@*fp32*")
     campaign = conduct(BF16, platform=CPU_FAST, out=tmp_path / "run")
     run = campaign.run(BF16)
     assert run.failure is None
@@ -767,10 +764,8 @@ def test_a_twin_that_dies_once_is_restarted(
     assert (len(twin.processes), twin.failure) == (2, None)
 
 
-def test_a_twin_that_dies_again_fails_the_case_by_name(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PERF_FAKE", "exit@*fp32*")
+def test_a_twin_that_dies_again_fails_the_case_by_name(conduct: Conduct, misbehave: Misbehave) -> None:
+    misbehave("exit@*fp32*")
     campaign = conduct(BF16, platform=CPU_FAST)
     run = campaign.run(BF16)
     assert run.status is Status.CRASH
@@ -778,10 +773,8 @@ def test_a_twin_that_dies_again_fails_the_case_by_name(
     assert campaign.record.references[0].failure == run.failure
 
 
-def test_a_twin_does_not_count_its_restarts_across_cases(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PERF_FAKE", "exit@*fp32*")
+def test_a_twin_does_not_count_its_restarts_across_cases(conduct: Conduct, misbehave: Misbehave) -> None:
+    misbehave("exit@*fp32*")
     campaign = conduct(BF16, INT8WO, platform=CPU_FAST)
     campaign.run(BF16)
     campaign.run(INT8WO)
@@ -810,8 +803,8 @@ def test_a_fault_fails_its_case_and_no_other(
     assert living_workers() == []
 
 
-def test_what_a_failed_process_measured_is_kept(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PERF_FAKE", "exit:inspect")
+def test_what_a_failed_process_measured_is_kept(conduct: Conduct, misbehave: Misbehave) -> None:
+    misbehave("exit:inspect")
     run = conduct(COMPILED).run(COMPILED)
     (process,) = run.processes
     assert len(process.samples) == 2
@@ -820,20 +813,18 @@ def test_what_a_failed_process_measured_is_kept(conduct: Conduct, monkeypatch: p
     assert run.failure.phase is Phase.INSPECT
 
 
-def test_a_process_that_did_not_load_leaves_only_its_failure(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PERF_FAKE", "exit:load")
+def test_a_process_that_did_not_load_leaves_only_its_failure(conduct: Conduct, misbehave: Misbehave) -> None:
+    misbehave("exit:load")
     run = conduct(BF16).run(BF16)
     assert run.failure is not None
     assert (run.processes, run.failure.phase) == ((), Phase.LOAD)
 
 
 def test_a_failure_after_a_good_process_keeps_both_and_starts_no_third(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    conduct: Conduct, misbehave: Misbehave, tmp_path: Path
 ) -> None:
     def decide(run: Run) -> Answer:
-        monkeypatch.setenv("PERF_FAKE", "exit")
+        misbehave("exit")
         return Answer.MORE
 
     run = conduct(BF16, decide=decide).run(BF16)
@@ -842,26 +833,26 @@ def test_a_failure_after_a_good_process_keeps_both_and_starts_no_third(
 
 
 def test_the_compile_cache_of_a_killed_worker_is_not_used_again(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    conduct: Conduct, misbehave: Misbehave, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PERF_FAKE", "killed")
+    misbehave("killed")
     conduct(COMPILED).run(COMPILED)
     assert not (tmp_path / "cache" / COMPILED).exists()
 
 
 def test_an_interpreter_without_torch_fails_every_case_by_name(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+    conduct: Conduct, misbehave: Misbehave
 ) -> None:
-    monkeypatch.setenv("PERF_FAKE", "no-torch")
+    misbehave("no-torch")
     run = conduct(BF16).run(BF16)
     assert run.status is Status.LOAD
     assert run.reason.endswith("could not start: ModuleNotFoundError: No module named 'torch'")
 
 
 def test_a_stack_that_changes_during_the_run_is_refused(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    conduct: Conduct, misbehave: Misbehave, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PERF_FAKE", f"new-torch:{tmp_path / 'upgraded'}")
+    misbehave(f"new-torch:{tmp_path / 'upgraded'}")
     run = conduct(BF16, decide=fixed_processes(2), out=tmp_path / "run").run(BF16)
     assert (run.status, run.reason) == (
         Status.LOAD,

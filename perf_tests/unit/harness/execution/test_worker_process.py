@@ -316,7 +316,6 @@ def test_a_hanging_worker_does_not_outlive_the_kill_of_its_parent(tmp_path: Path
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "worker.log")],
         cwd=REPOSITORY,
-        env={**os.environ, "PERF_FAKE": "hang:load"},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -29,6 +29,7 @@ from perf_tests.unit.conftest import (
     H100_CARD,
     INT8WO,
     ROOT,
+    Misbehave,
     Plug,
     Suite,
     rebaseline,
@@ -215,20 +216,16 @@ def test_a_fault_is_red_once_and_in_its_case_only(suite: Suite, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("keyword", ["test_build", "test_latency"])
-def test_one_test_alone_of_a_crashing_case_is_red(
-    suite: Suite, monkeypatch: pytest.MonkeyPatch, keyword: str
-) -> None:
-    monkeypatch.setenv("PERF_FAKE", "segfault")
+def test_one_test_alone_of_a_crashing_case_is_red(suite: Suite, misbehave: Misbehave, keyword: str) -> None:
+    misbehave("segfault")
     assert suite.run(f"--perf-case={BF16}", "-k", keyword).ret == pytest.ExitCode.TESTS_FAILED
 
 
 # Support
 
 
-def test_a_scheme_that_is_required_fails_where_it_is_refused(
-    suite: Suite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PERF_FAKE", f"refused-scheme@{INT8WO}")
+def test_a_scheme_that_is_required_fails_where_it_is_refused(suite: Suite, misbehave: Misbehave) -> None:
+    misbehave(f"refused-scheme@{INT8WO}")
     result = suite.run(ONLY_INT8WO)
 
     assert failed_tests(result) == [f"test_build[{INT8WO}]"]
@@ -236,10 +233,10 @@ def test_a_scheme_that_is_required_fails_where_it_is_refused(
 
 
 def test_a_scheme_that_is_not_required_is_skipped_where_it_is_refused(
-    suite: Suite, monkeypatch: pytest.MonkeyPatch
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, misbehave: Misbehave
 ) -> None:
     on_platform(monkeypatch, dataclasses.replace(CPU, required_schemes=()))
-    monkeypatch.setenv("PERF_FAKE", f"refused-scheme@{INT8WO}")
+    misbehave(f"refused-scheme@{INT8WO}")
     result = suite.run(ONLY_INT8WO)
 
     assert result.ret == pytest.ExitCode.OK
@@ -250,20 +247,16 @@ def test_a_scheme_that_is_not_required_is_skipped_where_it_is_refused(
 # Fidelity
 
 
-def test_an_identical_picture_of_a_quantized_case_is_red(
-    suite: Suite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PERF_FAKE", f"same-picture@{INT8WO}")
+def test_an_identical_picture_of_a_quantized_case_is_red(suite: Suite, misbehave: Misbehave) -> None:
+    misbehave(f"same-picture@{INT8WO}")
     result = suite.run(ONLY_INT8WO)
 
     assert failed_tests(result) == [f"test_fidelity[{INT8WO}]"]
     assert "the output is identical to the bf16 reference" in screen(result)
 
 
-def test_without_a_reference_only_the_fidelity_is_inconclusive(
-    suite: Suite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PERF_FAKE", f"segfault@{BF16}")
+def test_without_a_reference_only_the_fidelity_is_inconclusive(suite: Suite, misbehave: Misbehave) -> None:
+    misbehave(f"segfault@{BF16}")
     result = suite.run(ONLY_INT8WO)
 
     assert failed_tests(result) == [f"test_fidelity[{INT8WO}]"]
@@ -308,9 +301,9 @@ def test_skipped_tests_are_missed(suite: Suite, option: str, unsaid: str) -> Non
     ],
 )
 def test_a_worker_that_answers_badly_is_red(
-    suite: Suite, monkeypatch: pytest.MonkeyPatch, switch: str, failed: str, says: str
+    suite: Suite, misbehave: Misbehave, switch: str, failed: str, says: str
 ) -> None:
-    monkeypatch.setenv("PERF_FAKE", switch)
+    misbehave(switch)
     result = suite.run(ONLY_BF16)
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED

@@ -42,9 +42,8 @@ QUICK = dataclasses.replace(CPU, samples=2)
 
 
 @pytest.fixture
-def open_session(tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
+def open_session(tmp_path: Path, recorded: Path) -> Open:
     """A session that has planned the build and the quantization of int8wo, one process, two samples."""
-    monkeypatch.delenv("PERF_FAKE", raising=False)
 
     def start(platform: Platform = QUICK, **changes: Any) -> Session:
         options = make_options(**{"out": tmp_path / "run", "baselines": recorded, **changes})

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.runs.record import RunRecord, Status, write_record
-from perf_tests.unit.conftest import BF16, COMPILED, FP8DQROW, INT8WO, ROOT, Suite, workers_of
+from perf_tests.unit.conftest import BF16, COMPILED, FP8DQROW, INT8WO, ROOT, Misbehave, Suite, workers_of
 from perf_tests.unit.harness.plugin.test_hooks import ONLY_BF16, ONLY_INT8WO, screen, until
 
 BUILD = str(ROOT / "perf_tests" / "test_build.py")
@@ -111,12 +111,10 @@ def judged(record: RunRecord) -> list[tuple[str, Status, object]]:
     return [(run.id, run.status, [(v.metric, v.status) for v in run.verdicts]) for run in record.cases]
 
 
-def test_a_finished_run_is_judged_again_and_not_measured(
-    suite: Suite, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_is_judged_again_and_not_measured(suite: Suite, misbehave: Misbehave) -> None:
     suite.run(ONLY_BF16)
     before = suite.case(BF16)
-    monkeypatch.setenv("PERF_FAKE", "exit:load")
+    misbehave("exit:load")
 
     assert suite.run("--perf-resume", ONLY_BF16).ret == pytest.ExitCode.OK
     assert suite.case(BF16) == before
