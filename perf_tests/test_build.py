@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perf_tests.harness.plugin.hooks import Judged
+from perf_tests.harness.plugin.fixtures import Judged
 
 
 @pytest.mark.judges

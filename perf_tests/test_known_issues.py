@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perf_tests.harness.plugin.hooks import Watched
+from perf_tests.harness.plugin.fixtures import Watched
 
 
 def test_known_issue(watched: Watched) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from perf_tests.harness.plugin.hooks import Judged
+from perf_tests.harness.plugin.fixtures import Judged
 from perf_tests.harness.report.pytest_benchmark import CLOCK
 from perf_tests.tables.metrics import Group
 

@@ -81,7 +81,7 @@ def _measure(out: Path, platform: Platform, cases: list[Case]) -> None:
     session = Session(make_options(out=out), ("recording",))
     for case in cases:
         for group in Group:
-            session.plan(case, platform, group)
+            session.select(case, platform, group)
     for case in cases:
         for group in Group:
             session.judge(session.measure(case.id), group)

@@ -1,43 +1,43 @@
-"""The books of a session: what was planned against what was said. Nothing planned may end in silence."""
+"""Which verdicts a session owes, and which it has given: nothing that was selected ends in silence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 BUILD = "build"
-"""What `test_build` answers for, beside the metrics of the other tests."""
+"""What `test_build` owes; the other tests owe verdicts on metrics."""
 
 
 @dataclass(slots=True)
 class Ledger:
-    """Pairs (case id, metric)."""
+    """Pairs (case id, metric): what is owed, and what has been settled."""
 
-    planned: set[tuple[str, str]] = field(default_factory=set)
-    said: set[tuple[str, str]] = field(default_factory=set)
-    declared: set[str] = field(default_factory=set)
-    """Cases with a status of their own (an error, unsupported): it stands for all of their metrics
-    without a verdict."""
+    owed: set[tuple[str, str]] = field(default_factory=set)
+    settled: set[tuple[str, str]] = field(default_factory=set)
+    excused: set[str] = field(default_factory=set)
+    """Cases with a status of their own (an error, unsupported, not run), which stands for all of their
+    metrics without a verdict."""
 
-    def plan(self, case_id: str, metrics: tuple[str, ...]) -> None:
+    def owe(self, case_id: str, metrics: tuple[str, ...]) -> None:
         """A selected test owes a verdict on each of `metrics`."""
-        self.planned.update((case_id, metric) for metric in metrics)
+        self.owed.update((case_id, metric) for metric in metrics)
 
-    def owed(self, case_id: str) -> set[str]:
-        """All that a selected test owes of the case, said or not."""
-        return {metric for planned, metric in self.planned if planned == case_id}
+    def owed_by(self, case_id: str) -> set[str]:
+        """The metrics of the case that selected tests owe a verdict on, settled or not."""
+        return {metric for owing, metric in self.owed if owing == case_id}
 
-    def say(self, case_id: str, metrics: tuple[str, ...]) -> None:
-        """A test asserted a verdict on each of `metrics`."""
-        self.said.update((case_id, metric) for metric in metrics)
+    def settle(self, case_id: str, metrics: tuple[str, ...]) -> None:
+        """A test has asserted a verdict on each of `metrics`."""
+        self.settled.update((case_id, metric) for metric in metrics)
 
-    def declare(self, case_id: str) -> None:
+    def excuse(self, case_id: str) -> None:
         """The case has a status that explains missing verdicts."""
-        self.declared.add(case_id)
+        self.excused.add(case_id)
 
     def missing(self) -> tuple[str, ...]:
-        """`case: metric` for each planned pair with neither verdict nor declared status."""
+        """`case: metric` for each pair that is owed, neither settled nor excused; sorted."""
         return tuple(
             f"{case_id}: {metric}"
-            for case_id, metric in sorted(self.planned - self.said)
-            if case_id not in self.declared
+            for case_id, metric in sorted(self.owed - self.settled)
+            if case_id not in self.excused
         )

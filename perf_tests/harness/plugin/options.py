@@ -1,4 +1,4 @@
-"""The command line, read once."""
+"""The options of the command line: declared in one table, read once into one value."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import argparse
 import fnmatch
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perf_tests.harness.planning import sharding
 from perf_tests.harness.planning.sharding import Shard
@@ -29,12 +30,12 @@ AMOUNTS = {
     Fault.DROP_QUANTIZATION: (COUNT, "drop-quantization:1"),
     Fault.SCALE: (PERCENT, "scale:+1%"),
 }
-"""Faults that take an amount: its form, and an example."""
+"""Fault -> the form of its amount, and an example; faults that are not listed take none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drill:
-    """One `--perf-inject`: what is broken, in which cases."""
+    """One `--perf-inject`: the fault, and the cases it is injected into."""
 
     injection: Injection
     glob: str
@@ -55,105 +56,124 @@ class Options:
     drills: tuple[Drill, ...]
     python: str
     worker_module: str
-    plan: bool = False
+    show_plan: bool = False
     budget_s: float | None = None
-    """None: all the time there is."""
+    """None: unlimited."""
     shard: Shard | None = None
     resume: bool = False
     compile_cache: Path | None = None
-    """Folder of compile-cache files; None: every session compiles anew."""
+    """Folder of compile-cache files; None: every session compiles afresh."""
     autoquant_plans: Path | None = None
-    """Folder of the plans of searches; None: one in the run's, so that every session searches anew."""
+    """Folder of autoquant plans; None: one in the run directory, so that every session searches afresh."""
     against: str | None = None
-    """Interpreter of the stable stack; None: nothing is compared but with baselines."""
+    """Interpreter of the stable stack; None: runs are compared with baselines only."""
+
+    @property
+    def worker_command(self) -> tuple[str, ...]:
+        """How an interpreter is told to be a worker."""
+        return ("-m", self.worker_module)
 
     def selects(self, case_id: str) -> bool:
-        """Whether `--perf-case` lets the case through."""
+        """Whether `--perf-case` selects the case; without the option, every case is selected."""
         return not self.case_globs or any(fnmatch.fnmatchcase(case_id, glob) for glob in self.case_globs)
 
     def injections(self, case_id: str) -> tuple[Injection, ...]:
-        """What is to be broken in the case."""
+        """The faults to inject into the case, in the order of the command line."""
         return tuple(d.injection for d in self.drills if fnmatch.fnmatchcase(case_id, d.glob))
 
 
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "--perf-case": {
+        "action": "append",
+        "default": [],
+        "metavar": "GLOB",
+        "help": "whole case ids; may be repeated",
+    },
+    "--perf-out": {
+        "default": ".perf/latest",
+        "metavar": "DIR",
+        "help": "run.json and reports (default: %(default)s)",
+    },
+    "--perf-baselines": {
+        "default": str(REPOSITORY / "baselines"),
+        "metavar": "DIR",
+        "help": "accepted numbers (default: baselines/)",
+    },
+    "--perf-processes": {
+        "type": int,
+        "default": 1,
+        "metavar": "N",
+        "help": "fresh processes per case (default: %(default)s)",
+    },
+    "--perf-max-processes": {
+        "type": int,
+        "default": 5,
+        "metavar": "N",
+        "help": "fresh processes per case at most, while a verdict is undecided (default: %(default)s)",
+    },
+    "--perf-weights": {
+        "choices": [*Weights],
+        "default": Weights.SYNTHETIC.value,
+        "help": "where the weights come from (default: %(default)s)",
+    },
+    "--perf-require-gpu": {"action": "store_true", "help": "a missing GPU is an error, not a skip (CI)"},
+    "--perf-inject": {
+        "action": "append",
+        "default": [],
+        "metavar": "SPEC[@GLOB]",
+        "help": "fire drill on the selected cases: latency:+3%% | memory:+2%% | drop-quantization:N | "
+        "scale:+1%% | hang | oom | nan | crash; may be repeated",
+    },
+    "--perf-plan": {
+        "action": "store_true",
+        "help": "print the expected seconds per case; with --collect-only, measure nothing",
+    },
+    "--perf-budget": {
+        "metavar": "TIME",
+        "help": "start no case after TIME, such as 9m; the rest is NOT_RUN",
+    },
+    "--perf-shard": {"metavar": "I/N", "help": "the I-th of N parts, balanced by the expected seconds"},
+    "--perf-resume": {
+        "action": "store_true",
+        "help": "keep what the run directory already holds, and run the rest",
+    },
+    "--perf-compile-cache": {
+        "metavar": "DIR",
+        "help": "load compile caches from the files in DIR, and save those that are missing",
+    },
+    "--perf-autoquant-plans": {
+        "metavar": "DIR",
+        "help": "follow the plans of autoquant in DIR; search for those that are missing, and save them "
+        "(default: plans/ of the run directory, so that all processes of a run share one search)",
+    },
+    "--perf-python": {
+        "default": sys.executable,
+        "metavar": "PYTHON",
+        "help": "interpreter with the stack under test (default: this one)",
+    },
+    "--perf-against": {
+        "metavar": "PYTHON",
+        "help": "interpreter with a stable stack (A), measured interleaved with the stack under test (B) on "
+        "the same GPU: five fresh pairs of workers per case, at most ten. Only for noisy times: one that is "
+        "REGRESSED stays red, and A/B confirms it or not; for one without a baseline, A/B is the verdict",
+    },
+    "--perf-worker-module": {
+        # For the suite's own tests: another module that speaks the worker's side of the protocol.
+        "default": "perf_tests.worker",
+        "help": argparse.SUPPRESS,
+    },
+}
+"""Name -> how pytest's `addoption` declares it."""
+
+
 def declare(group: pytest.OptionGroup) -> None:
-    """Add the public options to pytest's command line."""
-    group.addoption(
-        "--perf-case", action="append", default=[], metavar="GLOB", help="whole case ids; may repeat"
-    )
-    group.addoption(
-        "--perf-out",
-        default=".perf/latest",
-        metavar="DIR",
-        help="run.json and reports (default: %(default)s)",
-    )
-    group.addoption(
-        "--perf-baselines",
-        default=str(REPOSITORY / "baselines"),
-        metavar="DIR",
-        help="accepted numbers (default: baselines/)",
-    )
-    group.addoption(
-        "--perf-processes", type=int, default=1, metavar="N", help="fresh processes per case (default: 1)"
-    )
-    group.addoption("--perf-max-processes", type=int, default=5, metavar="N", help="and at most (default: 5)")
-    group.addoption("--perf-weights", choices=[*Weights], default=Weights.SYNTHETIC.value)
-    group.addoption(
-        "--perf-require-gpu", action="store_true", help="a missing GPU is an error, not a skip (CI)"
-    )
-    group.addoption(
-        "--perf-inject",
-        action="append",
-        default=[],
-        metavar="SPEC[@GLOB]",
-        help="fire drill on the selected cases: latency:+3%% | memory:+2%% | drop-quantization:N | "
-        "scale:+1%% | hang | oom | nan | crash; may repeat",
-    )
-    group.addoption(
-        "--perf-plan", action="store_true", help="print the expected seconds per case; with --collect-only"
-    )
-    group.addoption(
-        "--perf-budget", metavar="TIME", help="begin no case once the time, as 9m, is spent: NOT_RUN"
-    )
-    group.addoption(
-        "--perf-shard", metavar="I/N", help="the I-th of N parts, balanced by the expected seconds"
-    )
-    group.addoption(
-        "--perf-resume", action="store_true", help="keep what the run directory already holds, run the rest"
-    )
-    group.addoption(
-        "--perf-compile-cache",
-        metavar="DIR",
-        help="load compile caches from the files in DIR, save those that are missing",
-    )
-    group.addoption(
-        "--perf-autoquant-plans",
-        metavar="DIR",
-        help="follow the plans of autoquant in DIR, search for those that are missing and save them "
-        "(default: plans/ of the run directory: one search for all processes of a run)",
-    )
-    group.addoption(
-        "--perf-python",
-        default=sys.executable,
-        metavar="PYTHON",
-        help="interpreter with the stack under test (default: this one)",
-    )
-    group.addoption(
-        "--perf-against",
-        metavar="PYTHON",
-        help="interpreter with a stable stack (A), beside which the one under test (B) is measured in turns "
-        "on the same GPU: five fresh pairs of workers a case, at most ten. Only for noisy times that are "
-        "REGRESSED, which stay red and are confirmed or not, or have no baseline, where A/B is the verdict",
-    )
-    group.addoption(
-        "--perf-worker-module",
-        default="perf_tests.worker",
-        help=argparse.SUPPRESS,  # for the suite's own tests: another module that speaks the protocol
-    )
+    """Add the options to pytest's command line."""
+    for name, settings in OPTIONS.items():
+        group.addoption(name, **settings)
 
 
 def read(option: argparse.Namespace) -> Options:
-    """What was given. Raises UsageError for what cannot be followed."""
+    """The options as given. Raises UsageError for a value that cannot be followed."""
     if option.perf_processes < 1:
         raise UsageError(f"--perf-processes {option.perf_processes}: at least one process measures a case")
     return Options(
@@ -167,7 +187,7 @@ def read(option: argparse.Namespace) -> Options:
         drills=tuple(parse_drill(spec) for spec in option.perf_inject),
         python=option.perf_python,
         worker_module=option.perf_worker_module,
-        plan=option.perf_plan,
+        show_plan=option.perf_plan,
         budget_s=None if option.perf_budget is None else parse_duration(option.perf_budget),
         shard=None if option.perf_shard is None else sharding.parse_shard(option.perf_shard),
         resume=option.perf_resume,
@@ -178,17 +198,17 @@ def read(option: argparse.Namespace) -> Options:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `9m`, `90s`, `1h30m` or `540`. Raises UsageError for anything else, and for nothing."""
+    """Seconds of `9m`, `90s`, `1h30m` or `540`. Raises UsageError for anything else, and for zero."""
     matched = DURATION.fullmatch(text.strip())
     hours, minutes, seconds = (int(part or 0) for part in (matched.groups() if matched else ("", "", "")))
     total_s = float(hours * 3600 + minutes * 60 + seconds)
     if total_s <= 0:
-        raise UsageError(f"--perf-budget {text!r}: write a time as in '9m', '90s' or '1h30m'")
+        raise UsageError(f"--perf-budget {text!r}: write a time such as '9m', '90s' or '1h30m'")
     return total_s
 
 
 def parse_drill(spec: str) -> Drill:
-    """`FAULT[:AMOUNT][@GLOB]`. Raises UsageError for an unknown fault or an amount of another form."""
+    """Parse `FAULT[:AMOUNT][@GLOB]`. Raises UsageError for an unknown fault and for a malformed amount."""
     what, _, glob = spec.partition("@")
     name, _, amount = what.partition(":")
     try:
@@ -209,5 +229,5 @@ def _amount(fault: Fault, text: str, spec: str) -> float | None:
     pattern, example = AMOUNTS[fault]
     matched = pattern.fullmatch(text)
     if matched is None:
-        raise UsageError(f"--perf-inject {spec!r}: write an amount as in {example!r}")
+        raise UsageError(f"--perf-inject {spec!r}: write an amount such as {example!r}")
     return float(matched.group(1))

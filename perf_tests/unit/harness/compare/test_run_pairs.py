@@ -205,7 +205,7 @@ def _measured(
     drills = tuple(map(parse_drill, injected))
     session = Session(make_options(out=out, baselines=baselines, drills=drills), (), None)
     for group in Group:
-        session.plan(CASES[case_id], platform, group)
+        session.select(CASES[case_id], platform, group)
     for group in Group:
         session.judge(session.measure(case_id), group)
     session.close(interrupted=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.plugin import session
+from perf_tests.harness.plugin import ab_session
 from perf_tests.harness.runs.record import Comparison, Schedule, Side, Status
 from perf_tests.unit.conftest import FP8DQROW, INT8WO, ROOT, Plug, Suite
 
@@ -26,7 +26,7 @@ def on_an_h100(suite: Suite, plug_gpu: Plug) -> None:
 
 @pytest.fixture
 def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "PAIRS", 2)
+    monkeypatch.setattr(ab_session, "PAIRS", 2)
 
 
 def run(suite: Suite, *arguments: str) -> pytest.RunResult:

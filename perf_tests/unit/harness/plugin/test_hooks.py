@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from perf_tests.harness.execution.gpu_lock import GpuLock
-from perf_tests.harness.plugin import hooks
+from perf_tests.harness.plugin import collection
 from perf_tests.harness.runs.record import Status
 from perf_tests.tables.known_issues import KNOWN_ISSUES
 from perf_tests.tables.matrix import CPU_ROWS, MATRIX
@@ -48,7 +48,7 @@ NAMES = len(MATRIX) + len(KNOWN_ISSUES)
 def on_platform(monkeypatch: pytest.MonkeyPatch, platform: Platform) -> None:
     """The CPU cases, measured on a platform that differs from the table's."""
     rows = tuple(dataclasses.replace(row, platforms=(platform,)) for row in CPU_ROWS)
-    monkeypatch.setattr(hooks, "MATRIX", rows)
+    monkeypatch.setattr(collection, "MATRIX", rows)
 
 
 def screen(result: pytest.RunResult) -> str:

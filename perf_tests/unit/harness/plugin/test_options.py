@@ -36,12 +36,12 @@ def test_a_fault_is_read_with_its_amount_and_its_cases(
     [
         ("slow:+3%", "no fault 'slow'; there are latency, memory, drop-quantization, scale, hang"),
         ("", "no fault ''"),
-        ("latency", r"write an amount as in 'latency:\+3%'"),
-        ("latency:3", r"write an amount as in 'latency:\+3%'"),
-        ("latency:-3%", r"write an amount as in 'latency:\+3%'"),
-        ("drop-quantization:0", "write an amount as in 'drop-quantization:1'"),
-        ("scale", r"write an amount as in 'scale:\+1%'"),
-        ("scale:-1%", r"write an amount as in 'scale:\+1%'"),
+        ("latency", r"write an amount such as 'latency:\+3%'"),
+        ("latency:3", r"write an amount such as 'latency:\+3%'"),
+        ("latency:-3%", r"write an amount such as 'latency:\+3%'"),
+        ("drop-quantization:0", "write an amount such as 'drop-quantization:1'"),
+        ("scale", r"write an amount such as 'scale:\+1%'"),
+        ("scale:-1%", r"write an amount such as 'scale:\+1%'"),
         ("oom:+3%", "oom takes no amount"),
     ],
 )
@@ -75,7 +75,7 @@ def test_a_budget_is_written_as_people_write_times(text: str, seconds: float) ->
 
 @pytest.mark.parametrize("text", ["", "0", "0m", "-5m", "9 minutes", "1.5h", "m9"])
 def test_a_budget_of_another_form_is_refused_with_the_right_one(text: str) -> None:
-    with pytest.raises(UsageError, match="write a time as in '9m', '90s' or '1h30m'"):
+    with pytest.raises(UsageError, match="write a time such as '9m', '90s' or '1h30m'"):
         parse_duration(text)
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from perf_tests.harness.baselines import files
 from perf_tests.harness.plugin.options import parse_drill
-from perf_tests.harness.plugin.session import Session, check_selection, nearest
+from perf_tests.harness.plugin.selection import check_globs, nearest
+from perf_tests.harness.plugin.session import Session
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, SamplingEnd, Status, read_record
 from perf_tests.protocol.errors import BaselineError, PerfError, UsageError
@@ -48,15 +49,15 @@ def open_session(tmp_path: Path, recorded: Path) -> Open:
     def start(platform: Platform = QUICK, **changes: Any) -> Session:
         options = make_options(**{"out": tmp_path / "run", "baselines": recorded, **changes})
         session = Session(options, ("-m", "a marker"))
-        session.plan(CASES[INT8WO], platform, None)
-        session.plan(CASES[INT8WO], platform, Group.QUANTIZATION)
+        session.select(CASES[INT8WO], platform, None)
+        session.select(CASES[INT8WO], platform, Group.QUANTIZATION)
         return session
 
     return start
 
 
 def test_planned_is_what_each_test_owes(open_session: Open) -> None:
-    assert open_session().ledger.missing() == (
+    assert open_session().judging.ledger.missing() == (
         f"{INT8WO}: build",
         f"{INT8WO}: quantized_modules",
         f"{INT8WO}: weight_bytes",
@@ -66,7 +67,7 @@ def test_planned_is_what_each_test_owes(open_session: Open) -> None:
 def test_a_session_measures_judges_and_closes_its_books(open_session: Open, tmp_path: Path) -> None:
     session = open_session()
     run = session.measure(INT8WO)
-    session.say_built(run)
+    session.settle_build(run)
     verdicts = session.judge(run, Group.QUANTIZATION)
     session.close(interrupted=False)
 
@@ -133,7 +134,7 @@ def test_only_a_scheme_that_nobody_requires_may_be_missing(
 ) -> None:
     session = open_session(dataclasses.replace(CPU, required_schemes=required))
     run = make_run(CASES[INT8WO], status=STATUS_OF_FAILURE[kind], failure=make_failure(kind=kind))
-    assert session.is_green(run) is green
+    assert session.judging.is_green(run) is green
 
 
 # How many processes, how many samples
@@ -142,7 +143,7 @@ def test_only_a_scheme_that_nobody_requires_may_be_missing(
 def on_h100(out: Path, baselines: Path, **changes: Any) -> Session:
     """A session that has planned the latency of one case of an H100, which the store has one process of."""
     session = Session(make_options(out=out, baselines=baselines, **changes), (), UUID)
-    session.plan(CASES[FP8DQROW], H100, Group.LATENCY)
+    session.select(CASES[FP8DQROW], H100, Group.LATENCY)
     return session
 
 
@@ -181,22 +182,22 @@ def test_a_process_that_is_precise_early_is_sampled_no_further(tmp_path: Path, r
 
 def test_the_level_follows_from_what_the_selected_tests_judge(tmp_path: Path, recorded: Path) -> None:
     session = on_h100(tmp_path / "run", recorded)
-    assert session.noisy_metrics == 3  # denoise_step_ms, decode_ms, speedup_vs_bf16
-    assert session.level == 0.00085
-    session.ledger.planned.update((f"case-{number}", "decode_ms") for number in range(97))
-    assert (session.noisy_metrics, session.level) == (100, 0.0005)
+    assert session.judging.noisy_metrics == 3  # denoise_step_ms, decode_ms, speedup_vs_bf16
+    assert session.judging.level == 0.00085
+    session.judging.ledger.owed.update((f"case-{number}", "decode_ms") for number in range(97))
+    assert (session.judging.noisy_metrics, session.judging.level) == (100, 0.0005)
 
 
 def test_what_no_test_judges_does_not_lower_the_level(tmp_path: Path, recorded: Path) -> None:
     session = on_h100(tmp_path / "run", recorded)
-    session.plan(candidates.CASES["flux1-dev-b1-int8dq-sparse24-regional"].case, H100, Group.LATENCY)
-    assert session.noisy_metrics == 4  # three as before, and decode_ms
+    session.select(candidates.CASES["flux1-dev-b1-int8dq-sparse24-regional"].case, H100, Group.LATENCY)
+    assert session.judging.noisy_metrics == 4  # three as before, and decode_ms
 
 
 def test_a_cpu_session_tests_no_noisy_metric(open_session: Open) -> None:
     session = open_session()
-    session.plan(CASES[INT8WO], QUICK, Group.LATENCY)
-    assert session.noisy_metrics == 0
+    session.select(CASES[INT8WO], QUICK, Group.LATENCY)
+    assert session.judging.noisy_metrics == 0
 
 
 # The control
@@ -212,7 +213,7 @@ def test_a_cpu_session_tests_no_noisy_metric(open_session: Open) -> None:
     ],
 )
 def test_the_control_is_held_against_that_of_the_baselines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str, now_ms: float, moved: bool
+    tmp_path: Path, unit: str, now_ms: float, moved: bool
 ) -> None:
     entry = make_entry({"control_gemm_ms": [1.0]}, case=CASES[FP8DQROW])
     stored = make_baselines(
@@ -225,17 +226,16 @@ def test_the_control_is_held_against_that_of_the_baselines(
     environment = make_environment(gpu=GPU)
     process = make_process(environment=environment, build=make_build({"control_gemm_ms": now_ms}))
     run = make_run(CASES[FP8DQROW], H100, processes=(process,))
-    monkeypatch.setattr(Session, "record", make_record(run))
-    control = on_h100(tmp_path / "run", tmp_path).control()
+    control = on_h100(tmp_path / "run", tmp_path).judging.control(make_record(run))
     assert control is not None
     assert control.moved is moved
 
 
 def test_a_session_without_a_gpu_has_no_control(open_session: Open) -> None:
     session = open_session()
-    assert session.control() is None
     session.measure(INT8WO)
-    assert session.control() is None
+    assert session.record is not None
+    assert session.judging.control(session.record) is None
     session.close(interrupted=False)
 
 
@@ -245,7 +245,7 @@ def test_a_session_without_a_gpu_has_no_control(open_session: Open) -> None:
 def test_several_violations_are_one_text_with_one_command(open_session: Open, tmp_path: Path) -> None:
     session = open_session(baselines=tmp_path / "nowhere")
     run = session.measure(INT8WO)
-    text = session.explain_all(run, session.judge(run, Group.QUANTIZATION))
+    text = session.explain(run, session.judge(run, Group.QUANTIZATION))
     session.close(interrupted=False)
 
     assert text.startswith(f"{INT8WO} on cpu: quantized_modules has no baseline")
@@ -271,15 +271,14 @@ def test_a_run_directory_that_holds_something_else_is_refused(open_session: Open
 def test_a_drill_that_would_break_nothing_is_refused(open_session: Open) -> None:
     session = open_session(drills=(parse_drill("oom@flux-mini-b1-int8dq*"),))
     with pytest.raises(UsageError, match=rf"matches none of the 1 selected cases; nearest: {INT8WO}"):
-        session.check_plan()
+        session.check()
 
 
 def test_each_glob_must_select_a_case() -> None:
-    options = make_options(case_globs=("*bf16*", "*int4*"))
     with pytest.raises(
         UsageError, match=r"--perf-case '\*int4\*' matches none of the 2 cases and known issues; nearest: "
     ):
-        check_selection(options, (BF16, INT8WO))
+        check_globs(("*bf16*", "*int4*"), (BF16, INT8WO))
 
 
 def test_nearest_names_what_looks_like_it_or_else_the_first() -> None:

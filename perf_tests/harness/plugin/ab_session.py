@@ -1,0 +1,100 @@
+"""The A/B of a session: which verdicts another stack is measured for, and what becomes of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+
+from perf_tests.harness.execution.ab_pairs import MAX_PAIRS, PAIRS, PairCampaign, PairRunner
+from perf_tests.harness.execution.launcher import Launcher
+from perf_tests.harness.plugin.judging import METRIC_BY_NAME
+from perf_tests.harness.plugin.options import Options
+from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
+from perf_tests.harness.runs.record import Comparison, Run, Side, Verdict
+from perf_tests.harness.verdicts import ab_comparison
+from perf_tests.protocol.errors import UsageError
+from perf_tests.tables.cases import Case
+from perf_tests.tables.platforms import Platform
+
+Refuse = Callable[[str], str | None]
+"""Why the case gets no further pair; None where it does."""
+
+
+class AbSession:
+    """Measures the stable stack of `--perf-against` interleaved with the candidate, for the verdicts that
+    call for it; without the option it leaves every verdict as it is."""
+
+    def __init__(self, options: Options, selection: Selection, baselines: PlatformBaselines) -> None:
+        self._options = options
+        self._selection = selection
+        self._baselines = baselines
+
+    def check(self) -> None:
+        """Raise UsageError for an interpreter that does not exist, and without a time to compare."""
+        python = self._options.against
+        if python is None or not self._selection.cases:
+            return
+        if shutil.which(python) is None:
+            raise UsageError(
+                f"--perf-against {python}: there is no such interpreter; give the python of an environment "
+                "that holds a stable stack"
+            )
+        if not self._time_count:
+            raise UsageError(
+                f"--perf-against: none of the {len(self._selection.cases)} selected cases has a noisy time "
+                "that gates on its platform; select cases of a GPU"
+            )
+
+    def apply(
+        self, run: Run, verdicts: tuple[Verdict, ...], campaign: PairCampaign, out: Path, refuse: Refuse
+    ) -> tuple[Verdict, ...]:
+        """Regressed times confirmed, or not, by the stable stack; times without a baseline judged by it.
+
+        The pairs are measured in `out` and filed in `campaign`; `refuse` is asked before each of them.
+        Raises PerfError where the run directory cannot be written.
+        """
+        judged = [(each, METRIC_BY_NAME[each.metric]) for each in verdicts]
+        if self._options.against is None or not any(ab_comparison.is_asked(*each) for each in judged):
+            return verdicts
+        comparison = self._compare(run, self._options.against, campaign, out, refuse)
+        return tuple(ab_comparison.applied(each, metric, comparison) for each, metric in judged)
+
+    @cached_property
+    def _time_count(self) -> int:
+        """How many times of all selected cases may be compared."""
+        cases = self._selection.cases.values()
+        return sum(len(ab_comparison.times_of(case, platform)) for case, platform in cases)
+
+    def _compare(
+        self, run: Run, python: str, campaign: PairCampaign, out: Path, refuse: Refuse
+    ) -> Comparison:
+        case, platform = self._selection.cases[run.id]
+        accepted = self._baselines.find(case, platform)
+        peak_mib = ab_comparison.known_peak_mib(run, accepted.entry.metrics if accepted else {})
+        return campaign.compare(
+            campaign.begin(run.id, python, peak_mib),
+            self._pair_runner(python, campaign, out),
+            partial(ab_comparison.judge, self._question(case, platform)),
+            refuse,
+        )
+
+    def _question(self, case: Case, platform: Platform) -> ab_comparison.Question:
+        noise = self._baselines.noise(platform)
+        level = ab_comparison.level(self._time_count)
+        rules = {
+            time.name: ab_comparison.rule_of(noise[time.name], level, MAX_PAIRS)
+            for time in ab_comparison.times_of(case, platform)
+        }
+        return ab_comparison.Question(case=case, rules=rules, least_pairs=PAIRS)
+
+    def _pair_runner(self, python: str, campaign: PairCampaign, out: Path) -> PairRunner:
+        start = partial(
+            Launcher,
+            out,
+            command=self._options.worker_command,
+            plans=self._options.autoquant_plans and self._options.autoquant_plans.absolute(),
+        )
+        candidate = start(python=self._options.python, environment=campaign.record.environment)
+        return PairRunner({Side.STABLE: start(python=python), Side.CANDIDATE: candidate}, out)

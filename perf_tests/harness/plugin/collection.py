@@ -1,0 +1,214 @@
+"""Which tests there are and which of them a session selects: parameters, markers, shards, the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import pytest
+
+from perf_tests.harness.execution.gpu_lock import GpuLock
+from perf_tests.harness.execution.machine import Target
+from perf_tests.harness.plugin.selection import Selection
+from perf_tests.harness.plugin.session import Session
+from perf_tests.harness.verdicts.judge import gated_metrics
+from perf_tests.protocol.errors import PerfError, UsageError
+from perf_tests.tables.cases import Case, Row, Weights
+from perf_tests.tables.known_issues import KNOWN_ISSUES, KnownIssue
+from perf_tests.tables.matrix import MATRIX
+from perf_tests.tables.metrics import Group
+from perf_tests.tables.pipelines.rows import PIPELINES
+from perf_tests.tables.platforms import PLATFORMS, Device, Platform
+
+T = TypeVar("T")
+
+SESSION = pytest.StashKey[Session]()
+TARGET = pytest.StashKey[Target]()
+SELECTION = pytest.StashKey[Selection]()
+"""The selected cases, also those which only another machine can measure."""
+EXHAUSTIVE_GROUPS = (None, Group.NUMERICS)
+"""What the tests of the cross product judge: the build, and what the tables imply without a baseline."""
+
+
+# Which tests there are
+
+
+def markers() -> Iterator[str]:
+    """What `-m` can select, with its description: platforms and families are those of the tables."""
+    yield "judges(group): the group of metrics a test asserts; none: the build"
+    yield 'exhaustive: the cross product of schemes and miniatures, where asked for ("cpu and exhaustive")'
+    for platform in PLATFORMS:
+        machine = platform.gpu.name if platform.gpu else "the CPU of any machine"
+        yield f"{platform.id}: cases measured on {machine}"
+    for family in dict.fromkeys(pipeline.family for pipeline in PIPELINES):
+        yield f"{family}: pipelines of the family {family}"
+
+
+def rows(weights: Weights) -> Mapping[str, tuple[Row, Case]]:
+    """Case id -> its row of the matrix, and the case."""
+    cases = ((row, row.case(weights)) for row in MATRIX)
+    return {case.id: (row, case) for row, case in cases}
+
+
+def generate_cases(metafunc: pytest.Metafunc) -> None:
+    """One test per case that `--perf-case` selects and the test has anything to say about."""
+    options, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
+    group = judged_group(metafunc.definition)
+    chosen = [
+        (row, case)
+        for row, case in rows(options.weights).values()
+        if options.selects(case.id) and _is_judged_by(group, row, case)
+    ]
+    metafunc.parametrize(
+        "case", [pytest.param(case, id=case.id, marks=_marks(row, target)) for row, case in chosen]
+    )
+
+
+def generate_known_issues(metafunc: pytest.Metafunc) -> None:
+    """One test per known issue that `--perf-case` selects."""
+    options, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
+    metafunc.parametrize(
+        "known_issue",
+        [
+            pytest.param(issue, id=issue.id, marks=_platform_marks(target.platforms(issue), target))
+            for issue in KNOWN_ISSUES
+            if options.selects(issue.id)
+        ],
+    )
+
+
+def judged_group(item: pytest.Item) -> Group | None:
+    """The group of metrics that the test judges; None for the build."""
+    marker = item.get_closest_marker("judges")
+    return marker.args[0] if marker and marker.args else None
+
+
+def _is_judged_by(group: Group | None, row: Row, case: Case) -> bool:
+    """Whether a test of `group` has anything to say about the case."""
+    if row.exhaustive and group not in EXHAUSTIVE_GROUPS:
+        return False
+    return group is None or any(gated_metrics(case, platform, group) for platform in row.platforms)
+
+
+def _marks(row: Row, target: Target) -> list[pytest.MarkDecorator]:
+    names = (row.pipeline.family, *(["exhaustive"] if row.exhaustive else []))
+    marks = [getattr(pytest.mark, name) for name in names]
+    return [*marks, *_platform_marks(target.platforms(row), target)]
+
+
+def _platform_marks(platforms: Sequence[Platform], target: Target) -> list[pytest.MarkDecorator]:
+    """The platforms' markers, and a skip where this machine is none of them."""
+    marks = [getattr(pytest.mark, platform.id) for platform in platforms]
+    if not any(target.can_measure(platform) for platform in platforms):
+        wanted = " or ".join(platform.id for platform in platforms)
+        marks.append(pytest.mark.skip(reason=f"needs {wanted}; this machine has {target.found}"))
+    return marks
+
+
+# Which of them are selected
+
+
+def kept_items(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """`items` without the cross product unless it is asked for, and without the cases of other shards.
+
+    Raises PerfError where the baselines that tell the cost of a case cannot be read.
+    """
+    session = config.stash[SESSION]
+    kept = [item for item in items if not item.get_closest_marker("exhaustive") or _is_asked_for(item)]
+    if session.options.shard is None:
+        return kept
+    mine = session.forecaster.shard(selection_of(config, kept))
+    return [item for item in kept if not is_judging(item) or _case(item).id in mine]
+
+
+def selection_of(config: pytest.Config, items: Sequence[pytest.Item]) -> Selection:
+    """The cases of the judging `items`, each with the platform it is filed under: this machine's or
+    another's."""
+    target, by_id = config.stash[TARGET], rows(config.stash[SESSION].options.weights)
+    selection = Selection()
+    for item in filter(is_judging, items):
+        case, smoke = _case(item), item.get_closest_marker("exhaustive") is not None
+        selection.add(case, target.platforms(by_id[case.id][0])[0], smoke=smoke)
+    return selection
+
+
+def is_judging(item: pytest.Item) -> bool:
+    """Whether the test judges a case; the suite's own tests and those of known issues do not."""
+    return item.get_closest_marker("judges") is not None
+
+
+def lacks_its_parameter(item: pytest.Item) -> bool:
+    """Whether this is the test that pytest makes up where there is not a single case or known issue."""
+    parameters = (
+        item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    )
+    types = {"case": Case, "known_issue": KnownIssue}
+    return any(not isinstance(parameters[name], types[name]) for name in types.keys() & parameters.keys())
+
+
+def _is_asked_for(item: pytest.Item) -> bool:
+    """Whether a test of the cross product is named: by its marker, its whole case id or its own name."""
+    option = item.config.option
+    by_name = any("::" in argument for argument in item.config.args)
+    return "exhaustive" in option.markexpr or _case(item).id in option.perf_case or by_name
+
+
+def _case(item: pytest.Item) -> Case:
+    case = item.callspec.params["case"] if isinstance(item, pytest.Function) else None
+    assert isinstance(case, Case), f"{item.nodeid} judges no case"
+    return case
+
+
+# What this machine will measure
+
+
+def prepare(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Tell the session what the judging `items` will ask of it, and reserve the GPU.
+
+    Raises PerfError for options that cannot be followed, baselines that cannot be read, and a GPU that is not
+    there, not known, or taken.
+    """
+    _refuse_parallel(config)
+    _select(config, items)
+    _lock_gpu(config)
+
+
+def _refuse_parallel(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
+        raise UsageError("pytest-xdist runs tests side by side, and they would share one GPU: run with -n 0")
+
+
+def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    session, target = config.stash[SESSION], config.stash[TARGET]
+    by_id = rows(session.options.weights)
+    on_gpu = False
+    for item in items:
+        case = _case(item)
+        row, _ = by_id[case.id]
+        platforms = target.platforms(row)
+        if target.problem and all(platform.device is Device.CUDA for platform in platforms):
+            raise UsageError(target.problem)
+        here = [platform for platform in platforms if target.can_measure(platform)]
+        on_gpu = on_gpu or any(platform.device is Device.CUDA for platform in here)
+        for platform in here[:1]:
+            session.select(case, platform, judged_group(item), smoke=row.exhaustive)
+    if session.options.require_gpu and not on_gpu:
+        raise UsageError(
+            f"--perf-require-gpu: no selected case can run here; this machine has {target.found}"
+        )
+    session.check()
+
+
+def _lock_gpu(config: pytest.Config) -> None:
+    """One suite on one GPU, until pytest ends."""
+    session, target = config.stash[SESSION], config.stash[TARGET]
+    if session.selection.is_on_gpu and target.unit is not None and not config.option.collectonly:
+        config.add_cleanup(GpuLock(target.unit).release)
+
+
+def or_usage_error(ask: Callable[[], T]) -> T:
+    """The answer of `ask`; pytest's UsageError, which prints one sentence, for a PerfError."""
+    try:
+        return ask()
+    except PerfError as error:
+        raise pytest.UsageError(str(error)) from None

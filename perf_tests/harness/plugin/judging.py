@@ -1,0 +1,204 @@
+"""What a session owes a verdict on, the verdicts, and the failure texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from perf_tests.harness.baselines.files import NOISY, Accepted, Entry
+from perf_tests.harness.execution.sampling import Answer
+from perf_tests.harness.fidelity import heatmaps
+from perf_tests.harness.plugin.ledger import BUILD, Ledger
+from perf_tests.harness.plugin.options import Options
+from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
+from perf_tests.harness.report import ab_comparison as ab_report
+from perf_tests.harness.report import failure
+from perf_tests.harness.runs import validity
+from perf_tests.harness.runs.record import Comparison, Run, RunRecord, SamplingEnd, Status, Verdict
+from perf_tests.harness.stats import observations
+from perf_tests.harness.stats.sequential_bounds import metric_level
+from perf_tests.harness.verdicts import judge
+from perf_tests.harness.verdicts.judge import Significance
+from perf_tests.protocol.reports import Sample
+from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics import METRICS, Group, Metric
+from perf_tests.tables.platforms import Platform
+
+METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
+
+FindReference = Callable[[Run], Run | None]
+"""The run that a run is compared with, measured if need be; None for one that is compared with nothing."""
+
+
+class CaseJudge:
+    """Judges the runs of the selected cases, and keeps the ledger of the verdicts that are owed."""
+
+    def __init__(
+        self,
+        options: Options,
+        selection: Selection,
+        baselines: PlatformBaselines,
+        find_reference: FindReference,
+    ) -> None:
+        self.ledger = Ledger()
+        self._options = options
+        self._selection = selection
+        self._baselines = baselines
+        self._find_reference = find_reference
+
+    def owe(self, case_id: str, group: Group | None) -> None:
+        """A selected test will judge the metrics of `group`, or for None whether the case was built."""
+        names = (BUILD,) if group is None else tuple(metric.name for metric in self._gated(case_id, group))
+        self.ledger.owe(case_id, names)
+
+    # How many processes and samples
+
+    @property
+    def max_processes(self) -> int:
+        """As many fresh processes as a case may get."""
+        return max(self._options.processes, self._options.max_processes)
+
+    def decide(self, run: Run, /) -> Answer:
+        """Ask for more processes as long as they would decide one of the verdicts that are owed."""
+        if len(run.processes) < self._options.processes:
+            return Answer.MORE
+        owed = self.ledger.owed_by(run.id) & NOISY  # none of a reference that was not selected
+        is_undecided = any(self._verdict(METRIC_BY_NAME[name], run).wants_more for name in sorted(owed))
+        return Answer.MORE if is_undecided else Answer.ENOUGH
+
+    def end_sampling(
+        self, case: Case, platform: Platform, samples: Sequence[Sample], /
+    ) -> SamplingEnd | None:
+        """Why a process takes no further sample; None while a precise metric is not yet known well."""
+        noise = self._baselines.noise(platform)
+        precise = (metric.name for metric in judge.gated_metrics(case, platform) if metric.precise)
+        noise_pct = {name: noise[name].sd_pct for name in precise if name in noise}
+        return observations.sampling_end(samples, noise_pct, platform.samples)
+
+    # The error level
+
+    @property
+    def noisy_metrics(self) -> int:
+        """How many pairs (case, noisy gated metric) the selected tests owe a verdict on."""
+        by_limit = {
+            (case_id, metric.name)
+            for case_id, (case, platform) in self._selection.cases.items()
+            for metric in judge.gated_metrics(case, platform)
+            if not metric.noisy
+        }
+        return sum(metric in NOISY for _, metric in self.ledger.owed - by_limit)
+
+    @property
+    def level(self) -> float:
+        """The probability that unchanged code turns one of these pairs red is at most this."""
+        return metric_level(max(1, self.noisy_metrics))
+
+    # Verdicts
+
+    def verdicts(self, run: Run, group: Group) -> tuple[Verdict, ...]:
+        """Verdicts on the gated metrics of `group`.
+
+        An unproven run is judged only by what needs no verification: counters and fidelity, which name the
+        culprit.
+        """
+        metrics = self._gated(run.id, group)
+        judged = (metric for metric in metrics if run.failure is None or not metric.proven_only)
+        return tuple(self._verdict(metric, run) for metric in judged)
+
+    def is_green(self, run: Run) -> bool:
+        """Whether the outcome of measuring `run` leaves the session green, whatever its verdicts."""
+        if run.failure is None:
+            return run.status is not Status.NOT_RUN
+        case, platform = self._selection.cases[run.id]
+        required = case.build.recipe.scheme.id in platform.required_schemes
+        return run.status is Status.UNSUPPORTED and not required
+
+    def is_all_green(self, record: RunRecord) -> bool:
+        """Whether every selected case in `record` is; cases that only a resumed run holds do not count."""
+        return all(self.is_green(run) for run in record.cases if run.id in self._selection.cases)
+
+    def entries(self) -> dict[str, Entry]:
+        """Case id -> baseline entry of the selected cases that have one."""
+        found = {case_id: self._accepted(case_id) for case_id in self._selection.cases}
+        return {case_id: accepted.entry for case_id, accepted in found.items() if accepted is not None}
+
+    # Failure texts
+
+    def explain(self, run: Run, judged: Sequence[Verdict], comparison: Comparison | None) -> str:
+        """The failure text of several verdicts on one case: the first in full, one line for each other.
+
+        `comparison` is the case's A/B with another stack; None where there was none.
+        """
+        others = [f"  also       {v.metric} {v.status.value}: {v.reason}" for v in judged[1:]]
+        return "\n".join([self._explain_one(run, judged[0], comparison), *others])
+
+    def explain_failure(self, run: Run) -> str:
+        """The failure text of a case that could not be measured as asked."""
+        return failure.explain_failure(run=run, run_path=str(self._options.out))
+
+    def _explain_one(self, run: Run, judged: Verdict, comparison: Comparison | None) -> str:
+        case, _ = self._selection.cases[run.id]
+        metric = judge.as_judged(METRIC_BY_NAME[judged.metric], case.build.recipe.scheme)
+        text = failure.explain(
+            run=run,
+            verdict=judged,
+            metric=metric,
+            accepted=self._accepted(run.id),
+            environment=run.processes[0].environment if run.processes else None,
+            heat_maps=heatmaps.explaining(judged, metric, run, self._options.out),
+            run_path=str(self._options.out),
+        )
+        compared = ab_report.explanation(judged, metric, comparison) if comparison else ()
+        return "\n".join([text, *compared])
+
+    # The control
+
+    def control(self, record: RunRecord) -> validity.ControlChange | None:
+        """How the control kernels of `record` compare with those of the baselines; None where no selected
+        case ran on a GPU."""
+        on_gpu = {name: platform for name, (_, platform) in self._selection.cases.items() if platform.gpu}
+        runs = [run for run in record.cases if run.id in on_gpu]
+        if not runs:
+            return None
+        units = {process.environment.unit for run in runs for process in run.processes}
+        baselines = [accepted for run in runs if (accepted := self._accepted(run.id)) is not None]
+        before: dict[str, list[float]] = {}
+        for accepted in baselines:
+            for name, values in accepted.entry.metrics.items():
+                before.setdefault(name, []).extend(values)
+        on_another_card = any({accepted.provenance.unit} != units for accepted in baselines)
+        across_cards_pct = max(on_gpu[run.id].unit_tolerance_pct for run in runs)
+        tolerance_pct = across_cards_pct if on_another_card else validity.CONTROL_TOLERANCE_PCT
+        return validity.control(validity.control_values(runs), before, tolerance_pct)
+
+    # One metric
+
+    def _gated(self, case_id: str, group: Group) -> tuple[Metric, ...]:
+        gated = judge.gated_metrics(*self._selection.cases[case_id], group)
+        # With compile caches loaded from files nothing need compile cold: the report says so, once.
+        return tuple(m for m in gated if not (m.cold_only and self._options.compile_cache))
+
+    def _accepted(self, case_id: str) -> Accepted | None:
+        return self._baselines.find(*self._selection.cases[case_id])
+
+    def _verdict(self, metric: Metric, run: Run) -> Verdict:
+        case, platform = self._selection.cases[run.id]
+        return judge.judge(
+            metric,
+            case=case,
+            platform=platform,
+            run=run,
+            reference=self._find_reference(run),
+            accepted=self._accepted(run.id),
+            unit=run.processes[0].environment.unit,
+            significance=Significance(
+                noise=self._baselines.noise(platform), level=self.level, max_processes=self.max_processes
+            ),
+        )
+
+
+def outcome(run: Run, verdicts: Sequence[Verdict]) -> tuple[Status, str]:
+    """The status of a whole case and why, once `verdicts` have joined or replaced those it has."""
+    judged = {each.metric: each for each in (*run.verdicts, *verdicts)}
+    return judge.overall(msgspec.structs.replace(run, verdicts=tuple(judged.values())))

@@ -1,0 +1,147 @@
+"""What a session is to measure: its cases, what they will cost, and which of them a shard takes."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines.files import Accepted, Baselines
+from perf_tests.harness.compare import published
+from perf_tests.harness.execution.launcher import Planned
+from perf_tests.harness.planning import cost_model, schedule, sharding
+from perf_tests.harness.planning.budget import Budget
+from perf_tests.harness.planning.cost_model import KnownCosts
+from perf_tests.harness.plugin.options import Drill, Options
+from perf_tests.harness.runs.record import RunRecord
+from perf_tests.protocol.errors import UsageError
+from perf_tests.tables.cases import Case
+from perf_tests.tables.matrix import MATRIX
+from perf_tests.tables.platforms import Noise, Platform
+
+
+@dataclass(slots=True)
+class Selection:
+    """Cases, each with the platform it is filed under, in the order in which they were selected."""
+
+    cases: dict[str, tuple[Case, Platform]] = field(default_factory=dict)
+    """By case id."""
+    smoke: set[str] = field(default_factory=set)
+    """Ids of the cases of the cross product: verified and generated once; nothing that takes time is
+    judged."""
+
+    def add(self, case: Case, platform: Platform, *, smoke: bool = False) -> None:
+        """Select `case`, measured on `platform`; to add a case twice changes nothing."""
+        self.cases[case.id] = (case, platform)
+        if smoke:
+            self.smoke.add(case.id)
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether any case is measured on a GPU."""
+        return any(platform.gpu is not None for _, platform in self.cases.values())
+
+    def planned(self, options: Options) -> tuple[Planned, ...]:
+        """The cases as a campaign measures them, with the faults that `options` inject."""
+        return tuple(
+            Planned(case, platform, options.injections(case.id), case.id in self.smoke)
+            for case, platform in self.cases.values()
+        )
+
+    def check_drills(self, drills: Iterable[Drill]) -> None:
+        """Raise UsageError for a fire drill that matches no case and so would break nothing."""
+        for drill in drills:
+            if self.cases and not fnmatch.filter(self.cases, drill.glob):
+                raise UsageError(
+                    f"--perf-inject {drill.spec!r} matches none of the {len(self.cases)} selected cases; "
+                    f"nearest: {', '.join(nearest(drill.glob, self.cases))}"
+                )
+
+
+class PlatformBaselines:
+    """The baselines and the noise of each platform, read from one folder when they are first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._baselines: dict[str, Mapping[str, Baselines]] = {}
+        self._noise: dict[str, Mapping[str, Noise]] = {}
+
+    def of(self, platform: Platform) -> Mapping[str, Baselines]:
+        """Pipeline id -> its baselines on `platform`. Raises BaselineError where a file cannot be trusted."""
+        if platform.id not in self._baselines:
+            self._baselines[platform.id] = files.load(self._root, platform.id)
+        return self._baselines[platform.id]
+
+    def noise(self, platform: Platform) -> Mapping[str, Noise]:
+        """Noisy metric -> how much fresh processes scatter on `platform`. Raises BaselineError where the file
+        cannot be trusted."""
+        if platform.id not in self._noise:
+            self._noise[platform.id] = files.load_noise(self._root, platform)
+        return self._noise[platform.id]
+
+    def find(self, case: Case, platform: Platform) -> Accepted | None:
+        """What was accepted for `case` on `platform`; None where it has no baseline."""
+        return files.find(self.of(platform), case)
+
+
+class Forecaster:
+    """Tells beforehand how many seconds a selection takes, from baselines and published latencies."""
+
+    def __init__(self, options: Options, baselines: PlatformBaselines) -> None:
+        self._options = options
+        self._baselines = baselines
+
+    def forecast(self, selection: Selection) -> schedule.Forecast:
+        """What the selected cases, and the references they are compared with, are expected to take."""
+        cases = tuple(selection.cases.values())
+        return schedule.forecast(cases, self._known(selection), self._options.processes, selection.smoke)
+
+    def accuracy(self, selection: Selection, record: RunRecord) -> tuple[schedule.Accuracy, ...]:
+        """The forecast of each case that `record` holds next to the seconds it took."""
+        return schedule.accuracy(self.forecast(selection), record)
+
+    def shard(self, selection: Selection) -> frozenset[str]:
+        """The ids of the selected cases in the shard of the options, which must name one."""
+        assert self._options.shard is not None, "only asked with --perf-shard"
+        cases = tuple(selection.cases.values())
+        items = schedule.shard_items(cases, self._known(selection), self._options.processes, selection.smoke)
+        return sharding.shard(items, self._options.shard)
+
+    def budget(self, selection: Selection) -> Budget:
+        """The budget of the options, which begins to run now; unlimited without one."""
+        if self._options.budget_s is None:
+            return Budget(math.inf, {})
+        rows = self.forecast(selection).rows
+        expected_s = {row.case.id: math.fsum(row.seconds.values()) for row in rows if not row.implicit}
+        return Budget(self._options.budget_s, expected_s)
+
+    def _known(self, selection: Selection) -> dict[str, KnownCosts]:
+        published_s = published.latencies_s(self._options.baselines / "published")
+        every_case = [row.case(self._options.weights) for row in MATRIX]
+        platforms = {platform.id: platform for _, platform in selection.cases.values()}
+        return {
+            platform.id: KnownCosts(
+                records=cost_model.recorded_cases(self._baselines.of(platform), every_case),
+                published_s=published_s,
+            )
+            for platform in platforms.values()
+        }
+
+
+def check_globs(globs: Iterable[str], names: Collection[str]) -> None:
+    """Raise UsageError for a `--perf-case` that matches none of `names`."""
+    for glob in globs:
+        if not fnmatch.filter(names, glob):
+            raise UsageError(
+                f"--perf-case {glob!r} matches none of the {len(names)} cases and known issues; "
+                f"nearest: {', '.join(nearest(glob, names))}"
+            )
+
+
+def nearest(wanted: str, names: Collection[str]) -> list[str]:
+    """Up to three of `names` that resemble `wanted`; the first three if none does."""
+    return difflib.get_close_matches(wanted, names, n=3, cutoff=0.4) or list(names)[:3]

@@ -1,0 +1,64 @@
+"""What a session says in the terminal: the header before, the cost and the verdicts after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from perf_tests.harness.execution.machine import Target
+from perf_tests.harness.plugin.options import Options
+from perf_tests.harness.plugin.selection import Selection
+from perf_tests.harness.plugin.session import Session
+from perf_tests.harness.report import ab_comparison as ab_report
+from perf_tests.harness.report import costs, terminal
+from perf_tests.harness.report import plan as plan_report
+from perf_tests.harness.runs.record import RunRecord
+from perf_tests.tables.metrics import METRICS
+
+Paragraph = Sequence[str]
+"""Lines; an empty paragraph is not printed."""
+
+
+def header(options: Options, target: Target) -> list[str]:
+    """Where numbers come from and go to."""
+    lines = [
+        f"perf: {target.problem or target.found}; run directory {options.out}; baselines {options.baselines}"
+    ]
+    if options.compile_cache is not None:
+        lines.append(f"perf: compile caches from {options.compile_cache}: compile_cold_s is not judged")
+    if options.against is not None:
+        lines.append(
+            f"perf: A/B of regressed times, and of those without a baseline, against {options.against}"
+        )
+    if options.autoquant_plans is not None:
+        lines.append(f"perf: autoquant follows the plans in {options.autoquant_plans}")
+    return lines
+
+
+def performance(session: Session, record: RunRecord, selection: Selection) -> Iterator[Paragraph]:
+    """What the session cost, how likely a false alarm is, every verdict, and where the raw samples are."""
+    units = {metric.name: metric.unit for metric in METRICS}
+    judging = session.judging
+    control = judging.control(record)
+    if control is not None and control.moved:
+        yield [control.text]
+    yield costs.table(record.cases, record.references)
+    if session.options.show_plan:
+        yield plan_report.accuracy(session.forecaster.accuracy(selection, record))
+    if judging.noisy_metrics:
+        yield [terminal.error_rates(judging.noisy_metrics, judging.level)]
+    yield terminal.table(record.cases, units)
+    yield ab_report.table(record.comparisons, units)
+    provisional = terminal.provisional(record.cases, judging.entries())
+    if provisional:
+        yield [f"provisional baselines (fewer than 3 processes): {', '.join(provisional)}"]
+    if not session.problem:
+        yield [f"raw samples: {session.options.out}/run.json"]
+
+
+def by_case(pairs: Sequence[str]) -> Paragraph:
+    """One line per case for pairs `case: metric`."""
+    metrics: dict[str, list[str]] = {}
+    for pair in pairs:
+        case_id, _, metric = pair.partition(": ")
+        metrics.setdefault(case_id, []).append(metric)
+    return [f"{case_id}: {', '.join(names)}" for case_id, names in metrics.items()]
