@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import msgspec
 from perf_tests.harness.stats.critical_values import MIN_DOF
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import BaselineError
+from perf_tests.protocol.files import replace_atomically
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics import METRICS, Reader
@@ -218,14 +217,10 @@ def _text(path: Path) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105 - the call that is atomic by its documentation
+        replace_atomically(path, text.encode())
     except OSError as exc:
-        with contextlib.suppress(OSError):  # the first error says more than this one would
-            temporary.unlink()
         raise BaselineError(f"the baseline file {path} cannot be written: {exc}") from exc
 
 

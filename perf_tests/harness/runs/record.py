@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import msgspec
 
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, RecordError
+from perf_tests.protocol.files import replace_atomically
 from perf_tests.protocol.messages import Failure, FailureKind
 from perf_tests.protocol.reports import (
     Arrays,
@@ -312,26 +312,13 @@ class _Header(msgspec.Struct):
 def write_record(path: Path, record: RunRecord) -> None:
     """Replace the file `path` at once or not at all; PerfError where the disk refuses."""
     text = msgspec.json.format(msgspec.json.encode(record), indent=1)
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(text + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_atomically(path, text + b"\n")
     except OSError as error:
-        _discard(temporary)
         raise PerfError(
             f"cannot write {path}: {error.strerror}; nothing measured is lost while this session lives and "
-            "the file of before is intact: make room, or choose another directory with --perf-out"
+            "the previous file is intact: make room, or choose another directory with --perf-out"
         ) from error
-
-
-def _discard(temporary: Path) -> None:
-    try:
-        temporary.unlink(missing_ok=True)
-    except OSError:
-        return  # the error that led here says more
 
 
 def read_record(path: Path) -> RunRecord:

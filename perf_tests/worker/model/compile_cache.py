@@ -6,13 +6,13 @@ Of others nothing is found, which the counters of the compile cache tell.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
 from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.files import replace_atomically
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 
 LOADED = "loaded"
@@ -50,17 +50,10 @@ def save(file: Path) -> str:
     saved = torch.compiler.save_cache_artifacts()
     if saved is None:
         return EMPTY
-    # The process id, because two workers may save the same case.
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(saved[0])
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
+        replace_atomically(file, saved[0])
     except OSError as error:
-        _discard(temporary)
         advice = "make room, or choose another folder"
         _refuse(f"cannot write the compile-cache artifacts {file}: {error.strerror}; {advice}", error)
     return SAVED
@@ -71,13 +64,6 @@ def _broken(file: Path, content: bytes) -> str:
         f"the compile-cache artifacts {file} ({len(content)} bytes) are truncated, or were not saved by "
         f"torch {torch.__version__}"
     )
-
-
-def _discard(temporary: Path) -> None:
-    try:
-        temporary.unlink(missing_ok=True)
-    except OSError:
-        return  # the error that led here says more
 
 
 def _refuse(message: str, cause: Exception | None = None) -> NoReturn:

@@ -7,7 +7,6 @@ them apart, and the plan says itself what it is of: the two are compared before 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.files import replace_atomically
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import PlanReport
 from perf_tests.tables.cases import Case
@@ -212,26 +212,12 @@ def _as_dict(value: Any) -> dict[str, Any]:
 
 def save(file: Path, plan: AutoquantPlan) -> None:
     """Write `plan` to `file`, at once or not at all. Raises WorkerError(load) where the disk refuses."""
-    # The process id, because two workers may search for the same plan.
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(msgspec.json.format(msgspec.json.encode(plan), indent=1) + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
+        replace_atomically(file, msgspec.json.format(msgspec.json.encode(plan), indent=1) + b"\n")
     except OSError as error:
-        _discard(temporary)
         advice = "make room, or choose another folder with --perf-autoquant-plans"
         _refuse(f"cannot write the plan {file}: {error.strerror}; {advice}", error)
-
-
-def _discard(temporary: Path) -> None:
-    try:
-        temporary.unlink(missing_ok=True)
-    except OSError:
-        return  # the error that led here says more
 
 
 def report(file: Path, plan: AutoquantPlan, search_s: float | None) -> PlanReport:

@@ -14,7 +14,6 @@ from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.launcher import Launcher, Planned
 from perf_tests.harness.execution.sampling import Answer, fixed_processes
 from perf_tests.harness.execution.worker_process import Worker
-from perf_tests.harness.runs.directory import prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.record import (
     Run,
     RunRecord,
@@ -910,7 +909,7 @@ def test_missing_pairs_are_recorded(conduct: Conduct, tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_sentence_and_costs_no_measurement(conduct: Conduct, tmp_path: Path) -> None:
     campaign = conduct(BF16)
-    (tmp_path / "run.json.tmp").symlink_to("/dev/full")
+    (tmp_path / f"run.json.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(PerfError, match=r"cannot write .*No space left on device"):
         campaign.run(BF16)
     campaign.close()
@@ -993,73 +992,3 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, request_type: type[Request], c
         return ask(worker, request, *others)
 
     monkeypatch.setattr(Worker, "ask", interrupted)
-
-
-# The directory
-
-
-def test_a_new_run_directory_is_made_with_its_parents(tmp_path: Path) -> None:
-    assert prepare_run_directory(tmp_path / "a" / "b") == tmp_path / "a" / "b"
-    assert (tmp_path / "a" / "b").is_dir()
-
-
-def test_the_run_of_before_is_moved_to_its_date(conduct: Conduct, tmp_path: Path) -> None:
-    (tmp_path / "latest").mkdir()
-    conduct(BF16, out=tmp_path / "latest").close()
-    prepare_run_directory(tmp_path / "latest")
-    assert list((tmp_path / "latest").iterdir()) == []
-    assert (tmp_path / "latest.20260102T030405Z" / "run.json").exists()
-
-
-def test_two_runs_of_one_second_are_both_kept(conduct: Conduct, tmp_path: Path) -> None:
-    for _ in range(2):
-        out = prepare_run_directory(tmp_path / "latest")
-        conduct(BF16, out=out).close()
-    prepare_run_directory(out)
-    prepared = sorted(path.name for path in tmp_path.iterdir())
-    assert prepared == ["latest", "latest.20260102T030405Z", "latest.20260102T030405Z.2"]
-
-
-@pytest.mark.parametrize(
-    "left", [pytest.param("run.json", id="broken-record"), pytest.param("logs", id="none")]
-)
-def test_a_run_without_a_date_is_moved_to_the_time_of_its_folder(tmp_path: Path, left: str) -> None:
-    out = tmp_path / "latest"
-    (out / left).parent.mkdir()
-    (out / left).write_text("")
-    os.utime(out, (0, 0))
-    prepare_run_directory(out)
-    assert (tmp_path / "latest.19700101T000000Z" / left).exists()
-
-
-def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UsageError, match=r"holds 'thesis\.tex', which is no part of a run"):
-        prepare_run_directory(tmp_path)
-    assert (tmp_path / "thesis.tex").exists()
-
-
-def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(PerfError, match=r"cannot write .*: Not a directory; choose another"):
-        prepare_run_directory(tmp_path / "file" / "out")
-
-
-def test_a_run_directory_is_resumed_with_its_record(conduct: Conduct, tmp_path: Path) -> None:
-    conduct(BF16).run(BF16)
-    out, record = resume_run_directory(tmp_path)
-    assert out == tmp_path
-    assert record is not None
-    assert [run.id for run in record.cases] == [BF16]
-
-
-def test_what_was_killed_before_its_first_record_is_begun_again_in_place(tmp_path: Path) -> None:
-    (tmp_path / "logs").mkdir()
-    assert resume_run_directory(tmp_path) == (tmp_path, None)
-    assert (tmp_path / "logs").exists()
-
-
-def test_a_directory_of_something_else_is_not_resumed(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UsageError, match=r"holds 'thesis\.tex', which is no part of a run"):
-        resume_run_directory(tmp_path)

@@ -263,7 +263,7 @@ def test_a_baseline_file_that_cannot_be_read_stops_the_planning(open_session: Op
 
 def test_a_run_directory_that_holds_something_else_is_refused(open_session: Open, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("a year of work")
-    with pytest.raises(PerfError, match=r"holds 'thesis.tex', which is no part of a run"):
+    with pytest.raises(PerfError, match=r"holds 'thesis.tex', which is not part of a run"):
         open_session(out=tmp_path).measure(INT8WO)
     assert (tmp_path / "thesis.tex").exists()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -72,9 +73,9 @@ def test_writing_leaves_nothing_but_the_record(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_the_record_of_before(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence_and_leaves_the_previous_record(tmp_path: Path) -> None:
     write_record(tmp_path / "run.json", RECORD)
-    (tmp_path / "run.json.tmp").symlink_to("/dev/full")
+    (tmp_path / f"run.json.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(
         PerfError, match=r"cannot write .*run\.json: No space left on device; nothing measured"
     ):
@@ -89,7 +90,7 @@ def test_a_directory_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_temporary_file_that_cannot_be_removed_does_not_hide_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "run.json.tmp").mkdir()
+    (tmp_path / f"run.json.{os.getpid()}.tmp").mkdir()
     with pytest.raises(PerfError, match="Is a directory"):
         write_record(tmp_path / "run.json", RECORD)
 
