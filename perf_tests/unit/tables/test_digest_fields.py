@@ -22,11 +22,11 @@ class Row:
     table: dict[str, int] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
 
 
-def test_only_what_counts_is_left() -> None:
+def test_identity_keeps_only_what_counts() -> None:
     row = Row(name="a", parts={"x": Inner(1)}, limit=2.0)
     assert identity(row) == {"name": "a", "parts": {"x": {"size": 1}}}
 
 
-def test_a_field_that_was_added_later_counts_once_it_is_used() -> None:
+def test_field_that_was_added_later_counts_once_it_is_used() -> None:
     row = Row(name="a", parts={}, toggle=True, extras=("b",), table={"c": 1})
     assert identity(row) == {"name": "a", "parts": {}, "toggle": True, "extras": ["b"], "table": {"c": 1}}

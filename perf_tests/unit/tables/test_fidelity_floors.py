@@ -56,29 +56,29 @@ def _lowest(floor: FidelityFloor | None) -> tuple[float, float] | None:
         pytest.param(FLUX1_DEV, INT8DQ_SPARSE24, 12.0, 0.5, id="ssim-raised"),
     ],
 )
-def test_a_floor_is_two_tolerances_below_what_was_measured_or_the_scheme_s(
+def test_floor_is_two_tolerances_below_what_was_measured_or_that_of_the_scheme(
     pipeline: PipelineSpec, scheme: Scheme, psnr_db: float, ssim: float
 ) -> None:
     assert _lowest(floor_of(make_case(pipeline, scheme=scheme))) == (psnr_db, ssim)
 
 
-def test_other_weights_keep_the_floor_of_the_scheme() -> None:
+def test_pretrained_weights_keep_the_floor_of_the_scheme() -> None:
     assert _lowest(floor_of(FLUX_FP8)) == (26.4, 0.931)
     assert floor_of(_pretrained(FLUX_FP8)) == EIGHT_BIT_FLOOR
     assert _lowest(EIGHT_BIT_FLOOR) == (20.0, 0.75)
 
 
-def test_a_recipe_of_a_measured_pipeline_has_its_floor_whatever_else_it_does() -> None:
+def test_floor_does_not_depend_on_the_toggles_of_a_recipe() -> None:
     assert floor_of(make_case(FLUX1_DEV, scheme=FP8DQROW, compile_vae=True)) == floor_of(FLUX_FP8)
 
 
 @pytest.mark.parametrize("scheme", [BF16, FP16], ids=lambda scheme: scheme.id)
-def test_what_is_not_quantized_has_no_floor(scheme: Scheme) -> None:
+def test_unquantized_schemes_have_no_floor(scheme: Scheme) -> None:
     assert floor_of(make_case(COGVIDEOX_2B, scheme=scheme)) is None
 
 
 @for_each(CASES)
-def test_no_floor_is_below_that_of_its_scheme(case: Case) -> None:
+def test_floor_is_never_below_that_of_its_scheme(case: Case) -> None:
     floor, least = floor_of(case), case.build.recipe.scheme.floor
     assert (floor is None) == (least is None)
     if floor is not None and least is not None:
@@ -89,7 +89,7 @@ def test_no_floor_is_below_that_of_its_scheme(case: Case) -> None:
 # Sources
 
 
-def test_every_floor_names_its_source() -> None:
+def test_floor_names_its_source() -> None:
     floors = [scheme.floor for scheme in SCHEMES] + [floor_of(case) for case in CASES]
     named = [floor for floor in floors if floor is not None]
     assert len(named) > 300
@@ -99,7 +99,7 @@ def test_every_floor_names_its_source() -> None:
     }
 
 
-def test_a_raised_floor_says_what_was_measured_where_and_what_the_scheme_s_is() -> None:
+def test_raised_floor_says_what_was_measured_and_where_and_names_that_of_the_scheme() -> None:
     floor = floor_of(FLUX_FP8)
     assert floor is not None
     assert floor.source == (
@@ -109,7 +109,7 @@ def test_a_raised_floor_says_what_was_measured_where_and_what_the_scheme_s_is() 
     )
 
 
-def test_the_margins_are_two_tolerances_of_a_pair() -> None:
+def test_margins_are_two_tolerances_of_a_pair() -> None:
     assert (PSNR_MARGIN_DB, SSIM_MARGIN) == (6.0, 0.06)
 
 
@@ -148,9 +148,9 @@ def test_pipelines_and_schemes_are_measured_once() -> None:
     assert sorted(set(keys)) == sorted(keys)
 
 
-def test_every_row_is_the_lowest_committed_pair_of_its_pipeline_and_scheme() -> None:
+def test_row_is_the_lowest_committed_pair_of_its_pipeline_and_scheme() -> None:
     lowest = [(row, _lowest_pair(row, "psnr_db"), _lowest_pair(row, "ssim")) for row in LOWEST_PAIRS]
-    # What is off is to be read off again: the committed pair beside each.
+    # A row that is off is shown with the committed pair, from which it is to be corrected.
     assert {
         (row.pipeline.id, row.scheme.id, row.psnr_db, row.ssim): (psnr_db, ssim)
         for row, psnr_db, ssim in lowest
@@ -158,7 +158,7 @@ def test_every_row_is_the_lowest_committed_pair_of_its_pipeline_and_scheme() -> 
     } == {}
 
 
-def test_every_row_says_where_its_baselines_were_recorded() -> None:
+def test_row_says_where_its_baselines_were_recorded() -> None:
     def places(row: LowestPair) -> set[str]:
         recorded = [each.provenance for each in _of(row)]
         return {
@@ -173,7 +173,7 @@ def test_every_row_says_where_its_baselines_were_recorded() -> None:
     assert elsewhere == {}
 
 
-def test_all_committed_pairs_are_above_their_floor() -> None:
+def test_committed_pairs_are_above_their_floor() -> None:
     floors = [(case, accepted.entry, floor_of(case)) for case, accepted in _committed()]
     assert len([floor for _, _, floor in floors if floor is not None]) > 20
     assert [
@@ -182,3 +182,16 @@ def test_all_committed_pairs_are_above_their_floor() -> None:
         if floor is not None
         and (min(entry.metrics["psnr_db"]) < floor.psnr_db or min(entry.metrics["ssim"]) < floor.ssim)
     ] == []
+
+
+def test_committed_pairs_of_a_quantized_case_have_a_row() -> None:
+    known = {(row.pipeline.id, row.scheme.id) for row in LOWEST_PAIRS}
+    quantized = {
+        (case.build.pipeline.id, case.build.recipe.scheme.id)
+        for case, *_ in _committed()
+        if case.build.recipe.scheme.floor is not None
+    }
+    assert quantized <= known, (
+        f"add (PIPELINE, SCHEME, psnr_db, ssim, ON_...) for {sorted(quantized - known)} to LOWEST_PAIRS in "
+        "perf_tests/tables/fidelity_floors.py: the lowest of the accepted baselines"
+    )

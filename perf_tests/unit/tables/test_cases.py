@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+import pytest
+
+from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.matrix import MATRIX
+from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.schemes.rows import FP8DQ, FP16, INT8WO
+from perf_tests.tables.schemes.spec import FidelityFloor, Range
+from perf_tests.unit.builders import MINI_BF16, MINI_INT8WO, for_each
+
+CASES = tuple(row.case(weights) for row in MATRIX for weights in Weights)
+
+
+def _with_workload(**changes: object) -> Case:
+    workload = dataclasses.replace(MINI_INT8WO.workload, **changes)  # type: ignore[arg-type] # test data
+    return dataclasses.replace(MINI_INT8WO, workload=workload)
+
+
+def _with_recipe(**changes: object) -> Case:
+    recipe = dataclasses.replace(MINI_INT8WO.build.recipe, **changes)  # type: ignore[arg-type] # test data
+    return MINI_INT8WO.with_recipe(recipe)
+
+
+def _with_scheme(**changes: object) -> Case:
+    scheme = dataclasses.replace(MINI_INT8WO.build.recipe.scheme, **changes)  # type: ignore[arg-type] # test data
+    return _with_recipe(scheme=scheme)
+
+
+def _with_weight(**changes: object) -> Case:
+    weight = MINI_INT8WO.build.recipe.scheme.weight
+    assert weight is not None
+    return _with_scheme(weight=dataclasses.replace(weight, **changes))  # type: ignore[arg-type] # test data
+
+
+def _with_pipeline(**changes: object) -> Case:
+    pipeline = dataclasses.replace(MINI_INT8WO.build.pipeline, **changes)  # type: ignore[arg-type] # test data
+    return dataclasses.replace(MINI_INT8WO, build=dataclasses.replace(MINI_INT8WO.build, pipeline=pipeline))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(_with_scheme(floor=FidelityFloor(psnr_db=1.0, ssim=0.1, source="a test")), id="floor"),
+        pytest.param(_with_scheme(min_capability=(9, 0)), id="capability"),
+        pytest.param(
+            _with_scheme(output_sqnr_db=Range(low=1.0, high=2.0, source="a test")), id="expected-range"
+        ),
+        pytest.param(_with_weight(bits=4, scale_bytes=2, tile=(8, 1024)), id="bytes"),
+        pytest.param(_with_pipeline(licence="https://example.com"), id="licence"),
+        pytest.param(_with_pipeline(family="another"), id="family"),
+        pytest.param(_with_pipeline(miniature_of="another"), id="full-size"),
+        pytest.param(_with_pipeline(anchor=None), id="anchor"),
+        pytest.param(
+            _with_pipeline(workload=dataclasses.replace(MINI_INT8WO.workload, steps=9)), id="default-workload"
+        ),
+    ],
+)
+def test_digest_leaves_out_how_a_case_is_judged_and_described(changed: Case) -> None:
+    assert changed != MINI_INT8WO
+    assert changed.digest == MINI_INT8WO.digest
+
+
+def test_digest_contains_the_pattern_of_an_exclusion_but_not_its_reason() -> None:
+    narrow = _with_scheme(exclusions={"*.out": "too narrow"})
+    assert narrow.digest == _with_scheme(exclusions={"*.out": "found otherwise"}).digest
+    assert narrow.digest != _with_scheme(exclusions={"*.in": "too narrow"}).digest
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(_with_workload(steps=5), id="steps"),
+        pytest.param(_with_workload(seed=1), id="seed"),
+        pytest.param(_with_workload(prompt="A dog"), id="prompt"),
+        pytest.param(_with_recipe(compile=CompileMode.REGIONAL), id="compile"),
+        pytest.param(_with_recipe(fuse_qkv=True), id="fused"),
+        pytest.param(_with_recipe(scheme=FP8DQ), id="scheme"),
+        pytest.param(_with_scheme(config=FP8DQ.config), id="config"),
+        pytest.param(_with_scheme(in_features_multiple=128), id="in-features"),
+        pytest.param(_with_scheme(out_features_multiple=16), id="out-features"),
+        pytest.param(_with_weight(group_size=32), id="group-size"),
+        pytest.param(_with_pipeline(revision="00" * 20), id="revision"),
+        pytest.param(
+            dataclasses.replace(
+                MINI_INT8WO,
+                build=dataclasses.replace(MINI_INT8WO.build, weights=Weights.PRETRAINED),
+            ),
+            id="weights",
+        ),
+    ],
+)
+def test_digest_contains_what_is_measured(changed: Case) -> None:
+    assert changed.digest != MINI_INT8WO.digest
+
+
+def test_digests_of_the_matrix_are_unique() -> None:
+    assert len({case.digest for case in CASES}) == len(CASES)
+
+
+@for_each(CASES)
+def test_case_keeps_its_digest_on_the_wire(case: Case) -> None:
+    received = msgspec.json.decode(msgspec.json.encode(case), type=Case)
+    assert received == case
+    assert received.digest == case.digest
+
+
+@for_each(CASES)
+def test_reference_is_its_own_reference_in_the_same_compile_mode(case: Case) -> None:
+    assert case.reference.is_reference
+    assert case.reference.build.recipe.compile is case.build.recipe.compile
+
+
+def test_case_is_its_own_reference_only_in_unfused_bf16() -> None:
+    assert MINI_BF16.is_reference
+    assert not MINI_INT8WO.is_reference
+    assert _with_recipe(scheme=FP16).reference == MINI_BF16
+
+
+def test_case_id_names_only_what_differs_from_the_defaults() -> None:
+    workload = dataclasses.replace(MINI_INT8WO.workload, height=256, steps=8)
+    case = dataclasses.replace(_with_recipe(scheme=INT8WO, fuse_qkv=True), workload=workload)
+    assert case.id == "flux-mini-b1-int8wo-eager-fused-256x128-s8"

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from perf_tests.tables.cases import Case, Row, Weights
+from perf_tests.tables.matrix import MATRIX, UNCOMPILABLE
+from perf_tests.tables.pipelines.rows import FULL_SIZE, MINIATURES
+from perf_tests.tables.pipelines.spec import PipelineSpec
+from perf_tests.tables.platforms import CPU, PLATFORMS, Device, Platform
+from perf_tests.tables.schemes.rows import SCHEMES
+from perf_tests.tables.schemes.spec import Scheme
+from perf_tests.unit.builders import for_each
+
+CASES = tuple(row.case(weights) for row in MATRIX for weights in Weights)
+GPU_ROWS = [row for row in MATRIX if any(platform.device is Device.CUDA for platform in row.platforms)]
+
+
+def _named(row: PipelineSpec | Platform | Scheme) -> str:
+    return row.id
+
+
+def test_case_ids_are_unique() -> None:
+    ids = [case.id for case in CASES]
+    assert sorted(set(ids)) == sorted(ids)
+
+
+@for_each(CASES)
+def test_case_id_can_be_a_test_id_and_a_pattern(case: Case) -> None:
+    assert re.fullmatch(r"[a-z0-9._-]+", case.id)
+
+
+@for_each(MATRIX)
+def test_row_runs_on_known_platforms(row: Row) -> None:
+    assert row.platforms
+    assert set(row.platforms) <= set(PLATFORMS)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=_named)
+def test_platform_has_rows(platform: Platform) -> None:
+    assert any(platform in row.platforms for row in MATRIX), (
+        f"no row runs on {platform.id}: add it to HOPPER, or rows of its own, in perf_tests/tables/matrix.py"
+    )
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=_named)
+def test_scheme_is_measured_on_a_gpu(scheme: Scheme) -> None:
+    assert any(row.recipe.scheme == scheme for row in GPU_ROWS), (
+        f"no GPU measures {scheme.id}: add it to a tuple of recipes which COMBINATIONS names, such as "
+        "*_regional(...) in FLUX_FURTHER, in perf_tests/tables/matrix.py"
+    )
+
+
+@pytest.mark.parametrize("pipeline", FULL_SIZE, ids=_named)
+def test_full_size_pipeline_is_measured_on_a_gpu(pipeline: PipelineSpec) -> None:
+    assert any(row.pipeline == pipeline for row in GPU_ROWS), (
+        f"no GPU measures {pipeline.id}: add (ITS_ROW, 1, EVERY_SIZE) to COMBINATIONS in "
+        "perf_tests/tables/matrix.py"
+    )
+
+
+def test_cross_product_has_every_scheme_on_every_miniature() -> None:
+    ids = {row.case(Weights.SYNTHETIC).id for row in MATRIX if CPU in row.platforms}
+    eager = {f"{pipeline.id}-b1-{scheme.id}-eager" for pipeline in MINIATURES for scheme in SCHEMES}
+    compiled = {
+        f"{pipeline.id}-b1-{scheme}-regional" for pipeline in MINIATURES for scheme in CPU.required_schemes
+    }
+    uncompilable = {
+        f"{each.pipeline.id}-b1-{scheme.id}-regional" for each in UNCOMPILABLE for scheme in each.schemes
+    }
+    assert eager | compiled - uncompilable <= ids
+    assert not uncompilable & ids
+    assert "flux-mini-b1-fp8dq-regional" not in ids
+
+
+def test_cross_product_alone_is_exhaustive() -> None:
+    exhaustive = [row for row in MATRIX if row.exhaustive]
+    assert {platform.id for row in exhaustive for platform in row.platforms} == {"cpu"}
+    assert {row.pipeline.id for row in exhaustive} == {pipeline.id for pipeline in MINIATURES}
+    assert all(row.workload is None for row in exhaustive)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["perf_tests.tables.matrix", "perf_tests.tables.metrics", "perf_tests.harness.rebaseline.proposal"],
+)
+def test_tables_and_judging_import_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
