@@ -23,6 +23,7 @@ from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics import Group
 from perf_tests.tables.platforms import CPU, H100, Platform
+from perf_tests.unit.fork_server import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = tuple(map(str, sorted((ROOT / "perf_tests").glob("test_*.py"))))
@@ -63,6 +64,16 @@ def make_options(**changes: Any) -> Options:
         "worker_module": FAKE_WORKER,
     }
     return Options(**default | changes)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_workers() -> Iterator[None]:
+    """Forks the fake workers of this process instead of starting an interpreter for each."""
+    server = ForkServer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_process, "start_process", server.start_process)
+        yield
+    server.close()
 
 
 @pytest.fixture(scope="session")

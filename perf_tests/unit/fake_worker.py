@@ -77,6 +77,7 @@ from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.worker import parent_watch
 
+REQUESTS = msgspec.json.Decoder(Request)
 STEP_MS = 20.0
 MODULES = 24
 BYTES_PER_MODULE = 1 << 20
@@ -355,7 +356,7 @@ def main() -> None:
         _send(replies, msgspec.json.encode(_ready(switches)))
         session = Session(switches)
         for line in requests:
-            reply = _answer(session, switches, msgspec.json.decode(line, type=Request))
+            reply = _answer(session, switches, REQUESTS.decode(line))
             _send(replies, reply if isinstance(reply, bytes) else msgspec.json.encode(reply))
             if isinstance(reply, Failure):
                 return

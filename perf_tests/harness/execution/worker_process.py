@@ -37,6 +37,8 @@ R = TypeVar("R", bound=Struct)
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMAND = ("-m", "perf_tests.worker")
 
+REPLIES = msgspec.json.Decoder(Reply)
+
 LOOK_S = 0.2
 """How often a silent worker is looked at: one that died may have left its pipe to a child."""
 CLOSE_S = 5.0
@@ -100,6 +102,26 @@ def worker_environment(parent: Mapping[str, str], variables: Mapping[str, str]) 
     return {**allowed, **ALWAYS, "PYTHONPATH": search_path, **variables}
 
 
+def start_process(
+    command: tuple[str, ...], *, request_fd: int, reply_fd: int, output: BinaryIO, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own, from the root of this repository; both pipe ends stay the
+    caller's to close.
+
+    Raises OSError where there is no such program.
+    """
+    return subprocess.Popen(
+        [*command, "--request-fd", str(request_fd), "--reply-fd", str(reply_fd)],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        cwd=REPOSITORY,
+        env=environment,
+        pass_fds=(request_fd, reply_fd),
+        start_new_session=True,
+    )
+
+
 class Worker:
     """A process that holds one build. Every failure kills it with its whole group before it is raised.
 
@@ -143,18 +165,14 @@ class Worker:
         interpreter = str(Path(python).absolute()) if os.sep in python else python
         child_reads, request_fd = os.pipe()
         reply_fd, child_writes = os.pipe()
-        arguments = ("--request-fd", str(child_reads), "--reply-fd", str(child_writes))
         try:
             with _open_log(log) as output:
-                process = subprocess.Popen(
-                    [interpreter, *command, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    cwd=REPOSITORY,
-                    env=worker_environment(os.environ, variables or {}),
-                    pass_fds=(child_reads, child_writes),
-                    start_new_session=True,
+                process = start_process(
+                    (interpreter, *command),
+                    request_fd=child_reads,
+                    reply_fd=child_writes,
+                    output=output,
+                    environment=worker_environment(os.environ, variables or {}),
                 )
         except BaseException as error:
             os.close(request_fd)
@@ -284,7 +302,7 @@ class Worker:
         if not line.strip():
             self._fail(FailureKind.CRASH, phase, f"{expected} an empty line")
         try:
-            reply = msgspec.json.decode(line, type=Reply)
+            reply = REPLIES.decode(line)
         except msgspec.DecodeError as error:
             quoted = line.decode(errors="replace")[:QUOTED_CHARACTERS]
             self._fail(FailureKind.CRASH, phase, f"{expected} {quoted!r}: {error}")

@@ -135,11 +135,10 @@ def living_workers() -> list[str]:
 
 def is_mine(folder: Path) -> bool:
     try:
-        state, parent, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
-        command = (folder / "cmdline").read_text()
+        state, parent, _, session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return False  # it ended meanwhile
-    return parent == str(os.getpid()) and state != "Z" and "fake_worker" in command
+    return parent == str(os.getpid()) and state != "Z" and session == folder.name
 
 
 def verdict(metric: str, reason: str) -> Verdict:

@@ -31,11 +31,18 @@ from perf_tests.protocol.messages import (
 from perf_tests.tables.cases import Weights
 from perf_tests.tables.matrix import CPU_ROWS
 from perf_tests.tables.platforms import Device
+from perf_tests.unit.fork_server import START_PROCESS
 
 FAKE = ("-m", "perf_tests.unit.fake_worker")
 CASE = CPU_ROWS[1].case(Weights.SYNTHETIC)
 LOAD = Load(case=CASE, device=Device.CPU)
 GENEROUS_S = 30.0  # never waited for: a loaded machine starts interpreters slowly
+
+
+@pytest.fixture(autouse=True)
+def not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts workers here the way production does."""
+    monkeypatch.setattr(worker_process, "start_process", START_PROCESS)
 
 
 def start(
