@@ -12,7 +12,7 @@ import msgspec
 
 from perf_tests.harness.execution.launcher import Launcher, Planned
 from perf_tests.harness.execution.worker_process import R, Worker
-from perf_tests.harness.runs import projection, validity
+from perf_tests.harness.runs import injections, projection, validity
 from perf_tests.harness.runs.record import (
     STATUS_OF_FAILURE,
     BuildReport,
@@ -26,10 +26,8 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import (
     Compile,
     Compiled,
-    Fault,
     Generate,
     Generated,
-    Injection,
     Inspect,
     Inspected,
     Load,
@@ -45,14 +43,6 @@ from perf_tests.protocol.messages import (
 from perf_tests.protocol.reports import Arrays, Capture, Recorded, Sample
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Timeouts
-
-AMOUNTS = {
-    Fault.LATENCY: "{}:+{:g}%",
-    Fault.MEMORY: "{}:+{:g}%",
-    Fault.DROP_QUANTIZATION: "{}:{:g}",
-    Fault.SCALE: "{}:{:+g}%",
-}
-"""How the option writes an injection; faults without an amount are just named."""
 
 
 @dataclass(slots=True)
@@ -306,7 +296,7 @@ def blank(planned: Planned) -> Run:
         status=Status.INCONCLUSIVE,
         reason="not measured",
         reference=None if case.is_reference else case.reference.id,
-        injected=tuple(map(_spelt, planned.injections)),
+        injected=tuple(map(injections.spelled, planned.injections)),
         projected=case.workload.measured_steps is not None,
     )
 
@@ -321,12 +311,6 @@ def _warmup_end(samples: Sequence[Sample], least: int, composed: bool) -> WarmUp
     if projection.is_steady(samples):
         return WarmUpEnd.STEADY
     return WarmUpEnd.MOST if len(samples) >= projection.MAX_WARMUPS else None
-
-
-def _spelt(injection: Injection) -> str:
-    if injection.amount is None:
-        return injection.fault.value
-    return AMOUNTS.get(injection.fault, "{}:{:g}").format(injection.fault, injection.amount)
 
 
 def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:

@@ -13,24 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from perf_tests.harness.planning import sharding
 from perf_tests.harness.planning.sharding import Shard
+from perf_tests.harness.runs import injections
 from perf_tests.protocol.errors import UsageError
-from perf_tests.protocol.messages import Fault, Injection
+from perf_tests.protocol.messages import Injection
 from perf_tests.tables.cases import Weights
 
 if TYPE_CHECKING:
     import pytest
 
 REPOSITORY = Path(__file__).parents[3]
-PERCENT = re.compile(r"\+?(\d+(?:\.\d+)?)%")
-COUNT = re.compile(r"([1-9]\d*)")
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
-AMOUNTS = {
-    Fault.LATENCY: (PERCENT, "latency:+3%"),
-    Fault.MEMORY: (PERCENT, "memory:+2%"),
-    Fault.DROP_QUANTIZATION: (COUNT, "drop-quantization:1"),
-    Fault.SCALE: (PERCENT, "scale:+1%"),
-}
-"""Fault -> the form of its amount, and an example; faults that are not listed take none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,26 +200,13 @@ def parse_duration(text: str) -> float:
 
 
 def parse_drill(spec: str) -> Drill:
-    """Parse `FAULT[:AMOUNT][@GLOB]`. Raises UsageError for an unknown fault and for a malformed amount."""
-    what, _, glob = spec.partition("@")
-    name, _, amount = what.partition(":")
+    """Parse `FAULT[:AMOUNT][@GLOB]`.
+
+    Raises UsageError for an unknown fault or a malformed amount.
+    """
+    fault, _, glob = spec.partition("@")
     try:
-        fault = Fault(name)
-    except ValueError:
-        known = ", ".join(Fault)
-        raise UsageError(f"--perf-inject {spec!r}: no fault {name!r}; there are {known}") from None
-    return Drill(
-        injection=Injection(fault=fault, amount=_amount(fault, amount, spec)), glob=glob or "*", spec=spec
-    )
-
-
-def _amount(fault: Fault, text: str, spec: str) -> float | None:
-    if fault not in AMOUNTS:
-        if text:
-            raise UsageError(f"--perf-inject {spec!r}: {fault} takes no amount")
-        return None
-    pattern, example = AMOUNTS[fault]
-    matched = pattern.fullmatch(text)
-    if matched is None:
-        raise UsageError(f"--perf-inject {spec!r}: write an amount such as {example!r}")
-    return float(matched.group(1))
+        injection = injections.parse(fault)
+    except UsageError as error:
+        raise UsageError(f"--perf-inject {spec!r}: {error}") from None
+    return Drill(injection=injection, glob=glob or "*", spec=spec)
