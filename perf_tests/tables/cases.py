@@ -89,6 +89,21 @@ class Case:
         return dataclasses.replace(self, build=dataclasses.replace(self.build, recipe=recipe))
 
     @property
+    def worker_key(self) -> tuple[str, ...]:
+        """What cases have in common that one worker can hold, one after another, on one platform.
+
+        That is their build; the plan of a search holds for one workload only, so that no case shares it.
+        """
+        build = (self.build.pipeline.id, self.build.recipe.id, self.build.weights.value)
+        return build if self.build.recipe.scheme.search is None else (*build, self.id)
+
+    @property
+    def worker_order(self) -> tuple[int, int, str]:
+        """The key that sorts cases which share a worker: what a small workload leaves in the allocator fits
+        into a large one."""
+        return (self.workload.pixels, self.workload.generated_steps, self.id)
+
+    @property
     def reference(self) -> Case:
         """The bf16 twin; the case itself where it is one."""
         return self.with_recipe(bf16_twin(self.build.recipe))

@@ -261,19 +261,19 @@ class Campaign:
         others = [
             self._subject(planned, self._runs)
             for planned in self._planned.values()
-            if _share_build(planned, wanted) and not self._is_done(planned.case.id, self._runs)
+            if _share_worker(planned, wanted) and not self._is_done(planned.case.id, self._runs)
         ]
         references = [
             self._subject(planned, self._references)
             for planned in self._implicit.values()
-            if _share_build(planned, wanted) and not self._is_done(planned.case.id, self._references)
+            if _share_worker(planned, wanted) and not self._is_done(planned.case.id, self._references)
         ]
         found = [
             subject
             for subject in (*others, *references)
             if (subject.stem, subject.store is store) != (first.stem, True)
         ]
-        return sorted((first, *found), key=lambda subject: _size(subject.planned.case))
+        return sorted((first, *found), key=lambda subject: subject.planned.case.worker_order)
 
     def _subject(self, planned: Planned, store: dict[str, Run]) -> Subject:
         case_id = planned.case.id
@@ -404,21 +404,14 @@ def _implicit_references(plan: Sequence[Planned]) -> dict[str, Planned]:
     }
 
 
-def _share_build(one: Planned, other: Planned) -> bool:
-    """Whether one worker can hold both: a fault is armed for a whole worker, and a plan is that of one
-    workload."""
+def _share_worker(one: Planned, other: Planned) -> bool:
+    """Whether one worker can hold both; a fault is armed for a whole worker."""
     return (
-        one.case.build == other.case.build
-        and (one.case == other.case or one.case.build.recipe.scheme.search is None)
+        one.case.worker_key == other.case.worker_key
         and one.platform == other.platform
         and not one.injections
         and not other.injections
     )
-
-
-def _size(case: Case) -> tuple[int, int]:
-    """Workloads in ascending order: what a small one leaves in the allocator fits into a large one."""
-    return case.workload.pixels, case.workload.generated_steps
 
 
 def _is_of_unit(run: Run, unit: str | None) -> bool:

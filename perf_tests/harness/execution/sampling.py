@@ -1,4 +1,4 @@
-"""How many processes a case takes, and how many samples each: injected rules are asked after each of them."""
+"""How many processes measure a case, and how many samples each takes: injected rules decide."""
 
 from __future__ import annotations
 
@@ -14,38 +14,28 @@ from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Platform
 
-PROCESSES = 1
-"""Fresh processes per case to begin with (`--perf-processes`)."""
 MAX_PROCESSES = 5
-"""Fresh processes per case at most (`--perf-max-processes`)."""
+"""The most fresh processes per case, unless `--perf-max-processes` says otherwise."""
 
 
 class Answer(StrEnum):
-    """What a sampling rule may say about the processes measured so far."""
+    """What a sampling rule says of the processes measured so far."""
 
     ENOUGH = "enough"
     MORE = "more"
-    RETAKE = "retake"
-    """The last process is not usable: another takes its place."""
 
 
 class Decide(Protocol):
-    """A sampling rule: pure, asked after each process, sees the whole run."""
+    """A sampling rule: a pure function of the whole run, called after each process."""
 
     def __call__(self, run: Run, /) -> Answer: ...
 
 
-def fixed_processes(count: int) -> Decide:
-    """The rule that asks for `count` processes, whatever they show."""
-
-    def decide(run: Run, /) -> Answer:
-        return Answer.ENOUGH if len(run.processes) >= count else Answer.MORE
-
-    return decide
-
-
 class EndSampling(Protocol):
-    """A rule for the samples of one process: pure, asked after each of them; None: one more."""
+    """A rule that ends the samples of a process: a pure function, called after each sample.
+
+    Returns why sampling ends, or None for one more sample.
+    """
 
     def __call__(
         self, case: Case, platform: Platform, samples: Sequence[Sample], /
@@ -53,20 +43,19 @@ class EndSampling(Protocol):
 
 
 def fixed_samples(_case: Case, platform: Platform, samples: Sequence[Sample], /) -> SamplingEnd | None:
-    """The rule that asks for as many samples as the platform, whatever they show."""
+    """The rule that takes as many samples as the platform asks for."""
     return SamplingEnd.FIXED if len(samples) >= platform.samples else None
 
 
 class Series:
-    """The processes of one case as they come in, until the rule has enough of them."""
+    """The processes of one case as they are measured, until the rule says that they suffice."""
 
     def __init__(self, start: Run, decide: Decide, max_processes: int) -> None:
-        """`start` may hold processes of an interrupted session, which count towards `max_processes`."""
+        """Continue `start`, whose processes (of an interrupted session) count towards `max_processes`."""
         self.run = start
         self._decide = decide
         self._max_processes = max_processes
-        self._taken = len(start.processes)
-        # Not yet known of processes of before: the rule may ask for a reference, which may not be there yet.
+        # Unknown for processes of an earlier session: the rule may need a reference that is not measured yet.
         self._is_over: bool | None = None if start.processes else False
 
     @property
@@ -74,23 +63,22 @@ class Series:
         """Whether no further process is wanted."""
         if self._is_over is None:
             self._is_over = self._decide(self.run) is Answer.ENOUGH
-        return self._is_over or self._taken >= self._max_processes
+        return self._is_over or len(self.run.processes) >= self._max_processes
 
     @property
     def index(self) -> int:
-        """The place of the next process in the run, from 0."""
+        """The index of the next process in the run, from 0."""
         return len(self.run.processes)
 
     def took(self, process: Process) -> None:
-        """One more process was measured; it is in `run` before the rule is asked."""
-        self._taken += 1
+        """Add a measured process, then ask the rule; if the rule raises, the process is kept."""
         self.run = msgspec.structs.replace(self.run, processes=(*self.run.processes, process))
         answer = self._decide(self.run)
-        self.run = _looked(self.run, answer)
+        self.run = _with_look(self.run, answer)
         self._is_over = answer is Answer.ENOUGH
 
     def failed(self, failure: Failure, partial: Process | None) -> None:
-        """A process failed: the series ends with its status, and with what there is of it."""
+        """End the series with the failure of a process, and keep what that process measured, if anything."""
         self._is_over = True
         self.run = msgspec.structs.replace(
             self.run,
@@ -101,13 +89,12 @@ class Series:
         )
 
     def refused(self, reason: str) -> None:
-        """The case is not begun: the time of the session is spent."""
+        """End the series before its first process: `reason` says why it is not run."""
         self._is_over = True
         self.run = msgspec.structs.replace(self.run, status=Status.NOT_RUN, reason=reason)
 
 
-def _looked(run: Run, answer: Answer) -> Run:
+def _with_look(run: Run, answer: Answer) -> Run:
     count = len(run.processes)
     look = f"{count} {'process' if count == 1 else 'processes'}: {answer}"
-    kept = run.processes[:-1] if answer is Answer.RETAKE else run.processes
-    return msgspec.structs.replace(run, processes=kept, looks=(*run.looks, look))
+    return msgspec.structs.replace(run, looks=(*run.looks, look))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from perf_tests.protocol.errors import UsageError
-from perf_tests.tables.cases import Build, Case
+from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Platform
 
 SHARD = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)")
@@ -20,11 +20,11 @@ Selected = tuple[Case, Platform]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildGroup:
-    """The cases of one build on one platform, which a worker holds one after another."""
+    """The cases of one build on one platform that a worker holds one after another (`Case.worker_key`)."""
 
     platform: Platform
     cases: tuple[Case, ...]
-    """Their workloads ascend in size."""
+    """In `Case.worker_order`."""
     implicit: frozenset[str]
     """Ids of the cases that nobody selected: others are compared with them."""
 
@@ -45,7 +45,7 @@ def build_groups(selected: Sequence[Selected], once: Collection[str] = ()) -> tu
     for case, platform in selected:
         # The reference's build follows from the case's build: no later case can put it behind this one.
         for each in (case,) if case.id in once else (case.reference, case):
-            members.setdefault(_key(each.build, platform), {})[each.id] = (each, platform)
+            members.setdefault((platform.id, *each.worker_key), {})[each.id] = (each, platform)
     return tuple(_group(tuple(each.values()), asked) for each in members.values())
 
 
@@ -53,17 +53,9 @@ def _group(members: Sequence[Selected], asked: set[tuple[str, str]]) -> BuildGro
     platform = members[0][1]
     return BuildGroup(
         platform=platform,
-        cases=tuple(sorted((case for case, _ in members), key=_size)),
+        cases=tuple(sorted((case for case, _ in members), key=lambda case: case.worker_order)),
         implicit=frozenset(case.id for case, _ in members if (case.id, platform.id) not in asked),
     )
-
-
-def _key(build: Build, platform: Platform) -> tuple[str, ...]:
-    return (platform.id, build.pipeline.id, build.recipe.id, build.weights)
-
-
-def _size(case: Case) -> tuple[int, int, str]:
-    return (case.workload.pixels, case.workload.generated_steps, case.id)
 
 
 # Which of them belong to one of several sessions

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perf_tests.harness.execution.sampling import MAX_PROCESSES
 from perf_tests.harness.planning import sharding
 from perf_tests.harness.planning.sharding import Shard
 from perf_tests.harness.runs import injections
@@ -99,7 +100,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "--perf-max-processes": {
         "type": int,
-        "default": 5,
+        "default": MAX_PROCESSES,
         "metavar": "N",
         "help": "fresh processes per case at most, while a verdict is undecided (default: %(default)s)",
     },

@@ -24,7 +24,6 @@ from perf_tests.harness.execution.ab_pairs import (
     schedule_of,
 )
 from perf_tests.harness.execution.launcher import Launcher, Planned
-from perf_tests.harness.execution.sampling import fixed_processes
 from perf_tests.harness.execution.worker_process import Worker
 from perf_tests.harness.runs.record import Comparison, Pair, Schedule, Side, Status, read_record
 from perf_tests.protocol.errors import WorkerError
@@ -43,6 +42,7 @@ from perf_tests.unit.builders import (
     make_verdict,
 )
 from perf_tests.unit.conftest import CASES, FAKE_WORKER, FP8DQROW, Misbehave
+from perf_tests.unit.harness.execution.campaigns import fixed_processes
 
 A, B = Side.STABLE, Side.CANDIDATE
 QUICK = dataclasses.replace(H100, samples=1)

@@ -12,7 +12,7 @@ import pytest
 
 from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.launcher import Launcher, Planned
-from perf_tests.harness.execution.sampling import Answer, fixed_processes
+from perf_tests.harness.execution.sampling import Answer
 from perf_tests.harness.execution.worker_process import Worker
 from perf_tests.harness.runs.record import (
     Run,
@@ -42,6 +42,7 @@ from perf_tests.tables.matrix import CPU_ROWS, GPU_ROWS
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.unit.conftest import Misbehave
+from perf_tests.unit.harness.execution.campaigns import fixed_processes
 
 CPU_FAST = dataclasses.replace(CPU, samples=2)
 CPU_ALONE = dataclasses.replace(CPU_FAST, interleave_twin=False)

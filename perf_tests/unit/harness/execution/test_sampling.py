@@ -5,12 +5,13 @@ import dataclasses
 import msgspec
 import pytest
 
-from perf_tests.harness.execution.sampling import Answer, Decide, Series, fixed_processes, fixed_samples
+from perf_tests.harness.execution.sampling import Answer, Decide, Series, fixed_samples
 from perf_tests.harness.runs.record import BuildReport, Process, Run, SamplingEnd, Status
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment
 from perf_tests.tables.platforms import CPU
 from perf_tests.unit.builders import MINI_BF16, make_sample
+from perf_tests.unit.harness.execution.campaigns import fixed_processes
 
 START = Run(id="case", digest="d", platform="cpu", pipeline="flux-mini", status=Status.INCONCLUSIVE)
 FAILURE = Failure(kind=FailureKind.OOM, phase=Phase.GENERATE, message="out of memory")
@@ -54,22 +55,6 @@ def test_each_look_is_recorded() -> None:
 
 def test_a_rule_that_is_never_satisfied_is_bounded() -> None:
     assert logs(measured(lambda run: Answer.MORE, max_processes=2).run) == ["0", "1"]
-
-
-def test_a_retaken_process_is_replaced() -> None:
-    answers = iter([Answer.RETAKE, Answer.ENOUGH])
-    series = Series(START, lambda run: next(answers), max_processes=5)
-    series.took(process("spoilt"))
-    series.took(process("good"))
-    assert series.is_over
-    assert logs(series.run) == ["good"]
-    assert series.run.looks == ("1 process: retake", "1 process: enough")
-
-
-def test_retaking_counts_against_the_bound() -> None:
-    series = measured(lambda run: Answer.RETAKE, max_processes=3)
-    assert series.run.looks == ("1 process: retake",) * 3
-    assert (series.index, series.run.processes) == (0, ())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from perf_tests.tables.pipelines.flux import FLUX1_DEV
 from perf_tests.tables.pipelines.spec import Workload
 from perf_tests.tables.platforms import H100, H200
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes.rows import FP8DQ, FP8DQROW
+from perf_tests.tables.schemes.rows import AUTOQUANT, FP8DQ, FP8DQROW
 from perf_tests.unit.builders import make_case
 
 BF16 = make_case(FLUX1_DEV, compile=CompileMode.REGIONAL)
@@ -36,6 +36,13 @@ def test_the_cases_of_a_build_are_one_group_and_their_workloads_ascend() -> None
     (group,) = build_groups([(_of_batch(BF16, size), H100) for size in (8, 1, 16, 4)])
     assert [case.workload.batch_size for case in group.cases] == [1, 4, 8, 16]
     assert group.implicit == frozenset()
+
+
+def test_workloads_of_a_scheme_with_a_search_are_groups_of_their_own() -> None:
+    search = make_case(FLUX1_DEV, scheme=AUTOQUANT, compile=CompileMode.REGIONAL)
+    found = build_groups([(_of_batch(search, size), H100) for size in (4, 1)])
+    batches = [[case.workload.batch_size for case in group.cases] for group in found]
+    assert batches == [[1, 4], [4], [1]]  # the references share a worker, the searches do not
 
 
 def test_of_equal_size_the_workload_with_fewer_generated_steps_is_first() -> None:

@@ -34,7 +34,7 @@ def test_a_malformed_amount_is_refused_with_an_example(text: str) -> None:
 
 
 def test_a_fault_without_an_amount_refuses_one() -> None:
-    with pytest.raises(UsageError, match="^oom takes no amount$"):
+    with pytest.raises(UsageError, match="oom takes no amount"):
         parse("oom:1")
 
 
