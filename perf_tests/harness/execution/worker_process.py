@@ -1,15 +1,12 @@
-"""One worker process: started, asked, timed out, killed."""
+"""One worker process: how it is started, asked, timed out and killed."""
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +15,8 @@ from typing import BinaryIO, NoReturn, Self, TypeVar
 
 import msgspec
 
+from perf_tests.harness.execution.pipes import Pipes
+from perf_tests.harness.execution.process_group import ProcessGroup
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, WorkerError
 from perf_tests.protocol.messages import (
@@ -39,15 +38,12 @@ COMMAND = ("-m", "perf_tests.worker")
 
 REPLIES = msgspec.json.Decoder(Reply)
 
-LOOK_S = 0.2
-"""How often a silent worker is looked at: one that died may have left its pipe to a child."""
 CLOSE_S = 5.0
-"""What a worker may take to end by itself; it frees its GPU memory meanwhile."""
+"""Seconds a worker has to end by itself, during which it frees its GPU memory."""
 KILL_S = 10.0
-"""What the kernel may take to end a killed worker; one stuck in a driver may never end."""
-CHUNK_BYTES = 1 << 16
+"""Seconds the kernel has to end a killed worker; one that is stuck in a driver may never end."""
 LOG_LINES = 20
-QUOTED_CHARACTERS = 200
+QUOTED_BYTES = 200
 
 DOING = {
     Phase.IMPORT: "importing",
@@ -55,14 +51,14 @@ DOING = {
     Phase.QUANTIZE: "quantizing",
     Phase.COMPILE: "compiling",
     Phase.GENERATE: "generating",
-    Phase.SWITCH_WORKLOAD: "turning to another workload",
+    Phase.SWITCH_WORKLOAD: "switching to another workload",
     Phase.INSPECT: "being inspected",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inherited:
-    """Variables of the parent that a worker gets, too."""
+    """Environment variables of the parent that a worker gets as well."""
 
     names: tuple[str, ...]
     """Patterns (`fnmatch`)."""
@@ -75,7 +71,7 @@ INHERITED = (
     Inherited(names=("HOME", "USER", "TMPDIR"), reason="folders that libraries insist on"),
     Inherited(names=("LANG", "LC_ALL"), reason="encoding of logs"),
     Inherited(names=("CUDA_*", "NVIDIA_*"), reason="which GPUs this session may use"),
-    Inherited(names=("HF_*",), reason="where pretrained weights lie, and the token for gated ones"),
+    Inherited(names=("HF_*",), reason="where pretrained weights are stored, and the token for gated ones"),
     Inherited(names=("TRITON_*",), reason="where Triton finds ptxas and libcuda"),
 )
 NOT_INHERITED = {
@@ -86,12 +82,15 @@ NOT_INHERITED = {
 ALWAYS = {
     "PYTHONFAULTHANDLER": "1",  # the Python stack of a segmentation fault in the log
     "PYTHONUNBUFFERED": "1",  # the last words of a killed worker in the log
-    "DIFFUSERS_ATTN_BACKEND": "native",  # torch's attention, whatever diffusers comes to prefer
+    "DIFFUSERS_ATTN_BACKEND": "native",  # torch's attention, even if diffusers comes to prefer another
 }
 
 
 def worker_environment(parent: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
-    """What of `parent` is allowed, this repository made importable, and over it `variables`."""
+    """The environment of a worker: the variables of `parent` that it may have, overridden by `variables`.
+
+    This repository comes first on its PYTHONPATH.
+    """
     patterns = [name for group in INHERITED for name in group.names]
     allowed = {
         name: value
@@ -105,10 +104,10 @@ def worker_environment(parent: Mapping[str, str], variables: Mapping[str, str]) 
 def start_process(
     command: tuple[str, ...], *, request_fd: int, reply_fd: int, output: BinaryIO, environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, from the root of this repository; both pipe ends stay the
-    caller's to close.
+    """Start `command` in a session of its own, in the root of this repository, with the ends of two pipes.
 
-    Raises OSError where there is no such program.
+    Closing this process's copies of `request_fd` and `reply_fd` is left to the caller. Raises OSError where
+    there is no such program.
     """
     return subprocess.Popen(
         [*command, "--request-fd", str(request_fd), "--reply-fd", str(reply_fd)],
@@ -125,27 +124,23 @@ def start_process(
 class Worker:
     """A process that holds one build. Every failure kills it with its whole group before it is raised.
 
-    It is spawned by a thread that outlives it, or the kernel's parent-death signal ends it with that thread.
-    One thread may ask it, any other may `abort` it meanwhile.
+    It must be spawned by a thread that outlives it, because the kernel's parent-death signal ends it with
+    that thread. One thread may ask it while any other may `abort` it.
     """
 
     def __init__(
         self, process: subprocess.Popen[bytes], *, request_fd: int, reply_fd: int, python: str, log: Path
     ) -> None:
-        self._process = process
-        self._request_fd = request_fd
-        self._reply_fd = reply_fd
+        self._group = ProcessGroup(process)
+        self._pipes = Pipes(request_fd=request_fd, reply_fd=reply_fd, is_over=self._is_over)
         self._python = python
         self._log = log
-        self._received = bytearray()
-        self._is_open = True
         self._is_aborted = False
-        self._reaping = threading.Lock()
         self.seconds: dict[Phase, float] = {}
         """Host seconds spent waiting for the worker, by phase."""
 
     environment: Environment
-    """What the worker reported of itself; set once it is ready."""
+    """What the worker reported about itself; set once it is ready."""
 
     @classmethod
     def spawn(
@@ -156,11 +151,10 @@ class Worker:
         command: tuple[str, ...] = COMMAND,
         variables: Mapping[str, str] | None = None,
     ) -> Self:
-        """A worker that is still importing: `greet` it before it is asked for anything. `command` follows the
-        interpreter, `variables` go over the inherited ones.
+        """A worker that is still importing: `greet` it before asking it for anything.
 
-        Raises WorkerError (`load`) where there is no such interpreter, and PerfError where the log cannot be
-        written.
+        `command` is what follows the interpreter; `variables` override the inherited ones. Raises WorkerError
+        (`load`) where there is no such interpreter, and PerfError where the log cannot be written.
         """
         interpreter = str(Path(python).absolute()) if os.sep in python else python
         child_reads, request_fd = os.pipe()
@@ -183,16 +177,19 @@ class Worker:
         finally:
             os.close(child_reads)
             os.close(child_writes)
-        os.set_blocking(request_fd, False)
         return cls(process, request_fd=request_fd, reply_fd=reply_fd, python=interpreter, log=log)
 
     @property
     def pid(self) -> int:
-        """Process id, which is also the id of the worker's group and session."""
-        return self._process.pid
+        """Process id of the worker, which is also the id of its group and session."""
+        return self._group.pid
 
     def greet(self, timeout_s: float) -> None:
-        """Wait until the worker is ready; WorkerError (`load`) where imports or protocol do not fit."""
+        """Wait until the worker is ready.
+
+        Raises WorkerError: `load` where imports fail or the protocol is another version, `timeout` after
+        `timeout_s` seconds.
+        """
         ready = self._exchange(b"", Ready, Phase.IMPORT, timeout_s)
         if ready.protocol_version != PROTOCOL_VERSION:
             self._fail(
@@ -204,34 +201,34 @@ class Worker:
         self.environment = ready.environment
 
     def ask(self, request: Request, reply_type: type[R], timeout_s: float) -> R:
-        """The worker's answer; WorkerError with its Failure, or with the timeout or crash seen instead."""
+        """The worker's answer to `request`.
+
+        Raises WorkerError with the Failure that the worker reported, or with the timeout or crash that was
+        observed instead of an answer.
+        """
         phase = PHASE_OF_REQUEST[type(request)]
         return self._exchange(msgspec.json.encode(request) + b"\n", reply_type, phase, timeout_s)
 
     def close(self) -> None:
         """Hang up, give the worker `CLOSE_S` to end, then kill what is left of its group. Idempotent."""
-        if self._is_open:
-            self._hang_up()
-            self._await_exit(CLOSE_S)
+        if self._pipes.is_open:
+            self._pipes.close()
+            self._group.await_exit(CLOSE_S)
             self.kill()
 
     def kill(self) -> None:
         """End the worker and its group now; takes at most `KILL_S`. Idempotent."""
-        with self._reaping:
-            if self._process.returncode is None:
-                self._kill_group()
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(KILL_S)
-        self._hang_up()
+        self._group.kill(KILL_S)
+        self._pipes.close()
 
     def abort(self) -> None:
-        """End the worker while another thread asks it, whose `ask` fails soon even where nothing can end the
-        process. The pipes are left to that thread: a closed descriptor may be another file's a moment later.
+        """End the worker while another thread is asking it, whose `ask` then fails soon, even if nothing can
+        end the process.
+
+        The pipes are left for that thread to close: a closed descriptor may be another file's a moment later.
         """
         self._is_aborted = True
-        with self._reaping:
-            if self._process.returncode is None:
-                self._kill_group()
+        self._group.kill_without_waiting()
 
     def __enter__(self) -> Self:
         return self
@@ -244,78 +241,42 @@ class Worker:
         else:
             self.kill()
 
-    def _kill_group(self) -> None:
-        # The leader is not reaped yet, so that its group's id cannot belong to anyone else.
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+    def _is_over(self) -> bool:
+        return self._is_aborted or self._group.exit_status() is not None
 
     def _exchange(self, message: bytes, reply_type: type[R], phase: Phase, timeout_s: float) -> R:
-        assert self._is_open, "a worker that was closed or failed is not asked again"
+        assert self._pipes.is_open, "a worker that was closed or failed is not asked again"
         started = time.monotonic()
         try:
-            self._send(message, started + timeout_s)
-            line = self._receive(started + timeout_s)
+            self._pipes.send(message, started + timeout_s)
+            line = self._pipes.receive(started + timeout_s)
         except TimeoutError:
             self.kill()
-            survives = f"; process {self.pid} cannot be killed" if self._process.returncode is None else ""
+            survives = "" if self._group.is_reaped else f"; process {self.pid} cannot be killed"
             self._fail(FailureKind.TIMEOUT, phase, f"no answer to {phase} within {timeout_s:g} s{survives}")
         except (EOFError, BrokenPipeError):
             self._explain_end(phase)
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - started
         return self._understand(line, reply_type, phase)
 
-    def _send(self, message: bytes, deadline: float) -> None:
-        while message:
-            self._wait(self._request_fd, select.POLLOUT, deadline)
-            with suppress(BlockingIOError):
-                message = message[os.write(self._request_fd, message) :]
-
-    def _receive(self, deadline: float) -> bytes:
-        while b"\n" not in self._received:
-            self._wait(self._reply_fd, select.POLLIN, deadline)
-            chunk = os.read(self._reply_fd, CHUNK_BYTES)
-            if not chunk:
-                raise EOFError
-            self._received += chunk
-        line, _, rest = self._received.partition(b"\n")
-        self._received = rest
-        return bytes(line)
-
-    def _wait(self, fd: int, event: int, deadline: float) -> None:
-        """Until `fd` is ready; TimeoutError at the deadline, EOFError where the worker died in silence, or is
-        given up."""
-        poller = select.poll()
-        poller.register(fd, event)
-        while True:
-            # Asked first: what it wrote before is read before EOF.
-            died = self._is_aborted or self._exit_status() is not None
-            remaining_s = deadline - time.monotonic()
-            if poller.poll(0 if died else max(0.0, min(remaining_s, LOOK_S)) * 1000):
-                return
-            if died:
-                raise EOFError
-            if remaining_s <= 0:
-                raise TimeoutError
-
     def _understand(self, line: bytes, reply_type: type[R], phase: Phase) -> R:
         expected = f"expected the answer {_tag(reply_type)!r} to {phase}, the worker sent"
         if not line.strip():
             self._fail(FailureKind.CRASH, phase, f"{expected} an empty line")
+        quoted = line[:QUOTED_BYTES].decode(errors="replace")
         try:
             reply = REPLIES.decode(line)
         except msgspec.DecodeError as error:
-            quoted = line.decode(errors="replace")[:QUOTED_CHARACTERS]
             self._fail(FailureKind.CRASH, phase, f"{expected} {quoted!r}: {error}")
         if isinstance(reply, Failure):
             self.kill()
             raise WorkerError(reply)
         if not isinstance(reply, reply_type):
-            quoted = line.decode(errors="replace")[:QUOTED_CHARACTERS]
             self._fail(FailureKind.CRASH, phase, f"{expected} {_tag(type(reply))!r}: {quoted}")
         return reply
 
     def _explain_end(self, phase: Phase) -> NoReturn:
-        status = self._await_exit(CLOSE_S)
+        status = self._group.await_exit(CLOSE_S)
         if phase is Phase.IMPORT and status is not None and status >= 0:
             self.kill()
             tail = log_tail(self._log)
@@ -327,30 +288,9 @@ class Worker:
         self.kill()
         raise WorkerError(Failure(kind=kind, phase=phase, message=message, details=log_tail(self._log)))
 
-    def _exit_status(self) -> int | None:
-        """Exit code, or minus the signal; None while the worker runs. Leaves it unreaped: see `kill`."""
-        if self._process.returncode is not None:
-            return self._process.returncode
-        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if ended is None:
-            return None
-        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-
-    def _await_exit(self, timeout_s: float) -> int | None:
-        deadline = time.monotonic() + timeout_s
-        while (status := self._exit_status()) is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return status
-
-    def _hang_up(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            os.close(self._request_fd)
-            os.close(self._reply_fd)
-
 
 def log_tail(log: Path) -> str:
-    """The last lines of a worker's log; empty where it has none."""
+    """The last `LOG_LINES` lines of a worker's log; empty where there is no log."""
     try:
         text = log.read_text(errors="replace")
     except OSError:
@@ -380,7 +320,7 @@ def _not_started(python: str, why: str, details: str = "") -> Failure:
 
 def _end(status: int | None) -> str:
     if status is None:
-        return "worker closed its pipe and went on"
+        return "worker closed its pipe but went on"
     if status >= 0:
         return f"worker exited with code {status}"
     name = signal.Signals(-status).name

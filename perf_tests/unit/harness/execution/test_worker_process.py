@@ -225,7 +225,7 @@ def test_a_worker_that_closes_its_pipe_and_goes_on_is_killed(
 ) -> None:
     monkeypatch.setattr(worker_process, "CLOSE_S", 0.05)
     with start(tmp_path, command=("-c", MUTE)) as worker:
-        with pytest.raises(WorkerError, match="worker closed its pipe and went on while loading"):
+        with pytest.raises(WorkerError, match="worker closed its pipe but went on while loading"):
             worker.ask(LOAD, Loaded, GENEROUS_S)
         assert is_gone(worker.pid)
 
