@@ -1,4 +1,4 @@
-"""Compare two runs by the rules of the suite, or one with the published tables of diffusers-torchao.
+"""Compare two runs by the suite's own rules, or one run with the published tables of diffusers-torchao.
 
     python tools/compare.py BASE.json CANDIDATE.json     exit 0 same or better, 1 regressed, 2 cannot tell
     python tools/compare.py --published RUN              exit 0 within the limits, 1 beyond, 2 refused
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
+# The checkout's own package, even where it is not installed: `python tools/x.py` searches only tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.baselines import files
@@ -31,7 +31,7 @@ WITHIN, BEYOND, REFUSED = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 good, 1 bad, 2 refused, nothing to compare, or it cannot be told."""
+    """Exit code: 0 good, 1 bad, 2 refused, nothing to compare, or undecided."""
     options = _parse(argv)
     try:
         return against_published(options) if options.published else against_base(options)
@@ -41,30 +41,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def against_base(options: argparse.Namespace) -> int:
-    """Print the verdicts on the candidate, with the base in the place of baselines."""
+    """Print the verdicts on the candidate, with the base as its baseline."""
     base, candidate = options.records
     noise = {platform.id: files.load_noise(options.baselines, platform) for platform in PLATFORMS}
-    outcome = run_pairs.compare(
+    comparison = run_pairs.compare(
         candidates.read_run(base), read_record(candidate), noise, options.max_processes
     )
     units = {metric.name: metric.unit for metric in METRICS}
-    print("\n".join((*terminal.table(outcome.runs, units), *run_pairs.explained(outcome))))
-    if outcome.noisy_metrics:
-        print(terminal.error_rates(outcome.noisy_metrics, outcome.level))
-    if not outcome.runs:
+    print("\n".join((*terminal.table(comparison.runs, units), *run_pairs.explained(comparison))))
+    if comparison.noisy_metrics:
+        print(terminal.error_rates(comparison.noisy_metrics, comparison.level))
+    if not comparison.runs:
         print("compare: nothing was compared: the two runs have no measured case in common", file=sys.stderr)
-    return outcome.code
+    return comparison.code
 
 
 def against_published(options: argparse.Namespace) -> int:
-    """Print ours beside theirs."""
+    """Print our numbers next to the published ones."""
     rows = published.read(options.published_dir)
-    outcome = published.compare(read_record(options.published), rows)
-    print("\n".join(lines(outcome)))
-    if not outcome.compared:
+    comparison = published.compare(read_record(options.published), rows)
+    print("\n".join(lines(comparison)))
+    if not comparison.matches:
         print("compare: nothing was compared: no measured case has a published row", file=sys.stderr)
         return REFUSED
-    return BEYOND if outcome.unexplained else WITHIN
+    return BEYOND if comparison.unexplained else WITHIN
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -86,13 +86,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="BASE and CANDIDATE: run.json, or the folder that holds it",
     )
-    parser.add_argument("--published", type=Path, metavar="RUN", help="one run, beside the published tables")
+    parser.add_argument(
+        "--published", type=Path, metavar="RUN", help="one run, to compare with the published tables"
+    )
     parser.add_argument(
         "--baselines",
         type=Path,
         default=Path("baselines"),
         metavar="DIR",
-        help="what the platforms' noise is known from (default: baselines)",
+        help="where the noise of each platform is read from (default: baselines)",
     )
     parser.add_argument(
         "--max-processes",

@@ -1,4 +1,4 @@
-"""baselines/published/ and a run record in, ours beside theirs out: what `compare.py --published` shows."""
+"""A run record and the published tables in, ours next to theirs out: what `compare.py --published` shows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness.rebaseline.candidates import CASES
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.harness.verdicts import judge
 from perf_tests.protocol.errors import BaselineError
-from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.cases import Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.published import (
     MAX_LATENCY_RATIO,
@@ -33,24 +34,15 @@ MIB_PER_GIB = 1024.0
 LATENCY, MODEL_MEMORY, PEAK_MEMORY = "latency_s", "model_memory_mib", "peak_allocated_mib"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KnownCase:
-    """A case of the matrix, and the id under which the published tables know it."""
-
-    case: Case
-    published_id: str
-
-
-# The published rows were measured with the hub's weights, so that a run with them is comparable, too.
-CASES = {
-    case.id: KnownCase(case=case, published_id=row.case(Weights.SYNTHETIC).id)
-    for row in MATRIX
-    for case in (row.case(weights) for weights in Weights)
+PUBLISHED_IDS = {
+    row.case(weights).id: row.case(Weights.SYNTHETIC).id for row in MATRIX for weights in Weights
 }
+"""Case id -> the id in the published tables, which were measured with pretrained weights and name synthetic
+ones: runs with either can be compared with them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pair:
+class PublishedQuantity:
     """One quantity, measured and published, in the same unit."""
 
     ours: float | None
@@ -63,26 +55,26 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """One measured case beside one published row."""
+class PublishedMatch:
+    """One measured case and one published row of the same case."""
 
     case: str
     row: PublishedRow
     same_gpu: bool
-    """Whether ours was measured on the GPU model of the row: only then its latency is judged."""
+    """Whether ours was measured on the GPU model of the row; latency is judged only then."""
     projected: bool
     """Whether our latency is composed from the stages of a shorter generation."""
-    latency_s: Pair
-    model_memory_gib: Pair
-    peak_memory_gib: Pair
+    latency_s: PublishedQuantity
+    model_memory_gib: PublishedQuantity
+    peak_memory_gib: PublishedQuantity
     """Shown, not judged: theirs includes loading and warm-up."""
 
     @property
     def exceeded(self) -> dict[Column, Explanation | None]:
-        """What is beyond its limit, with the explanation where there is one."""
+        """What exceeds its limit -> the known explanation, None where there is none."""
         ratios = {
             Column.LATENCY: (self.latency_s.ratio, self.same_gpu and self._is_slower),
-            Column.MODEL_MEMORY: (self.model_memory_gib.ratio, self._is_of_another_size),
+            Column.MODEL_MEMORY: (self.model_memory_gib.ratio, self._differs_in_size),
         }
         return {
             of: explanation(self.case, of, ratio)
@@ -92,7 +84,7 @@ class Comparison:
 
     @property
     def unexplained(self) -> tuple[Column, ...]:
-        """What is beyond its limit, and nobody has said why."""
+        """What exceeds its limit without a known explanation."""
         return tuple(of for of, why in self.exceeded.items() if why is None)
 
     @property
@@ -100,52 +92,52 @@ class Comparison:
         return (self.latency_s.ratio or 0.0) > MAX_LATENCY_RATIO
 
     @property
-    def _is_of_another_size(self) -> bool:
+    def _differs_in_size(self) -> bool:
         ratio = self.model_memory_gib.ratio
         return ratio is not None and abs(ratio - 1.0) * 100.0 > MAX_MODEL_MEMORY_DIFFERENCE_PCT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """A whole run beside the published tables."""
+class PublishedComparison:
+    """A whole run compared with the published tables."""
 
-    compared: tuple[Comparison, ...]
+    matches: tuple[PublishedMatch, ...]
     """Worst latency ratio first."""
-    refused: dict[str, str]
-    """Case that has a published row, and was not compared -> why."""
+    not_compared: dict[str, str]
+    """Case with a published row that was not compared -> why."""
     unpublished: int
-    """Measured cases without a published row."""
+    """How many measured cases have no published row."""
 
     @property
-    def unexplained(self) -> tuple[Comparison, ...]:
-        """The comparisons that need a table row, or a repair."""
-        return tuple(each for each in self.compared if each.unexplained)
+    def unexplained(self) -> tuple[PublishedMatch, ...]:
+        """The matches that need an explanation in the table, or a fix."""
+        return tuple(match for match in self.matches if match.unexplained)
 
 
 # Joining
 
 
-def compare(record: RunRecord, rows: Iterable[PublishedRow]) -> Outcome:
-    """Every measured case of the run, references too, beside each published row of the same case."""
+def compare(record: RunRecord, rows: Iterable[PublishedRow]) -> PublishedComparison:
+    """Match every measured case of the run, references included, with each published row of that case."""
     by_case: dict[str, list[PublishedRow]] = {}
     for row in rows:
         if row.case is not None:
             by_case.setdefault(row.case, []).append(row)
-    compared: list[Comparison] = []
-    refused: dict[str, str] = {}
+    matches: list[PublishedMatch] = []
+    not_compared: dict[str, str] = {}
     unpublished = 0
     for run in _runs(record):
-        published = by_case.get(CASES[run.id].published_id, []) if run.id in CASES else []
-        why = _refusal(run) if published else None
+        published = by_case.get(PUBLISHED_IDS[run.id], []) if run.id in PUBLISHED_IDS else []
+        why = _why_not_compared(run) if published else None
         if why is not None:
-            refused[run.id] = why
+            not_compared[run.id] = why
         elif published:
-            compared.extend(_comparison(run, row) for row in published)
+            matches.extend(_match(run, row) for row in published)
         else:
             unpublished += 1
-    return Outcome(
-        compared=tuple(sorted(compared, key=_best_first, reverse=True)),
-        refused=refused,
+    return PublishedComparison(
+        matches=tuple(sorted(matches, key=_best_first, reverse=True)),
+        not_compared=not_compared,
         unpublished=unpublished,
     )
 
@@ -156,11 +148,11 @@ def _runs(record: RunRecord) -> Iterator[Run]:
     yield from (run for run in record.references if run.id not in selected)
 
 
-def _best_first(comparison: Comparison) -> tuple[float, str, str]:
-    return (comparison.latency_s.ratio or 0.0, comparison.case, comparison.row.gpu)
+def _best_first(match: PublishedMatch) -> tuple[float, str, str]:
+    return (match.latency_s.ratio or 0.0, match.case, match.row.gpu)
 
 
-def _refusal(run: Run) -> str | None:
+def _why_not_compared(run: Run) -> str | None:
     if run.failure is not None:
         return f"{run.status}: {run.failure.message}"
     if run.injected:
@@ -173,15 +165,15 @@ def _refusal(run: Run) -> str | None:
     return f"its times cannot be trusted: {why}" if why else None
 
 
-def _comparison(run: Run, row: PublishedRow) -> Comparison:
-    return Comparison(
+def _match(run: Run, row: PublishedRow) -> PublishedMatch:
+    return PublishedMatch(
         case=run.id,
         row=row,
         same_gpu=PLATFORM_OF_GPU.get(row.gpu) == run.platform,
         projected=run.projected,
-        latency_s=Pair(ours=run.measured.get(LATENCY), theirs=row.latency_s),
-        model_memory_gib=Pair(ours=_gib(run, MODEL_MEMORY), theirs=row.model_memory_gib),
-        peak_memory_gib=Pair(ours=_gib(run, PEAK_MEMORY), theirs=row.peak_memory_gib),
+        latency_s=PublishedQuantity(ours=run.measured.get(LATENCY), theirs=row.latency_s),
+        model_memory_gib=PublishedQuantity(ours=_gib(run, MODEL_MEMORY), theirs=row.model_memory_gib),
+        peak_memory_gib=PublishedQuantity(ours=_gib(run, PEAK_MEMORY), theirs=row.peak_memory_gib),
     )
 
 
@@ -194,9 +186,10 @@ def _gib(run: Run, metric: str) -> float | None:
 
 
 def read(folder: Path) -> tuple[PublishedRow, ...]:
-    """All rows of the tables in `folder`, in the order of the files' names.
+    """All rows of the tables in `folder`, in the order of their file names.
 
-    BaselineError where there is none, or where a row is not what the mapping says of its attributes.
+    Raises BaselineError where there is no table, and for a row whose case or reason is not what
+    `tables.published` derives from its other columns.
     """
     files = sorted(folder.glob("*.csv"))
     if not files:
@@ -208,7 +201,10 @@ def read(folder: Path) -> tuple[PublishedRow, ...]:
 
 
 def latencies_s(folder: Path) -> dict[str, dict[str, float]]:
-    """Case id -> published GPU -> latency; empty where there is no such folder."""
+    """Case id -> published GPU -> latency in seconds; empty where `folder` does not exist.
+
+    Raises BaselineError for a table that cannot be read.
+    """
     found: dict[str, dict[str, float]] = {}
     for row in read(folder) if folder.is_dir() else ():
         if row.case is not None:
@@ -232,8 +228,8 @@ def _rows(file: Path) -> Iterator[PublishedRow]:
 def _row(line: dict[str, str | None]) -> PublishedRow:
     unknown = [name for name in line if name not in COLUMNS]
     if unknown:
-        raise ValueError(f"it has what no published table has: {', '.join(unknown)}")
-    # An empty cell is a value that was not published; all cells are text.
+        raise ValueError(f"it has columns that no published table has: {', '.join(unknown)}")
+    # All cells are text; an empty one is a value that was not published.
     row = msgspec.convert({name: cell or None for name, cell in line.items()}, PublishedRow, strict=False)
     numbers = (row.latency_s, row.model_memory_gib, row.peak_memory_gib)
     if not all(number is None or (math.isfinite(number) and number > 0) for number in numbers):
@@ -244,5 +240,5 @@ def _row(line: dict[str, str | None]) -> PublishedRow:
         raise ValueError(f"no table of pipelines or schemes knows {exc}") from exc
     found = {"case": row.case, "reason": row.reason}
     if found != expected:
-        raise ValueError(f"its attributes say {expected}, and it says {found}")
+        raise ValueError(f"its attributes say {expected}, but the row says {found}")
     return row

@@ -21,7 +21,7 @@ from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class KnownCase:
+class MatrixCase:
     """A case of the matrix and the platforms its row names."""
 
     case: Case
@@ -29,7 +29,7 @@ class KnownCase:
 
 
 CASES = {
-    case.id: KnownCase(case=case, platforms=tuple(platform.id for platform in row.platforms))
+    case.id: MatrixCase(case=case, platforms=tuple(platform.id for platform in row.platforms))
     for row in MATRIX
     for case in (row.case(weights) for weights in Weights)
 }
@@ -38,7 +38,7 @@ METRIC_NAMES = tuple(METRIC_BY_NAME)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class RunFile:
     """A run record, as it is found on disk."""
 
     record: RunRecord
@@ -46,11 +46,11 @@ class Source:
     """Of the file."""
 
 
-def read_run(path: Path) -> Source:
+def read_run(path: Path) -> RunFile:
     """The record in `path`, a run.json or the folder that holds one. Raises RecordError."""
     file = path / "run.json" if path.is_dir() else path
     record = read_record(file)
-    return Source(record=record, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    return RunFile(record=record, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def reference_of(run: Run, record: RunRecord) -> Run | None:
@@ -108,7 +108,7 @@ def _seconds(run: Run) -> dict[str, float]:
     return {phase: round(statistics.median(each), 1) for phase, each in spent.items()}
 
 
-def provenance_of(run: Run, source: Source, reason: str) -> Provenance:
+def provenance_of(run: Run, source: RunFile, reason: str) -> Provenance:
     """Where the numbers of `run` come from."""
     environment = run.processes[0].environment
     gpu = environment.gpu

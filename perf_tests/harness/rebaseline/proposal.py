@@ -18,7 +18,7 @@ from perf_tests.harness.rebaseline import eligibility, store
 from perf_tests.harness.rebaseline.candidates import (
     CASES,
     METRIC_NAMES,
-    Source,
+    RunFile,
     drift_of,
     entry_of,
     first_reference,
@@ -67,7 +67,7 @@ class Proposal:
 
 
 def propose(
-    source: Source,
+    source: RunFile,
     *,
     root: Path,
     patterns: tuple[str, ...],
@@ -152,7 +152,7 @@ def _read_or_empty(path: Path, run: Run) -> Baselines:
     )
 
 
-def _with(before: Baselines, run: Run, source: Source, reason: str, first_reason: str) -> Baselines:
+def _with(before: Baselines, run: Run, source: RunFile, reason: str, first_reason: str) -> Baselines:
     provenance = provenance_of(run, source, reason)
     key = _key(provenance)
     old = before.cases.get(run.id)

@@ -1,10 +1,10 @@
-"""Ours beside the published tables, in words."""
+"""A run compared with the published tables, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from perf_tests.harness.compare.published import Comparison, Outcome, Pair
+from perf_tests.harness.compare.published import PublishedComparison, PublishedMatch, PublishedQuantity
 from perf_tests.harness.report.terminal import Row, aligned
 from perf_tests.tables.published import (
     DIFFERENCES,
@@ -23,53 +23,53 @@ HEADER = (
 NUMBERS = frozenset(HEADER[2:-1])
 
 
-def lines(outcome: Outcome) -> list[str]:
-    """The table, its footnotes, the differences of definition, what was left out, and the summary."""
-    footnotes = _footnotes(outcome.compared)
+def lines(comparison: PublishedComparison) -> list[str]:
+    """The table, its footnotes, the differences in definition, what was not compared, and the summary."""
+    footnotes = _footnotes(comparison.matches)
     return [
-        *_table(outcome.compared, footnotes),
+        *_table(comparison.matches, footnotes),
         *(f"[{number}] {_explained(each)}" for each, number in footnotes),
-        *_differences(outcome.compared),
-        *(f"not compared: {case}: {why}" for case, why in outcome.refused.items()),
-        _summary(outcome),
+        *_differences(comparison.matches),
+        *(f"not compared: {case}: {why}" for case, why in comparison.not_compared.items()),
+        _summary(comparison),
     ]
 
 
-def _table(compared: Sequence[Comparison], footnotes: Sequence[tuple[Explanation, int]]) -> list[str]:
-    if not compared:
+def _table(matches: Sequence[PublishedMatch], footnotes: Sequence[tuple[Explanation, int]]) -> list[str]:
+    if not matches:
         return []
-    return aligned([HEADER, *(_row(each, footnotes) for each in compared)], right=NUMBERS)
+    return aligned([HEADER, *(_row(match, footnotes) for match in matches)], right=NUMBERS)
 
 
-def _row(each: Comparison, footnotes: Sequence[tuple[Explanation, int]]) -> Row:
-    pairs = (each.latency_s, each.model_memory_gib, each.peak_memory_gib)
-    numbers = (cell for pair in pairs for cell in _cells(pair))
-    return (each.case, each.row.gpu, *numbers, ", ".join(_notes(each, footnotes)))
+def _row(match: PublishedMatch, footnotes: Sequence[tuple[Explanation, int]]) -> Row:
+    quantities = (match.latency_s, match.model_memory_gib, match.peak_memory_gib)
+    numbers = (cell for quantity in quantities for cell in _cells(quantity))
+    return (match.case, match.row.gpu, *numbers, ", ".join(_notes(match, footnotes)))
 
 
-def _cells(pair: Pair) -> tuple[str, str, str]:
-    return (_number(pair.ours), _number(pair.theirs), _number(pair.ratio))
+def _cells(quantity: PublishedQuantity) -> tuple[str, str, str]:
+    return (_number(quantity.ours), _number(quantity.theirs), _number(quantity.ratio))
 
 
 def _number(value: float | None) -> str:
-    # Three decimals, as they were published.
+    # Three decimals, like the published numbers.
     return "-" if value is None else f"{value:.3f}"
 
 
-def _notes(each: Comparison, footnotes: Sequence[tuple[Explanation, int]]) -> list[str]:
+def _notes(match: PublishedMatch, footnotes: Sequence[tuple[Explanation, int]]) -> list[str]:
     return [
-        *(["projected"] if each.projected else []),
-        *([] if each.same_gpu else ["another GPU"]),
-        *(f"UNEXPLAINED {of}" for of in each.unexplained),
-        *(f"[{number}]" for explanation, number in footnotes if explanation in each.exceeded.values()),
+        *(["projected"] if match.projected else []),
+        *([] if match.same_gpu else ["another GPU"]),
+        *(f"UNEXPLAINED {of}" for of in match.unexplained),
+        *(f"[{number}]" for explanation, number in footnotes if explanation in match.exceeded.values()),
     ]
 
 
-def _footnotes(compared: Iterable[Comparison]) -> list[tuple[Explanation, int]]:
-    """The explanations in use, numbered in the order of their first row."""
+def _footnotes(matches: Iterable[PublishedMatch]) -> list[tuple[Explanation, int]]:
+    """The explanations in use, numbered in the order in which the table first refers to them."""
     used: list[Explanation] = []
-    for each in compared:
-        used += [why for why in each.exceeded.values() if why is not None and why not in used]
+    for match in matches:
+        used += [why for why in match.exceeded.values() if why is not None and why not in used]
     return [(why, number) for number, why in enumerate(used, start=1)]
 
 
@@ -77,19 +77,19 @@ def _explained(each: Explanation) -> str:
     return f"{each.of}: {each.text}" + (f" ({each.link})" if each.link else "")
 
 
-def _differences(compared: Sequence[Comparison]) -> list[str]:
-    shown = [each for each in DIFFERENCES if any(each.applies(one.row) for one in compared)]
+def _differences(matches: Sequence[PublishedMatch]) -> list[str]:
+    shown = [each for each in DIFFERENCES if any(each.applies(match.row) for match in matches)]
     return [f"differs: {each.subject}: theirs {each.theirs}; ours {each.ours}" for each in shown]
 
 
-def _summary(outcome: Outcome) -> str:
-    judged = sum(each.same_gpu for each in outcome.compared)
+def _summary(comparison: PublishedComparison) -> str:
+    judged = sum(match.same_gpu for match in comparison.matches)
     limits = (
         f"latency above {MAX_LATENCY_RATIO:g} times on the same GPU model, "
         f"model memory off by more than {MAX_MODEL_MEMORY_DIFFERENCE_PCT:g} %"
     )
     return (
-        f"{len(outcome.compared)} rows compared, {judged} of them on the same GPU model, "
-        f"{outcome.unpublished} measured cases without a published row; "
-        f"unexplained ({limits}): {len(outcome.unexplained)}"
+        f"{len(comparison.matches)} rows compared, {judged} of them on the same GPU model, "
+        f"{comparison.unpublished} measured cases without a published row; "
+        f"unexplained ({limits}): {len(comparison.unexplained)}"
     )

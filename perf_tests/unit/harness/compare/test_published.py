@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from perf_tests.harness.compare import published
-from perf_tests.harness.compare.published import Comparison, Pair, compare
+from perf_tests.harness.compare.published import PublishedMatch, PublishedQuantity, compare
 from perf_tests.harness.report.published import lines
 from perf_tests.harness.runs.record import Run, Status
 from perf_tests.protocol.errors import BaselineError
@@ -89,10 +89,10 @@ def measured(
     return make_run(case, platform, **{"measured": medians, **changes})
 
 
-def only(run: Run, *rows: PublishedRow) -> Comparison:
+def only(run: Run, *rows: PublishedRow) -> PublishedMatch:
     """The one comparison of `run` with `rows`."""
-    (comparison,) = compare(make_record(run, references=()), rows or (make_row(),)).compared
-    return comparison
+    (match,) = compare(make_record(run, references=()), rows or (make_row(),)).matches
+    return match
 
 
 # The tables
@@ -328,7 +328,7 @@ def test_an_empty_cell_was_not_published(table: Callable[..., Path]) -> None:
         pytest.param(
             LINE.replace("-regional,", "-eager,"), "its attributes say .*-regional'", id="other-case"
         ),
-        pytest.param(f"{LINE}dropped", "and it says .*'dropped'", id="case-and-reason"),
+        pytest.param(f"{LINE}dropped", "but the row says .*'dropped'", id="case-and-reason"),
         pytest.param(LINE.replace("flux1-dev-b1-fp8dqrow-regional", ""), "'case': None", id="neither"),
         pytest.param(LINE.replace("fp8dqrow,", "int3wo,"), "schemes knows 'int3wo'", id="scheme"),
         pytest.param(LINE.replace("flux1-dev,", "sdxl,"), "knows 'sdxl'", id="pipeline"),
@@ -345,7 +345,7 @@ def test_a_broken_row_is_refused_with_its_line(table: Callable[..., Path], line:
 
 
 def test_an_unknown_column_is_refused(table: Callable[..., Path]) -> None:
-    with pytest.raises(BaselineError, match="what no published table has: watts"):
+    with pytest.raises(BaselineError, match="columns that no published table has: watts"):
         published.read(table(f"{LINE},700", head=f"{HEAD},case,reason,watts"))
 
 
@@ -363,12 +363,12 @@ def test_a_folder_without_tables_is_refused_with_the_option(tmp_path: Path) -> N
 
 
 def test_ours_stands_beside_theirs_in_gib() -> None:
-    comparison = only(measured(4.4, model_gib=20.25, peak_gib=24.0))
-    assert comparison.latency_s == Pair(ours=4.4, theirs=4.0)
-    assert comparison.latency_s.ratio == pytest.approx(1.1)
-    assert comparison.model_memory_gib == Pair(ours=20.25, theirs=20.0)
-    assert comparison.peak_memory_gib == Pair(ours=24.0, theirs=30.0)
-    assert comparison.exceeded == {}
+    match = only(measured(4.4, model_gib=20.25, peak_gib=24.0))
+    assert match.latency_s == PublishedQuantity(ours=4.4, theirs=4.0)
+    assert match.latency_s.ratio == pytest.approx(1.1)
+    assert match.model_memory_gib == PublishedQuantity(ours=20.25, theirs=20.0)
+    assert match.peak_memory_gib == PublishedQuantity(ours=24.0, theirs=30.0)
+    assert match.exceeded == {}
 
 
 @pytest.mark.parametrize(
@@ -405,9 +405,9 @@ def test_only_the_bytes_are_judged_on_another_gpu(gpu: str, platform: Platform) 
 
 def test_an_explained_row_is_not_unexplained() -> None:
     row = make_row(case=FLUX_INT8DQ.id, scheme="int8dq")
-    comparison = only(measured(5.6, model_gib=22.9, case=FLUX_INT8DQ), row)
-    assert set(comparison.exceeded) == {Column.LATENCY, Column.MODEL_MEMORY}
-    assert comparison.unexplained == ()
+    match = only(measured(5.6, model_gib=22.9, case=FLUX_INT8DQ), row)
+    assert set(match.exceeded) == {Column.LATENCY, Column.MODEL_MEMORY}
+    assert match.unexplained == ()
 
 
 @pytest.mark.parametrize(
@@ -444,8 +444,8 @@ def test_the_worst_latency_comes_first() -> None:
         make_row(case=fused.id, fuse_qkv=True, latency_s=3.5),
     )
     record = make_record(measured(4.2, case=plain), measured(4.2, case=fused), references=())
-    compared = compare(record, rows).compared
-    assert [(each.case, each.row.gpu) for each in compared] == [
+    matches = compare(record, rows).matches
+    assert [(each.case, each.row.gpu) for each in matches] == [
         (fused.id, "H100"),
         (plain.id, "H100"),
         (plain.id, "A100"),
@@ -457,7 +457,7 @@ def test_references_are_compared_as_well_and_once() -> None:
     row = make_row(case=FLUX_FP8.reference.id, scheme="bf16", model_memory_gib=31.4, latency_s=6.0)
     beside = make_record(measured(4.0), references=(reference,))
     selected = make_record(measured(4.0), reference, references=(reference,))
-    assert [len(compare(record, [row]).compared) for record in (beside, selected)] == [1, 1]
+    assert [len(compare(record, [row]).matches) for record in (beside, selected)] == [1, 1]
 
 
 def test_a_run_with_the_hubs_weights_is_compared_with_the_same_row() -> None:
@@ -499,15 +499,15 @@ def test_a_run_with_the_hubs_weights_is_compared_with_the_same_row() -> None:
     ],
 )
 def test_a_run_that_says_nothing_is_refused_with_the_reason(changes: dict[str, Any], why: str) -> None:
-    outcome = compare(make_record(measured(4.0, **changes), references=()), [make_row()])
-    assert outcome.compared == ()
-    assert outcome.refused == {"flux1-dev-b1-fp8dqrow-regional": why}
+    comparison = compare(make_record(measured(4.0, **changes), references=()), [make_row()])
+    assert comparison.matches == ()
+    assert comparison.not_compared == {"flux1-dev-b1-fp8dqrow-regional": why}
 
 
 def test_cases_without_a_published_row_are_counted() -> None:
     unknown = measured(1.0, id="renamed-since")
-    outcome = compare(make_record(make_run(), unknown, measured(4.0), references=()), [make_row()])
-    assert (len(outcome.compared), outcome.unpublished, outcome.refused) == (1, 2, {})
+    comparison = compare(make_record(make_run(), unknown, measured(4.0), references=()), [make_row()])
+    assert (len(comparison.matches), comparison.unpublished, comparison.not_compared) == (1, 2, {})
 
 
 # Words

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from perf_tests.harness.baselines import files
-from perf_tests.harness.compare.run_pairs import REFUSED, REGRESSED, SAME, Outcome, compare, explained
+from perf_tests.harness.compare.run_pairs import REGRESSED, SAME, UNDECIDED, RunComparison, compare, explained
 from perf_tests.harness.plugin.options import parse_drill
 from perf_tests.harness.plugin.session import Session
 from perf_tests.harness.rebaseline import candidates
-from perf_tests.harness.rebaseline.candidates import Source
+from perf_tests.harness.rebaseline.candidates import RunFile
 from perf_tests.harness.rebaseline.proposal import propose, write
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Process, Run, RunRecord, Status, read_record
 from perf_tests.protocol.messages import FailureKind
@@ -38,8 +38,8 @@ NOISE = {
 }
 
 
-def beside(base: RunRecord, candidate: RunRecord, max_processes: int = 5) -> Outcome:
-    return compare(Source(record=base, sha256="f" * 64), candidate, NOISE, max_processes)
+def compared(base: RunRecord, candidate: RunRecord, max_processes: int = 5) -> RunComparison:
+    return compare(RunFile(record=base, sha256="f" * 64), candidate, NOISE, max_processes)
 
 
 def with_values(**values: float) -> Process:
@@ -56,16 +56,17 @@ def failed(kind: FailureKind) -> Run:
 
 
 def test_a_run_beside_itself_is_the_same() -> None:
-    outcome = beside(make_record(good()), make_record(good()))
-    assert outcome.code == SAME
-    assert {each.status for run in outcome.runs for each in run.verdicts} == {Status.PASS}
-    assert explained(outcome) == []
+    comparison = compared(make_record(good()), make_record(good()))
+    assert comparison.code == SAME
+    assert {each.status for run in comparison.runs for each in run.verdicts} == {Status.PASS}
+    assert explained(comparison) == []
 
 
 def test_a_counter_that_differs_is_a_regression_with_its_reason() -> None:
-    outcome = beside(make_record(good()), make_record(make_run(processes=(with_values(graph_breaks=2.0),))))
-    assert outcome.code == REGRESSED
-    assert explained(outcome) == [
+    worse = make_run(processes=(with_values(graph_breaks=2.0),))
+    comparison = compared(make_record(good()), make_record(worse))
+    assert comparison.code == REGRESSED
+    assert explained(comparison) == [
         f"{ID}: graph_breaks REGRESSED: 2 instead of 1, and no difference is allowed"
     ]
 
@@ -76,7 +77,7 @@ def test_a_counter_that_differs_is_a_regression_with_its_reason() -> None:
 )
 def test_only_what_a_test_judges_sets_the_level(case_id: str, noisy: int) -> None:
     record = make_record(make_run(candidates.CASES[case_id].case, H100))
-    assert beside(record, record).noisy_metrics == noisy
+    assert compared(record, record).noisy_metrics == noisy
 
 
 @pytest.mark.parametrize(
@@ -85,21 +86,21 @@ def test_only_what_a_test_judges_sets_the_level(case_id: str, noisy: int) -> Non
 )
 def test_better_is_no_failure_even_where_a_session_would_ask_why(memory_mib: float, code: int) -> None:
     process = with_values(model_memory_mib=memory_mib)
-    assert beside(make_record(good()), make_record(make_run(processes=(process,)))).code == code
+    assert compared(make_record(good()), make_record(make_run(processes=(process,)))).code == code
 
 
 def test_one_regression_outweighs_what_cannot_be_told() -> None:
     worse = make_run(processes=(with_values(graph_breaks=2.0),))
-    outcome = beside(make_record(good()), make_record(worse, make_run(MINI_BF16)))
-    assert outcome.code == REGRESSED
-    assert explained(outcome)[-1] == f"not compared: {MINI_BF16.id}: it is in the candidate only"
+    comparison = compared(make_record(good()), make_record(worse, make_run(MINI_BF16)))
+    assert comparison.code == REGRESSED
+    assert explained(comparison)[-1] == f"not compared: {MINI_BF16.id}: only the candidate has it"
 
 
 @pytest.mark.parametrize(
     ("base", "candidate", "why"),
     [
         pytest.param(
-            make_record(good(), make_run(MINI_BF16)), make_record(good()), "it is in the base only", id="lost"
+            make_record(good(), make_run(MINI_BF16)), make_record(good()), "only the base has it", id="lost"
         ),
         pytest.param(
             make_record(good(injected=("oom",))), make_record(good()), "faults were injected into", id="drill"
@@ -139,29 +140,29 @@ def test_one_regression_outweighs_what_cannot_be_told() -> None:
 def test_what_cannot_be_compared_is_refused_with_the_reason(
     base: RunRecord, candidate: RunRecord, why: str
 ) -> None:
-    outcome = beside(base, candidate)
-    assert outcome.code == REFUSED
-    (refusal,) = outcome.refusals
-    assert why in refusal
+    comparison = compared(base, candidate)
+    assert comparison.code == UNDECIDED
+    (sentence,) = comparison.not_compared
+    assert why in sentence
 
 
 def test_what_neither_supports_is_not_compared_and_does_no_harm() -> None:
     unsupported = make_run(
         MINI_BF16, status=Status.UNSUPPORTED, failure=make_failure(kind=FailureKind.UNSUPPORTED)
     )
-    outcome = beside(make_record(good(), unsupported), make_record(good(), unsupported))
-    assert (outcome.code, [run.id for run in outcome.runs]) == (SAME, [ID])
+    comparison = compared(make_record(good(), unsupported), make_record(good(), unsupported))
+    assert (comparison.code, [run.id for run in comparison.runs]) == (SAME, [ID])
 
 
 def test_two_runs_without_a_case_cannot_be_compared() -> None:
     nothing = msgspec.structs.replace(make_record(), cases=())
-    assert beside(nothing, nothing).code == REFUSED
+    assert compared(nothing, nothing).code == UNDECIDED
 
 
 def test_a_candidate_that_failed_where_the_base_did_not_has_regressed() -> None:
-    outcome = beside(make_record(good()), make_record(failed(FailureKind.OOM)))
-    assert outcome.code == REGRESSED
-    assert explained(outcome) == [f"{ID}: ERROR(oom): out of memory at 79 GiB"]
+    comparison = compared(make_record(good()), make_record(failed(FailureKind.OOM)))
+    assert comparison.code == REGRESSED
+    assert explained(comparison) == [f"{ID}: ERROR(oom): out of memory at 79 GiB"]
 
 
 def test_an_unproven_candidate_is_judged_by_what_names_the_culprit() -> None:
@@ -170,7 +171,7 @@ def test_an_unproven_candidate_is_judged_by_what_names_the_culprit() -> None:
         failure=make_failure(kind=FailureKind.UNPROVEN, message="a layer was left out"),
         processes=(with_values(quantized_modules=3.0),),
     )
-    (run,) = beside(make_record(good()), make_record(unproven)).runs
+    (run,) = compared(make_record(good()), make_record(unproven)).runs
     judged = {each.metric: each.status for each in run.verdicts}
     assert judged["quantized_modules"] is Status.REGRESSED
     assert not {"model_memory_mib", "time_ratio_vs_fp32"} & judged.keys()
@@ -193,7 +194,7 @@ def test_the_verdicts_are_those_of_the_session(
     write(proposal)
     candidate = _measured(tmp_path / "candidate", store, case_id, platform, injected)
 
-    (run,) = beside(base, candidate).runs
+    (run,) = compared(base, candidate).runs
     (judged,) = candidate.cases
     assert {each.metric: each for each in run.verdicts} == {each.metric: each for each in judged.verdicts}
     assert (run.status, len(judged.verdicts) > 5) == (judged.status, True)

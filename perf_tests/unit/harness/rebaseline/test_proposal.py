@@ -46,7 +46,7 @@ def _propose(
     first_reason: str = "",
 ) -> Proposal:
     return propose(
-        candidates.Source(record=record, sha256="f" * 64),
+        candidates.RunFile(record=record, sha256="f" * 64),
         root=root,
         patterns=patterns,
         reason=reason,

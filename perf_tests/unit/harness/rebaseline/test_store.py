@@ -7,7 +7,7 @@ import pytest
 
 from perf_tests.harness.baselines import files
 from perf_tests.harness.rebaseline import proposal, store
-from perf_tests.harness.rebaseline.candidates import Source
+from perf_tests.harness.rebaseline.candidates import RunFile
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
 from perf_tests.unit.builders import MINI_INT8WO, make_baselines, make_case, make_entry, make_record
 
@@ -16,7 +16,7 @@ ID = MINI_INT8WO.id
 
 def fill(root: Path) -> None:
     """Accept one run."""
-    source = Source(record=make_record(), sha256="f" * 64)
+    source = RunFile(record=make_record(), sha256="f" * 64)
     proposal.write(proposal.propose(source, root=root, patterns=("*",), reason="first", platform=None))
 
 
