@@ -1,4 +1,4 @@
-"""Each case builds, runs, and is proved to be what its recipe says."""
+"""Each case builds, runs, and is verified to be what its recipe says."""
 
 from __future__ import annotations
 

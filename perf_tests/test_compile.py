@@ -1,4 +1,4 @@
-"""As many graphs, breaks and recompiles as before, compiled in the time it took before."""
+"""Each case compiles to as many graphs, breaks and recompiles as before, in the time it took before."""
 
 from __future__ import annotations
 

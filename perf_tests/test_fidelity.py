@@ -1,4 +1,4 @@
-"""The picture is still the bf16 twin's, as closely as the scheme allows, each time the same."""
+"""Each picture is reproducible, and as close to that of the bf16 twin as the scheme allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects that recipes go around are watched, so that nobody goes around them for longer than needed."""
+"""Defects that recipes work around are watched, so that no workaround outlives its defect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each case generates as fast as it did, and as much faster than its twin."""
+"""Each case generates as fast as before, and with the same speedup over its twin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model occupies and what generating needs at its peak are what they were."""
+"""The memory of the model and the peak of generating are what they were before."""
 
 from __future__ import annotations
 

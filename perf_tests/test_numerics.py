@@ -1,4 +1,4 @@
-"""What a bit width costs in signal and saves in bytes is what the tables imply."""
+"""A bit width costs as much signal and saves as many bytes as the tables imply."""
 
 from __future__ import annotations
 

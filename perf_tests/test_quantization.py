@@ -1,4 +1,4 @@
-"""Exactly the modules that were quantized still are, in as many bytes."""
+"""Exactly the same modules are quantized as before, and they take as many bytes."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def pytest_terminal_summary(
             _write(terminalreporter, lines)
     missing = perf.judging.ledger.missing() if _owes_verdicts(config, exitstatus) else ()
     if missing:
-        terminalreporter.section("planned, but no verdict was given", red=True)
+        terminalreporter.section("selected, but no verdict was given", red=True)
         _write(terminalreporter, summary.by_case(missing))
     if perf.problem:
         terminalreporter.section(UNWRITABLE, red=True)

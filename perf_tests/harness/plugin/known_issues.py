@@ -1,4 +1,4 @@
-"""Run the script of a known issue in a process of its own, and judge whether the issue is still there."""
+"""Runs the script of a known issue in a process of its own, and judges whether the issue still exists."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ LOG_LINES = 10
 
 
 class Reproduction(msgspec.Struct, frozen=True):
-    """What the script found; it may print more."""
+    """What the script prints as the last line; it may print other lines before."""
 
     slowdown: float
-    """Times as long as it ought to take."""
+    """Time taken, in multiples of the time it should take."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Whether all is as the table says, and the sentence that says what was found."""
+    """Whether the issue is as the table says, and a sentence on what was found."""
 
     as_expected: bool
     text: str
 
 
 def watch(issue: KnownIssue, python: str, log: Path, today: datetime.date) -> Finding:
-    """Reproduce `issue` under the interpreter `python`; stderr goes to `log`.
+    """Reproduce `issue` under the interpreter `python`, with stderr in `log`, and judge it as of `today`.
 
-    Raises PerfError where the script ends with an error, prints something else, or exceeds its deadline; its
-    whole process group is dead by then.
+    Raises PerfError where the script cannot be started, fails, prints something else, or exceeds its
+    deadline; its whole process group is dead by then.
     """
     return judge(issue, _reproduce(issue, python, log), today)
 
 
 def judge(issue: KnownIssue, found: Reproduction, today: datetime.date) -> Finding:
-    """As expected while the issue is there and has not expired."""
-    seen = f"{issue.id}: {found.slowdown:.3g} times as slow as it ought to be ({issue.link})"
+    """Judge what was found: as expected while the issue reproduces and its row has not expired."""
+    seen = f"{issue.id}: {found.slowdown:.3g} times as slow as it should be ({issue.link})"
     if found.slowdown < issue.reproduces_from:
-        bound = f"a known issue from {issue.reproduces_from:g} times on, so it is mended"
+        bound = f"below {issue.reproduces_from:g} times the issue no longer exists, so it is fixed"
         return Finding(as_expected=False, text=f"{seen}; {bound}: {issue.then}. Owner: {issue.owner}")
     if today > issue.expires:
         text = f"{seen}; nobody has looked again since it expired on {issue.expires}. Owner: {issue.owner}"
@@ -74,10 +74,10 @@ def _reproduce(issue: KnownIssue, python: str, log: Path) -> Reproduction:
         output, _ = process.communicate(timeout=issue.deadline_s)
     except subprocess.TimeoutExpired:
         raise PerfError(
-            f"{issue.script} was to show {issue.id} within {issue.deadline_s:g} s and did not end: see {log}"
+            f"{issue.script} did not show {issue.id} within {issue.deadline_s:g} s: see {log}"
         ) from None
     finally:
-        # Compilers that it has started, too, and also after Ctrl-C.
+        # The whole group, also after Ctrl-C: the script may have started compilers.
         with process, suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     return _read(issue, process.returncode, output, log)
@@ -88,9 +88,7 @@ def _read(issue: KnownIssue, returncode: int, output: bytes, log: Path) -> Repro
         if returncode == 0:
             return msgspec.json.decode(output.strip().rpartition(b"\n")[2], type=Reproduction)
     except msgspec.DecodeError as error:
-        raise PerfError(
-            f"{issue.script} was to print its slowdown as JSON, but {error}: see {log}"
-        ) from error
+        raise PerfError(f"{issue.script} did not print its slowdown as JSON: {error}: see {log}") from error
     last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-    message = f"{issue.script}, which shows {issue.id}, ended with exit code {returncode}; its last words:"
+    message = f"{issue.script}, which shows {issue.id}, ended with exit code {returncode}; its last lines:"
     raise PerfError("\n".join((message, *last)))

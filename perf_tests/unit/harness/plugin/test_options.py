@@ -1,3 +1,5 @@
+"""Options: what the command line says, and what is refused."""
+
 from __future__ import annotations
 
 import argparse
@@ -7,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from perf_tests.harness.plugin.options import declare, parse_drill, parse_duration, read
+from perf_tests.harness.plugin.options import OPTIONS, declare, parse_drill, parse_duration, read
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.messages import Fault, Injection
 from perf_tests.unit.conftest import BF16, INT8WO, make_options
@@ -45,7 +47,7 @@ def test_a_fault_is_read_with_its_amount_and_its_cases(
         ("oom:+3%", "oom takes no amount"),
     ],
 )
-def test_a_fault_of_another_form_is_refused_with_the_right_one(spec: str, says: str) -> None:
+def test_a_malformed_fault_is_refused_with_an_example(spec: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         parse_drill(spec)
 
@@ -74,13 +76,22 @@ def test_a_budget_is_written_as_people_write_times(text: str, seconds: float) ->
 
 
 @pytest.mark.parametrize("text", ["", "0", "0m", "-5m", "9 minutes", "1.5h", "m9"])
-def test_a_budget_of_another_form_is_refused_with_the_right_one(text: str) -> None:
+def test_a_malformed_budget_is_refused_with_examples(text: str) -> None:
     with pytest.raises(UsageError, match="write a time such as '9m', '90s' or '1h30m'"):
         parse_duration(text)
 
 
-def test_without_globs_every_case_is_selected() -> None:
+def test_every_case_is_selected_without_globs() -> None:
     assert make_options().selects(BF16)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "--perf-worker-module"])
+def test_a_public_option_explains_itself_in_the_help(name: str) -> None:
+    assert len(OPTIONS[name]["help"]) > 10
+
+
+def test_the_worker_module_of_the_suites_own_tests_is_not_in_the_help() -> None:
+    assert OPTIONS["--perf-worker-module"]["help"] == argparse.SUPPRESS
 
 
 @pytest.mark.parametrize(
@@ -88,7 +99,9 @@ def test_without_globs_every_case_is_selected() -> None:
     [([], None), (["--perf-autoquant-plans=mine"], Path("mine"))],
     ids=["none", "a-folder"],
 )
-def test_plans_are_those_of_the_run_unless_a_folder_is_named(given: list[str], plans: Path | None) -> None:
+def test_autoquant_plans_are_those_of_the_run_unless_a_folder_is_named(
+    given: list[str], plans: Path | None
+) -> None:
     parser = argparse.ArgumentParser()
     group: Any = SimpleNamespace(addoption=parser.add_argument)
     declare(group)

@@ -1,4 +1,4 @@
-"""What a session costs, seen from outside: plan, budget, shards, resuming, the cross product."""
+"""What a session costs, seen from outside: its plan, its budget, resuming, compile caches."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import msgspec
 import pytest
 
 from perf_tests.harness.runs.record import RunRecord, Status, write_record
-from perf_tests.unit.conftest import BF16, COMPILED, FP8DQROW, INT8WO, ROOT, Misbehave, Suite, workers_of
-from perf_tests.unit.harness.plugin.test_hooks import ONLY_BF16, ONLY_INT8WO, screen, until
-
-BUILD = str(ROOT / "perf_tests" / "test_build.py")
-THREE = tuple(f"--perf-case={case_id}" for case_id in (BF16, INT8WO, COMPILED))
-
+from perf_tests.unit.conftest import BF16, COMPILED, FP8DQROW, INT8WO, Misbehave, Suite, workers_of
+from perf_tests.unit.harness.plugin.sessions import ONLY_BF16, ONLY_INT8WO, THREE, screen, until
 
 # Plan
 
@@ -34,7 +30,7 @@ def test_the_plan_is_printed_without_measuring(suite: Suite) -> None:
     )
 
 
-def test_the_plan_of_another_machines_cases_is_told_anywhere(suite: Suite) -> None:
+def test_the_plan_of_another_machines_cases_is_printed_on_any_machine(suite: Suite) -> None:
     result = suite.run("--collect-only", "-q", "--perf-plan", f"--perf-case={FP8DQROW}")
 
     assert "on h100, 1 process per case" in screen(result)
@@ -44,7 +40,7 @@ def test_the_plan_of_another_machines_cases_is_told_anywhere(suite: Suite) -> No
 # Budget
 
 
-def test_what_the_budget_has_no_room_for_is_not_run_and_red(suite: Suite) -> None:
+def test_a_case_that_the_budget_has_no_room_for_is_not_run_and_red(suite: Suite) -> None:
     result = suite.run("--perf-budget=1s", *THREE)  # the fake worker's baselines say: 6 s to compile
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -56,33 +52,6 @@ def test_what_the_budget_has_no_room_for_is_not_run_and_red(suite: Suite) -> Non
     )
     assert result.parseoutcomes().get("failed", 0) == 0
     assert "no verdict" not in screen(result)
-
-
-# Shards
-
-
-def collected(result: pytest.RunResult) -> set[str]:
-    return {line.partition("[")[2].rstrip("]") for line in result.outlines if "test_build.py::" in line}
-
-
-def test_two_shards_together_hold_exactly_the_cases_of_the_whole(suite: Suite) -> None:
-    options = ("--collect-only", "-q", "-m", "cpu or h100")
-    whole = collected(suite.run(*options, tests=(BUILD,)))
-    first = collected(suite.run(*options, "--perf-shard=1/2", tests=(BUILD,)))
-    second = collected(suite.run(*options, "--perf-shard=2/2", tests=(BUILD,)))
-
-    assert len(whole) > 20
-    assert first | second == whole
-    assert first & second == set()
-    assert min(len(first), len(second)) > 0
-
-
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b"])
-def test_a_shard_that_does_not_exist_is_a_usage_error(suite: Suite, text: str) -> None:
-    result = suite.run(f"--perf-shard={text}", ONLY_BF16)
-
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert f"--perf-shard '{text}': write i/n with i from 1 to n" in screen(result)
 
 
 # Resuming
@@ -120,7 +89,7 @@ def test_a_finished_run_is_judged_again_and_not_measured(suite: Suite, misbehave
     assert suite.case(BF16) == before
 
 
-def test_a_case_of_before_that_is_not_selected_makes_nothing_red(suite: Suite) -> None:
+def test_an_earlier_case_that_is_not_selected_makes_nothing_red(suite: Suite) -> None:
     suite.run(ONLY_BF16)
     record = suite.record()
     red = msgspec.structs.replace(record.cases[0], status=Status.REGRESSED, reason="before")
@@ -148,37 +117,9 @@ def test_a_record_that_cannot_be_read_is_not_resumed(suite: Suite) -> None:
 # Compile caches
 
 
-def test_with_compile_caches_from_files_no_cold_compilation_is_owed(suite: Suite) -> None:
+def test_a_cold_compilation_is_not_owed_with_compile_caches_from_files(suite: Suite) -> None:
     cache = suite.folder / "caches"
     result = suite.run(f"--perf-compile-cache={cache}", f"--perf-case={COMPILED}")
 
     assert result.ret == pytest.ExitCode.OK
     assert f"compile caches from {cache}: compile_cold_s is not judged" in screen(result)
-
-
-# The cross product
-
-
-def test_the_cross_product_is_left_out_unless_it_is_named(suite: Suite) -> None:
-    usual = collected(suite.run("--collect-only", "-q", "-m", "cpu", tests=(BUILD,)))
-    product = collected(suite.run("--collect-only", "-q", "-m", "cpu and exhaustive", tests=(BUILD,)))
-
-    assert BF16 in usual
-    assert usual & product == set()
-    assert {"sd3-mini-b1-int8dq-regional", "flux-mini-b1-nvfp4-eager"} <= product
-
-
-def test_a_case_of_the_cross_product_without_numbers_to_judge_passes_once_it_is_proved(suite: Suite) -> None:
-    case_id = "sd3-mini-b1-fp16-eager"
-    assert suite.run("-m", "cpu and exhaustive", f"--perf-case={case_id}").ret == pytest.ExitCode.OK
-    assert (suite.case(case_id).status, suite.case(case_id).verdicts) == (Status.PASS, ())
-
-
-def test_a_case_of_the_cross_product_is_generated_once_and_proved_without_baselines(suite: Suite) -> None:
-    case_id = "sd3-mini-b1-int8dq-eager"
-    result = suite.run("-m", "cpu and exhaustive", f"--perf-case={case_id}")
-
-    assert result.ret == pytest.ExitCode.OK
-    assert len(suite.case(case_id).processes[0].samples) == 1
-    assert set(suite.statuses(case_id)) == {"output_sqnr_db", "weight_bytes_vs_implied"}
-    assert suite.record().references == ()

@@ -58,5 +58,5 @@ def test_a_phase_of_another_name_is_shown_last_and_counted() -> None:
     ]
 
 
-def test_nothing_measured_is_no_table() -> None:
+def test_the_table_is_empty_where_nothing_was_measured() -> None:
     assert table([run("a")]) == []

@@ -57,7 +57,7 @@ def test_the_table_aligns_its_columns_and_names_a_case_once() -> None:
     ]
 
 
-def test_what_no_test_judges_is_shown_after_the_verdicts() -> None:
+def test_a_metric_that_no_test_judges_is_shown_after_the_verdicts() -> None:
     run = msgspec.structs.replace(JUDGED, measured={"denoise_step_ms": 106.3, "encode_ms": 55.0})
     assert table([run], {**UNITS, "encode_ms": "ms"})[-1].split() == [
         "encode_ms",
@@ -94,7 +94,7 @@ def test_a_long_reason_is_cut() -> None:
     assert table([run], UNITS)[1].endswith("UNSUPPORTED: " + "x" * 117 + "...")
 
 
-def test_without_runs_there_is_no_table() -> None:
+def test_the_table_is_empty_without_runs() -> None:
     assert table([], UNITS) == []
 
 

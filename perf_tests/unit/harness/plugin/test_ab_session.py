@@ -47,7 +47,7 @@ def text(result: pytest.RunResult) -> str:
     return " ".join(str(result.stdout).split())
 
 
-def test_a_percent_on_the_candidate_alone_is_seen_without_a_baseline(suite: Suite) -> None:
+def test_a_slowdown_of_one_percent_in_the_candidate_is_seen_without_a_baseline(suite: Suite) -> None:
     suite.baselines = suite.folder / "noise"
     noise = suite.baselines / "h100" / "noise.json"
     noise.parent.mkdir(parents=True)
@@ -110,7 +110,7 @@ def test_a_regression_that_the_stable_stack_has_too_is_not_the_codes(suite: Suit
     assert "the card or the baseline moved, not the code" in text(result)
 
 
-def test_what_is_green_is_not_compared(suite: Suite) -> None:
+def test_a_green_verdict_is_not_compared(suite: Suite) -> None:
     assert run(suite, SAME_STACK).ret == pytest.ExitCode.OK
     assert suite.record().comparisons == ()
 
