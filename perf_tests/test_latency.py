@@ -7,7 +7,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from perf_tests.harness.plugin.fixtures import Judged
 from perf_tests.harness.report.pytest_benchmark import CLOCK
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 
 
 @pytest.mark.judges(Group.LATENCY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perf_tests.harness.plugin.fixtures import Judged
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 
 
 @pytest.mark.judges(Group.MEMORY)

@@ -24,7 +24,7 @@ from perf_tests.harness.report import terminal
 from perf_tests.harness.report.published import lines
 from perf_tests.harness.runs.record import read_record
 from perf_tests.protocol.errors import PerfError
-from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.metrics.rows import UNITS
 from perf_tests.tables.platforms import PLATFORMS
 
 WITHIN, BEYOND, REFUSED = 0, 1, 2
@@ -47,8 +47,7 @@ def against_base(options: argparse.Namespace) -> int:
     comparison = run_pairs.compare(
         candidates.read_run(base), read_record(candidate), noise, options.max_processes
     )
-    units = {metric.name: metric.unit for metric in METRICS}
-    print("\n".join((*terminal.table(comparison.runs, units), *run_pairs.explained(comparison))))
+    print("\n".join((*terminal.table(comparison.runs, UNITS), *run_pairs.explained(comparison))))
     if comparison.noisy_metrics:
         print(terminal.error_rates(comparison.noisy_metrics, comparison.level))
     if not comparison.runs:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.stats.critical_values import MIN_DOF, at_least, at_most
-from perf_tests.harness.stats.sequential_bounds import Rule, metric_level
+from perf_tests.harness.stats.sequential_bounds import SequentialTest, metric_level
 from perf_tests.harness.stats.simulation import (
     MEAN_PCT,
     MODELS,
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _lines(rule: Rule, metrics: int, tallies: dict[float, Tally]) -> list[str]:
+def _lines(rule: SequentialTest, metrics: int, tallies: dict[float, Tally]) -> list[str]:
     quiet = tallies[0.0]
     effects = [effect for effect in tallies if effect]
     heads = [
@@ -144,7 +144,9 @@ def _pct(rate: float) -> str:
     return f"{rate * 100:.3g} %"
 
 
-def _tally(options: argparse.Namespace, model: Model, rule: Rule, metrics: int, effect_pct: float) -> Tally:
+def _tally(
+    options: argparse.Namespace, model: Model, rule: SequentialTest, metrics: int, effect_pct: float
+) -> Tally:
     simulated = options.simulated // (DETECTION_SHARE if effect_pct else 1)
     return tally(
         model,
@@ -157,10 +159,10 @@ def _tally(options: argparse.Namespace, model: Model, rule: Rule, metrics: int, 
     )
 
 
-def _rule(options: argparse.Namespace, sd_pct: float, metrics: int) -> Rule:
+def _rule(options: argparse.Namespace, sd_pct: float, metrics: int) -> SequentialTest:
     cases = metrics / NOISY_METRICS_OF_A_CASE
     dof = options.dof or max(MIN_DOF, round(cases * (options.baseline_processes - 1)))
-    return Rule(
+    return SequentialTest(
         noise=Noise(sd_pct=sd_pct, dof=dof),
         level=metric_level(metrics),
         baseline_processes=options.baseline_processes,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from perf_tests.tables.cases import Case, Weights
-from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B, COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX_MINI
 from perf_tests.tables.pipelines.spec import PipelineSpec
@@ -32,7 +32,7 @@ moved by it once that is accepted: two leave room for that, and however often it
 
 def _margin(metric_name: str) -> float:
     """`TOLERANCES_BELOW` of the metric's tolerances, the widest of any device, in its unit."""
-    gates = next(metric.gates for metric in METRICS if metric.name == metric_name)
+    gates = METRIC_BY_NAME[metric_name].gates
     return TOLERANCES_BELOW * max(gate.tolerance.absolute for gate in gates.values())
 
 

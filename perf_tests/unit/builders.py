@@ -37,7 +37,8 @@ from perf_tests.protocol.reports import (
     Telemetry,
 )
 from perf_tests.tables.cases import Build, Case
-from perf_tests.tables.metrics import METRICS, Metric, Reader
+from perf_tests.tables.metrics.rows import METRICS
+from perf_tests.tables.metrics.spec import Metric, Reader
 from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX_MINI
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import CPU, Noise, Platform
@@ -322,7 +323,7 @@ def make_record(*cases: Run, references: tuple[Run, ...] | None = None, **change
 
 def make_significance(**changes: Any) -> Significance:
     """60 noisy metrics of a platform with 0.36 % between processes, of which up to five may be asked for."""
-    noise = {metric.name: Noise(sd_pct=0.36, dof=60) for metric in METRICS if metric.noisy}
+    noise = {metric.name: Noise(sd_pct=0.36, dof=60) for metric in METRICS if metric.is_noisy}
     default = Significance(noise=noise, level=metric_level(60), max_processes=5)
     return dataclasses.replace(default, **changes)
 

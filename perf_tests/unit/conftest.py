@@ -21,7 +21,7 @@ from perf_tests.harness.plugin.session import Session
 from perf_tests.harness.runs.record import Run, RunRecord, Status, read_record
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.unit.fork_server import ForkServer
 

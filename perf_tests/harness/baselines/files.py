@@ -16,7 +16,7 @@ from perf_tests.protocol.errors import BaselineError
 from perf_tests.protocol.files import replace_atomically
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import METRICS, Reader
+from perf_tests.tables.metrics.rows import NOISY, PAIRED
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Noise, Platform
 
@@ -25,8 +25,6 @@ from perf_tests.tables.platforms import Noise, Platform
 FORMAT_VERSION = 2
 NOISE = "noise.json"
 """Stands in the folder of a platform: metric -> noise, pooled over the processes of all its pipelines."""
-NOISY = frozenset(metric.name for metric in METRICS if metric.noisy)
-PAIRED = frozenset(metric.name for metric in METRICS if metric.reader is Reader.PAIRS)
 
 
 class Provenance(Struct, frozen=True):

@@ -15,7 +15,7 @@ from perf_tests.harness.stats import observations
 from perf_tests.harness.stats.sequential_bounds import metric_level
 from perf_tests.harness.verdicts import judge
 from perf_tests.harness.verdicts.judge import Significance
-from perf_tests.tables.metrics import Metric
+from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
 
 SAME, REGRESSED, UNDECIDED = 0, 1, 2
@@ -68,7 +68,7 @@ def compare(
         for run in candidate.cases
         if run.id not in not_compared and not _is_in_neither(before[run.id], run)
     ]
-    noisy = sum(metric.noisy for run in compared for metric in _metrics(run, before[run.id]))
+    noisy = sum(metric.is_noisy for run in compared for metric in _metrics(run, before[run.id]))
     level = metric_level(max(1, noisy))
     return RunComparison(
         runs=tuple(
@@ -121,13 +121,13 @@ def _metrics(run: Run, before: Run) -> tuple[Metric, ...]:
     return tuple(
         metric
         for metric in judge.gated_metrics(case, platform)
-        if not (run.failure and metric.proven_only) and not _is_without(metric, run, before)
+        if not (run.failure and metric.verified_only) and not _is_without(metric, run, before)
     )
 
 
 def _is_without(metric: Metric, *runs: Run) -> bool:
     """Whether one of `runs` did not compile cold: sessions may load their compile caches from files."""
-    return metric.cold_only and any(observations.observe(metric, run, None).missing for run in runs)
+    return metric.cold_caches_only and any(observations.observe(metric, run, None).missing for run in runs)
 
 
 def _judged(run: Run, record: RunRecord, before: Run, base: RunFile, significance: Significance) -> Run:

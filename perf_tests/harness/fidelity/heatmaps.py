@@ -7,10 +7,7 @@ from pathlib import Path
 
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.protocol.errors import PerfError
-from perf_tests.tables.metrics import Metric, Reader
-
-PICTURED = (Reader.CAPTURE, Reader.PAIRS)
-"""Readers of the metrics that pictures explain."""
+from perf_tests.tables.metrics.spec import Metric
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +54,7 @@ def explaining(verdict: Verdict, metric: Metric, run: Run, out: Path) -> HeatMap
     None where pictures do not explain `verdict`, or where `run` was not compared with a reference.
     """
     compared = [process for process in run.processes if process.captures and process.fidelity]
-    if metric.reader not in PICTURED or verdict.status is not Status.REGRESSED or not compared:
+    if not metric.reader.compares_outputs or verdict.status is not Status.REGRESSED or not compared:
         return None
     from perf_tests.harness.fidelity import drawing  # scikit-image takes a second, and few sessions need it
 

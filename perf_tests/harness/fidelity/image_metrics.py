@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from perf_tests.harness.runs.record import Fidelity
 from perf_tests.protocol.errors import PerfError
-from perf_tests.tables.metrics import CONSTANT_STD, IDENTICAL_DB
+from perf_tests.tables.metrics.spec import CONSTANT_STD, IDENTICAL_DB
 
 DATA_RANGE = 1.0
 LOW_PERCENTILE = 5.0

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from perf_tests.harness.execution.ab_pairs import MAX_PAIRS, PAIRS, PairCampaign, PairRunner
 from perf_tests.harness.execution.launcher import Launcher
-from perf_tests.harness.plugin.judging import METRIC_BY_NAME
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
 from perf_tests.harness.runs.record import Comparison, Run, Side, Verdict
 from perf_tests.harness.verdicts import ab_comparison
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.platforms import Platform
 
 Refuse = Callable[[str], str | None]

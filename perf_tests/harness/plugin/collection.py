@@ -16,7 +16,7 @@ from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.known_issues import KNOWN_ISSUES, KnownIssue
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.pipelines.rows import PIPELINES
 from perf_tests.tables.platforms import PLATFORMS, Device, Platform
 

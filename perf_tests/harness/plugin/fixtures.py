@@ -18,7 +18,7 @@ from perf_tests.harness.runs.record import Run, Status
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.known_issues import KnownIssue
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from perf_tests.harness.baselines.files import NOISY, Accepted, Entry
+from perf_tests.harness.baselines.files import Accepted, Entry
 from perf_tests.harness.execution.sampling import Answer
 from perf_tests.harness.fidelity import heatmaps
 from perf_tests.harness.plugin.ledger import BUILD, Ledger
@@ -22,10 +22,9 @@ from perf_tests.harness.verdicts import judge
 from perf_tests.harness.verdicts.judge import Significance
 from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import METRICS, Group, Metric
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME, NOISY
+from perf_tests.tables.metrics.spec import Group, Metric
 from perf_tests.tables.platforms import Platform
-
-METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
 
 FindReference = Callable[[Run], Run | None]
 """The run that a run is compared with, measured if need be; None for one that is compared with nothing."""
@@ -85,7 +84,7 @@ class CaseJudge:
             (case_id, metric.name)
             for case_id, (case, platform) in self._selection.cases.items()
             for metric in judge.gated_metrics(case, platform)
-            if not metric.noisy
+            if not metric.is_noisy
         }
         return sum(metric in NOISY for _, metric in self.ledger.owed - by_limit)
 
@@ -103,7 +102,7 @@ class CaseJudge:
         culprit.
         """
         metrics = self._gated(run.id, group)
-        judged = (metric for metric in metrics if run.failure is None or not metric.proven_only)
+        judged = (metric for metric in metrics if run.failure is None or not metric.verified_only)
         return tuple(self._verdict(metric, run) for metric in judged)
 
     def is_green(self, run: Run) -> bool:
@@ -177,7 +176,7 @@ class CaseJudge:
     def _gated(self, case_id: str, group: Group) -> tuple[Metric, ...]:
         gated = judge.gated_metrics(*self._selection.cases[case_id], group)
         # With compile caches loaded from files nothing need compile cold: the report says so, once.
-        return tuple(m for m in gated if not (m.cold_only and self._options.compile_cache))
+        return tuple(m for m in gated if not (m.cold_caches_only and self._options.compile_cache))
 
     def _accepted(self, case_id: str) -> Accepted | None:
         return self._baselines.find(*self._selection.cases[case_id])

@@ -19,7 +19,7 @@ from perf_tests.harness.runs.directory import prepare_run_directory, resume_run_
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.verdicts import verification
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import Platform
 
 UNWRITABLE = "the run directory cannot be written"

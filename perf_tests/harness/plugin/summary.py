@@ -12,7 +12,7 @@ from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import costs, terminal
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.runs.record import RunRecord
-from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.metrics.rows import UNITS
 
 Paragraph = Sequence[str]
 """Lines; an empty paragraph is not printed."""
@@ -36,7 +36,6 @@ def header(options: Options, target: Target) -> list[str]:
 
 def performance(session: Session, record: RunRecord, selection: Selection) -> Iterator[Paragraph]:
     """What the session cost, how likely a false alarm is, every verdict, and where the raw samples are."""
-    units = {metric.name: metric.unit for metric in METRICS}
     judging = session.judging
     control = judging.control(record)
     if control is not None and control.moved:
@@ -46,8 +45,8 @@ def performance(session: Session, record: RunRecord, selection: Selection) -> It
         yield plan_report.accuracy(session.forecaster.accuracy(selection, record))
     if judging.noisy_metrics:
         yield [terminal.error_rates(judging.noisy_metrics, judging.level)]
-    yield terminal.table(record.cases, units)
-    yield ab_report.table(record.comparisons, units)
+    yield terminal.table(record.cases, UNITS)
+    yield ab_report.table(record.comparisons, UNITS)
     provisional = terminal.provisional(record.cases, judging.entries())
     if provisional:
         yield [f"provisional baselines (fewer than 3 processes): {', '.join(provisional)}"]

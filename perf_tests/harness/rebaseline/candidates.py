@@ -16,7 +16,7 @@ from perf_tests.harness.verdicts import judge
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
 
 
@@ -33,7 +33,6 @@ CASES = {
     for row in MATRIX
     for case in (row.case(weights) for weights in Weights)
 }
-METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
 METRIC_NAMES = tuple(METRIC_BY_NAME)
 
 
@@ -69,7 +68,7 @@ def entry_of(run: Run, record: RunRecord, provenance: str) -> Entry:
     observed = {
         metric.name: observations.observe(metric, run, reference).values
         for metric in (*judge.gated_metrics(case, platform), *judge.shown_metrics(case, platform))
-        if metric.expected is None  # the tables say what it must be
+        if metric.has_baseline
     }
     return Entry(
         digest=run.digest,
@@ -171,4 +170,4 @@ def shows_noise(case_id: str, name: str) -> bool:
     known = CASES.get(case_id)  # None: a case that the matrix no longer has, of a scheme that was steady
     if known is None or known.case.build.recipe.scheme.unsteady is None:
         return True
-    return not judge.rests_on_step(METRIC_BY_NAME[name])
+    return not METRIC_BY_NAME[name].rests_on_step

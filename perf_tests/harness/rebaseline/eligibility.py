@@ -11,7 +11,7 @@ from perf_tests.harness.runs.record import Run, RunRecord, Status
 from perf_tests.harness.stats import observations, sequential_bounds
 from perf_tests.harness.verdicts import judge
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import Better
+from perf_tests.tables.metrics.spec import Better
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
 
 MAX_NOISE_PCT = 5.0
@@ -88,7 +88,7 @@ def _invalid(run: Run, _record: RunRecord) -> str | None:
 
 def _noisy(run: Run, _record: RunRecord) -> str | None:
     case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
-    if not any(metric.noisy for metric in judge.gated_metrics(case, platform)):
+    if not any(metric.is_noisy for metric in judge.gated_metrics(case, platform)):
         return None
     noise_pct, most_pct = observations.generation_noise_pct(run), _most_noise_pct(case)
     if noise_pct <= most_pct:

@@ -8,11 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from perf_tests.harness.baselines import files as baseline_files
-from perf_tests.harness.baselines.files import NOISY, Baselines, Entry, Provenance
+from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
 from perf_tests.harness.rebaseline.candidates import CASES, METRIC_NAMES, shows_noise, with_first
 from perf_tests.harness.rebaseline.eligibility import drifted
 from perf_tests.harness.stats import observations
 from perf_tests.protocol.errors import BaselineError, UsageError
+from perf_tests.tables.metrics.rows import NOISY
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise, Platform
 
 NOISE_DECIMALS = 4

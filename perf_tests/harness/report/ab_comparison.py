@@ -9,7 +9,7 @@ from perf_tests.harness.report.failure import MAX_LINE_LENGTH, format_change, fo
 from perf_tests.harness.report.terminal import MAX_REASON_LENGTH, aligned
 from perf_tests.harness.runs.record import Comparison, Verdict
 from perf_tests.harness.verdicts import ab_comparison
-from perf_tests.tables.metrics import Metric
+from perf_tests.tables.metrics.spec import Metric
 
 TITLE = "A/B on this device: candidate (B, --perf-python) against stable (A, --perf-against)"
 HEADER = ("case", "time", "stable", "candidate", "change", "95 % interval", "pairs", "schedule", "verdict")

@@ -13,7 +13,7 @@ from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.stats import observations
 from perf_tests.protocol.messages import Phase
 from perf_tests.protocol.reports import Environment
-from perf_tests.tables.metrics import Metric
+from perf_tests.tables.metrics.spec import Metric
 
 SIGNIFICANT_DIGITS = 4
 MAX_DECIMALS = 4
@@ -77,15 +77,15 @@ def explain(
     outcome = OUTCOMES.get(verdict.status, verdict.status.value)
     lines = [
         f"{run.id} on {run.platform}: {metric.name} {outcome}",
-        _line("measured", format_value(verdict.measured, metric.unit), _spread(run, metric)),
-        _line("baseline", format_value(verdict.baseline, metric.unit), _origin(accepted, environment))
-        if metric.expected is None
+        _line("measured", format_value(verdict.measured, metric.units), _spread(run, metric)),
+        _line("baseline", format_value(verdict.baseline, metric.units), _origin(accepted, environment))
+        if metric.has_baseline
         else _line("expected", metric.name, "by the tables, whatever was recorded"),
-        _line("limit", format_value(verdict.limit, metric.unit), verdict.reason),
+        _line("limit", format_value(verdict.limit, metric.units), verdict.reason),
         *_changed_since(accepted, environment),
         *_pictures(heat_maps),
         *_injected(run),
-        *(_accept(run, verdict.status, run_path) if metric.expected is None else ()),
+        *(_accept(run, verdict.status, run_path) if metric.has_baseline else ()),
         *_where(run, run_path),
     ]
     return "\n".join(_cut(line) for line in lines)
@@ -174,12 +174,12 @@ def _spread(run: Run, metric: Metric) -> str:
     # Without the reference's run, metrics formed with it have no value per process here.
     values = observations.observe(metric, run, None).values
     count = len(values) or len(run.processes)
-    statistic = "mean" if metric.noisy else "median"
+    statistic = "mean" if metric.is_noisy else "median"
     processes = f"{statistic} of {count} process{'es' if count != 1 else ''}"
     if len(values) < 2:
         return processes
     lowest, highest = min(values), max(values)
-    return f"{processes}, {format_value(lowest, '')} to {format_value(highest, metric.unit)}"
+    return f"{processes}, {format_value(lowest, '')} to {format_value(highest, metric.units)}"
 
 
 def _origin(accepted: Accepted | None, environment: Environment | None) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import operator
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import attrgetter
 
 from perf_tests.harness.runs.record import Fidelity, Process, Run, SamplingEnd
 from perf_tests.protocol.reports import LayerError, Sample
-from perf_tests.tables.metrics import IDENTICAL_DB, Metric, Reader
+from perf_tests.tables.metrics.spec import IDENTICAL_DB, STEP, Metric, Reader, Trait
 from perf_tests.tables.platforms import Noise
 
 TRIMMED = 0.1
@@ -68,7 +66,9 @@ def _observed_pairs(metric: Metric, run: Run, reference: Run | None) -> Observat
     compared = _reporting(metric, run)
     try:
         if compared and compared[0].fidelity:
-            values = PAIRED[metric.name](compared[0].fidelity)
+            # A record from before there were several pairs has the first alone, under the metric's own name.
+            single = (getattr(compared[0].fidelity, metric.name),)
+            values = getattr(compared[0].fidelity, metric.field) or single
             return Observation(
                 values=tuple(_finite(metric, _unlike(metric, compared[0], each)) for each in values)
             )
@@ -148,7 +148,7 @@ def _why(metric: Metric, gaps: list[str], reference: Run | None) -> str:
 def _finite(metric: Metric, value: float) -> float:
     if not math.isfinite(value):
         raise NotMeasured(f"{metric.name} is {value}, not a finite number")
-    if metric.noisy and value <= 0:
+    if metric.is_noisy and value <= 0:
         raise NotMeasured(f"{metric.name} is {value}, which has no relative change")
     return float(value)
 
@@ -205,64 +205,32 @@ def _outputs(_metric: Metric, process: Process, _reference: Run | None) -> float
     return float(max(map(len, by_pair.values())))
 
 
-LAYER_FIELDS: dict[str, str] = {
-    "layer_sqnr_db": "sqnr_db",
-    "layer_gain": "gain",
-    "layer_worst_row_sqnr_db": "worst_row_sqnr_db",
-    "layer_scale_error": "scale_error",
-}
-"""Metric name -> the field of a layer's error that it judges."""
-HOW_BAD: dict[str, Callable[[float], float]] = {
-    "layer_sqnr_db": operator.neg,
-    "layer_gain": lambda gain: abs(gain - 1),
-    "layer_worst_row_sqnr_db": operator.neg,
-    "layer_scale_error": float,
-}
-"""Metric name -> what is largest for the worst of all layers."""
-
-
-def layer_values(metric: str, layers: Mapping[str, LayerError]) -> dict[str, float]:
+def layer_values(metric: Metric, layers: Mapping[str, LayerError]) -> dict[str, float]:
     """Layer -> its value of the metric; without those that have none."""
-    found = {name: getattr(error, LAYER_FIELDS[metric]) for name, error in layers.items()}
+    found = {name: getattr(error, metric.field) for name, error in layers.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _layers(metric: Metric, process: Process, _reference: Run | None) -> float:
-    values = layer_values(metric.name, process.build.layers)
+    values = layer_values(metric, process.build.layers)
     if not values:
         raise NotMeasured(f"the worker reported {len(process.build.layers)} layers, and no {metric.name}")
     for name, value in values.items():  # the largest of all would hide a NaN
         if not math.isfinite(value):
             raise NotMeasured(f"{metric.name} of {name} was reported as {value}")
-    return max(values.values(), key=HOW_BAD[metric.name])
+    return max(values.values(), key=metric.badness)
 
 
-CAPTURED: dict[str, Callable[[Fidelity], float | None]] = {
-    name: attrgetter(name)
-    for name in (
-        "latents_sqnr_db",
-        "psnr_mean_db",
-        "psnr_p05_db",
-        "frame_difference_error",
-        "flicker_ratio",
-    )
-} | {"step_sqnr_db": lambda fidelity: min(fidelity.step_sqnrs_db, default=None)}
-PAIRED: dict[str, Callable[[Fidelity], tuple[float | None, ...]]] = {
-    "psnr_db": lambda fidelity: fidelity.pair_psnrs_db or (fidelity.psnr_db,),
-    "ssim": lambda fidelity: fidelity.pair_ssims or (fidelity.ssim,),
-}
-NOISE: dict[str, Callable[[Fidelity], float | None]] = {
-    "noise_step_sqnr_db": CAPTURED["step_sqnr_db"],
-    "noise_latents_sqnr_db": CAPTURED["latents_sqnr_db"],
-    "noise_psnr_db": lambda fidelity: IDENTICAL_DB if fidelity.identical else fidelity.psnr_db,
-    "noise_ssim": attrgetter("ssim"),
-}
+def _of_comparison(metric: Metric, comparison: Fidelity) -> float | None:
+    """The metric's field of `comparison`: of several values, one for each step, the lowest."""
+    value: float | tuple[float, ...] | None = getattr(comparison, metric.field)
+    return min(value, default=None) if isinstance(value, tuple) else value
 
 
 def _capture(metric: Metric, process: Process, _reference: Run | None) -> float:
     assert process.fidelity is not None, "processes without a comparison are left out by observe()"
-    value = CAPTURED[metric.name](process.fidelity)
-    if value is None and metric.video_only:
+    value = _of_comparison(metric, process.fidelity)
+    if value is None and Trait.VIDEO in metric.only_for:
         raise NotMeasured(f"the output is no video, or its reference does not move: it has no {metric.name}")
     if value is None:
         raise NotMeasured(f"the transformer was not asked again: it has no {metric.name}")
@@ -271,7 +239,10 @@ def _capture(metric: Metric, process: Process, _reference: Run | None) -> float:
 
 def _noise(metric: Metric, process: Process, _reference: Run | None) -> float:
     assert process.noise is not None, "processes without a comparison are left out by observe()"
-    value = NOISE[metric.name](process.noise)
+    # Of all fields, PSNR alone is infinite where the outputs are the same.
+    if process.noise.identical and metric.field == "psnr_db":
+        return IDENTICAL_DB
+    value = _of_comparison(metric, process.noise)
     if value is None:
         raise NotMeasured(f"the transformer was not asked again: it has no {metric.name}")
     return value
@@ -394,7 +365,7 @@ def location_error_pct(samples: Sequence[Sample], name: str) -> float:
     return 100.0 * TRIMMED_ERROR * sd / math.sqrt(len(values)) / trimmed_mean(values)
 
 
-def generation_noise_pct(run: Run, name: str = "denoise_step_ms") -> float:
+def generation_noise_pct(run: Run, name: str = STEP) -> float:
     """How far the generations of a process lie apart: the largest of all processes, in percent.
 
     1.4826 x the median absolute deviation, which estimates a standard deviation and is not moved by one

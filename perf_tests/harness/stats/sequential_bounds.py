@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.stats import critical_values
 from perf_tests.harness.stats.observations import log_mean, log_variance
-from perf_tests.tables.metrics import DRIFT_LIMIT_PCT, Better
+from perf_tests.tables.metrics.rows import DRIFT_LIMIT_PCT
+from perf_tests.tables.metrics.spec import Better
 from perf_tests.tables.platforms import Noise
 
 FAMILY_LEVEL = 0.05
@@ -71,7 +72,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rule:
+class SequentialTest:
     """The test of one metric of one case: all that is fixed before its first process."""
 
     noise: Noise
@@ -177,7 +178,9 @@ class Decision:
     """The ratio beyond which the look is INCONCLUSIVE; None for one process."""
 
 
-def decide(rule: Rule, baseline: Sequence[float], measured: Sequence[float], better: Better) -> Decision:
+def decide(
+    rule: SequentialTest, baseline: Sequence[float], measured: Sequence[float], better: Better
+) -> Decision:
     """What the processes `measured` so far say, one positive value each, in any order.
 
     ValueError for a value that is not positive, which has no relative change.
@@ -200,7 +203,7 @@ def decide(rule: Rule, baseline: Sequence[float], measured: Sequence[float], bet
 
 
 def _status(
-    rule: Rule, bounds: Bounds, processes: int, *, worse: float, spread_ratio: float
+    rule: SequentialTest, bounds: Bounds, processes: int, *, worse: float, spread_ratio: float
 ) -> Status | None:
     if spread_ratio > bounds.spread:
         return Status.INCONCLUSIVE

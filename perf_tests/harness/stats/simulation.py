@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.stats.observations import TRIMMED
-from perf_tests.harness.stats.sequential_bounds import Rule, baseline_spread_limit
+from perf_tests.harness.stats.sequential_bounds import SequentialTest, baseline_spread_limit
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -127,7 +127,7 @@ class Outcomes:
         return np.isin(self.status, [STATUSES.index(each) for each in statuses])
 
 
-def outcomes(rule: Rule, scale: Floats, baseline: Floats, candidates: Floats) -> Outcomes:
+def outcomes(rule: SequentialTest, scale: Floats, baseline: Floats, candidates: Floats) -> Outcomes:
     """`decide` on many metrics at once, look by look: rows are metrics, columns the log times of processes.
 
     `scale` is what each metric's platform believes its noise is, over `rule.noise.sd_pct`.
@@ -147,7 +147,9 @@ def outcomes(rule: Rule, scale: Floats, baseline: Floats, candidates: Floats) ->
     return Outcomes(status=status, processes=processes)
 
 
-def _kinds(rule: Rule, look: int, scale: Floats, change: Floats, spread: Floats) -> dict[Status, Flags]:
+def _kinds(
+    rule: SequentialTest, look: int, scale: Floats, change: Floats, spread: Floats
+) -> dict[Status, Flags]:
     """Which metrics are what after `look` processes: the first that applies counts, none is one more."""
     last, blamed = rule.max_processes, look >= rule.confirmed
     error, last_error = scale * rule.standard_error(look), scale * rule.standard_error(last)
@@ -197,7 +199,14 @@ class Tally:
 
 
 def tally(
-    model: Model, rule: Rule, *, effect_pct: float, runs: int, metrics: int, processes: int, seed: int
+    model: Model,
+    rule: SequentialTest,
+    *,
+    effect_pct: float,
+    runs: int,
+    metrics: int,
+    processes: int,
+    seed: int,
 ) -> Tally:
     """So many runs of so many metrics of `model`, each `effect_pct` slower than its baseline.
 
@@ -212,7 +221,12 @@ def tally(
 
 
 def _tally(
-    model: Model, rule: Rule, of: Library, effect_pct: float, shape: tuple[int, int], rng: np.random.Generator
+    model: Model,
+    rule: SequentialTest,
+    of: Library,
+    effect_pct: float,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
 ) -> Tally:
     (runs, metrics), before = shape, rule.baseline_processes
     rows = (runs * metrics, before + rule.max_processes)
@@ -241,7 +255,7 @@ def _ratio(pairs: Floats) -> Floats:
     return pairs[:, 1] / pairs[:, 0]
 
 
-def _accepted(rule: Rule, scale: Floats, baseline: Floats) -> Flags:
+def _accepted(rule: SequentialTest, scale: Floats, baseline: Floats) -> Flags:
     """Which baselines `excess_spread` has nothing against."""
     processes = baseline.shape[1]
     if processes == 1:

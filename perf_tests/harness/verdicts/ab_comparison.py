@@ -1,6 +1,6 @@
 """Two stacks on one device: the rule of the pairs, and what a comparison says about a verdict; pure.
 
-The statistic of a pair is the ratio of its two processes' statistics (candidate / stable). `decision.Rule`
+The statistic of a pair is the ratio of its two processes' statistics (candidate / stable). `SequentialTest`
 judges the logarithms of the ratios as it judges processes: against a ratio of 1, which has no error, and with
 sqrt(2) times the platform's noise of a process.
 """
@@ -25,13 +25,14 @@ from perf_tests.harness.runs.record import (
 )
 from perf_tests.harness.stats import critical_values, observations
 from perf_tests.harness.stats.observations import log_mean, log_variance
-from perf_tests.harness.stats.sequential_bounds import FAMILY_LEVEL, Bounds, Rule
+from perf_tests.harness.stats.sequential_bounds import FAMILY_LEVEL, Bounds, SequentialTest
 from perf_tests.harness.verdicts import build_checks
 from perf_tests.harness.verdicts.judge import SEVERITY, gated_metrics
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import METRICS, Metric
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
+from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import Noise, Platform
 
 TOLERANCE_PCT = 0.5
@@ -45,7 +46,6 @@ MAX_DIFFERENCES = 4
 
 PEAKS = ("peak_device_mib", "peak_reserved_mib")
 """What tells how much of the card's memory a worker takes at most."""
-METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 # What is compared
@@ -54,7 +54,7 @@ METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
 def time_of(metric: Metric) -> Metric | None:
     """The time that a comparison judges where `metric` is asked about: of a noisy time itself, of a noisy
     ratio the time that it is formed from; None for all others."""
-    if not metric.noisy:
+    if not metric.is_noisy:
         return None
     return METRIC_BY_NAME[metric.of] if metric.of else metric
 
@@ -111,9 +111,9 @@ def level(times: int) -> float:
     return min(LEVEL, FAMILY_LEVEL / times)
 
 
-def rule_of(noise: Noise, level: float, max_pairs: int) -> Rule:
+def rule_of(noise: Noise, level: float, max_pairs: int) -> SequentialTest:
     """The test of one time over the pairs of one case; `noise` is that of a process on the platform."""
-    return Rule(
+    return SequentialTest(
         noise=Noise(sd_pct=noise.sd_pct * math.sqrt(2), dof=noise.dof),
         level=level,
         baseline_processes=NO_COMMON_ERROR,
@@ -139,7 +139,7 @@ class PairDecision:
     """Variance of the ratios over that of the platform's noise."""
 
 
-def decide(rule: Rule, ratios: Sequence[float]) -> PairDecision:
+def decide(rule: SequentialTest, ratios: Sequence[float]) -> PairDecision:
     """What the ratios (candidate / stable) of two or more pairs say, in any order.
 
     ValueError for a ratio that is not positive.
@@ -173,7 +173,7 @@ class Question:
     """What a comparison of one case is to answer."""
 
     case: Case
-    rules: Mapping[str, Rule]
+    rules: Mapping[str, SequentialTest]
     """Name of a time -> its test."""
     least_pairs: int
     """Before which nothing is decided."""
@@ -260,7 +260,7 @@ def _problem(comparison: Comparison, times: Sequence[Metric]) -> tuple[Status, s
     return None
 
 
-def _judged(comparison: Comparison, time: Metric, rule: Rule) -> Verdict | None:
+def _judged(comparison: Comparison, time: Metric, rule: SequentialTest) -> Verdict | None:
     stable, candidate = (
         observations.observe(time, side_run(comparison, side), None).values
         for side in (Side.STABLE, Side.CANDIDATE)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perf_tests.harness.runs.record import Run, Status, Verdict
-from perf_tests.tables.metrics import Metric, Tolerance
+from perf_tests.tables.metrics.spec import Metric, Tolerance
 
 
 def judge(
@@ -91,7 +91,7 @@ def _allowance(tolerance: Tolerance, changes: Values) -> float:
 def _finding(
     metric: Metric, tolerance: Tolerance, told: Values, changes: Values, floor: float | None
 ) -> tuple[Status, str]:
-    unit = f" {metric.unit}".rstrip()
+    unit = f" {metric.units}".rstrip()
     lowest = min(told, key=told.__getitem__)
     if changes:
         pairs = "1 pair" if len(changes) == 1 else f"{len(changes)} pairs"
@@ -142,7 +142,7 @@ def _verdict(
 def _with_noise(judged: Verdict, metric: Metric, measured: Sequence[float], noise: float | None) -> Verdict:
     if noise is None:
         return judged
-    note = f"bf16 compiled against eager is at {noise:.4g} {metric.unit}".rstrip()
+    note = f"bf16 compiled against eager is at {noise:.4g} {metric.units}".rstrip()
     if at_floor := sum(each >= noise for each in measured):
         note += f": {at_floor} of {len(measured)} pairs are at this noise floor, and no evidence"
     return msgspec.structs.replace(judged, reason=f"{judged.reason}; {note}")

@@ -15,11 +15,12 @@ from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
 from perf_tests.harness.runs import environments, validity
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Run, Status, Verdict
 from perf_tests.harness.stats import observations
-from perf_tests.harness.stats.sequential_bounds import Decision, Rule, decide, drift
+from perf_tests.harness.stats.sequential_bounds import Decision, SequentialTest, decide, drift
 from perf_tests.harness.verdicts import images, layers
 from perf_tests.tables.cases import Case
 from perf_tests.tables.fidelity_floors import floor_of
-from perf_tests.tables.metrics import METRICS, Better, Gate, Group, Metric, Reader, Tolerance
+from perf_tests.tables.metrics.rows import METRICS
+from perf_tests.tables.metrics.spec import Better, Gate, Group, Metric, Reader, Rule, Tolerance
 from perf_tests.tables.platforms import Noise, Platform
 from perf_tests.tables.schemes.spec import FidelityFloor, Range, Scheme
 
@@ -96,8 +97,8 @@ def judge(
     """
     scheme = case.build.recipe.scheme
     metric = as_judged(metric, scheme)
-    compared = reference if metric.reader is Reader.REFERENCE_RATIO else None
-    if metric.proven_only and (why := invalidity(run, compared)):
+    compared = reference if metric.reader.divides_by_reference else None
+    if metric.verified_only and (why := invalidity(run, compared)):
         return _unjudged(metric, Status.INVALID, why)
     observation = observations.observe(metric, run, reference)
     if observation.missing is not None:
@@ -118,7 +119,7 @@ def judge(
     pair = _Pair(metric=metric, measured=observation.values, baseline=entry.metrics[metric.name])
     another_unit = metric.per_unit and unit != provenance.unit
     gate = _widened(metric.gates[platform.device], platform.unit_tolerance_pct if another_unit else 0.0)
-    if metric.noisy:
+    if metric.is_noisy:
         rule = _rule(pair, gate, entry=entry, reference=compared, significance=significance)
         judged = _judge_noisy(pair, rule)
     else:
@@ -158,36 +159,24 @@ def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
     return tuple(
         as_judged(metric, case.build.recipe.scheme)
         for metric in METRICS
-        if group in (None, metric.group)
-        and not (metric.compiled_only and not case.build.recipe.compiles)
-        and not (metric.video_only and case.workload.num_frames is None)
-        and not (metric.quantized_only and case.is_reference)
-        and not (metric.reference_only and not case.is_reference)
-        and not (metric.layers_only and case.build.recipe.scheme.config is None)
-        and (metric.expected is None or _expected(metric, case) is not None)
+        if group in (None, metric.group) and metric.applies(case)
     )
-
-
-STEP = "denoise_step_ms"
-
-
-def rests_on_step(metric: Metric) -> bool:
-    """Whether it is the time of a denoise step, or a ratio of two."""
-    return STEP in (metric.name, metric.of)
 
 
 def as_judged(metric: Metric, scheme: Scheme) -> Metric:
     """The metric as it is judged for `scheme`: by a limit where its time is unsteady."""
-    if scheme.unsteady is None or not (metric.noisy and rests_on_step(metric)):
+    if scheme.unsteady is None or not (metric.is_noisy and metric.rests_on_step):
         return metric
     lower = metric.better is Better.LOWER
     tolerance = Tolerance(relative_pct=scheme.unsteady.slower_pct if lower else scheme.unsteady.less_pct)
     gates = dict.fromkeys(metric.gates, Gate(tolerance=tolerance))
-    return dataclasses.replace(metric, gates=gates, noisy=False, precise=False, drift_limit_pct=None)
+    return dataclasses.replace(
+        metric, gates=gates, rule=Rule.WITHIN_TOLERANCE, precise=False, drift_limit_pct=None
+    )
 
 
 def _is_gated(metric: Metric, case: Case, platform: Platform) -> bool:
-    follows_plan = metric.planned and case.build.recipe.scheme.search is not None
+    follows_plan = metric.follows_search and case.build.recipe.scheme.search is not None
     return platform.device in metric.gates and not follows_plan
 
 
@@ -279,7 +268,7 @@ def _judge_expected(metric: Metric, values: tuple[float, ...], expected: Range) 
     # Not the median: one process of three that is outside is outside.
     outside = tuple(value for value in values if not expected.low <= value <= expected.high)
     measured = outside[0] if outside else statistics.median(values)
-    bounds = f"{expected.low:g} to {expected.high:g} {metric.unit}".rstrip()
+    bounds = f"{expected.low:g} to {expected.high:g} {metric.units}".rstrip()
     where = "outside" if outside else "within"
     limit = min(expected.low, expected.high, key=lambda bound: abs(bound - measured))
     return Verdict(
@@ -291,7 +280,7 @@ def _judge_expected(metric: Metric, values: tuple[float, ...], expected: Range) 
         ci_pct=None,
         # Of what is better the lower, the lower bound limits nothing but what cannot be.
         limit=expected.high if metric.better is Better.LOWER else limit,
-        reason=f"{measured:.6g} {metric.unit}".rstrip() + f" is {where} {bounds}: {expected.source}",
+        reason=f"{measured:.6g} {metric.units}".rstrip() + f" is {where} {bounds}: {expected.source}",
     )
 
 
@@ -350,7 +339,7 @@ def _judge_within(pair: _Pair, gate: Gate) -> Verdict:
 
 
 def _limit(pair: _Pair, tolerance: Tolerance) -> tuple[float, str]:
-    baseline, unit = pair.baseline_median, pair.metric.unit
+    baseline, unit = pair.baseline_median, pair.metric.units
     allowance = tolerance.allowance(baseline)
     terms = (
         (f"{tolerance.relative_pct:.3g} %", tolerance.relative_pct > 0),
@@ -380,9 +369,9 @@ def _status(pair: _Pair, measured: float, *, limit: float, gate: Gate) -> Status
 
 def _rule(
     pair: _Pair, gate: Gate, *, entry: Entry, reference: Run | None, significance: Significance
-) -> Rule:
+) -> SequentialTest:
     """The test of a noisy metric; `reference` is the run it is divided by, None where it is no ratio."""
-    return Rule(
+    return SequentialTest(
         noise=significance.noise[pair.metric.name],
         level=significance.level,
         baseline_processes=len(pair.baseline),
@@ -396,7 +385,7 @@ def _rule(
     )
 
 
-def _judge_noisy(pair: _Pair, rule: Rule) -> Verdict:
+def _judge_noisy(pair: _Pair, rule: SequentialTest) -> Verdict:
     decided = decide(rule, pair.baseline, pair.measured, pair.metric.better)
     baseline = observations.geometric_mean(pair.baseline)
     limit = baseline * (1 + decided.limit_pct / 100)
@@ -414,7 +403,7 @@ def _judge_noisy(pair: _Pair, rule: Rule) -> Verdict:
     )
 
 
-def _decision_sentence(pair: _Pair, rule: Rule, decided: Decision, *, limit: float) -> str:
+def _decision_sentence(pair: _Pair, rule: SequentialTest, decided: Decision, *, limit: float) -> str:
     change = f"{decided.change_pct:+.2f} %"
     processes = _count(decided.processes)
     if decided.status is None:
@@ -433,7 +422,7 @@ def _decision_sentence(pair: _Pair, rule: Rule, decided: Decision, *, limit: flo
         why = f"the noise of {processes} against {rule.baseline_processes}"
     said = SENTENCES[decided.status].format(
         change=change,
-        limit=f"{limit:.6g} {pair.metric.unit}".rstrip(),
+        limit=f"{limit:.6g} {pair.metric.units}".rstrip(),
         rule=f"{decided.limit_pct:+.2f} %: {why}",
     )
     return f"{said}; changes of {rule.detectable_pct:.2g} % are seen"
@@ -463,15 +452,14 @@ def _annotated(judged: Verdict, *, metric: Metric, run: Run, entry: Entry, anoth
 
 
 def _with_unsteadiness(judged: Verdict, metric: Metric, scheme: Scheme) -> Verdict:
-    if scheme.unsteady is None or not rests_on_step(metric):
+    if scheme.unsteady is None or not metric.rests_on_step:
         return judged
     return msgspec.structs.replace(judged, reason=f"{judged.reason}; {scheme.unsteady.reason}")
 
 
 def _clock_note(judged: Verdict, *, metric: Metric, run: Run, entry: Entry) -> str | None:
     """A slowdown of device time that vanishes in cycles is said to; it stays REGRESSED."""
-    timed = metric.per_unit and metric.reader is Reader.SAMPLES
-    if judged.status is not Status.REGRESSED or not timed or judged.change_pct is None:
+    if judged.status is not Status.REGRESSED or not metric.is_device_time or judged.change_pct is None:
         return None
     assert judged.limit is not None, "what is beyond its limit has one"
     assert judged.baseline is not None, "what has changed has changed from something"
@@ -510,7 +498,7 @@ SENTENCES = {
 
 def _sentence(status: Status, pair: _Pair, measured: float, *, limit: float, rule: str) -> str:
     change_pct = _change_pct(measured, pair.baseline_median)
-    unit = pair.metric.unit
+    unit = pair.metric.units
     change = f"{measured:.6g} {unit}".rstrip() if change_pct is None else f"{change_pct:+.2f} %"
     return SENTENCES[status].format(change=change, limit=f"{limit:.6g} {unit}".rstrip(), rule=rule)
 
@@ -518,7 +506,7 @@ def _sentence(status: Status, pair: _Pair, measured: float, *, limit: float, rul
 def _circumstances(metric: Metric, entry: Entry, another_unit: bool) -> str:
     notes = (
         ("on another unit than the baseline's", another_unit),
-        (f"provisional baseline of {_count(entry.processes)}", metric.noisy and entry.provisional),
+        (f"provisional baseline of {_count(entry.processes)}", metric.is_noisy and entry.provisional),
     )
     said = ", ".join(note for note, applies in notes if applies)
     return f"{said}: " if said else ""

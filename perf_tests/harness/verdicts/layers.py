@@ -10,9 +10,9 @@ import msgspec
 
 from perf_tests.harness.baselines.files import Entry
 from perf_tests.harness.runs.record import Run, Status, Verdict
-from perf_tests.harness.stats.observations import HOW_BAD, layer_values
+from perf_tests.harness.stats.observations import layer_values
 from perf_tests.protocol.reports import LayerError
-from perf_tests.tables.metrics import Metric, Tolerance
+from perf_tests.tables.metrics.spec import Metric, Tolerance
 
 NAMED = 3
 """Layers that a verdict names."""
@@ -29,15 +29,15 @@ def judge(metric: Metric, tolerance: Tolerance, run: Run, entry: Entry) -> Verdi
     REGRESSED where a layer moved by more than the tolerance in any process, and where the layers are others
     than the baseline's; both name the layers.
     """
-    before = layer_values(metric.name, entry.layers)
-    by_process = [layer_values(metric.name, process.build.layers) for process in run.processes]
+    before = layer_values(metric, entry.layers)
+    by_process = [layer_values(metric, process.build.layers) for process in run.processes]
     others = sorted({name for values in by_process for name in values.keys() ^ before.keys()})
     if others:
         return _others(metric, before, others)
     moved = _moved(by_process, before)
     allowed = {
         # By the ratio of the baseline: a layer that has become worse may not move farther for it.
-        name: max(tolerance.absolute, REDRAWN_SD * REDRAWN[metric.name](error, entry.layers[name].sqnr_db))
+        name: max(tolerance.absolute, REDRAWN_SD * REDRAWN[metric.field](error, entry.layers[name].sqnr_db))
         for name, error in run.processes[0].build.layers.items()
         if name in moved
     }
@@ -62,13 +62,15 @@ def with_culprits(judged: Verdict, metric: Metric, run: Run) -> Verdict:
     """`judged`, which the tables did by the worst layer, with the names of the worst ones where it is red."""
     if judged.status is not Status.REGRESSED:
         return judged
-    by_process = [layer_values(metric.name, process.build.layers) for process in run.processes]
+    by_process = [layer_values(metric, process.build.layers) for process in run.processes]
+    badness = metric.badness
+    assert badness is not None, f"the row of {metric.name} does not say which layer is worst"
     worst = {
-        name: max((values[name] for values in by_process if name in values), key=HOW_BAD[metric.name])
+        name: max((values[name] for values in by_process if name in values), key=badness)
         for name in sorted(set().union(*by_process))
     }
-    most = sorted(worst, key=lambda name: HOW_BAD[metric.name](worst[name]), reverse=True)[:NAMED]
-    named = "; ".join(f"{name} {worst[name]:.5g} {metric.unit}".rstrip() for name in most)
+    most = sorted(worst, key=lambda name: badness(worst[name]), reverse=True)[:NAMED]
+    named = "; ".join(f"{name} {worst[name]:.5g} {metric.units}".rstrip() for name in most)
     return msgspec.structs.replace(judged, reason=f"{named}: {judged.reason}")
 
 
@@ -95,11 +97,11 @@ def _values(error: LayerError) -> float:
 
 
 REDRAWN: Mapping[str, Callable[[LayerError, float], float]] = {
-    "layer_sqnr_db": _redrawn_sqnr_db,
-    "layer_gain": _redrawn_gain,
-    "layer_worst_row_sqnr_db": _redrawn_row_db,
+    "sqnr_db": _redrawn_sqnr_db,
+    "gain": _redrawn_gain,
+    "worst_row_sqnr_db": _redrawn_row_db,
 }
-"""Metric name -> how far a layer of that SQNR moves by rounding alone: one standard deviation."""
+"""Field of a layer -> how far a layer of that SQNR moves by rounding alone: one standard deviation."""
 
 
 Values = Mapping[str, float]
@@ -127,7 +129,7 @@ def _sentence(
     most: Sequence[str],
     allowance: float,
 ) -> str:
-    unit = f" {metric.unit}".rstrip()
+    unit = f" {metric.units}".rstrip()
     if not beyond:
         change = moved[most[0]] - before[most[0]]
         return (

@@ -47,7 +47,7 @@ def _measured(case: Case, run: Run, reference: Run | None) -> dict[str, float]:
     observed = {
         metric.name: observations.observe(metric, run, reference).values
         for metric in metrics
-        if run.failure is None or not metric.proven_only
+        if run.failure is None or not metric.verified_only
     }
     return {name: statistics.median(values) for name, values in observed.items() if values}
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from perf_tests.tables.metrics import METRICS, Metric
+from perf_tests.tables.metrics.rows import METRICS
+from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import Device
 
 each_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
@@ -13,7 +14,7 @@ def test_metric_names_are_unique() -> None:
     assert sorted(set(names)) == sorted(names)
 
 
-@pytest.mark.parametrize("metric", [m for m in METRICS if m.noisy], ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", [m for m in METRICS if m.is_noisy], ids=lambda metric: metric.name)
 def test_tolerance_of_a_noisy_metric_is_a_ratio(metric: Metric) -> None:
     for gate in metric.gates.values():
         assert (gate.tolerance.absolute, (gate.surprise or gate.tolerance).absolute) == (0.0, 0.0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.metrics.rows import METRICS
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import CPU, H100, PLATFORMS, Device, Platform
 
@@ -35,6 +35,6 @@ def test_required_schemes_are_those_with_kernels_on_the_platform() -> None:
 
 
 def test_noise_is_known_where_a_noisy_metric_gates() -> None:
-    gated = {device for metric in METRICS if metric.noisy for device in metric.gates}
+    gated = {device for metric in METRICS if metric.is_noisy for device in metric.gates}
     known = {platform.device for platform in PLATFORMS if platform.process_noise is not None}
     assert gated == known == {Device.CUDA}

@@ -21,7 +21,7 @@ from perf_tests.harness.stats import observations
 from perf_tests.harness.verdicts import build_checks
 from perf_tests.harness.verdicts.judge import gated_metrics, judge
 from perf_tests.tables.cases import Build, Case
-from perf_tests.tables.metrics import Metric
+from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import H100
 from perf_tests.tables.recipes import Recipe

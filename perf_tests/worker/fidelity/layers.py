@@ -20,7 +20,7 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Build, Case, Weights
-from perf_tests.tables.metrics import IDENTICAL_DB
+from perf_tests.tables.metrics.spec import IDENTICAL_DB
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.worker.fidelity import scales
 from perf_tests.worker.measure import early_stop

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import CONSTANT_STD
+from perf_tests.tables.metrics.spec import CONSTANT_STD
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.worker.measure import early_stop
 from perf_tests.worker.measure.clock import Clock, Mark

@@ -11,7 +11,7 @@ import torch
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import IDENTICAL_DB
+from perf_tests.tables.metrics.spec import IDENTICAL_DB
 from perf_tests.worker.measure.generate import call_arguments
 
 

@@ -17,7 +17,7 @@ from perf_tests.harness.rebaseline.candidates import RunFile
 from perf_tests.harness.rebaseline.proposal import propose, write
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Process, Run, RunRecord, Status, read_record
 from perf_tests.protocol.messages import FailureKind
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import CPU, H100, PLATFORMS
 from perf_tests.unit.builders import (
     MINI_BF16,

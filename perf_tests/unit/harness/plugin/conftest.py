@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perf_tests.harness.plugin.session import Session
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import Platform
 from perf_tests.unit.conftest import CASES, INT8WO, Suite, make_options
 from perf_tests.unit.harness.plugin.sessions import QUICK, Edit, Open

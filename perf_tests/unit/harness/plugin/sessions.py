@@ -14,7 +14,7 @@ from perf_tests.harness.plugin import collection
 from perf_tests.harness.plugin.session import Session
 from perf_tests.tables.known_issues import KNOWN_ISSUES
 from perf_tests.tables.matrix import CPU_ROWS, MATRIX
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.unit.conftest import BF16, CASES, COMPILED, FP8DQROW, INT8WO, ROOT, make_options
 

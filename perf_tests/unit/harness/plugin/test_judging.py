@@ -11,7 +11,7 @@ from perf_tests.harness.baselines import files
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Status
 from perf_tests.protocol.messages import FailureKind
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import CPU, H100
 from perf_tests.unit.builders import (
     GPU,

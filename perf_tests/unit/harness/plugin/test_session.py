@@ -9,7 +9,7 @@ import pytest
 from perf_tests.harness.plugin.options import parse_drill
 from perf_tests.harness.runs.record import SamplingEnd, Status, read_record
 from perf_tests.protocol.errors import BaselineError, PerfError
-from perf_tests.tables.metrics import Group
+from perf_tests.tables.metrics.spec import Group
 from perf_tests.unit.conftest import BF16, FP8DQROW, INT8WO
 from perf_tests.unit.harness.plugin.sessions import Open, on_h100
 

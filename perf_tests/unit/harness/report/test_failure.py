@@ -15,7 +15,8 @@ from perf_tests.harness.runs.record import BuildReport, Process, Run, Status, Ve
 from perf_tests.harness.verdicts.judge import as_judged
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment, Gpu, ModuleGroup, Quantization, Sample
-from perf_tests.tables.metrics import METRICS, Metric
+from perf_tests.tables.metrics.rows import METRICS
+from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
 
 STEP = next(metric for metric in METRICS if metric.name == "denoise_step_ms")

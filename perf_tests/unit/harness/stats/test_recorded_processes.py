@@ -19,7 +19,7 @@ import pytest
 
 from perf_tests.harness.runs.record import Process, Status
 from perf_tests.harness.stats import observations
-from perf_tests.harness.stats.sequential_bounds import Rule, decide, metric_level
+from perf_tests.harness.stats.sequential_bounds import SequentialTest, decide, metric_level
 from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
 from perf_tests.tables.platforms import H100, Device, Noise
 from perf_tests.unit.builders import make_case, make_process, make_run, make_sample, metric_named
@@ -59,10 +59,10 @@ def statistics_ms(name: str) -> tuple[float, ...]:
     return observations.observe(metric_named(name), run, None).values
 
 
-def make_rule(name: str, noisy_metrics: int) -> Rule:
+def make_rule(name: str, noisy_metrics: int) -> SequentialTest:
     gate = metric_named(name).gates[Device.CUDA]
     assert gate.surprise is not None
-    return Rule(
+    return SequentialTest(
         noise=NOISE[name],
         level=metric_level(noisy_metrics),
         baseline_processes=BASELINE,
@@ -73,7 +73,7 @@ def make_rule(name: str, noisy_metrics: int) -> Rule:
 
 
 def outcome(
-    name: str, rule: Rule, baseline: Sequence[float], candidates: Sequence[float]
+    name: str, rule: SequentialTest, baseline: Sequence[float], candidates: Sequence[float]
 ) -> tuple[Status, int]:
     """What a run ends with that takes the candidates one by one, and after how many of them."""
     for count in range(1, MOST + 1):

@@ -10,8 +10,14 @@ from typing import Any
 import pytest
 
 from perf_tests.harness.runs.record import Status
-from perf_tests.harness.stats.sequential_bounds import Rule, decide, drift, excess_spread, metric_level
-from perf_tests.tables.metrics import Better
+from perf_tests.harness.stats.sequential_bounds import (
+    SequentialTest,
+    decide,
+    drift,
+    excess_spread,
+    metric_level,
+)
+from perf_tests.tables.metrics.spec import Better
 from perf_tests.tables.platforms import Noise
 
 NOISE = Noise(sd_pct=0.39, dof=60)
@@ -19,9 +25,9 @@ BASELINE = (100.0, 100.4, 99.6, 100.1, 99.9)
 LOWER, HIGHER = Better.LOWER, Better.HIGHER
 
 
-def make_rule(**changes: Any) -> Rule:
+def make_rule(**changes: Any) -> SequentialTest:
     """60 noisy metrics against a full baseline."""
-    default = Rule(
+    default = SequentialTest(
         noise=NOISE,
         level=metric_level(60),
         baseline_processes=5,
@@ -35,7 +41,7 @@ def make_rule(**changes: Any) -> Rule:
 RULE = make_rule()
 
 
-def status(*measured: float, rule: Rule = RULE, better: Better = LOWER) -> Status | None:
+def status(*measured: float, rule: SequentialTest = RULE, better: Better = LOWER) -> Status | None:
     return decide(rule, BASELINE[: rule.baseline_processes], measured, better).status
 
 

@@ -14,7 +14,7 @@ import pytest
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.stats.critical_values import at_least, at_most
 from perf_tests.harness.stats.observations import trimmed_mean
-from perf_tests.harness.stats.sequential_bounds import Rule, decide, metric_level
+from perf_tests.harness.stats.sequential_bounds import SequentialTest, decide, metric_level
 from perf_tests.harness.stats.simulation import (
     MODELS,
     STATUSES,
@@ -24,7 +24,7 @@ from perf_tests.harness.stats.simulation import (
     statistic_sd_pct,
     tally,
 )
-from perf_tests.tables.metrics import Better
+from perf_tests.tables.metrics.spec import Better
 from perf_tests.tables.platforms import Noise
 
 TOOL = runpy.run_path(str(Path(__file__).resolve().parents[4] / "tools" / "power.py"))
@@ -43,9 +43,9 @@ def known_sd_pct(model: str) -> float:
 
 def make_rule(
     model: str = "stalls", *, metrics: int = 60, baseline: int = 5, most: int = 5, dof: int = 60
-) -> Rule:
+) -> SequentialTest:
     """The platform's noise is that of `model`."""
-    return Rule(
+    return SequentialTest(
         noise=Noise(sd_pct=known_sd_pct(model), dof=dof),
         level=metric_level(metrics),
         baseline_processes=baseline,
@@ -56,7 +56,7 @@ def make_rule(
 
 
 def simulated(
-    model: str, rule: Rule, *, effect_pct: float = 0.0, runs: int = RUNS, metrics: int = 60
+    model: str, rule: SequentialTest, *, effect_pct: float = 0.0, runs: int = RUNS, metrics: int = 60
 ) -> Tally:
     return tally(
         MODELS[model], rule, effect_pct=effect_pct, runs=runs, metrics=metrics, processes=LIBRARY, seed=7

@@ -24,7 +24,7 @@ from perf_tests.harness.verdicts.ab_comparison import (
     times_of,
 )
 from perf_tests.protocol.messages import FailureKind
-from perf_tests.tables.metrics import METRICS
+from perf_tests.tables.metrics.rows import UNITS
 from perf_tests.tables.platforms import CPU, H100, Noise
 from perf_tests.unit.builders import (
     FLUX_FP8,
@@ -48,7 +48,6 @@ QUIET = (1.002, 0.997, 1.004, 0.999, 0.998)
 """Ratios of five pairs of one stack, as far apart as two processes are."""
 STABLE = make_environment(gpu=GPU, packages={"torch": "2.12.0 (aaaaaaaaaa)", "torchao": "0.18.0"})
 CANDIDATE = make_environment(gpu=GPU, packages={"torch": "2.13.0 (bbbbbbbbbb)", "torchao": "0.18.0"})
-UNITS = {metric.name: metric.unit for metric in METRICS}
 
 
 def process(step_ms: float, **changes: Any) -> Process:

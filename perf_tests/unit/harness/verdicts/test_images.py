@@ -4,7 +4,7 @@ import pytest
 
 from perf_tests.harness.runs.record import Fidelity, Status, Verdict
 from perf_tests.harness.verdicts import images
-from perf_tests.tables.metrics import Tolerance
+from perf_tests.tables.metrics.spec import Tolerance
 from perf_tests.unit.builders import make_process, make_reference, metric_named
 
 THREE_DB = Tolerance(absolute=3.0)

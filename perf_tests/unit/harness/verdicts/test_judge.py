@@ -29,9 +29,10 @@ from perf_tests.harness.verdicts.judge import (
 from perf_tests.protocol.messages import FailureKind
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics import ANCHORS, METRICS, Group, Metric
+from perf_tests.tables.metrics.rows import METRICS
+from perf_tests.tables.metrics.spec import Group, Metric, Trait
 from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
-from perf_tests.tables.pipelines.rows import MINIATURES
+from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes.rows import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO
@@ -110,7 +111,7 @@ def test_every_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -
     of_others = {
         "modules_off_plan",
         "anchor_sqnr_db",
-        *(metric.name for metric in METRICS if metric.video_only or metric.reference_only),
+        *(metric.name for metric in METRICS if {Trait.VIDEO, Trait.REFERENCE} & {*metric.only_for}),
     }
     named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
     assert sorted(metric.name for metric in (*gated, *shown)) == named
@@ -391,9 +392,9 @@ def test_the_speed_up_of_an_unsteady_scheme_is_held_against_half_of_it() -> None
 
 
 def test_only_the_step_of_an_unsteady_scheme_is_without_a_test() -> None:
-    noisy = [metric.name for metric in gated_metrics(FLUX_SPARSE, H100) if metric.noisy]
+    noisy = [metric.name for metric in gated_metrics(FLUX_SPARSE, H100) if metric.is_noisy]
     assert noisy == ["decode_ms"]
-    assert [metric.name for metric in gated_metrics(FLUX_FP8, H100) if metric.noisy] == [
+    assert [metric.name for metric in gated_metrics(FLUX_FP8, H100) if metric.is_noisy] == [
         "denoise_step_ms",
         "decode_ms",
         "speedup_vs_bf16",
@@ -590,8 +591,9 @@ def test_a_bf16_pipeline_far_from_its_anchor_is_red_without_any_baseline(
     assert (verdict.status, verdict.limit) == (status, 37.0)
 
 
-def test_every_miniature_is_held_against_an_anchor_and_the_slim_pipeline_of_full_width() -> None:
-    assert set(ANCHORS) == {*(spec.id for spec in MINIATURES), FLUX1_DEV_SLIM.id}
+def test_anchor_is_committed_for_every_miniature_and_for_the_slim_pipeline_of_full_width() -> None:
+    anchored = [spec.id for spec in PIPELINES if spec.anchor]
+    assert sorted(anchored) == sorted((*(spec.id for spec in MINIATURES), FLUX1_DEV_SLIM.id))
 
 
 # Scales

@@ -10,7 +10,7 @@ import pytest
 from perf_tests.harness.runs.record import Status, Verdict
 from perf_tests.harness.verdicts.layers import judge, with_culprits
 from perf_tests.protocol.reports import LayerError
-from perf_tests.tables.metrics import Tolerance
+from perf_tests.tables.metrics.spec import Tolerance
 from perf_tests.unit.builders import (
     LAYER,
     MINI_INT8WO,

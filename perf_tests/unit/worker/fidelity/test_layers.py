@@ -19,7 +19,8 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Fault, Injection, Load, Quantize
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Build, Case, Weights
-from perf_tests.tables.metrics import METRICS, Reader
+from perf_tests.tables.metrics.rows import METRICS
+from perf_tests.tables.metrics.spec import Rule
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.pipelines.pixart import PIXART_MINI
@@ -196,7 +197,7 @@ def test_another_seed_moves_them_by_more_than_their_tolerance(int8wo: Built) -> 
 
 def judged(before: Built, *found: dict[str, LayerError]) -> dict[str, Status]:
     """Metric -> the verdict on `found`, each that of a process, beside the errors of `before`."""
-    rows = [each for each in METRICS if each.reader is Reader.LAYERS and each.expected is None]
+    rows = [each for each in METRICS if each.rule is Rule.PER_LAYER]
     gates = [(each, each.gates[Device.CPU]) for each in rows]
     run = make_run(processes=tuple(make_process(build=make_build(layers=each)) for each in found))
     entry = make_entry(layers=before.errors)

@@ -1,0 +1,45 @@
+"""The ranges that the tables imply for a case, for metrics that are judged without a baseline."""
+
+from __future__ import annotations
+
+from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.metrics.spec import IDENTICAL_DB
+from perf_tests.tables.schemes.spec import Range
+
+
+def anchor_sqnr_db(case: Case) -> Range | None:
+    """Of the transformer's first answer against the committed anchor; None for a case without one."""
+    floor = case.build.pipeline.anchor
+    if floor is None or not case.is_reference or case.build.weights is not Weights.SYNTHETIC:
+        return None
+    source = f"the rounding of bf16 leaves {floor.measured_db} dB, as threads and kernels vary"
+    return Range(low=floor.low_db, high=IDENTICAL_DB, source=source)
+
+
+def output_sqnr_db(case: Case) -> Range | None:
+    """Of the transformer's output before and after quantization; None where the scheme states none."""
+    return case.build.recipe.scheme.output_sqnr_db
+
+
+def weight_bytes_vs_implied(case: Case) -> Range | None:
+    """Of the bytes that the weights take, over what the bit width implies; None without quantization."""
+    scheme = case.build.recipe.scheme
+    if scheme.config is None:
+        return None
+    source = "the schemes that the plan chose imply 1"
+    if scheme.weight is not None:
+        source = f"{scheme.weight.bits} bits an element and {scheme.weight.scale_bytes} bytes a scale imply 1"
+    return Range(low=0.98, high=1.02, source=source)
+
+
+def layer_scale_error(_case: Case) -> Range:
+    """Of how far the scales of one layer may differ from each other, beyond what chance explains."""
+    source = "two rows whose scales are 5 % apart and swapped are 4.8 % off"
+    return Range(low=0.0, high=0.02, source=source)
+
+
+def modules_off_plan(case: Case) -> Range | None:
+    """Of the Linear modules that are not what the plan chose for them; None without a search."""
+    if case.build.recipe.scheme.search is None:
+        return None
+    return Range(low=0, high=0, source="every Linear module is to be what the plan chose for it")

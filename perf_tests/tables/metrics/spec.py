@@ -1,0 +1,212 @@
+"""What a row of the metric table holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from perf_tests.tables.cases import Case
+from perf_tests.tables.platforms import Device
+from perf_tests.tables.schemes.spec import Range
+
+CONSTANT_STD: Final = 2 / 255
+"""An output, or one of its frames, whose values in [0, 1] vary by less than this is of a single colour."""
+IDENTICAL_DB: Final = 20 * math.log10(2**24)
+"""What stands for the infinite ratio of two identical signals: that of one rounding step of float32."""
+
+STEP: Final = "denoise_step_ms"
+"""The metric that everything timed comes down to: one steady denoise step."""
+STAGES: Final = ("encode_ms", "first_step_ms", STEP, "decode_ms")
+"""The metrics of a generation's stages, in the order in which they run."""
+
+
+class Better(StrEnum):
+    """The direction in which a metric improves."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    EXACT = "exact"
+    """Neither: any difference from the baseline is a regression, beyond the tolerance where there is one."""
+
+
+class Group(StrEnum):
+    """The test that judges a metric: `test_<group>.py`."""
+
+    LATENCY = "latency"
+    MEMORY = "memory"
+    COMPILE = "compile"
+    QUANTIZATION = "quantization"
+    FIDELITY = "fidelity"
+    NUMERICS = "numerics"
+
+
+class Reader(StrEnum):
+    """How the value of a process is read from the record (`stats.observations.READERS`)."""
+
+    SAMPLES = "samples"
+    """The trimmed mean of all that the timed generations reported under the metric's name."""
+    BUILD = "build"
+    """What the worker reported once for the whole process, under the metric's name."""
+    TWIN_RATIO = "twin-ratio"
+    """The median, over interleaved pairs of generations, of this case's `of` / the fp32 twin's."""
+    REFERENCE_RATIO = "reference-ratio"
+    """The bf16 reference's `of` / this case's, as a speed-up."""
+    OUTPUTS = "outputs"
+    """How many different outputs the process's generations of one prompt and seed gave, at most."""
+    LAYERS = "layers"
+    """`field` of the worst of the transformer's layers."""
+    CAPTURE = "capture"
+    """`field` of the comparison of the first process's output with the bf16 reference's."""
+    PAIRS = "pairs"
+    """`field` of that comparison: one value for each pair of prompt and seed, not one for each process."""
+    NOISE = "noise"
+    """`field` of the comparison of a compiled bf16 reference's first process with itself before compiling."""
+
+    @property
+    def divides_by_reference(self) -> bool:
+        """Whether a time of the bf16 reference enters the value."""
+        return self is Reader.REFERENCE_RATIO
+
+    @property
+    def compares_outputs(self) -> bool:
+        """Whether the value comes from the outputs of the case and of its bf16 reference."""
+        return self in (Reader.CAPTURE, Reader.PAIRS)
+
+
+class Rule(StrEnum):
+    """How a metric is judged where it is gated (`verdicts.rules.RULES`)."""
+
+    EXPECTED_RANGE = "expected range"
+    """Every process lies within `expected`; there is no baseline."""
+    EXPECTED_OF_LAYERS = "expected range of layers"
+    """As `EXPECTED_RANGE`, and the verdict names the worst layers."""
+    NOISY = "noisy"
+    """A sequential test that knows how far unchanged processes lie apart and asks for more of them."""
+    PER_LAYER = "per layer"
+    """Each layer is within the tolerance, and the noise of its rounding, of itself in the baseline."""
+    PER_PAIR = "per pair"
+    """The pairs of prompt and seed are within the tolerance of themselves in the baseline, each and in the
+    mean, and above the floor of the scheme."""
+    EXACT = "exact"
+    """Every process has the value of the baseline."""
+    WITHIN_TOLERANCE = "within tolerance"
+    """The median of the processes is within the tolerance of the baseline's."""
+
+
+class Trait(StrEnum):
+    """What a case must be for a metric to say anything about it."""
+
+    COMPILED = "compiled"
+    REFERENCE = "reference"
+    """It is its own bf16 reference."""
+    COMPARED = "compared"
+    """It has a bf16 reference other than itself."""
+    QUANTIZED = "quantized"
+    """Its scheme quantizes layers."""
+    VIDEO = "video"
+
+
+HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
+    Trait.COMPILED: lambda case: case.build.recipe.compiles,
+    Trait.REFERENCE: lambda case: case.is_reference,
+    Trait.COMPARED: lambda case: not case.is_reference,
+    Trait.QUANTIZED: lambda case: case.build.recipe.scheme.config is not None,
+    Trait.VIDEO: lambda case: case.workload.num_frames is not None,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tolerance:
+    """The larger of a relative allowance (percent of the baseline) and an absolute one (in the metric's
+    units)."""
+
+    relative_pct: float = 0.0
+    absolute: float = 0.0
+
+    def allowance(self, baseline: float) -> float:
+        """The largest difference from `baseline` that is tolerated, in the metric's units."""
+        return max(abs(baseline) * self.relative_pct / 100.0, self.absolute)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """When a change of a metric is a failure, on one type of device."""
+
+    tolerance: Tolerance = Tolerance()
+    surprise: Tolerance | None = None
+    """An improvement beyond this fails until it is accepted with a reason; None: no improvement does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One measured quantity: where it is read, which cases it is about, and how it is judged."""
+
+    name: str
+    units: str
+    """As printed after a value; empty for counts and ratios without one."""
+    better: Better
+    group: Group
+    reader: Reader
+    of: str | None = None
+    """For ratios: the metric they are formed from."""
+    field: str = ""
+    """For readers of comparisons and layers: the field of the record that is read."""
+    badness: Callable[[float], float] | None = None
+    """For `Reader.LAYERS`: what is largest for the worst of several values."""
+    rule: Rule = Rule.WITHIN_TOLERANCE
+    gates: Mapping[Device, Gate]
+    """The devices whose platforms gate it; on others it is shown."""
+    expected: Callable[[Case], Range | None] | None = None
+    """For the rules of expected ranges: the range that the tables imply for a case; None where they imply
+    none, and the metric does not apply."""
+    only_for: tuple[Trait, ...] = ()
+    """What a case must be, all of it."""
+    per_unit: bool = False
+    """Whether the value belongs to one card or processor, so that another unit is judged at
+    `Platform.unit_tolerance_pct`."""
+    precise: bool = False
+    """Whether a process is sampled until its own error is small compared with the noise between processes."""
+    drift_limit_pct: float | None = None
+    """How far accepted baselines may move for the worse from the first one, where it is gated; None: it is
+    not compared with the first."""
+    verified_only: bool = False
+    """A time or an amount of memory: means nothing, and is not judged, where a run failed verification (it
+    is that of something else) or was disturbed."""
+    cold_caches_only: bool = False
+    """Not judged in sessions that load compile caches from files."""
+    follows_search: bool = False
+    """Only shown where a search chooses the schemes: the value follows from the plan then, and another metric
+    judges whether the plan was followed."""
+    some_processes: bool = False
+    """Whether one process that reports it is enough: only the first compiles into an empty cache."""
+    same_packages: tuple[str, ...] = ()
+    """Packages whose version decides the value: against a baseline of another version of one of them it is
+    only shown."""
+
+    def applies(self, case: Case) -> bool:
+        """Whether it says anything about `case`."""
+        implied = self.expected is None or self.expected(case) is not None
+        return implied and all(HAS_TRAIT[trait](case) for trait in self.only_for)
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether it is judged by relative changes, with the noise between processes."""
+        return self.rule is Rule.NOISY
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether it is judged by comparison with a baseline: not where the tables imply its range."""
+        return self.expected is None
+
+    @property
+    def rests_on_step(self) -> bool:
+        """Whether it is the time of a denoise step, or a ratio of two."""
+        return STEP in (self.name, self.of)
+
+    @property
+    def is_device_time(self) -> bool:
+        """Whether it is a time that the clock of the card decides."""
+        return self.per_unit and self.reader is Reader.SAMPLES
