@@ -17,16 +17,15 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 OURSELVES = "diffusion-perf-tests"
 
 
-def project() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]  # type: ignore[no-any-return]  # TOML has no types
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def declared() -> list[Requirement]:
-    table = project()
-    extras = table["optional-dependencies"].values()
-    return [
-        Requirement(line) for line in (*table["dependencies"], *(line for extra in extras for line in extra))
-    ]
+    project, groups = pyproject()["project"], pyproject()["dependency-groups"]
+    further = (*project["optional-dependencies"].values(), *groups.values())
+    lines = (*project["dependencies"], *(line for group in further for line in group))
+    return [Requirement(line) for line in lines]
 
 
 def pins() -> list[str]:
@@ -38,7 +37,7 @@ def without_comments(workflow: Path) -> str:
     return re.sub(r"(^|[ \t])#.*", "", workflow.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-def test_the_first_two_commands_of_the_readme_run_the_main_job_and_the_tests() -> None:
+def test_readme_begins_with_the_commands_of_the_main_job_and_the_tests() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
 
     blocks = re.findall(r"```bash\n(.*?)```", readme, flags=re.DOTALL)
@@ -49,20 +48,20 @@ def test_the_first_two_commands_of_the_readme_run_the_main_job_and_the_tests() -
     ]
 
 
-def test_the_readme_says_what_is_caught_before_the_first_command() -> None:
+def test_readme_says_what_is_caught_before_the_first_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
 
     assert 0 < readme.index("It catches") < readme.index("```bash")
     assert len(readme.splitlines()) < 200
 
 
-def test_every_pin_is_exact() -> None:
+def test_pins_are_exact() -> None:
     inexact = [line for line in pins() if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)]
 
     assert inexact == []
 
 
-def test_every_dependency_is_pinned_to_a_version_that_its_bound_allows() -> None:
+def test_dependencies_are_pinned_to_versions_that_their_bounds_allow() -> None:
     pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in pins())}
     wrong = [
         str(requirement)
@@ -74,25 +73,38 @@ def test_every_dependency_is_pinned_to_a_version_that_its_bound_allows() -> None
     assert wrong == []
 
 
-def test_no_dependency_is_pinned_twice() -> None:
+def test_unit_group_bounds_its_packages_as_the_project_does_and_has_none_of_the_stack() -> None:
+    group = pyproject()["dependency-groups"]["unit"]
+    bounds = pyproject()["project"]["dependencies"]
+
+    assert set(group) - set(bounds) == {"packaging>=25"}  # which the stack brings along elsewhere
+    assert {Requirement(line).name for line in group} & {
+        "torch",
+        "torchao",
+        "diffusers",
+        "transformers",
+    } == set()
+
+
+def test_dependencies_are_pinned_once() -> None:
     names = [canonicalize_name(line.split("==")[0]) for line in pins()]
 
     assert len(names) == len(set(names))
 
 
-def test_check_and_nightly_are_the_workflows() -> None:
+def test_workflows_are_check_and_nightly() -> None:
     assert [workflow.name for workflow in WORKFLOWS] == ["check.yml", "nightly.yml"]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
-def test_a_self_hosted_runner_never_runs_pull_requests(workflow: Path) -> None:
+def test_self_hosted_runner_never_runs_pull_requests(workflow: Path) -> None:
     text = without_comments(workflow)
 
     assert not ("self-hosted" in text and "pull_request" in text)
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
-def test_every_action_is_pinned_by_commit(workflow: Path) -> None:
+def test_actions_are_pinned_by_commit(workflow: Path) -> None:
     actions = re.findall(r"uses:\s*(\S+)", without_comments(workflow))
 
     assert actions
@@ -100,7 +112,7 @@ def test_every_action_is_pinned_by_commit(workflow: Path) -> None:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
-def test_workflows_may_read_the_repository_and_no_more(workflow: Path) -> None:
+def test_workflow_may_read_the_repository_and_no_more(workflow: Path) -> None:
     text = without_comments(workflow)
 
     assert re.findall(r"permissions:\n((?:[ ]+.*\n)+)", text) == ["  contents: read\n"]
@@ -108,14 +120,22 @@ def test_workflows_may_read_the_repository_and_no_more(workflow: Path) -> None:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
-def test_no_expression_is_pasted_into_a_shell_script(workflow: Path) -> None:
+def test_shell_scripts_contain_no_expressions(workflow: Path) -> None:
     scripts = re.findall(r"run: (?:\|\n((?:[ ]{10}.*\n|\n)+)|(.*)\n)", without_comments(workflow))
 
     assert scripts
     assert [script for script in scripts if "${{" in "".join(script)] == []
 
 
-def test_the_nightly_measures_on_its_gpu_or_fails_and_keeps_the_run() -> None:
+def test_check_runs_the_tests_without_torch_on_every_supported_python() -> None:
+    check = without_comments(ROOT / ".github/workflows/check.yml")
+
+    assert pyproject()["project"]["requires-python"] == ">=3.11"
+    assert 'python: ["3.11", "3.12", "3.13"]' in check
+    assert 'pytest perf_tests/unit -m "not torch"' in check
+
+
+def test_nightly_measures_on_its_gpu_or_fails_and_keeps_the_run() -> None:
     nightly = without_comments(ROOT / ".github/workflows/nightly.yml")
 
     assert "cancel-in-progress: false" in nightly
