@@ -22,7 +22,7 @@ from perf_tests.harness.execution.sampling import MAX_PROCESSES
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.report import terminal
 from perf_tests.harness.report.published import lines
-from perf_tests.harness.runs.record import read_record
+from perf_tests.harness.runs.record_file import read_record
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.metrics.rows import UNITS
 from perf_tests.tables.platforms import PLATFORMS

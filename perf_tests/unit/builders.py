@@ -15,6 +15,7 @@ from perf_tests.harness.runs.record import (
     BuildReport,
     Fidelity,
     Process,
+    Progress,
     Run,
     RunRecord,
     Status,
@@ -226,6 +227,7 @@ def make_run(case: Case = MINI_INT8WO, platform: Platform = CPU, **changes: Any)
         pipeline=case.build.pipeline.id,
         status=Status.INCONCLUSIVE,
         reason="measured, not judged",
+        progress=Progress.MEASURED,
         reference=None if case.is_reference else case.reference.id,
         processes=(make_process(environment=environment),),
     )

@@ -18,7 +18,8 @@ import pytest
 from perf_tests.harness.execution import gpu_lock, worker_process
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.session import Session
-from perf_tests.harness.runs.record import Run, RunRecord, Status, read_record
+from perf_tests.harness.runs.record import Run, RunRecord, Status
+from perf_tests.harness.runs.record_file import read_record
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics.spec import Group

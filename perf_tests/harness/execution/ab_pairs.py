@@ -12,11 +12,22 @@ from typing import NoReturn
 
 import msgspec
 
-from perf_tests.harness.execution.campaign import INTERRUPTED, Campaign
+from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.launcher import Launcher, Planned
 from perf_tests.harness.execution.replicate import BUILT, Replicate, blank
 from perf_tests.harness.execution.worker_process import Worker
-from perf_tests.harness.runs.record import Comparison, Pair, Process, Run, RunRecord, Schedule, Side, Status
+from perf_tests.harness.runs.record import (
+    REASON_OF_PROGRESS,
+    Comparison,
+    Pair,
+    Process,
+    Progress,
+    Run,
+    RunRecord,
+    Schedule,
+    Side,
+    Status,
+)
 from perf_tests.harness.runs.validity import CONTROL_CLOCK, CONTROLS
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
@@ -218,7 +229,7 @@ class PairCampaign(Campaign):
             pipeline=run.pipeline,
             against=against,
             status=Status.INCONCLUSIVE,
-            reason="not measured",
+            reason=REASON_OF_PROGRESS[Progress.PLANNED],
             injected=blank(self._lookup(case_id)).injected,
             schedule=schedule,
             schedule_reason=why,
@@ -254,7 +265,7 @@ class PairCampaign(Campaign):
         except SideError as error:
             return _with_environments(_failed(comparison, error), runner)
         except BaseException:  # Ctrl-C, SIGTERM, a full disk: the finished pairs are kept
-            reason = f"{_after(comparison)}{INTERRUPTED}"
+            reason = f"{_after(comparison)}{REASON_OF_PROGRESS[Progress.INTERRUPTED]}"
             stopped = msgspec.structs.replace(comparison, reason=reason)
             self._comparisons[comparison.id] = _with_environments(stopped, runner)
             raise

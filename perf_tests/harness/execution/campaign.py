@@ -17,23 +17,21 @@ from perf_tests.harness.execution.worker_process import COMMAND, Worker
 from perf_tests.harness.runs.directory import CAPTURES, RECORD
 from perf_tests.harness.runs.record import (
     FORMAT_VERSION,
+    REASON_OF_PROGRESS,
+    Progress,
     Run,
     RunRecord,
     SamplingEnd,
     Status,
     Verdict,
-    write_record,
 )
+from perf_tests.harness.runs.record_file import write_record
 from perf_tests.protocol.errors import UsageError, WorkerError
 from perf_tests.protocol.messages import Trace
 from perf_tests.tables.cases import Case
 
 Prepare = Callable[[Run, Run | None], Run]
 Admit = Callable[[str], str | None]
-
-INTERRUPTED = "interrupted"
-"""Reason of a run that lacks processes because its session ended."""
-MEASURED = "measured, not judged"
 
 
 @dataclass(slots=True, eq=False)
@@ -138,8 +136,14 @@ class Campaign:
         planned = self._lookup(case_id)
         run = self._runs.get(case_id) or blank(planned)
         filed = {verdict.metric: verdict for verdict in (*run.verdicts, *verdicts)}
+        # Without a verdict, INCONCLUSIVE is no outcome.
+        is_judged = filed or status is not Status.INCONCLUSIVE
         self._runs[case_id] = msgspec.structs.replace(
-            run, verdicts=tuple(filed.values()), status=status, reason=reason
+            run,
+            verdicts=tuple(filed.values()),
+            status=status,
+            reason=reason,
+            progress=Progress.JUDGED if is_judged else run.progress,
         )
         self._write()
         return self._runs[case_id]
@@ -197,7 +201,7 @@ class Campaign:
         return (run.digest, run.platform, run.injected) == (now.digest, now.platform, now.injected)
 
     def _is_done(self, case_id: str, store: dict[str, Run]) -> bool:
-        return case_id in store and store[case_id].reason != INTERRUPTED
+        return case_id in store and store[case_id].progress is not Progress.INTERRUPTED
 
     # References
 
@@ -280,7 +284,9 @@ class Campaign:
         # A planned case with the same id but with injections has files of its own.
         stem = case_id if store is self._runs else f"{case_id}.reference"
         begun = store.get(case_id)
-        start = msgspec.structs.replace(begun, reason="") if begun else blank(planned)
+        start = (
+            msgspec.structs.replace(begun, reason="", progress=Progress.PLANNED) if begun else blank(planned)
+        )
         return Subject(planned, stem, store, Series(start, self._decide, self._max_processes))
 
     def _is_admitted(self, subject: Subject) -> bool:
@@ -367,10 +373,10 @@ class Campaign:
         """Store the run of a case that is over, for good; before that it is only in its series."""
         if not subject.series.is_over:
             return
-        run = subject.series.run
+        run = msgspec.structs.replace(subject.series.run, progress=Progress.MEASURED)
         if run.failure is None:
             unit = run.processes[0].environment.unit if run.processes else self._unit
-            run = msgspec.structs.replace(run, reason=MEASURED)
+            run = msgspec.structs.replace(run, reason=REASON_OF_PROGRESS[Progress.MEASURED])
             run = self._prepare(run, self._reference(subject.planned, unit))
         subject.store[subject.planned.case.id] = run
         self._write()
@@ -378,7 +384,8 @@ class Campaign:
     def _keep_interrupted(self, subject: Subject) -> None:
         run = subject.series.run
         if run.processes and not self._is_done(run.id, subject.store):
-            subject.store[run.id] = msgspec.structs.replace(run, reason=INTERRUPTED)
+            reason = REASON_OF_PROGRESS[Progress.INTERRUPTED]
+            subject.store[run.id] = msgspec.structs.replace(run, reason=reason, progress=Progress.INTERRUPTED)
 
     def _twin_of(self, planned: Planned) -> Twin:
         twin = Planned(planned.case.fp32_twin, planned.platform)
@@ -421,6 +428,12 @@ def _is_of_unit(run: Run, unit: str | None) -> bool:
 
 def _to_be_judged(run: Run) -> Run:
     """A finished run of an earlier session: its verdicts were those of that session."""
-    if run.failure is not None or run.reason == INTERRUPTED:
+    if run.failure is not None or run.progress is Progress.INTERRUPTED:
         return run
-    return msgspec.structs.replace(run, status=Status.INCONCLUSIVE, reason=MEASURED, verdicts=())
+    return msgspec.structs.replace(
+        run,
+        status=Status.INCONCLUSIVE,
+        reason=REASON_OF_PROGRESS[Progress.MEASURED],
+        progress=Progress.MEASURED,
+        verdicts=(),
+    )

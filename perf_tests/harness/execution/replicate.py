@@ -14,9 +14,11 @@ from perf_tests.harness.execution.launcher import Launcher, Planned
 from perf_tests.harness.execution.worker_process import R, Worker
 from perf_tests.harness.runs import injections, projection, validity
 from perf_tests.harness.runs.record import (
+    REASON_OF_PROGRESS,
     STATUS_OF_FAILURE,
     BuildReport,
     Process,
+    Progress,
     Run,
     SamplingEnd,
     Status,
@@ -248,7 +250,8 @@ class Twin:
             failure = msgspec.structs.replace(
                 error.failure, message=f"fp32 twin {self.planned.case.id}: {error.failure.message}"
             )
-            self._note(failure=failure, status=STATUS_OF_FAILURE[failure.kind], reason=failure.message)
+            status = STATUS_OF_FAILURE[failure.kind]
+            self._note(failure=failure, status=status, reason=failure.message, progress=Progress.MEASURED)
             if not self._restarts_left:
                 raise WorkerError(failure) from error
         self._restarts_left -= 1
@@ -273,8 +276,13 @@ class Twin:
             worker.kill()
             raise
         processes = (*self._run.processes, replicate.process(self._launcher.out))
-        reason = "measured beside others, not judged"
-        self._note(processes=processes, failure=None, status=Status.INCONCLUSIVE, reason=reason)
+        self._note(
+            processes=processes,
+            failure=None,
+            status=Status.INCONCLUSIVE,
+            reason="measured beside others, not judged",
+            progress=Progress.MEASURED,
+        )
         return replicate
 
     @property
@@ -294,7 +302,8 @@ def blank(planned: Planned) -> Run:
         platform=planned.platform.id,
         pipeline=case.build.pipeline.id,
         status=Status.INCONCLUSIVE,
-        reason="not measured",
+        reason=REASON_OF_PROGRESS[Progress.PLANNED],
+        progress=Progress.PLANNED,
         reference=None if case.is_reference else case.reference.id,
         injected=tuple(map(injections.spelled, planned.injections)),
         projected=case.workload.measured_steps is not None,

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
-from perf_tests.harness.runs.record import Run, RunRecord, read_record
+from perf_tests.harness.runs.record import Run, RunRecord
+from perf_tests.harness.runs.record_file import read_record
 from perf_tests.harness.stats import observations, sequential_bounds
 from perf_tests.harness.verdicts import judge
 from perf_tests.protocol.reports import LayerError

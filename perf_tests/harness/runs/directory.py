@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from perf_tests.harness.runs.record import RunRecord, read_record
+from perf_tests.harness.runs.record import RunRecord
+from perf_tests.harness.runs.record_file import read_record
 from perf_tests.protocol.errors import PerfError, RecordError, UsageError
 from perf_tests.protocol.files import TEMPORARY_SUFFIX
 

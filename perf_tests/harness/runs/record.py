@@ -1,15 +1,12 @@
-"""What a run leaves behind: versioned, with raw samples; `run.json` is `RunRecord` as JSON."""
+"""What a run leaves behind, raw samples included: `run.json` is a `RunRecord` as JSON."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 
 import msgspec
 
 from perf_tests.protocol.base import Struct
-from perf_tests.protocol.errors import PerfError, RecordError
-from perf_tests.protocol.files import replace_atomically
 from perf_tests.protocol.messages import Failure, FailureKind
 from perf_tests.protocol.reports import (
     Arrays,
@@ -80,6 +77,25 @@ class SamplingEnd(StrEnum):
     """As many generations as are allowed: its error stays larger than that."""
 
 
+class Progress(StrEnum):
+    """How far a run has come; its status says how well it did."""
+
+    PLANNED = "planned"
+    """Nothing of it was measured."""
+    INTERRUPTED = "interrupted"
+    """It lacks processes, because its session ended."""
+    MEASURED = "measured"
+    """It needs no more processes: it has enough of them, or one failed. Its INCONCLUSIVE means "not yet"."""
+    JUDGED = "judged"
+    """Its verdicts are in; INCONCLUSIVE is the outcome."""
+
+
+REASON_OF_PROGRESS = {
+    Progress.PLANNED: "not measured",
+    Progress.INTERRUPTED: "interrupted",
+    Progress.MEASURED: "measured, not judged",
+}
+"""`Run.reason` of a run that is not judged yet and did not fail."""
 STATUS_OF_FAILURE = {
     FailureKind.OOM: Status.OOM,
     FailureKind.TIMEOUT: Status.TIMEOUT,
@@ -221,6 +237,8 @@ class Run(Struct):
     """Whether `latency_s` and `device_latency_s` are composed from the stages of a shorter generation."""
     looks: tuple[str, ...] = ()
     """What the sampling rule answered after each process."""
+    progress: Progress = Progress.JUDGED
+    """How far it has come; `read_record` sets it for records that are older than this field."""
 
 
 class Side(StrEnum):
@@ -298,51 +316,3 @@ class RunRecord(Struct):
     """`case: metric` pairs that were planned and have neither verdict nor declared status."""
     comparisons: tuple[Comparison, ...] = ()
     """A/B of cases of this session; empty without `--perf-against`."""
-
-
-# Files
-
-
-class _Header(msgspec.Struct):
-    """What every format has."""
-
-    format_version: int
-
-
-def write_record(path: Path, record: RunRecord) -> None:
-    """Replace the file `path` at once or not at all; PerfError where the disk refuses."""
-    text = msgspec.json.format(msgspec.json.encode(record), indent=1)
-    try:
-        replace_atomically(path, text + b"\n")
-    except OSError as error:
-        raise PerfError(
-            f"cannot write {path}: {error.strerror}; nothing measured is lost while this session lives and "
-            "the previous file is intact: make room, or choose another directory with --perf-out"
-        ) from error
-
-
-def read_record(path: Path) -> RunRecord:
-    """The record in `path`, a run.json or a run directory.
-
-    RecordError for anything but a whole record of this format.
-    """
-    file = path / "run.json" if path.is_dir() else path
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise RecordError(
-            f"cannot read the run record {file}: {error.strerror}; give a run.json or the directory of a run"
-        ) from error
-    try:
-        version = msgspec.json.decode(content, type=_Header).format_version
-        if version == FORMAT_VERSION:
-            return msgspec.json.decode(content, type=RunRecord)
-    except msgspec.DecodeError as error:
-        raise RecordError(
-            f"cannot read the run record {file}: {error}; it is truncated or not a run.json, "
-            "run the suite again"
-        ) from error
-    raise RecordError(
-        f"the run record {file} has format version {version}, this suite reads {FORMAT_VERSION}: "
-        "read it with the checkout that wrote it, or run the suite again"
-    )

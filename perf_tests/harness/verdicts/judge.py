@@ -13,7 +13,14 @@ import msgspec
 
 from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
 from perf_tests.harness.runs import environments, validity
-from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Run, Status, Verdict
+from perf_tests.harness.runs.record import (
+    REASON_OF_PROGRESS,
+    STATUS_OF_FAILURE,
+    Progress,
+    Run,
+    Status,
+    Verdict,
+)
 from perf_tests.harness.stats import observations
 from perf_tests.harness.stats.sequential_bounds import Decision, SequentialTest, decide, drift
 from perf_tests.harness.verdicts import images, layers
@@ -150,7 +157,7 @@ def overall(run: Run) -> tuple[Status, str]:
     if run.status in DECLARED:
         outcomes.append((run.status, run.reason))
     if not outcomes:
-        return Status.INCONCLUSIVE, "measured, not judged"
+        return Status.INCONCLUSIVE, REASON_OF_PROGRESS[Progress.MEASURED]
     status, reason = min(outcomes, key=lambda outcome: SEVERITY.index(outcome[0]))
     return status, "" if status is Status.PASS else reason
 

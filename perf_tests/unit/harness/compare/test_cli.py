@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.runs.record import Run, write_record
+from perf_tests.harness.runs.record import Run
+from perf_tests.harness.runs.record_file import write_record
 from perf_tests.tables.platforms import H100
 from perf_tests.unit.builders import (
     FLUX_FP8,

@@ -15,7 +15,8 @@ from perf_tests.harness.plugin.session import Session
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.rebaseline.candidates import RunFile
 from perf_tests.harness.rebaseline.proposal import propose, write
-from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Process, Run, RunRecord, Status, read_record
+from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Process, Run, RunRecord, Status
+from perf_tests.harness.runs.record_file import read_record
 from perf_tests.protocol.messages import FailureKind
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import CPU, H100, PLATFORMS

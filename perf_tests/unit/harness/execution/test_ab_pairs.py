@@ -25,7 +25,8 @@ from perf_tests.harness.execution.ab_pairs import (
 )
 from perf_tests.harness.execution.launcher import Launcher, Planned
 from perf_tests.harness.execution.worker_process import Worker
-from perf_tests.harness.runs.record import Comparison, Pair, Schedule, Side, Status, read_record
+from perf_tests.harness.runs.record import Comparison, Pair, Schedule, Side, Status
+from perf_tests.harness.runs.record_file import read_record
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Fault, Generate, Injection, Load, Phase, Request
 from perf_tests.tables.cases import Case

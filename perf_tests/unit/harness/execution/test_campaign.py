@@ -14,15 +14,8 @@ from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.launcher import Launcher, Planned
 from perf_tests.harness.execution.sampling import Answer
 from perf_tests.harness.execution.worker_process import Worker
-from perf_tests.harness.runs.record import (
-    Run,
-    RunRecord,
-    SamplingEnd,
-    Status,
-    Verdict,
-    WarmUpEnd,
-    read_record,
-)
+from perf_tests.harness.runs.record import Run, RunRecord, SamplingEnd, Status, Verdict, WarmUpEnd
+from perf_tests.harness.runs.record_file import read_record
 from perf_tests.harness.runs.validity import invalidity
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.protocol.messages import (

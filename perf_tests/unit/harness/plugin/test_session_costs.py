@@ -8,7 +8,8 @@ import signal
 import msgspec
 import pytest
 
-from perf_tests.harness.runs.record import RunRecord, Status, write_record
+from perf_tests.harness.runs.record import RunRecord, Status
+from perf_tests.harness.runs.record_file import write_record
 from perf_tests.unit.conftest import BF16, COMPILED, FP8DQROW, INT8WO, Misbehave, Suite, workers_of
 from perf_tests.unit.harness.plugin.sessions import ONLY_BF16, ONLY_INT8WO, THREE, screen, until
 

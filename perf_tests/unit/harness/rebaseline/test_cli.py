@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from perf_tests.harness.baselines import files
-from perf_tests.harness.runs.record import RunRecord, write_record
+from perf_tests.harness.runs.record import RunRecord
+from perf_tests.harness.runs.record_file import write_record
 from perf_tests.unit.builders import (
     MINI_BF16,
     MINI_INT8WO,

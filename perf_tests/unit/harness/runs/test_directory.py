@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.runs.directory import prepare_run_directory, resume_run_directory
-from perf_tests.harness.runs.record import write_record
+from perf_tests.harness.runs.record_file import write_record
 from perf_tests.protocol.errors import PerfError, RecordError, UsageError
 from perf_tests.unit.builders import MINI_BF16, make_record, make_run
 

@@ -1,127 +1,7 @@
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-
-import msgspec
-import pytest
-
-from perf_tests.harness.runs.record import (
-    STATUS_OF_FAILURE,
-    Run,
-    RunRecord,
-    Status,
-    Verdict,
-    read_record,
-    write_record,
-)
-from perf_tests.protocol.errors import PerfError, RecordError
-from perf_tests.protocol.messages import Failure, FailureKind, Phase
-
-VERDICT = Verdict(
-    metric="weight_bytes",
-    status=Status.REGRESSED,
-    measured=2.0,
-    baseline=1.0,
-    change_pct=100.0,
-    ci_pct=None,
-    limit=1.0,
-    reason="differs from the baseline",
-)
-RUN = Run(
-    id="flux-mini-b1-bf16-eager",
-    digest="d1",
-    platform="cpu",
-    pipeline="flux-mini",
-    status=Status.TIMEOUT,
-    reason="no answer to generate within 60 s",
-    verdicts=(VERDICT,),
-    failure=Failure(
-        kind=FailureKind.TIMEOUT, phase=Phase.GENERATE, message="no answer to generate within 60 s"
-    ),
-)
-RECORD = RunRecord(
-    format_version=1,
-    created_at="2026-01-02T03:04:05+00:00",
-    command="pytest -m cpu",
-    environment=None,
-    cases=(RUN,),
-    references=(),
-)
-
-
-def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    write_record(tmp_path / "run.json", RECORD)
-    assert read_record(tmp_path / "run.json") == RECORD
-
-
-def test_a_directory_stands_for_the_record_it_holds(tmp_path: Path) -> None:
-    write_record(tmp_path / "run.json", RECORD)
-    assert read_record(tmp_path) == RECORD
-
-
-def test_a_record_is_json_for_people_with_the_words_of_the_report(tmp_path: Path) -> None:
-    write_record(tmp_path / "run.json", RECORD)
-    text = (tmp_path / "run.json").read_text()
-    assert text.startswith('{\n "format_version": 1,\n')
-    assert json.loads(text)["cases"][0]["status"] == "ERROR(timeout)"
-
-
-def test_writing_leaves_nothing_but_the_record(tmp_path: Path) -> None:
-    write_record(tmp_path / "run.json", RECORD)
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_a_full_disk_is_one_sentence_and_leaves_the_previous_record(tmp_path: Path) -> None:
-    write_record(tmp_path / "run.json", RECORD)
-    (tmp_path / f"run.json.{os.getpid()}.tmp").symlink_to("/dev/full")
-    with pytest.raises(
-        PerfError, match=r"cannot write .*run\.json: No space left on device; nothing measured"
-    ):
-        write_record(tmp_path / "run.json", msgspec.structs.replace(RECORD, cases=()))
-    assert read_record(tmp_path) == RECORD
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_a_directory_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(PerfError, match=r"cannot write .*: No such file or directory"):
-        write_record(tmp_path / "gone" / "run.json", RECORD)
-
-
-def test_a_temporary_file_that_cannot_be_removed_does_not_hide_the_reason(tmp_path: Path) -> None:
-    (tmp_path / f"run.json.{os.getpid()}.tmp").mkdir()
-    with pytest.raises(PerfError, match="Is a directory"):
-        write_record(tmp_path / "run.json", RECORD)
-
-
-def test_a_missing_record_is_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"run\.json: No such file or directory; give a run\.json"):
-        read_record(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "keep",
-    [pytest.param(0, id="empty"), pytest.param(100, id="in-the-header"), pytest.param(400, id="in-a-case")],
-)
-def test_a_truncated_record_is_named_with_the_remedy(tmp_path: Path, keep: int) -> None:
-    file = tmp_path / "run.json"
-    write_record(file, RECORD)
-    file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(RecordError, match=r"run\.json: .*truncated.*; it is truncated or not a run\.json"):
-        read_record(file)
-
-
-def test_json_of_something_else_is_no_record(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"machine_info": {}}')
-    with pytest.raises(RecordError, match="missing required field `format_version`"):
-        read_record(tmp_path)
-
-
-def test_a_record_of_another_format_names_both_versions(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"format_version": 7, "novelty": []}')
-    with pytest.raises(RecordError, match="has format version 7, this suite reads 1"):
-        read_record(tmp_path)
+from perf_tests.harness.runs.record import REASON_OF_PROGRESS, STATUS_OF_FAILURE, Progress, Status
+from perf_tests.protocol.messages import FailureKind
 
 
 def test_every_kind_of_failure_has_a_status_that_is_not_green_unless_unsupported() -> None:
@@ -139,3 +19,8 @@ def test_only_errors_count_as_errors() -> None:
         "ERROR(load)",
         "ERROR(unproven)",
     }
+
+
+def test_only_a_judged_run_has_a_reason_of_its_own() -> None:
+    assert set(Progress) - REASON_OF_PROGRESS.keys() == {Progress.JUDGED}
+    assert len(set(REASON_OF_PROGRESS.values())) == 3

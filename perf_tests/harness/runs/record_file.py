@@ -1,0 +1,82 @@
+"""Reads and writes `run.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.runs.record import (
+    FORMAT_VERSION,
+    REASON_OF_PROGRESS,
+    Progress,
+    Run,
+    RunRecord,
+)
+from perf_tests.protocol.errors import PerfError, RecordError
+from perf_tests.protocol.files import replace_atomically
+
+PROGRESS_OF_REASON = {
+    **{reason: progress for progress, reason in REASON_OF_PROGRESS.items()},
+    "measured beside others, not judged": Progress.MEASURED,
+}
+"""How far a run has come, in a record older than `Run.progress`; with any other reason it is judged."""
+
+
+class _Header(msgspec.Struct):
+    """What every format has."""
+
+    format_version: int
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Write `record` to the file `path`, which is replaced atomically.
+
+    Raises PerfError where that cannot be done.
+    """
+    text = msgspec.json.format(msgspec.json.encode(record), indent=1)
+    try:
+        replace_atomically(path, text + b"\n")
+    except OSError as error:
+        raise PerfError(
+            f"cannot write {path}: {error.strerror}; nothing measured is lost while this session lives and "
+            "the previous file is intact: make room, or choose another directory with --perf-out"
+        ) from error
+
+
+def read_record(path: Path) -> RunRecord:
+    """The record in `path`, which is a run.json or a run directory.
+
+    Raises RecordError where the file cannot be read, is truncated, or has another format.
+    """
+    file = path / "run.json" if path.is_dir() else path
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RecordError(
+            f"cannot read the run record {file}: {error.strerror}; give a run.json or the directory of a run"
+        ) from error
+    try:
+        version = msgspec.json.decode(content, type=_Header).format_version
+        if version == FORMAT_VERSION:
+            return _with_progress(msgspec.json.decode(content, type=RunRecord))
+    except msgspec.DecodeError as error:
+        raise RecordError(
+            f"cannot read the run record {file}: {error}; it is truncated or not a run.json, "
+            "run the suite again"
+        ) from error
+    raise RecordError(
+        f"the run record {file} has format version {version}, this suite reads {FORMAT_VERSION}: "
+        "read it with the checkout that wrote it, or run the suite again"
+    )
+
+
+def _with_progress(record: RunRecord) -> RunRecord:
+    """The record with the progress of runs that tell it only in their reason."""
+
+    def known(run: Run) -> Run:
+        return msgspec.structs.replace(run, progress=PROGRESS_OF_REASON.get(run.reason, run.progress))
+
+    return msgspec.structs.replace(
+        record, cases=tuple(map(known, record.cases)), references=tuple(map(known, record.references))
+    )
