@@ -165,11 +165,11 @@ def _each_in_a_process(options: argparse.Namespace) -> list[Result]:
 
 def _measured(case_id: str, case: Case, device: Device) -> Result:
     # The stack is imported here, so that --help needs none.
-    from perf_tests.worker.session import Session
+    from perf_tests.worker.session import WorkerSession
 
     workload = case.workload
     started_s = time.perf_counter()
-    session = Session(None)
+    session = WorkerSession(None)
     session.load(Load(case=case, device=device))
     session.quantize(Quantize())
     compiled = session.compile(Compile())
@@ -199,7 +199,7 @@ def _measured(case_id: str, case: Case, device: Device) -> Result:
 def _whole(session: Any, workload: Workload) -> list[dict[str, tuple[float, ...]]]:
     found: list[dict[str, tuple[float, ...]]] = []
     while len(found) < FULL_SAMPLES and sum(values["latency_s"][0] for values in found) < FULL_S:
-        found.append(session.generate_beside(workload).values)
+        found.append(session.generate_other(workload).values)
     return found
 
 

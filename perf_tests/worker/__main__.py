@@ -54,17 +54,17 @@ Handler = Callable[[Any], messages.Reply]
 
 
 def _start() -> tuple[messages.Ready, dict[type[Struct], Handler]]:
-    # Imported here, after the lifeline: these imports take seconds, and the parent may be gone by then.
-    # All of the stack, so that no later phase pays for it.
+    # Imported here, once the parent is watched: these imports take seconds, and the parent may end meanwhile.
+    # The whole stack, so that no later phase pays for it.
     import torch
 
     from perf_tests.worker.measure import environment
     from perf_tests.worker.measure.telemetry import GpuMonitor
-    from perf_tests.worker.session import Session
+    from perf_tests.worker.session import WorkerSession
 
     environment.pin()
     monitor = GpuMonitor() if torch.cuda.is_available() else None
-    session = Session(monitor)
+    session = WorkerSession(monitor)
     ready = messages.Ready(
         protocol_version=messages.PROTOCOL_VERSION,
         environment=environment.describe(monitor.describe() if monitor else None),

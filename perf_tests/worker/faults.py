@@ -32,6 +32,7 @@ class Faults:
     def __init__(self, injections: tuple[Injection, ...], device: torch.device) -> None:
         self._amounts = {injection.fault: injection.amount for injection in injections}
         self._device = device
+        self._armed = False
         self._extra_ms: dict[str, float] = {}
         self._ballast: torch.Tensor | None = None
         self._gemm: tuple[torch.Tensor, float] | None = None
@@ -40,6 +41,11 @@ class Faults:
     def injected(self) -> bool:
         """Whether anything is broken."""
         return bool(self._amounts)
+
+    @property
+    def armed(self) -> bool:
+        """Whether the faults that need an undisturbed generation have seen one."""
+        return self._armed
 
     @property
     def dropped_modules(self) -> int:
@@ -66,6 +72,7 @@ class Faults:
 
     def arm(self, values: Mapping[str, tuple[float, ...]], peak_mib: float) -> None:
         """Learn from an undisturbed generation how much a percent of time and of memory is."""
+        self._armed = True
         latency_pct = self._amounts.get(Fault.LATENCY)
         if latency_pct is not None:
             self._extra_ms = {

@@ -20,7 +20,7 @@ def hold(request_fd: int) -> None:
     kernel's parent-death signal backs that up, for a main thread that hangs and holds the interpreter lock.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_outlive, args=(request_fd,), name="lifeline", daemon=True).start()
+    threading.Thread(target=_outlive, args=(request_fd,), name="parent watch", daemon=True).start()
 
 
 def _outlive(request_fd: int) -> None:

@@ -1,4 +1,4 @@
-"""The life of one build: one method per request, in the order the parent asks."""
+"""The life of one build in a worker: one method per request, in the order in which the parent asks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.spec import Workload
 from perf_tests.tables.platforms import Device
+from perf_tests.tables.recipes import Recipe
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import anchor, capture, layers, trace
 from perf_tests.worker.measure import control, counters, kernels, memory, probe
@@ -23,6 +24,7 @@ from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import (
     Generation,
     Stages,
+    StepWork,
     count_step,
     generate_once,
     output_sha256,
@@ -35,122 +37,189 @@ from perf_tests.worker.quantization import apply, autoquant, support
 from perf_tests.worker.quantization.apply import Choose
 
 
-class Session:
-    """Holds one pipeline from Load to the last Inspect."""
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedPipeline:
+    """What `Load` made: the pipeline, and what it is measured with from then on."""
+
+    pipeline: Any
+    device: torch.device
+    weights: dict[str, str]
+    """sha256 of a few named tensors."""
+    stages: Stages
+    meter: memory.Meter
+    faults: Faults
+    gpu: GpuMonitor | None
+    """None on a CPU."""
+    values: dict[str, float]
+    """Metric name -> value: the controls."""
+
+    def release(self) -> None:
+        """Collect garbage, and give back what the allocator only caches."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def end_window(self) -> reports.MemoryWindow:
+        """The memory window of the phase that ends here; releases what was only cached."""
+        window = self.meter.read()
+        self.release()
+        return window
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class UnquantizedPipeline:
+    """What was recorded before anything was fused or quantized."""
+
+    work: StepWork
+    probe: probe.Probe | None
+    """None where it was not asked for, and where nothing is to be quantized."""
+    values: dict[str, float]
+    """Metric name -> value: of a bf16 pipeline with an anchor, how close it comes to that."""
+    traces: dict[str, trace.TransformerTrace]
+    """By case id."""
+    recorded: dict[str, reports.Recorded]
+    """By case id: what the parent is told of `traces`."""
+    recording_s: float
+    """What the traces took."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizedPipeline:
+    """What is known of the build once it is quantized, for every workload."""
+
+    work: StepWork
+    values: dict[str, float]
+    """Metric name -> value."""
+    traces: dict[str, trace.TransformerTrace]
+    """By case id; each is removed once it has been repeated."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class CompiledWorkload:
+    """What belongs to the workload that the pipeline was last compiled for."""
+
+    before: counters.Counters
+    """As they were just before: the process may have compiled for another workload."""
+    window: reports.MemoryWindow
+    """Of compiling."""
+    graphs_after_warmup: int = 0
+
+
+class WorkerSession:
+    """Holds one pipeline from `Load` to the last `Inspect`.
+
+    Each of the three phases that build leaves one value behind, which the later requests read.
+    """
+
+    _case: Case
+    _loaded: LoadedPipeline
+    _quantized: QuantizedPipeline
+    _compiled: CompiledWorkload
 
     def __init__(self, monitor: GpuMonitor | None) -> None:
         self._monitor = monitor
-        self._windows: dict[messages.Phase, reports.MemoryWindow] = {}
-        self._values: dict[str, float] = {}
-        self._graphs_after_warmup = 0
-        self._armed = False
-        self._traces: dict[str, trace.TransformerTrace] = {}
 
     def load(self, request: messages.Load) -> messages.Loaded:
         """Build the pipeline on the device."""
-        self._case: Case = request.case
-        self._device = torch.device(request.device)
-        on_gpu = request.device is Device.CUDA and self._monitor is not None
-        self._gpu = self._monitor if on_gpu else None
-        support.check(request.case.build.recipe.scheme, self._device)
-        self._meter = memory.Meter(self._device, self._gpu.used_mib if self._gpu else None)
-        self._faults = Faults(request.injections, self._device)
-        self._values |= control.measure(self._device, self._gpu)
-        self._meter.reset()
+        self._case = request.case
+        device = torch.device(request.device)
+        gpu = self._monitor if request.device is Device.CUDA else None
+        support.check(request.case.build.recipe.scheme, device)
+        meter = memory.Meter(device, gpu.used_mib if gpu else None)
+        faults = Faults(request.injections, device)
+        controls = control.measure(device, gpu)
+        meter.reset()
         started_s = time.perf_counter()
-        self._pipeline: Any = build.build(request.case.build, self._device)
-        self._stages = Stages(CLOCKS[request.device](), self._faults.before_mark)
-        self._stages.clock.synchronize()
+        pipeline = build.build(request.case.build, device)
+        stages = Stages(CLOCKS[request.device](), faults.before_mark)
+        stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
-        self._weights = build.weight_digests(self._pipeline)
+        self._loaded = LoadedPipeline(
+            pipeline=pipeline,
+            device=device,
+            weights=build.weight_digests(pipeline),
+            stages=stages,
+            meter=meter,
+            faults=faults,
+            gpu=gpu,
+            values=controls,
+        )
         return messages.Loaded(
-            seconds=seconds, memory=self._close(messages.Phase.LOAD), weights=self._weights
+            seconds=seconds, memory=self._loaded.end_window(), weights=self._loaded.weights
         )
 
     def quantize(self, request: messages.Quantize) -> messages.Quantized:
-        """Fuse and quantize; then weigh what is left, and compare what it answers where that is asked."""
-        recipe = self._case.build.recipe
-        self._work = count_step(self._pipeline, self._case)
-        asked = request.probe and recipe.scheme.config is not None
-        before = probe.record(self._pipeline, self._case) if asked else None
-        if self._case.is_reference:
-            self._values |= self._anchored()
-        recording_s = time.perf_counter()
-        recorded = {each.case.id: self._recorded(each) for each in request.traces}
-        recording_s = time.perf_counter() - recording_s
-        # After all that computes: a workspace left behind would count as the model's memory.
+        """Fuse and quantize, measure what is left, and compare its answers where that is asked for."""
+        loaded, recipe = self._loaded, self._case.build.recipe
+        before = self._record_unquantized(request)
+        # After everything that computes: a workspace left behind would count as the model's memory.
         memory.clear_workspaces()
-        self._release()
-        self._meter.reset()
+        loaded.release()
+        loaded.meter.reset()
         started_s = time.perf_counter()
-        evidence = apply.apply(
-            self._pipeline,
+        report = apply.apply(
+            loaded.pipeline,
             self._case.build,
-            drop=self._faults.dropped_modules,
+            drop=loaded.faults.dropped_modules,
             choose=self._choose(request.plan) if recipe.scheme.search else None,
         )
-        self._stages.clock.synchronize()
+        loaded.stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
-        if evidence.plan is not None:
-            seconds -= evidence.plan.search_s or 0.0
-            self._values["modules_off_plan"] = apply.count_off_plan(evidence, recipe)
-        self._faults.rescale(self._pipeline)
-        window = self._close(messages.Phase.QUANTIZE)
-        self._values |= {
-            "model_memory_mib": memory.model_mib(self._pipeline, self._device),
-            "weight_bytes": memory.weight_bytes(self._pipeline, recipe.quantized_components),
-            "quantized_modules": apply.count_as_asked(evidence, recipe),
-        }
-        if evidence.weights is not None:
-            implied_bytes = apply.implied_bytes(evidence.weights)
-            self._values["weight_bytes_vs_implied"] = self._values["weight_bytes"] / implied_bytes
-        if before is not None:
-            self._values["output_sqnr_db"] = before.sqnr_db(self._pipeline)
+        if report.plan is not None:
+            seconds -= report.plan.search_s or 0.0
+        loaded.faults.rescale(loaded.pipeline)
+        window = loaded.end_window()
+        values = before.values | self._quantization_values(report, recipe)
+        if before.probe is not None:
+            values["output_sqnr_db"] = before.probe.sqnr_db(loaded.pipeline)
+        self._quantized = QuantizedPipeline(work=before.work, values=values, traces=before.traces)
         started_s = time.perf_counter()
         compared = self._layer_errors() if request.layers and recipe.scheme.config is not None else {}
+        comparing_s = time.perf_counter() - started_s
         return messages.Quantized(
             seconds=seconds,
             memory=window,
-            quantization=evidence,
+            quantization=report,
             layers=compared,
-            recorded=recorded,
-            fidelity_s=recording_s + time.perf_counter() - started_s if recorded or compared else 0.0,
+            recorded=before.recorded,
+            fidelity_s=before.recording_s + comparing_s if before.recorded or compared else 0.0,
         )
 
     def compile(self, request: messages.Compile) -> messages.Compiled:
         """Compile by generating for the first time; reading artifacts is part of it, writing them is not."""
-        compiles = self._case.build.recipe.compiles
+        loaded, compiles = self._loaded, self._case.build.recipe.compiles
         file = Path(request.artifacts) if request.artifacts and compiles else None
-        # The process may have compiled for another workload before.
-        self._before = counters.read()
-        self._meter.reset()
+        before = counters.read()
+        loaded.meter.reset()
         started_s = time.perf_counter()
         done = compile_cache.load(file) if file else None
-        compile.apply(self._pipeline, self._case.build)
-        prime(self._pipeline, self._case)
-        self._stages.clock.synchronize()
+        compile.apply(loaded.pipeline, self._case.build)
+        prime(loaded.pipeline, self._case)
+        loaded.stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
-        counted = counters.read().since(self._before)
+        counted = counters.read().since(before)
         settle()
-        # Not emptied: what compiling and graph capture hold on to is part of every later peak.
-        window = self._windows[messages.Phase.COMPILE] = self._meter.read()
+        # Not released: what compiling and graph capture hold on to is part of every later peak.
+        window = loaded.meter.read()
+        self._compiled = CompiledWorkload(before=before, window=window)
         if file and not done:
             done = compile_cache.save(file)
-        self._meter.reset()
+        loaded.meter.reset()
         cache = counters.cache(counted, done) if compiles else None
         return messages.Compiled(seconds=seconds, memory=window, cache=cache)
 
     def generate(self, request: messages.Generate) -> messages.Generated:
         """Generate once."""
+        loaded = self._loaded
         if not request.warmup:
-            self._faults.strike(self._pipeline)
-        if self._gpu:
-            self._gpu.begin()
+            loaded.faults.strike(loaded.pipeline)
+        if loaded.gpu:
+            loaded.gpu.begin()
         asked = dataclasses.replace(self._case, workload=self._case.workload.of_prompt(request.pair))
-        generation = generate_once(self._pipeline, asked, self._stages)
-        clocks = self._gpu.values() if self._gpu else {}
-        telemetry = self._gpu.read() if self._gpu else None
-        self._meter.look()
+        generation = generate_once(loaded.pipeline, asked, loaded.stages)
+        clocks = loaded.gpu.values() if loaded.gpu else {}
+        telemetry = loaded.gpu.read() if loaded.gpu else None
+        loaded.meter.look()
         if request.warmup:
             self._warmed_up(generation)
         saved = capture.save(generation.output, request.capture) if request.capture else None
@@ -162,19 +231,21 @@ class Session:
         )
         return messages.Generated(sample=sample, capture=saved)
 
-    def generate_beside(self, workload: Workload) -> Generation:
-        """Generate another workload with what is compiled, apart from the case's record (for tools)."""
-        return generate_once(self._pipeline, dataclasses.replace(self._case, workload=workload), self._stages)
+    def generate_other(self, workload: Workload) -> Generation:
+        """Generate another workload with what is compiled, outside the case's record (for tools)."""
+        other = dataclasses.replace(self._case, workload=workload)
+        return generate_once(self._loaded.pipeline, other, self._loaded.stages)
 
     def switch_workload(self, request: messages.SwitchWorkload) -> messages.WorkloadSwitched:
-        """Be as before Compile, for another workload of the build; what was built and its values stay.
+        """Return to the state before Compile, for another workload of the build, which stays as it is.
 
         Raises WorkerError(load) for another build, and in a worker with an injected fault, which is armed
         for one workload.
         """
+        loaded = self._loaded
         if request.case.build != self._case.build:
             _refuse_switch(f"it holds the build of {self._case.id}, another build needs a worker of its own")
-        if self._faults.injected:
+        if loaded.faults.injected:
             _refuse_switch("a fault is injected into it, and a fire drill is a worker of one case")
         started_s = time.perf_counter()
         self._case = request.case
@@ -182,84 +253,106 @@ class Session:
         torch.compiler.reset()
         gc.unfreeze()
         memory.clear_workspaces()
-        self._release()
-        for phase in (messages.Phase.COMPILE, messages.Phase.GENERATE):
-            self._windows.pop(phase, None)
-        self._meter.reset()
-        self._graphs_after_warmup = 0
+        loaded.release()
+        loaded.meter.reset()
         return messages.WorkloadSwitched(seconds=time.perf_counter() - started_s)
 
     def inspect(self, request: messages.Inspect) -> messages.Inspected:
-        """Everything that is known only now."""
-        window = self._windows[messages.Phase.GENERATE] = self._meter.read()
-        counted = counters.read().since(self._before)
-        values = self._values | {
-            **self._work.values(self._case.workload),
+        """Report what is known only after the last generation."""
+        loaded, compiled = self._loaded, self._compiled
+        window = loaded.meter.read()
+        counted = counters.read().since(compiled.before)
+        values = {
+            **loaded.values,
+            **self._quantized.values,
+            **self._quantized.work.values(self._case.workload),
             "compiled_graphs": counted.graphs,
             "graph_breaks": counted.graph_breaks,
-            "recompiles": counted.graphs - self._graphs_after_warmup,
+            "recompiles": counted.graphs - compiled.graphs_after_warmup,
             # Compiling is part of the peak: graphs capture their memory there, and replay invisibly.
-            **memory.peaks([self._windows[messages.Phase.COMPILE], window]),
+            **memory.peaks([compiled.window, window]),
         }
         started_s = time.perf_counter()
-        arrays = self._repeated(request.trace) if request.trace else None
+        arrays = self._repeat_trace(request.trace) if request.trace else None
         fidelity_s = time.perf_counter() - started_s if arrays else 0.0
-        if self._device.type == "cuda":
+        if loaded.device.type == "cuda":
             # Last: it generates once more, and recording takes memory and time of its own.
-            values |= kernels.measure(self._pipeline, self._case, self._stages.clock)
+            values |= kernels.measure(loaded.pipeline, self._case, loaded.stages.clock)
         return messages.Inspected(values=values, memory=window, arrays=arrays, fidelity_s=fidelity_s)
 
-    def _recorded(self, asked: messages.Trace) -> reports.Recorded:
-        recorded = self._traces[asked.case.id] = trace.record(self._pipeline, asked.case)
+    def _record_unquantized(self, request: messages.Quantize) -> UnquantizedPipeline:
+        pipeline, recipe = self._loaded.pipeline, self._case.build.recipe
+        work = count_step(pipeline, self._case)
+        probed = request.probe and recipe.scheme.config is not None
+        first_answer = probe.record(pipeline, self._case) if probed else None
+        values = self._anchor_values() if self._case.is_reference else {}
+        started_s = time.perf_counter()
+        traces, recorded = {}, {}
+        for asked in request.traces:
+            traces[asked.case.id] = trace.record(pipeline, asked.case)
+            recorded[asked.case.id] = self._recorded(asked, traces[asked.case.id])
+        return UnquantizedPipeline(
+            work=work,
+            probe=first_answer,
+            values=values,
+            traces=traces,
+            recorded=recorded,
+            recording_s=time.perf_counter() - started_s,
+        )
+
+    def _recorded(self, asked: messages.Trace, recorded: trace.TransformerTrace) -> reports.Recorded:
         picture = None
         if asked.case.is_reference and asked.case.build.recipe.compiles:
-            generation = generate_once(self._pipeline, asked.case, self._stages)
+            generation = generate_once(self._loaded.pipeline, asked.case, self._loaded.stages)
             picture = capture.save(generation.output, f"{asked.stem}.eager")
         return reports.Recorded(arrays=trace.save(recorded, f"{asked.stem}.eager.npz"), picture=picture)
 
-    def _repeated(self, stem: str) -> reports.Arrays:
-        before = self._traces.pop(self._case.id)
-        now = trace.repeat(self._pipeline, self._case, before, self._device)
+    def _repeat_trace(self, stem: str) -> reports.Arrays:
+        before = self._quantized.traces.pop(self._case.id)
+        now = trace.repeat(self._loaded.pipeline, self._case, before, self._loaded.device)
         return trace.save(now, f"{stem}.timed.npz")
 
+    def _quantization_values(self, report: reports.Quantization, recipe: Recipe) -> dict[str, float]:
+        pipeline = self._loaded.pipeline
+        weight_bytes = memory.weight_bytes(pipeline, recipe.quantized_components)
+        values: dict[str, float] = {
+            "model_memory_mib": memory.model_mib(pipeline, self._loaded.device),
+            "weight_bytes": weight_bytes,
+            "quantized_modules": apply.count_as_asked(report, recipe),
+        }
+        if report.plan is not None:
+            values["modules_off_plan"] = apply.count_off_plan(report, recipe)
+        if report.weights is not None:
+            values["weight_bytes_vs_implied"] = weight_bytes / apply.implied_bytes(report.weights)
+        return values
+
     def _layer_errors(self) -> dict[str, reports.LayerError]:
-        twins = layers.twins(self._case.build, self._device)
-        errors = layers.compare(self._pipeline, self._case, twins)
+        twins = layers.twins(self._case.build, self._loaded.device)
+        errors = layers.compare(self._loaded.pipeline, self._case, twins)
         memory.clear_workspaces()
-        self._release()
+        self._loaded.release()
         return errors
 
-    def _anchored(self) -> dict[str, float]:
-        anchored = anchor.load(self._case.build, self._weights)
-        if anchored is None:
+    def _anchor_values(self) -> dict[str, float]:
+        stored = anchor.load(self._case.build, self._loaded.weights)
+        if stored is None:
             return {}
-        return {"anchor_sqnr_db": anchor.sqnr_db(anchored, anchor.observe(self._pipeline, self._case))}
+        return {"anchor_sqnr_db": anchor.sqnr_db(stored, anchor.observe(self._loaded.pipeline, self._case))}
 
     def _choose(self, file: str | None) -> Choose:
         if file is None:
             message = f"no file is named for the plan that {self._case.build.recipe.scheme.id} follows"
             kind, phase = messages.FailureKind.LOAD, messages.Phase.SEARCH
             raise WorkerError(messages.Failure(kind=kind, phase=phase, message=message))
-        timer = autoquant.CallTimer(self._stages.clock, self._device)
-        return partial(autoquant.choose, self._pipeline, self._case, Path(file), timer)
+        timer = autoquant.CallTimer(self._loaded.stages.clock, self._loaded.device)
+        return partial(autoquant.choose, self._loaded.pipeline, self._case, Path(file), timer)
 
     def _warmed_up(self, generation: Generation) -> None:
-        self._graphs_after_warmup = counters.read().since(self._before).graphs
-        if not self._armed:
-            peaks = memory.peaks([self._windows[messages.Phase.COMPILE], self._meter.read()])
-            self._faults.arm(generation.values, peaks.get("peak_allocated_mib", peaks["peak_rss_mib"]))
-            self._armed = True
-
-    def _close(self, phase: messages.Phase) -> reports.MemoryWindow:
-        """End a phase's window and give back what the allocator only caches."""
-        window = self._windows[phase] = self._meter.read()
-        self._release()
-        return window
-
-    def _release(self) -> None:
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        compiled, faults = self._compiled, self._loaded.faults
+        compiled.graphs_after_warmup = counters.read().since(compiled.before).graphs
+        if not faults.armed:
+            peaks = memory.peaks([compiled.window, self._loaded.meter.read()])
+            faults.arm(generation.values, peaks.get("peak_allocated_mib", peaks["peak_rss_mib"]))
 
 
 def _refuse_switch(why: str) -> NoReturn:

@@ -15,7 +15,7 @@ from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.platforms import Device
 from perf_tests.worker.measure.clock import HostClock
 from perf_tests.worker.measure.generate import PRIMING_STEPS, Stages, generate_once, prime
-from perf_tests.worker.session import Session
+from perf_tests.worker.session import WorkerSession
 
 Make = Callable[..., Any]
 
@@ -81,10 +81,10 @@ def test_priming_takes_two_steps_of_any_workload(
 def test_a_tool_may_generate_all_steps_beside_the_measured_ones(make_case: Callable[..., Case]) -> None:
     from perf_tests.protocol.messages import Compile, Generate, Load, Quantize
 
-    session = Session(None)
+    session = WorkerSession(None)
     session.load(Load(case=with_steps(make_case(), 4, measured_steps=2), device=Device.CPU))
     session.quantize(Quantize())
     session.compile(Compile())
-    full = session.generate_beside(FLUX_MINI.workload).values
+    full = session.generate_other(FLUX_MINI.workload).values
     again = session.generate(Generate()).sample.values
     assert (len(full["denoise_step_ms"]), len(again["denoise_step_ms"])) == (3, 1)

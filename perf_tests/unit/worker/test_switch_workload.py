@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import typing
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.rows import BF16, INT8WO
 from perf_tests.worker import __main__ as worker
-from perf_tests.worker.session import Session
+from perf_tests.worker.session import WorkerSession
 
 COUNTERS = ("compiled_graphs", "graph_breaks", "recompiles")
 EAGER = Recipe(scheme=BF16)
@@ -40,14 +41,14 @@ def of_batch(case: Case, batch_size: int) -> Case:
     return dataclasses.replace(case, workload=workload)
 
 
-def built(case: Case, *injections: Injection) -> Session:
-    session = Session(None)
+def built(case: Case, *injections: Injection) -> WorkerSession:
+    session = WorkerSession(None)
     session.load(Load(case=case, device=Device.CPU, injections=injections))
     session.quantize(Quantize())
     return session
 
 
-def measured(session: Session) -> dict[str, float]:
+def measured(session: WorkerSession) -> dict[str, float]:
     session.compile(Compile())
     session.generate(Generate(warmup=True))
     session.generate(Generate())
@@ -81,7 +82,7 @@ def test_the_decoder_is_compiled_anew_and_not_around_itself(make_case: Callable[
     session.compile(Compile())
     session.switch_workload(SwitchWorkload(case=of_batch(case, 2)))
     session.compile(Compile())
-    inner = session._pipeline.vae.decode._torchdynamo_orig_callable
+    inner = session._loaded.pipeline.vae.decode._torchdynamo_orig_callable
     assert not hasattr(inner, "_torchdynamo_orig_callable")
     assert session.inspect(Inspect()).values["compiled_graphs"] == 1
 
@@ -117,7 +118,8 @@ class HighWater:
 def test_a_peak_is_that_of_the_workload_turned_to(make_case: Callable[..., Case]) -> None:
     session = built(make_case())
     # Of compiling, after the warm-up and of generating, for each workload.
-    session._meter = HighWater(900.0, 1000.0, 1000.0, 300.0, 400.0, 400.0)  # type: ignore[assignment]  # a fake
+    meter: Any = HighWater(900.0, 1000.0, 1000.0, 300.0, 400.0, 400.0)
+    session._loaded = dataclasses.replace(session._loaded, meter=meter)
     assert measured(session)["peak_allocated_mib"] == 1000.0
     session.switch_workload(SwitchWorkload(case=make_case()))
     session.compile(Compile())
@@ -160,7 +162,7 @@ def test_turning_lets_garbage_be_collected_again(make_case: Callable[..., Case])
 def test_a_worker_does_not_turn_to(
     make_case: Callable[..., Case], recipe: Recipe, injections: tuple[Injection, ...], message: str
 ) -> None:
-    session = Session(None)
+    session = WorkerSession(None)
     session.load(Load(case=make_case(), device=Device.CPU, injections=injections))
     with pytest.raises(WorkerError, match=message) as caught:
         session.switch_workload(SwitchWorkload(case=make_case(recipe)))

@@ -34,7 +34,7 @@ from perf_tests.tables.recipes import FP32_EAGER, Recipe
 from perf_tests.tables.schemes.rows import BF16, INT8WO
 from perf_tests.worker.fidelity import anchor
 from perf_tests.worker.model import build
-from perf_tests.worker.session import Session
+from perf_tests.worker.session import WorkerSession
 
 SCRIPT = Path(__file__).resolve().parents[4] / "tools" / "anchor.py"
 main: Callable[..., int] = runpy.run_path(str(SCRIPT))["main"]
@@ -352,11 +352,11 @@ def test_a_pipeline_without_an_anchor_is_refused(capsys: pytest.CaptureFixture[s
 
 
 def quantized(spec: PipelineSpec, recipe: Recipe) -> dict[str, float]:
-    session = Session(None)
+    session = WorkerSession(None)
     case = Case(build=Build(pipeline=spec, recipe=recipe), workload=spec.workload)
     session.load(Load(case=case, device=Device.CPU))
     session.quantize(Quantize())
-    return session._values
+    return session._quantized.values
 
 
 def test_a_worker_holds_a_bf16_pipeline_against_its_anchor() -> None:

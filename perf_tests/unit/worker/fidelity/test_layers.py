@@ -46,7 +46,7 @@ from perf_tests.worker.fidelity import layers
 from perf_tests.worker.fidelity.layers import error_between
 from perf_tests.worker.model import build
 from perf_tests.worker.quantization import apply
-from perf_tests.worker.session import Session
+from perf_tests.worker.session import WorkerSession
 
 CPU = torch.device("cpu")
 MIDDLE = "transformer.time_text_embed.timestep_embedder.linear_1"
@@ -394,7 +394,7 @@ def test_twins_that_cannot_be_read_are_unproven() -> None:
 
 
 def answered(case: Case, request: Quantize, *injections: Injection) -> dict[str, LayerError]:
-    session = Session(None)
+    session = WorkerSession(None)
     session.load(Load(case=case, device=Device.CPU, injections=injections))
     return session.quantize(request).layers
 

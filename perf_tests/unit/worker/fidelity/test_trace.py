@@ -22,7 +22,7 @@ from perf_tests.worker.fidelity import trace
 from perf_tests.worker.measure import memory
 from perf_tests.worker.measure.generate import call_arguments
 from perf_tests.worker.quantization import apply
-from perf_tests.worker.session import Session
+from perf_tests.worker.session import WorkerSession
 
 CPU = torch.device("cpu")
 
@@ -106,7 +106,7 @@ def test_what_recording_leaves_on_the_device_is_given_back_before_the_model_is_w
     noting(trace, "record")
     noting(memory, "clear_workspaces")
     noting(apply, "apply")
-    case, session = make_case(), Session(None)
+    case, session = make_case(), WorkerSession(None)
     session.load(Load(case=case, device=Device.CPU))
     done.clear()
     quantized = session.quantize(Quantize(traces=(Trace(case=case, stem=str(tmp_path / "case")),)))
@@ -116,6 +116,6 @@ def test_what_recording_leaves_on_the_device_is_given_back_before_the_model_is_w
 
 
 def test_a_worker_that_is_not_asked_reports_no_time_for_it(make_case: Callable[..., Case]) -> None:
-    session = Session(None)
+    session = WorkerSession(None)
     session.load(Load(case=make_case(), device=Device.CPU))
     assert session.quantize(Quantize()).fidelity_s == 0.0

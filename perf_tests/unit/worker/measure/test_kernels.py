@@ -23,7 +23,7 @@ from perf_tests.worker.measure.clock import HostClock
 from perf_tests.worker.measure.generate import Stages, generate_once, output_sha256, prime
 from perf_tests.worker.measure.kernels import Event, KinetoRecorder, NotCounted, count, measure, record_step
 from perf_tests.worker.model import compile
-from perf_tests.worker.session import Session
+from perf_tests.worker.session import WorkerSession
 
 Make = Callable[..., Any]
 
@@ -193,12 +193,12 @@ def test_counting_compiles_nothing_and_a_step_that_compiles_is_not_counted(
 
 def inspected(case: Case, device: str) -> dict[str, float]:
     """What a session on the CPU reports that takes its device for another when it is inspected."""
-    session = Session(None)
+    session = WorkerSession(None)
     session.load(messages.Load(case=case, device=Device.CPU))
     session.quantize(messages.Quantize())
     session.compile(messages.Compile())
     session.generate(messages.Generate(warmup=True))
-    session._device = torch.device(device)
+    session._loaded = dataclasses.replace(session._loaded, device=torch.device(device))
     return session.inspect(messages.Inspect()).values
 
 

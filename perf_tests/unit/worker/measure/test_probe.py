@@ -22,7 +22,7 @@ from perf_tests.worker.measure import probe
 from perf_tests.worker.measure.probe import sqnr_db
 from perf_tests.worker.model import build
 from perf_tests.worker.quantization import apply
-from perf_tests.worker.session import Session
+from perf_tests.worker.session import WorkerSession
 
 CPU = torch.device("cpu")
 
@@ -87,10 +87,10 @@ def test_an_answer_that_is_no_number_fails(make_case: Callable[..., Case]) -> No
 
 
 def values(case: Case, request: Quantize) -> dict[str, float]:
-    session = Session(None)
+    session = WorkerSession(None)
     session.load(Load(case=case, device=Device.CPU))
     session.quantize(request)
-    return session._values
+    return session._quantized.values
 
 
 def test_a_worker_reports_sqnr_where_it_is_asked_for(make_case: Callable[..., Case]) -> None:

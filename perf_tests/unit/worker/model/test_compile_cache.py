@@ -20,7 +20,7 @@ from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.rows import BF16
 from perf_tests.worker import session
 from perf_tests.worker.model import compile, compile_cache
-from perf_tests.worker.session import Session
+from perf_tests.worker.session import WorkerSession
 
 # A matrix product is left to the library: there is a graph to cache, and no kernel to build.
 PROCESS = """
@@ -117,7 +117,7 @@ def noting(steps: list[str], name: str, result: str | None = None) -> Callable[.
 
 
 def compiled(case: Case, file: Path | None) -> CompileCache | None:
-    worker = Session(None)
+    worker = WorkerSession(None)
     worker.load(Load(case=case, device=Device.CPU))
     worker.quantize(Quantize())
     return worker.compile(Compile(artifacts=None if file is None else str(file))).cache

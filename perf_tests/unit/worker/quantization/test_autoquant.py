@@ -33,7 +33,7 @@ from perf_tests.worker.quantization import apply, autoquant
 from perf_tests.worker.quantization.apply import look
 from perf_tests.worker.quantization.autoquant import Errors, Example, Seen, Work, fastest, median_ms
 from perf_tests.worker.quantization.plans import CandidateResult
-from perf_tests.worker.session import Session
+from perf_tests.worker.session import WorkerSession
 
 Make = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -423,8 +423,8 @@ def test_a_fire_drill_with_nothing_to_drop_is_refused(
 # As a worker answers
 
 
-def loaded(case: Case, *injections: Injection) -> Session:
-    worker = Session(None)
+def loaded(case: Case, *injections: Injection) -> WorkerSession:
+    worker = WorkerSession(None)
     worker.load(Load(case=case, device=Device.CPU, injections=injections))
     return worker
 

@@ -19,7 +19,7 @@ from perf_tests.tables.schemes.rows import INT8WO, MXFP8, NVFP4, SCHEMES
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker.model import build
 from perf_tests.worker.quantization import support
-from perf_tests.worker.session import Session
+from perf_tests.worker.session import WorkerSession
 
 ON_CPU = torch.device("cpu")
 
@@ -106,5 +106,5 @@ def test_a_worker_refuses_before_it_builds(
 ) -> None:
     monkeypatch.setattr(build, "build", lambda *_: pytest.fail("the pipeline was built"))
     with pytest.raises(WorkerError, match="nvfp4 needs a CUDA device") as caught:
-        Session(None).load(Load(case=make_case(Recipe(scheme=NVFP4)), device=Device.CPU))
+        WorkerSession(None).load(Load(case=make_case(Recipe(scheme=NVFP4)), device=Device.CPU))
     assert caught.value.failure.kind is FailureKind.UNSUPPORTED
