@@ -17,7 +17,7 @@ import pytest
 
 from perf_tests.harness.execution import gpu_lock, worker_process
 from perf_tests.harness.plugin.options import Options
-from perf_tests.harness.plugin.session import Session
+from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.runs.record import Run, RunRecord, Status
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.tables.cases import Case, Weights
@@ -90,7 +90,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _measure(out: Path, platform: Platform, cases: list[Case]) -> None:
-    session = Session(make_options(out=out), ("recording",))
+    session = PerfSession(make_options(out=out), ("recording",))
     for case in cases:
         for group in Group:
             session.select(case, platform, group)

@@ -10,7 +10,7 @@ import pytest
 from perf_tests.harness.execution.gpu_lock import GpuLock
 from perf_tests.harness.execution.machine import Target
 from perf_tests.harness.plugin.selection import Selection
-from perf_tests.harness.plugin.session import Session
+from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.verdicts.judge import gated_metrics
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.cases import Case, Row, Weights
@@ -22,7 +22,7 @@ from perf_tests.tables.platforms import PLATFORMS, Device, Platform
 
 T = TypeVar("T")
 
-SESSION = pytest.StashKey[Session]()
+SESSION = pytest.StashKey[PerfSession]()
 TARGET = pytest.StashKey[Target]()
 SELECTION = pytest.StashKey[Selection]()
 """The selected cases, also those which only another machine can measure."""

@@ -12,7 +12,7 @@ import pytest
 from perf_tests.harness.plugin import known_issues
 from perf_tests.harness.plugin.collection import SESSION, judged_group
 from perf_tests.harness.plugin.options import Options
-from perf_tests.harness.plugin.session import UNWRITABLE, Session
+from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
 from perf_tests.harness.report import pytest_benchmark as replaying
 from perf_tests.harness.runs.record import Run, Status
 from perf_tests.protocol.errors import PerfError
@@ -29,7 +29,7 @@ T = TypeVar("T")
 class Judged:
     """One case under one test."""
 
-    def __init__(self, session: Session, run: Run, group: Group | None, item: pytest.Item) -> None:
+    def __init__(self, session: PerfSession, run: Run, group: Group | None, item: pytest.Item) -> None:
         self._session = session
         self._run = run
         self._group = group
@@ -98,7 +98,7 @@ def judged(request: pytest.FixtureRequest, case: Case) -> Judged:
     return Judged(session, run, judged_group(request.node), request.node)
 
 
-def _or_stop(session: Session, ask: Callable[[], T]) -> T:
+def _or_stop(session: PerfSession, ask: Callable[[], T]) -> T:
     """The answer; where the run directory cannot be written, every further measurement would be lost."""
     try:
         return ask()

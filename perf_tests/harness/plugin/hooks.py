@@ -15,7 +15,7 @@ from perf_tests.harness.execution.machine import Target
 from perf_tests.harness.plugin import collection, options, summary
 from perf_tests.harness.plugin.collection import SELECTION, SESSION, TARGET, or_usage_error
 from perf_tests.harness.plugin.selection import check_globs
-from perf_tests.harness.plugin.session import UNWRITABLE, Session
+from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.report import pytest_benchmark as replaying
 from perf_tests.protocol.errors import PerfError
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     chosen, target = or_usage_error(partial(_read, config))
     config.stash[TARGET] = target
-    config.stash[SESSION] = Session(chosen, tuple(config.invocation_params.args), target.unit)
+    config.stash[SESSION] = PerfSession(chosen, tuple(config.invocation_params.args), target.unit)
 
 
 def _read(config: pytest.Config) -> tuple[options.Options, Target]:

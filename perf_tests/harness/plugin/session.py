@@ -25,7 +25,7 @@ from perf_tests.tables.platforms import Platform
 UNWRITABLE = "the run directory cannot be written"
 
 
-class Session:
+class PerfSession:
     """Filled by the collection, then asked case by case."""
 
     def __init__(self, options: Options, command: tuple[str, ...], unit: str | None = None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from perf_tests.harness.execution.machine import Target
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Selection
-from perf_tests.harness.plugin.session import Session
+from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import costs, terminal
 from perf_tests.harness.report import plan as plan_report
@@ -34,7 +34,7 @@ def header(options: Options, target: Target) -> list[str]:
     return lines
 
 
-def performance(session: Session, record: RunRecord, selection: Selection) -> Iterator[Paragraph]:
+def performance(session: PerfSession, record: RunRecord, selection: Selection) -> Iterator[Paragraph]:
     """What the session cost, how likely a false alarm is, every verdict, and where the raw samples are."""
     judging = session.judging
     control = judging.control(record)

@@ -17,9 +17,9 @@ TITLES = {
 
 
 def table(runs: Sequence[Run], references: Sequence[Run] = ()) -> list[str]:
-    """One line per case, one per reference (labelled), and the total; empty where nothing was measured.
+    """One line per case, one per reference (labelled as such), and the total.
 
-    Phases which nobody reported have no column.
+    Only phases that some worker reported have a column. Empty where nothing was measured.
     """
     labelled = [
         *((run.id, seconds(run)) for run in runs),
@@ -39,7 +39,7 @@ def table(runs: Sequence[Run], references: Sequence[Run] = ()) -> list[str]:
 
 
 def seconds(run: Run) -> dict[str, float]:
-    """Phase -> seconds, summed over the processes of `run`."""
+    """Phase -> seconds of host time, summed over the processes of `run`."""
     return _summed(process.build.seconds for process in run.processes)
 
 

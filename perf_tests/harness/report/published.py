@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from perf_tests.harness.compare.published import PublishedComparison, PublishedMatch, PublishedQuantity
-from perf_tests.harness.report.terminal import Row, aligned
+from perf_tests.harness.report.terminal import Cells, aligned
 from perf_tests.tables.published import (
     DIFFERENCES,
     MAX_LATENCY_RATIO,
@@ -41,7 +41,7 @@ def _table(matches: Sequence[PublishedMatch], footnotes: Sequence[tuple[Explanat
     return aligned([HEADER, *(_row(match, footnotes) for match in matches)], right=NUMBERS)
 
 
-def _row(match: PublishedMatch, footnotes: Sequence[tuple[Explanation, int]]) -> Row:
+def _row(match: PublishedMatch, footnotes: Sequence[tuple[Explanation, int]]) -> Cells:
     quantities = (match.latency_s, match.model_memory_gib, match.peak_memory_gib)
     numbers = (cell for quantity in quantities for cell in _cells(quantity))
     return (match.case, match.row.gpu, *numbers, ", ".join(_notes(match, footnotes)))

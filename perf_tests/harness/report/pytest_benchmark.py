@@ -1,7 +1,7 @@
 """Replays measured samples into pytest-benchmark, so that its JSON, tables, comparisons and plots show them.
 
-The times were taken in a worker process, on the device; pytest-benchmark gets them through its own
-`timer` option: a clock which stands still but for what the replayed target adds.
+The times were measured on the device, in a worker process. pytest-benchmark reads them through its own
+`timer` option, from a clock that moves only when the replayed target sets it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ReplayClock:
-    """A timer for pytest-benchmark that shows what it is set to, in seconds."""
+    """A timer for pytest-benchmark that returns the seconds it was set to."""
 
     __name__ = "replayed"  # how pytest-benchmark's JSON names the timer
 
@@ -33,19 +33,19 @@ class ReplayClock:
 
 
 CLOCK = ReplayClock()
-"""Every test that calls `replay` carries the marker `pytest.mark.benchmark(timer=CLOCK)`. One clock serves
-the whole session, because each round sets it back to zero and pytest runs one test at a time."""
+"""Every test that calls `replay` must carry the marker `pytest.mark.benchmark(timer=CLOCK)`. One clock serves
+the whole session: each round sets it back to zero, and pytest runs one test at a time."""
 
 
 def replay(benchmark: BenchmarkFixture, seconds: Sequence[float]) -> None:
-    """Record `seconds` as they are, one round each; nothing where `--benchmark-disable` is given.
+    """Record `seconds` unchanged, one round each; with `--benchmark-disable`, record nothing.
 
-    Raises UsageError without samples, and where the test was not marked with the clock: the times
-    would be those of the replay.
+    Raises UsageError without samples, and for a test that is not marked with the clock: pytest-benchmark
+    would time the replay itself.
     """
     if not seconds:
-        raise UsageError(f"{benchmark.name}: no samples to hand to pytest-benchmark; replay at least one.")
-    samples = itertools.cycle(seconds)  # endless: --benchmark-cprofile asks for more than the rounds
+        raise UsageError(f"{benchmark.name}: no samples to hand to pytest-benchmark; replay at least one")
+    samples = itertools.cycle(seconds)  # endless, since --benchmark-cprofile asks for more than the rounds
 
     def rewind() -> None:
         CLOCK.seconds = 0.0
@@ -56,13 +56,13 @@ def replay(benchmark: BenchmarkFixture, seconds: Sequence[float]) -> None:
     benchmark.pedantic(elapse, setup=rewind, rounds=len(seconds), iterations=1, warmup_rounds=0)
     if benchmark.stats is not None and benchmark.stats.stats.data != list(seconds):
         raise UsageError(
-            f"{benchmark.name}: pytest-benchmark recorded other times than the {len(seconds)} it was given; "
-            "mark the test with pytest.mark.benchmark(timer=CLOCK)."
+            f"{benchmark.name}: pytest-benchmark did not record the {len(seconds)} times it was given; "
+            "mark the test with pytest.mark.benchmark(timer=CLOCK)"
         )
 
 
 def extra_info(run: Run) -> dict[str, Any]:
-    """What stands beside the times in pytest-benchmark's JSON. MiB, dB and units of the metrics as named."""
+    """What pytest-benchmark's JSON says of a case next to its times, in the units that the names give."""
     return {
         "case": run.id,
         "digest": run.digest,
@@ -81,7 +81,7 @@ def extra_info(run: Run) -> dict[str, Any]:
 
 
 def _memory(process: Process) -> dict[str, dict[str, float | None]]:
-    """Phase -> peaks in MiB."""
+    """Phase of the build -> its memory peaks in MiB, None where one was not measured."""
     return {phase: msgspec.to_builtins(window) for phase, window in process.build.memory.items()}
 
 
@@ -90,13 +90,14 @@ def _fidelity(fidelity: Fidelity | None) -> Mapping[str, float | bool | None] | 
 
 
 MACHINE_INFO = ("cpu", "unit", "gpu", "packages", "settings", "variables")
-"""What `machine_info` says about the machine."""
+"""The keys of what `machine_info` returns."""
 
 
 def machine_info(environment: Environment) -> dict[str, Any]:
-    """What the hook `pytest_benchmark_update_machine_info` adds to pytest-benchmark's own description.
+    """The device and the stack, to be added to pytest-benchmark's own description of the machine.
 
-    `cpu` replaces its entry, whose momentary clock rate makes every two runs look like two machines.
+    `cpu` replaces the entry of the same name, whose momentary clock rate makes any two runs look like runs on
+    different machines.
     """
     return {
         "cpu": {"brand_raw": environment.cpu_model, "count": environment.cpu_count},

@@ -1,4 +1,4 @@
-"""The table a session ends with."""
+"""The table of verdicts that a session ends with, and the sentences around it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ NUMBERS = frozenset(HEADER[2:6])
 MAX_REASON_LENGTH = 120
 
 SHOWN = "shown"
-"""Instead of a verdict: the metric was measured, and no test of this session judges it."""
+"""Printed in place of a verdict: the metric was measured, but no test of this session judges it."""
 
 NOT_MEASURED = frozenset({Status.INVALID, Status.UNSUPPORTED, Status.NOT_RUN})
 
-Row = tuple[str, ...]
+Cells = tuple[str, ...]
+"""One line of a table, cell by cell."""
 
 
 def table(runs: Sequence[Run], units: Mapping[str, str]) -> list[str]:
-    """One line per verdict; one line with status and reason for a case that could not be measured as asked.
+    """One line per verdict, then one per metric that no test judges; for a case that could not be measured as
+    asked, first a line with its status and the reason.
 
     `units` maps metric names to their units. Empty without runs.
     """
@@ -31,7 +33,8 @@ def table(runs: Sequence[Run], units: Mapping[str, str]) -> list[str]:
 
 
 def error_rates(noisy_metrics: int, level: float) -> str:
-    """How often unchanged code turns a run red, in a sentence; `level` is that of each metric."""
+    """A sentence that bounds how often unchanged code turns a run red; `level` is the error level of each
+    metric, as a fraction."""
     return (
         f"{noisy_metrics} noisy metrics at a level of {level * 100:.3g} % each: unchanged code turns one of "
         f"them red in at most {noisy_metrics * level * 100:.3g} % of the runs"
@@ -39,26 +42,27 @@ def error_rates(noisy_metrics: int, level: float) -> str:
 
 
 def provisional(runs: Iterable[Run], entries: Mapping[str, Entry]) -> list[str]:
-    """The ids of the cases judged by a provisional baseline; `entries` by case id."""
+    """The ids of the cases judged by a provisional baseline; `entries` maps case ids to baselines."""
     return [run.id for run in runs if run.verdicts and run.id in entries and entries[run.id].provisional]
 
 
-def aligned(rows: Sequence[Row], *, right: Iterable[str]) -> list[str]:
-    """`rows` as lines with two spaces between columns; the columns headed by a name in `right` end flush."""
-    flush = frozenset(right)
+def aligned(rows: Sequence[Cells], *, right: Iterable[str]) -> list[str]:
+    """`rows` as lines with two spaces between columns; the first row is the header, and the columns whose
+    header is in `right` are right-aligned."""
+    right_headers = frozenset(right)
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    ends_flush = [column[0] in flush for column in columns]
+    right_aligned = [column[0] in right_headers for column in columns]
     return [
         "  ".join(
-            cell.rjust(width) if flush_right else cell.ljust(width)
-            for cell, width, flush_right in zip(row, widths, ends_flush, strict=True)
+            cell.rjust(width) if to_the_right else cell.ljust(width)
+            for cell, width, to_the_right in zip(row, widths, right_aligned, strict=True)
         ).rstrip()
         for row in rows
     ]
 
 
-def _rows(run: Run, units: Mapping[str, str]) -> list[Row]:
+def _rows(run: Run, units: Mapping[str, str]) -> list[Cells]:
     rows = [_status_row(run)] if _is_not_measured(run) else []
     rows += [_verdict_row(verdict, units.get(verdict.metric, "")) for verdict in run.verdicts]
     judged = {verdict.metric for verdict in run.verdicts}
@@ -71,18 +75,18 @@ def _is_not_measured(run: Run) -> bool:
     return run.status.is_error or run.status in NOT_MEASURED or not run.verdicts
 
 
-def _status_row(run: Run) -> Row:
+def _status_row(run: Run) -> Cells:
     reason = " ".join((run.failure.message if run.failure else run.reason).split())
     if len(reason) > MAX_REASON_LENGTH:
         reason = reason[: MAX_REASON_LENGTH - 3] + "..."
     return ("-",) * 5 + (": ".join(filter(None, (run.status.value, reason))),)
 
 
-def _shown_row(metric: str, value: float, unit: str) -> Row:
+def _shown_row(metric: str, value: float, unit: str) -> Cells:
     return (metric, "-", format_value(value, unit), "-", "-", SHOWN)
 
 
-def _verdict_row(verdict: Verdict, unit: str) -> Row:
+def _verdict_row(verdict: Verdict, unit: str) -> Cells:
     return (
         verdict.metric,
         format_value(verdict.baseline, unit),

@@ -11,7 +11,7 @@ import pytest
 from perf_tests.harness.baselines import files
 from perf_tests.harness.compare.run_pairs import REGRESSED, SAME, UNDECIDED, RunComparison, compare, explained
 from perf_tests.harness.plugin.options import parse_drill
-from perf_tests.harness.plugin.session import Session
+from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.rebaseline.candidates import RunFile
 from perf_tests.harness.rebaseline.proposal import propose, write
@@ -205,7 +205,7 @@ def _measured(
     out: Path, baselines: Path, case_id: str, platform: Any, injected: tuple[str, ...]
 ) -> RunRecord:
     drills = tuple(map(parse_drill, injected))
-    session = Session(make_options(out=out, baselines=baselines, drills=drills), (), None)
+    session = PerfSession(make_options(out=out, baselines=baselines, drills=drills), (), None)
     for group in Group:
         session.select(CASES[case_id], platform, group)
     for group in Group:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from perf_tests.harness.plugin.session import Session
+from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import Platform
 from perf_tests.unit.conftest import CASES, INT8WO, Suite, make_options
@@ -20,9 +20,9 @@ from perf_tests.unit.harness.plugin.sessions import QUICK, Edit, Open
 def open_session(tmp_path: Path, recorded: Path) -> Open:
     """Open a session that owes the build and the quantization of int8wo: one process, two samples."""
 
-    def start(platform: Platform = QUICK, **changes: Any) -> Session:
+    def start(platform: Platform = QUICK, **changes: Any) -> PerfSession:
         options = make_options(**{"out": tmp_path / "run", "baselines": recorded, **changes})
-        session = Session(options, ("-m", "a marker"))
+        session = PerfSession(options, ("-m", "a marker"))
         session.select(CASES[INT8WO], platform, None)
         session.select(CASES[INT8WO], platform, Group.QUANTIZATION)
         return session

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from perf_tests.harness.plugin import collection
-from perf_tests.harness.plugin.session import Session
+from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.tables.known_issues import KNOWN_ISSUES
 from perf_tests.tables.matrix import CPU_ROWS, MATRIX
 from perf_tests.tables.metrics.spec import Group
@@ -31,7 +31,7 @@ UUID = "GPU-00000000-fake"
 QUICK = dataclasses.replace(CPU, samples=2)
 """The CPU platform, with fewer samples per process."""
 
-Open = Callable[..., Session]
+Open = Callable[..., PerfSession]
 """The fixture `open_session`."""
 Edit = Callable[[Callable[[str], str]], Path]
 """The fixture `edit_baselines`."""
@@ -43,9 +43,9 @@ def on_platform(monkeypatch: pytest.MonkeyPatch, platform: Platform) -> None:
     monkeypatch.setattr(collection, "MATRIX", rows)
 
 
-def on_h100(out: Path, baselines: Path, **changes: Any) -> Session:
+def on_h100(out: Path, baselines: Path, **changes: Any) -> PerfSession:
     """A session that owes the latency of one H100 case, whose baseline in `recorded` holds one process."""
-    session = Session(make_options(out=out, baselines=baselines, **changes), (), UUID)
+    session = PerfSession(make_options(out=out, baselines=baselines, **changes), (), UUID)
     session.select(CASES[FP8DQROW], H100, Group.LATENCY)
     return session
 

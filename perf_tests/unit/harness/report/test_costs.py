@@ -1,4 +1,4 @@
-"""report/costs.py: seconds in, sums out."""
+"""Costs: seconds per process in, sums per case and phase out."""
 
 from __future__ import annotations
 

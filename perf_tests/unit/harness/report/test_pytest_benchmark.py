@@ -1,4 +1,4 @@
-"""benchmark.py through pytest-benchmark itself: samples in, its files and tables out."""
+"""The replay through pytest-benchmark itself: samples in, its files and tables out."""
 
 from __future__ import annotations
 

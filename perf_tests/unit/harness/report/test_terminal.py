@@ -1,4 +1,4 @@
-"""report/terminal.py: runs in, lines out."""
+"""The table of verdicts: runs in, lines out."""
 
 from __future__ import annotations
 
