@@ -1,78 +1,58 @@
 """What one case will cost: seconds per phase, from its own baseline or from those of its relatives.
 
-What each phase takes, in one fresh process:
+What each phase takes in one fresh process:
 
-* import, load: the same whatever is done to the pipeline afterwards, so the median over all that the platform
-  (import) or the pipeline (load) has recorded. The first worker on a machine reads everything from disk: a
-  median does not follow it, and a record that gives it away by its import counts without the cold start.
-* quantize, turn: as in the nearest record that knows them, quantized or not as the case is.
-* generate: as recorded; or from the nearest record, times (this generation / that generation), both composed
-  of their stages: encode + first step + further steps + decode.
+* import, load: independent of what is done to the pipeline afterwards, so the median over everything that the
+  platform (import) or the pipeline (load) has recorded. The first worker on a machine reads everything from
+  disk: the median is not moved by it, and a record whose import gives it away counts without the cold start.
+* quantize, switch workload: as in the nearest record that has them; quantizing only from a case that is
+  quantized if this one is.
+* generate: as recorded; otherwise from the nearest record, times (this generation / that generation), both
+  composed of their stages: encode + first step + further steps + decode.
 * compile: contains a generation of two steps. What the nearest record of the same compile mode took beyond
   its own two steps, plus this case's two steps.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 
-from perf_tests.harness.baselines import files
-from perf_tests.harness.baselines.files import Baselines, Entry
+from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.planning import relatives
+from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.harness.stats import observations
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Platform
 
 WARMUPS = 1
-"""Generations of a process before those that are timed."""
+"""Generations of a process before the timed ones."""
 COMPOSED_WARMUPS = 2
-"""The same where the latency of all steps is composed: two that agree, as nearly always on an H100."""
+"""Warm-ups where the latency of all steps is composed: until two agree, nearly always the first two on an
+H100."""
 USUAL_SAMPLES = 7
-"""Timed generations of a process until its time is precise: steps that differ by 2 %, 25 of them each."""
+"""Timed generations of a process until its time is precise: for steps that differ by 2 %, 25 in each."""
 PRIMING_STEPS = 2
-"""Steps of the generation that compiles (see `protocol.Compile`)."""
+"""Steps of the generation that compiles (see `protocol.messages.Compile`)."""
 
 COLD_IMPORT = 2.0
-"""Times the usual import beyond which a record is that of a machine's first worker."""
+"""A record whose import took this many times the usual one is that of a machine's first worker."""
 
 
 class CostBasis(StrEnum):
-    """How an expectation is known."""
+    """What an expectation is based on."""
 
     RECORDED = "recorded"
     """The case's own baseline has its seconds."""
     ESTIMATED = "estimated"
     """From a record of the same pipeline."""
     GUESSED = "guessed"
-    """From a record of another pipeline: the dearest of the nearest."""
+    """From a record of another pipeline: the most expensive of the nearest."""
     UNKNOWN = "unknown"
     """The platform has no records."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RecordedCase:
-    """A case with its accepted numbers."""
-
-    case: Case
-    entry: Entry
-
-
-Published = Mapping[str, Mapping[str, float]]
-"""Case id -> GPU -> published latency; only ratios on one GPU are used."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KnownCosts:
-    """All that is known of one platform."""
-
-    records: tuple[RecordedCase, ...] = ()
-    published_s: Published = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,10 +60,10 @@ class ProcessCost:
     """What a case is expected to take in one process."""
 
     seconds: Mapping[Phase, float]
-    """Without the phases that no record tells anything about."""
+    """Without the phases that no record says anything about."""
     compile_again_s: float | None
-    """`Phase.COMPILE` of every process after the first, which finds the compile cache filled; None where not
-    even the first one's is known."""
+    """`Phase.COMPILE` of every later process, which finds a warm compile cache; None where not even that of
+    the first process is known."""
     basis: CostBasis
     source: str | None
     """Id of the case that the time to generate is taken from; None where it is unknown."""
@@ -92,23 +72,13 @@ class ProcessCost:
 UNKNOWN = ProcessCost(seconds={}, compile_again_s=None, basis=CostBasis.UNKNOWN, source=None)
 
 
-def recorded_cases(baselines: Mapping[str, Baselines], cases: Iterable[Case]) -> tuple[RecordedCase, ...]:
-    """Those of `cases` that have an entry in a platform's `baselines` and have not changed since."""
-    found = ((case, files.find(baselines, case)) for case in cases)
-    return tuple(
-        RecordedCase(case=case, entry=accepted.entry)
-        for case, accepted in found
-        if accepted is not None and accepted.entry.digest == case.digest
-    )
-
-
 def generations(case: Case, samples: int) -> int:
-    """How often a process of `case` generates for `samples` timed ones."""
+    """How many times a process of `case` generates in order to time `samples` generations."""
     return samples + (COMPOSED_WARMUPS if case.workload.measured_steps else WARMUPS)
 
 
 def usual_samples(platform: Platform, generation_s: float) -> int:
-    """Timed generations of a process that is sampled until it is precise (see `stats.sampling_end`)."""
+    """Timed generations of a process that is sampled until it is precise, at `generation_s` seconds each."""
     is_fixed = platform.interleave_twin or platform.process_noise is None
     if is_fixed or generation_s > observations.SLOW_GENERATION_S:
         return platform.samples
@@ -118,32 +88,28 @@ def usual_samples(platform: Platform, generation_s: float) -> int:
 def expected_cost(
     case: Case, platform: Platform, known: KnownCosts, samples: int | None = None
 ) -> ProcessCost:
-    """What `case` takes on `platform`, in one process of its own with `samples` timed generations; None: as
-    many as it had when it was recorded, or usually has.
+    """What `case` takes on `platform` in one process of its own with `samples` timed generations.
 
-    The nearest record that tells how long it generates is scaled: see `_distance` for what is near, and
-    `_scaled` for how.
+    `samples` of None stands for as many as it had when it was recorded, or as it usually has. The time to
+    generate is scaled from the nearest record that has one (see `_scaled`).
     """
-    nearest = sorted(known.records, key=partial(_distance, case, known.published_s))
+    nearest = known.nearest_first(case)
     timed = [(each, stages) for each in nearest if (stages := _stages(each.entry)) is not None]
     if not timed:
         return UNKNOWN
     source, before = timed[0]
-    stages = _scaled(before, case, source, known.published_s)
-    generate_s = stages.latency_s(case.workload.generated_steps) * _overhead(source, before, platform)
-    usual = usual_samples(platform, generate_s)
-    recorded_samples = source.entry.samples if source.case == case else None
-    if recorded_samples is not None:
-        # It may have been recorded when fewer were asked for.
-        recorded_samples = max(recorded_samples, platform.samples)
+    stages = _scaled(before, case, source, known)
+    generation_s = stages.latency_s(case.workload.generated_steps) * _overhead(source, before, platform)
+    samples = samples or _recorded_samples(case, source, platform) or usual_samples(platform, generation_s)
     cold_s = _compile_s(case, stages, timed, _cold_s)
     again_s = _compile_s(case, stages, timed, _warm_s)
+    quantized_alike = [each for each in nearest if relatives.are_both_quantized_or_neither(case, each.case)]
     found = {
         Phase.IMPORT: _median(known.records, Phase.IMPORT),
         Phase.LOAD: _load_s(case, nearest, platform),
-        Phase.QUANTIZE: _first([each for each in nearest if _is_alike(case, each.case)], Phase.QUANTIZE),
+        Phase.QUANTIZE: _first(quantized_alike, Phase.QUANTIZE),
         Phase.COMPILE: cold_s,
-        Phase.GENERATE: generate_s * generations(case, samples or recorded_samples or usual),
+        Phase.GENERATE: generation_s * generations(case, samples),
         Phase.FIDELITY: _first(nearest, Phase.FIDELITY),
         Phase.SWITCH_WORKLOAD: _first(nearest, Phase.SWITCH_WORKLOAD),
     }
@@ -155,74 +121,19 @@ def expected_cost(
     )
 
 
+def _recorded_samples(case: Case, source: RecordedCase, platform: Platform) -> int | None:
+    """Timed generations that a process of `case` had; None where `source` is another case or does not say."""
+    if source.case != case or source.entry.samples is None:
+        return None
+    # It may have been recorded when fewer were asked for.
+    return max(source.entry.samples, platform.samples)
+
+
 def _basis(case: Case, source: RecordedCase) -> CostBasis:
     if source.case == case and Phase.GENERATE in source.entry.seconds:
         return CostBasis.RECORDED
     same = source.case.build.pipeline.id == case.build.pipeline.id
     return CostBasis.ESTIMATED if same else CostBasis.GUESSED
-
-
-# What is near
-
-
-def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[object, ...]:
-    """How far `other` is from `case`; the first difference decides.
-
-    The case itself; its pipeline, then its family, because architecture decides over everything else; its
-    recipe, at another workload; a recipe that both are published for, because a published ratio is better
-    than none; what is compiled; the scheme, else none, because each is faster or slower in its own way and
-    has changed since it was published; the nearest size; and the dearest, because a session that ends early
-    does no harm.
-    """
-    mine, theirs = case.build, other.case.build
-    return (
-        other.case != case,
-        theirs.pipeline.id != mine.pipeline.id,
-        theirs.pipeline.family != mine.pipeline.family,
-        theirs.recipe.id != mine.recipe.id,
-        not _are_published(case, other.case, published_s),
-        theirs.recipe.compile is not mine.recipe.compile,
-        theirs.recipe.compile_vae is not mine.recipe.compile_vae,
-        theirs.recipe.scheme.id != mine.recipe.scheme.id,
-        theirs.recipe.scheme.config is not None,
-        abs(math.log(case.workload.pixels / other.case.workload.pixels)),
-        -max(other.entry.metrics.get("denoise_step_ms", (0.0,))),
-        other.case.id,
-    )
-
-
-def _are_published(case: Case, other: Case, published_s: Published) -> bool:
-    return _published_ratio(case, other, published_s) is not None
-
-
-def _published_ratio(case: Case, other: Case, published_s: Published) -> float | None:
-    """Published seconds per step of `case` / of `other`, on one GPU; None where no GPU has both.
-
-    Encoding and decoding are a few percent of a published latency, and in both terms of the ratio.
-    """
-    mine, theirs = _published_step_s(case, published_s), _published_step_s(other, published_s)
-    both = sorted(mine.keys() & theirs.keys())
-    return statistics.median(mine[gpu] / theirs[gpu] for gpu in both) if both else None
-
-
-def _published_step_s(case: Case, published_s: Published) -> dict[str, float]:
-    """GPU -> seconds per step, as published for `case` or for all steps of what it generates few of."""
-    default = case.build.pipeline.workload_of_batch(case.workload.batch_size)
-    whole = (dataclasses.replace(case, workload=default),) if case.workload.pixels == default.pixels else ()
-    known = next((each for each in (case, *whole) if each.id in published_s), None)
-    if known is None:
-        return {}
-    return {gpu: latency_s / known.workload.steps for gpu, latency_s in published_s[known.id].items()}
-
-
-def _is_alike(case: Case, other: Case) -> bool:
-    """Whether both are quantized, or neither."""
-    return (case.build.recipe.scheme.config is None) is (other.build.recipe.scheme.config is None)
-
-
-def _compiles_alike(case: Case, other: Case) -> bool:
-    mine, theirs = case.build.recipe, other.build.recipe
-    return mine.compile is theirs.compile and mine.compiles == theirs.compiles
 
 
 # To generate
@@ -263,29 +174,29 @@ def _stages(entry: Entry) -> _Stages | None:
     )
 
 
-def _scaled(stages: _Stages, case: Case, source: RecordedCase, published_s: Published) -> _Stages:
-    """`stages`, those of `source`, for `case`.
+def _scaled(stages: _Stages, case: Case, source: RecordedCase, known: KnownCosts) -> _Stages:
+    """The stages of `case`, scaled from `stages`, which are those of `source`.
 
-    A step by the ratio of the published seconds per step, where both are published, else by that of the
-    pixels; decoding by the pixels; encoding as it is, since the prompt is the same. All of them by the
-    measured ratio, where the source was measured beside `case` as its fp32 twin.
+    A step scales with the published seconds per step where both cases have them, otherwise with the pixels;
+    decoding scales with the pixels; encoding does not scale, since the prompt is the same. Where `case` is
+    the fp32 twin that was measured along with the source, all of them scale with the measured ratio.
     """
     of_twin = source.entry.metrics.get("time_ratio_vs_fp32")
     if of_twin is not None and case == source.case.fp32_twin:
         slower = 1 / statistics.median(of_twin)
         return stages.scaled(encode=slower, step=slower, decode=slower)
     sizes = case.workload.pixels / source.case.workload.pixels
-    published = _published_ratio(case, source.case, published_s)
+    published = known.published_ratio(case, source.case)
     return stages.scaled(encode=1.0, step=sizes if published is None else published, decode=sizes)
 
 
 def _overhead(source: RecordedCase, stages: _Stages, platform: Platform) -> float:
-    """What the host spent on the source's generations / what they took; 1 where it is not known."""
+    """Host seconds spent on the source's generations / the seconds of their stages; 1 where it is unknown."""
     spent_s = source.entry.seconds.get(Phase.GENERATE)
     if spent_s is None:
         return 1.0
     generated_s = stages.latency_s(source.case.workload.generated_steps)
-    # What does not say how many samples it had was recorded when each process had the same number.
+    # An entry that does not say how many samples it had dates from when every process had the same number.
     samples = source.entry.samples or platform.samples
     return spent_s / (generations(source.case, samples) * generated_s)
 
@@ -302,7 +213,7 @@ def _compile_s(
     priming_s = stages.latency_s(PRIMING_STEPS)
     for each, before in timed:
         spent_s = compile_s(each.entry)
-        if spent_s is None or not _compiles_alike(case, each.case):
+        if spent_s is None or not relatives.compile_alike(case, each.case):
             continue
         if each.case == case:
             return spent_s

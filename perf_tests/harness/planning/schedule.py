@@ -1,6 +1,6 @@
-"""What a session will cost, in the order of running; and, once it ran, how well that was foreseen.
+"""What a session will cost, in the order of running; and, after it has run, how good that forecast was.
 
-Seconds are host seconds while a worker holds the device; starting and ending it are not in them.
+Seconds are host seconds while a worker holds the device, without those for starting and ending the worker.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from perf_tests.harness.planning.cost_model import CostBasis, KnownCosts, expected_cost, generations
+from perf_tests.harness.planning.cost_model import CostBasis, expected_cost, generations
+from perf_tests.harness.planning.relatives import KnownCosts
 from perf_tests.harness.planning.sharding import BuildGroup, Selected, ShardItem, build_groups
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.protocol.messages import Phase
@@ -17,9 +18,9 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Platform
 
 BUILD_PHASES = (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE)
-"""What the first case in a worker pays for all of them; the others pay `Phase.TURN`."""
-NO_TWINS = frozenset({Phase.FIDELITY})
-"""What the fp32 twin is not asked for: nothing but its time is used."""
+"""What the first case in a worker pays for all of its cases; the others pay `Phase.SWITCH_WORKLOAD`."""
+NOT_OF_TWINS = frozenset({Phase.FIDELITY})
+"""What the fp32 twin is not asked for, since only its time is used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +34,10 @@ class CaseCost:
     """Whether it is measured only because others are compared with it."""
     seconds: Mapping[Phase, float]
     missing: tuple[Phase, ...]
-    """Phases that it will go through, of which no record tells how long they take."""
+    """Phases that it will go through, but of which no record says how long they take."""
     basis: CostBasis
     source: str | None
+    """Id of the case that the time to generate is taken from; None where it is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,18 +46,18 @@ class Forecast:
 
     processes: int
     """Of each case."""
-    rows: tuple[CaseCost, ...]
+    costs: tuple[CaseCost, ...]
     """In the order of running."""
 
     @property
     def total_s(self) -> float:
-        """The sum of all that is known."""
-        return math.fsum(seconds for row in self.rows for seconds in row.seconds.values())
+        """The sum of everything that is known."""
+        return math.fsum(seconds for cost in self.costs for seconds in cost.seconds.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accuracy:
-    """One case: expected and spent."""
+    """The expected seconds of one case next to those it took."""
 
     case: str
     implicit: bool
@@ -65,7 +67,7 @@ class Accuracy:
 
     @property
     def ratio(self) -> float | None:
-        """Expected / spent: 1.2 is 20 % too much; None where there is nothing to compare."""
+        """Expected / spent: 1.2 is a forecast 20 % too high; None where there is nothing to compare."""
         return None if self.expected_s is None or self.spent_s == 0 else self.expected_s / self.spent_s
 
 
@@ -73,71 +75,72 @@ def forecast(
     selected: Sequence[Selected],
     known: Mapping[str, KnownCosts],
     processes: int,
-    once: Collection[str] = (),
+    smoke: Collection[str] = (),
 ) -> Forecast:
-    """What the selected cases and everything that they are compared with take, in the order of running.
+    """What the selected cases and everything they are compared with take, in the order of running.
 
-    `known` is by platform id, `processes` is for each case; `once` are ids of cases that are only proved:
-    they generate once, and are compared with nothing.
+    `known` is by platform id, `processes` is for each case. `smoke` holds ids of cases that are only
+    verified: they generate once and are not compared with anything.
     """
-    found = build_groups(selected, once)
-    twins = _twins(found, processes, known, once)
-    rows: list[CaseCost] = []
-    for group in found:
+    groups = build_groups(selected, smoke)
+    twins = _twin_costs(groups, processes, known, smoke)
+    costs: list[CaseCost] = []
+    for group in groups:
         for case in group.cases:
             if twin := twins.pop(_twin_key(case, group.platform), None):
-                rows.append(twin)
-        rows.extend(_rows(group, known.get(group.platform.id, KnownCosts()), processes, once))
-    return Forecast(processes=processes, rows=tuple(_with_cold_start(rows)))
+                costs.append(twin)
+        costs.extend(_costs(group, known.get(group.platform.id, KnownCosts()), processes, smoke))
+    return Forecast(processes=processes, costs=tuple(_with_cold_start(costs)))
 
 
-def _with_cold_start(rows: Iterable[CaseCost]) -> Iterator[CaseCost]:
+def _with_cold_start(costs: Iterable[CaseCost]) -> Iterator[CaseCost]:
     """The first worker on each platform reads the stack and its data from disk, later ones from memory."""
     started: set[str] = set()
-    for row in rows:
-        load_s = row.seconds.get(Phase.LOAD)
-        if row.platform.id in started or load_s is None:
-            yield row
+    for cost in costs:
+        load_s = cost.seconds.get(Phase.LOAD)
+        if cost.platform.id in started or load_s is None:
+            yield cost
         else:
-            started.add(row.platform.id)
-            yield replace(row, seconds={**row.seconds, Phase.LOAD: load_s + row.platform.cold_start_s})
+            started.add(cost.platform.id)
+            yield replace(cost, seconds={**cost.seconds, Phase.LOAD: load_s + cost.platform.cold_start_s})
 
 
 def shard_items(
     selected: Sequence[Selected],
     known: Mapping[str, KnownCosts],
     processes: int,
-    once: Collection[str] = (),
+    smoke: Collection[str] = (),
 ) -> tuple[ShardItem, ...]:
-    """The selected cases by build, and what a session of that build alone would take.
+    """The selected cases by build, each build with what a session of it alone would take.
 
-    References count in each unit, since every shard that needs one measures it.
+    A reference counts in each item that needs it, since every shard that needs one measures it. `known`,
+    `processes` and `smoke` are those of `forecast`.
     """
     return tuple(
         ShardItem(
             cases=tuple(case.id for case in group.selected),
             seconds=_total_s(
-                forecast([(case, group.platform) for case in group.selected], known, processes, once)
+                forecast([(case, group.platform) for case in group.selected], known, processes, smoke)
             ),
         )
-        for group in build_groups(selected, once)
+        for group in build_groups(selected, smoke)
         if group.selected
     )
 
 
-def accuracy(planned: Forecast, record: RunRecord) -> tuple[Accuracy, ...]:
-    """Expected beside spent for each row of the plan that was measured to its end."""
+def accuracy(expected: Forecast, record: RunRecord) -> tuple[Accuracy, ...]:
+    """Expected and spent seconds of each case of the forecast that was measured completely."""
     runs = {(run.id, True): run for run in record.references} | {(run.id, False): run for run in record.cases}
-    found = ((row, runs.get((row.case.id, row.implicit))) for row in planned.rows)
+    found = ((cost, runs.get((cost.case.id, cost.implicit))) for cost in expected.costs)
     return tuple(
         Accuracy(
-            case=row.case.id,
-            implicit=row.implicit,
-            expected_s=None if row.basis is CostBasis.UNKNOWN else math.fsum(row.seconds.values()),
+            case=cost.case.id,
+            implicit=cost.implicit,
+            expected_s=None if cost.basis is CostBasis.UNKNOWN else math.fsum(cost.seconds.values()),
             spent_s=_spent_s(run),
         )
-        for row, run in found
-        if run is not None and _is_complete(run, row.processes)
+        for cost, run in found
+        if run is not None and _is_complete(run, cost.processes)
     )
 
 
@@ -149,21 +152,23 @@ def _spent_s(run: Run) -> float:
     return math.fsum(seconds for process in run.processes for seconds in process.build.seconds.values())
 
 
-def _total_s(planned: Forecast) -> float | None:
-    if any(row.basis is CostBasis.UNKNOWN for row in planned.rows):
+def _total_s(expected: Forecast) -> float | None:
+    if any(cost.basis is CostBasis.UNKNOWN for cost in expected.costs):
         return None
-    return planned.total_s
+    return expected.total_s
 
 
-def _rows(group: BuildGroup, known: KnownCosts, processes: int, once: Collection[str]) -> Iterator[CaseCost]:
+def _costs(
+    group: BuildGroup, known: KnownCosts, processes: int, smoke: Collection[str]
+) -> Iterator[CaseCost]:
     for place, case in enumerate(group.cases):
-        cost = expected_cost(case, group.platform, known, 1 if case.id in once else None)
+        cost = expected_cost(case, group.platform, known, 1 if case.id in smoke else None)
         first = BUILD_PHASES if place == 0 else (Phase.SWITCH_WORKLOAD,)
         spent = {phase: seconds * processes for phase, seconds in cost.seconds.items()}
         if cost.compile_again_s is not None:
             spent[Phase.COMPILE] = cost.seconds[Phase.COMPILE] + cost.compile_again_s * (processes - 1)
         phases = (*first, Phase.COMPILE, Phase.GENERATE)
-        if case.id not in once:
+        if case.id not in smoke:
             phases = (*phases, Phase.FIDELITY)
         yield CaseCost(
             case=case,
@@ -177,18 +182,18 @@ def _rows(group: BuildGroup, known: KnownCosts, processes: int, once: Collection
         )
 
 
-def _twins(
-    found: Iterable[BuildGroup], processes: int, known: Mapping[str, KnownCosts], once: Collection[str]
+def _twin_costs(
+    found: Iterable[BuildGroup], processes: int, known: Mapping[str, KnownCosts], smoke: Collection[str]
 ) -> dict[tuple[str, str], CaseCost]:
-    """One row for each fp32 twin: a single worker that generates beside all processes of all its cases."""
-    beside: dict[tuple[str, str], list[Selected]] = {}
+    """For each fp32 twin the cost of its one worker, which is interleaved with all processes of its cases."""
+    cases_of: dict[tuple[str, str], list[Selected]] = {}
     for group in found:
         for case in group.cases if group.platform.interleave_twin else ():
-            if case.id not in once:
-                beside.setdefault(_twin_key(case, group.platform), []).append((case, group.platform))
+            if case.id not in smoke:
+                cases_of.setdefault(_twin_key(case, group.platform), []).append((case, group.platform))
     return {
-        key: _twin(*cases[0], len(cases) * processes, known.get(cases[0][1].id, KnownCosts()))
-        for key, cases in beside.items()
+        key: _twin_cost(*cases[0], len(cases) * processes, known.get(cases[0][1].id, KnownCosts()))
+        for key, cases in cases_of.items()
     }
 
 
@@ -196,17 +201,17 @@ def _twin_key(case: Case, platform: Platform) -> tuple[str, str]:
     return (case.fp32_twin.id, platform.id)
 
 
-def _twin(case: Case, platform: Platform, beside: int, known: KnownCosts) -> CaseCost:
+def _twin_cost(case: Case, platform: Platform, processes: int, known: KnownCosts) -> CaseCost:
     twin = case.fp32_twin
     alone = next(
-        _rows(BuildGroup(platform=platform, cases=(twin,), implicit=frozenset((twin.id,))), known, 1, ())
+        _costs(BuildGroup(platform=platform, cases=(twin,), implicit=frozenset((twin.id,))), known, 1, ())
     )
-    times = generations(twin, platform.samples * beside) / generations(twin, platform.samples)
+    times = generations(twin, platform.samples * processes) / generations(twin, platform.samples)
     seconds = {
         phase: spent * times if phase is Phase.GENERATE else spent
         for phase, spent in alone.seconds.items()
-        if phase not in NO_TWINS
+        if phase not in NOT_OF_TWINS
     }
     return replace(
-        alone, seconds=seconds, missing=tuple(phase for phase in alone.missing if phase not in NO_TWINS)
+        alone, seconds=seconds, missing=tuple(phase for phase in alone.missing if phase not in NOT_OF_TWINS)
     )

@@ -1,4 +1,4 @@
-"""Which cases share a worker, in which order builds run, and which of them one of several sessions takes."""
+"""Which cases share a worker, in which order builds run, and which of them a shard takes."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ class BuildGroup:
     cases: tuple[Case, ...]
     """In `Case.worker_order`."""
     implicit: frozenset[str]
-    """Ids of the cases that nobody selected: others are compared with them."""
+    """Ids of the cases that nobody selected, but with which others are compared."""
 
     @property
     def selected(self) -> tuple[Case, ...]:
-        """The cases that were asked for; empty where the build is a reference only."""
+        """The cases that were asked for; empty where the build only serves as a reference."""
         return tuple(case for case in self.cases if case.id not in self.implicit)
 
 
-def build_groups(selected: Sequence[Selected], once: Collection[str] = ()) -> tuple[BuildGroup, ...]:
+def build_groups(selected: Sequence[Selected], smoke: Collection[str] = ()) -> tuple[BuildGroup, ...]:
     """The selected cases and their bf16 references, by build, in the order of running.
 
-    Builds come in the order in which `selected` first names them, a reference's build before all that are
-    compared with it. `once` are ids of cases that are only proved, and compared with nothing.
+    Builds come in the order in which `selected` first names them, the build of a reference before all builds
+    that are compared with it. `smoke` holds ids of cases that are only verified, not compared with anything.
     """
     asked = {(case.id, platform.id) for case, platform in selected}
     members: dict[tuple[str, ...], dict[str, Selected]] = {}
     for case, platform in selected:
-        # The reference's build follows from the case's build: no later case can put it behind this one.
-        for each in (case,) if case.id in once else (case.reference, case):
+        # The reference's build follows from the case's build: no later case can move it behind this one.
+        for each in (case,) if case.id in smoke else (case.reference, case):
             members.setdefault((platform.id, *each.worker_key), {})[each.id] = (each, platform)
     return tuple(_group(tuple(each.values()), asked) for each in members.values())
 
@@ -58,7 +58,7 @@ def _group(members: Sequence[Selected], asked: set[tuple[str, str]]) -> BuildGro
     )
 
 
-# Which of them belong to one of several sessions
+# Which of them a shard takes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,15 +72,15 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardItem:
-    """Cases that stay together, and what they cost."""
+    """Cases that stay in one shard together, and what they cost."""
 
     cases: tuple[str, ...]
     seconds: float | None
-    """None where it is not known: the unit then counts as much as the dearest that is."""
+    """None where it is unknown: the item then counts as much as the most expensive one."""
 
 
 def parse_shard(text: str) -> Shard:
-    """`i/n`, 1 <= i <= n. Raises UsageError for anything else."""
+    """The shard that `i/n` names, 1 <= i <= n. Raises UsageError for any other text."""
     matched = SHARD.fullmatch(text)
     if matched is not None:
         shard = Shard(index=int(matched[1]), count=int(matched[2]))
@@ -90,14 +90,15 @@ def parse_shard(text: str) -> Shard:
 
 
 def shard(items: Sequence[ShardItem], wanted: Shard) -> frozenset[str]:
-    """Ids of the cases of the `wanted` shard; the dearest unit goes first, each to where the least is so far.
+    """Ids of the cases of the `wanted` shard: the most expensive items are dealt out first, each to the shard
+    with the least work so far.
 
     Longest processing time first (Graham, "Bounds on Multiprocessing Timing Anomalies", 1969): no two shards
-    are further apart than the dearest unit, and the longest takes at most 4/3 of the shortest possible.
-    The order of `units` makes no difference; every shard must see the same units and the same seconds.
+    differ by more than the most expensive item, and the longest takes at most 4/3 of the shortest possible.
+    The order of `items` does not matter; every shard must see the same items with the same seconds.
     """
-    dearest_s = max((item.seconds for item in items if item.seconds is not None), default=1.0)
-    weighed = [(dearest_s if item.seconds is None else item.seconds, item.cases) for item in items]
+    most_s = max((item.seconds for item in items if item.seconds is not None), default=1.0)
+    weighed = [(most_s if item.seconds is None else item.seconds, item.cases) for item in items]
     spent_s = [0.0] * wanted.count
     chosen: set[str] = set()
     for seconds, cases in sorted(weighed, key=lambda each: (-each[0], each[1])):

@@ -13,9 +13,9 @@ from perf_tests.harness.baselines import files
 from perf_tests.harness.baselines.files import Accepted, Baselines
 from perf_tests.harness.compare import published
 from perf_tests.harness.execution.launcher import Planned
-from perf_tests.harness.planning import cost_model, schedule, sharding
+from perf_tests.harness.planning import relatives, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
-from perf_tests.harness.planning.cost_model import KnownCosts
+from perf_tests.harness.planning.relatives import KnownCosts
 from perf_tests.harness.plugin.options import Drill, Options
 from perf_tests.harness.runs.record import RunRecord
 from perf_tests.protocol.errors import UsageError
@@ -115,8 +115,8 @@ class Forecaster:
         """The budget of the options, which begins to run now; unlimited without one."""
         if self._options.budget_s is None:
             return Budget(math.inf, {})
-        rows = self.forecast(selection).rows
-        expected_s = {row.case.id: math.fsum(row.seconds.values()) for row in rows if not row.implicit}
+        costs = self.forecast(selection).costs
+        expected_s = {cost.case.id: math.fsum(cost.seconds.values()) for cost in costs if not cost.implicit}
         return Budget(self._options.budget_s, expected_s)
 
     def _known(self, selection: Selection) -> dict[str, KnownCosts]:
@@ -125,7 +125,7 @@ class Forecaster:
         platforms = {platform.id: platform for _, platform in selection.cases.values()}
         return {
             platform.id: KnownCosts(
-                records=cost_model.recorded_cases(self._baselines.of(platform), every_case),
+                records=relatives.recorded_cases(self._baselines.of(platform), every_case),
                 published_s=published_s,
             )
             for platform in platforms.values()

@@ -1,4 +1,4 @@
-"""What a session is expected to cost: seconds per case and phase, and how they are known."""
+"""What a session is expected to cost: seconds per case and phase, and what they are based on."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ BASES = {
 NOT_PAID, NOT_KNOWN = "-", "?"
 
 
-def table(plan: Forecast) -> list[str]:
-    """For each platform: a line per case in the order of running, what is not known, the total.
+def table(forecast: Forecast) -> list[str]:
+    """For each platform: a line per case in the order of running, what is not known, and the total.
 
-    `-` stands for a phase that the case does not go through, `?` for one that no record tells of. Empty
-    without cases.
+    `-` stands for a phase that the case does not go through, `?` for one of which no record says how long it
+    takes. Empty without cases.
     """
-    platforms = {row.platform.id: row.platform for row in plan.rows}
-    return [line for platform in platforms.values() for line in _of_platform(plan, platform)]
+    platforms = {cost.platform.id: cost.platform for cost in forecast.costs}
+    return [line for platform in platforms.values() for line in _of_platform(forecast, platform)]
 
 
 def accuracy(rows: Sequence[Accuracy]) -> list[str]:
-    """How well the plan foresaw what was spent: a line per case, and the total of those with an expectation.
+    """How good the forecast was: a line per case, and the total of those that had an expectation.
 
     The last column is expected / spent. Empty without cases.
     """
     if not rows:
         return []
-    foreseen = [row for row in rows if row.expected_s is not None]
+    expected = [row for row in rows if row.expected_s is not None]
     total = Accuracy(
         case="total",
         implicit=False,
-        expected_s=math.fsum(row.expected_s or 0.0 for row in foreseen) if foreseen else None,
-        spent_s=math.fsum(row.spent_s for row in foreseen or rows),
+        expected_s=math.fsum(row.expected_s or 0.0 for row in expected) if expected else None,
+        spent_s=math.fsum(row.spent_s for row in expected or rows),
     )
     header = ("case", "expected", "spent", "ratio")
     return [
@@ -57,50 +57,52 @@ def accuracy(rows: Sequence[Accuracy]) -> list[str]:
     ]
 
 
-def _of_platform(plan: Forecast, platform: Platform) -> Iterator[str]:
-    rows = [row for row in plan.rows if row.platform.id == platform.id]
-    phases = [phase for phase in Phase if any(phase in (*row.seconds, *row.missing) for row in rows)]
+def _of_platform(forecast: Forecast, platform: Platform) -> Iterator[str]:
+    costs = [cost for cost in forecast.costs if cost.platform.id == platform.id]
+    phases = [phase for phase in Phase if any(phase in (*cost.seconds, *cost.missing) for cost in costs)]
     header = ("case", *phases, "total", "basis")
-    total = ("total", *(_amount(rows, [phase]) for phase in phases), _amount(rows, phases), "")
-    yield TITLES[platform.device].format(platform=platform.id, processes=_count(plan.processes, "process"))
-    yield from aligned([header, *(_cells(row, phases) for row in rows), total], right=header[1:-1])
-    yield from _not_known(rows)
-    yield _sentence(rows)
+    total = ("total", *(_amount(costs, [phase]) for phase in phases), _amount(costs, phases), "")
+    yield TITLES[platform.device].format(
+        platform=platform.id, processes=_count(forecast.processes, "process")
+    )
+    yield from aligned([header, *(_cells(cost, phases) for cost in costs), total], right=header[1:-1])
+    yield from _not_known(costs)
+    yield _sentence(costs)
 
 
-def _cells(row: CaseCost, phases: Sequence[Phase]) -> tuple[str, ...]:
-    amounts = (_amount([row], [phase]) for phase in phases)
-    basis = BASES[row.basis].format(source=row.source)
-    return (_label(row.case.id, row.implicit), *amounts, _amount([row], phases), basis)
+def _cells(cost: CaseCost, phases: Sequence[Phase]) -> tuple[str, ...]:
+    amounts = (_amount([cost], [phase]) for phase in phases)
+    basis = BASES[cost.basis].format(source=cost.source)
+    return (_label(cost.case.id, cost.implicit), *amounts, _amount([cost], phases), basis)
 
 
-def _amount(rows: Sequence[CaseCost], phases: Sequence[Phase]) -> str:
-    """The seconds of `rows` in `phases`, with a mark where some are not known."""
-    known = [row.seconds[phase] for row in rows for phase in phases if phase in row.seconds]
-    is_whole = not any(phase in row.missing for row in rows for phase in phases)
+def _amount(costs: Sequence[CaseCost], phases: Sequence[Phase]) -> str:
+    """The seconds of `costs` in `phases`, marked where some are not known."""
+    known = [cost.seconds[phase] for cost in costs for phase in phases if phase in cost.seconds]
+    is_whole = not any(phase in cost.missing for cost in costs for phase in phases)
     parts = ([f"{math.fsum(known):,.1f}"] if known else []) + ([] if is_whole else [NOT_KNOWN])
     return "+".join(parts) or NOT_PAID
 
 
-def _not_known(rows: Sequence[CaseCost]) -> Iterator[str]:
-    unknown = [_label(row.case.id, row.implicit) for row in rows if row.basis is CostBasis.UNKNOWN]
+def _not_known(costs: Sequence[CaseCost]) -> Iterator[str]:
+    unknown = [_label(cost.case.id, cost.implicit) for cost in costs if cost.basis is CostBasis.UNKNOWN]
     if unknown:
-        yield f"not in the total, the platform has no baselines to tell from: {', '.join(unknown)}"
-    partly = [row for row in rows if row.basis is not CostBasis.UNKNOWN]
+        yield f"not in the total, because the platform has no baselines: {', '.join(unknown)}"
+    partly = [cost for cost in costs if cost.basis is not CostBasis.UNKNOWN]
     for phase in Phase:
-        count = sum(phase in row.missing for row in partly)
+        count = sum(phase in cost.missing for cost in partly)
         if count:
-            yield f"not in the total, no baseline tells of it: {phase} of {_count(count, 'case')}"
+            yield f"not in the total, because no baseline has it: {phase} of {_count(count, 'case')}"
 
 
-def _sentence(rows: Sequence[CaseCost]) -> str:
-    implicit = sum(row.implicit for row in rows)
-    counted = _count(len(rows) - implicit, "case")
+def _sentence(costs: Sequence[CaseCost]) -> str:
+    implicit = sum(cost.implicit for cost in costs)
+    counted = _count(len(costs) - implicit, "case")
     counted += f" and {_count(implicit, 'reference')}" if implicit else ""
-    if not any(row.seconds for row in rows):
+    if not any(cost.seconds for cost in costs):
         return f"total not known: {counted}"
-    total_s = math.fsum(seconds for row in rows for seconds in row.seconds.values())
-    partly = ", without what is not known" if any(row.missing for row in rows) else ""
+    total_s = math.fsum(seconds for cost in costs for seconds in cost.seconds.values())
+    partly = ", without what is not known" if any(cost.missing for cost in costs) else ""
     return f"total {total_s:,.1f} s = {total_s / 60:,.1f} min{partly}: {counted}"
 
 

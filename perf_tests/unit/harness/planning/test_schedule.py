@@ -1,4 +1,4 @@
-"""planning.py: selected cases in, rows with expected seconds out; and a record beside them."""
+"""planning/schedule.py: selected cases in, expected seconds out; then those compared with a record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import dataclasses
 import msgspec
 import pytest
 
-from perf_tests.harness.planning.cost_model import CostBasis, KnownCosts, RecordedCase
+from perf_tests.harness.planning.cost_model import CostBasis
+from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.harness.planning.schedule import CaseCost, Forecast, accuracy, forecast, shard_items
 from perf_tests.harness.runs.record import Run
 from perf_tests.protocol.messages import Phase
@@ -61,20 +62,20 @@ def _known(*cases: Case, platform: Platform = H100, **spent: float) -> dict[str,
     return {platform.id: KnownCosts(records=records)}
 
 
-def _total_s(row: CaseCost) -> float:
-    return sum(row.seconds.values())
+def _total_s(cost: CaseCost) -> float:
+    return sum(cost.seconds.values())
 
 
-def _shown(planned: Forecast) -> list[tuple[str, bool]]:
-    return [(row.case.id, row.implicit) for row in planned.rows]
+def _shown(expected: Forecast) -> list[tuple[str, bool]]:
+    return [(cost.case.id, cost.implicit) for cost in expected.costs]
 
 
-# Rows
+# Costs
 
 
-def test_the_first_case_of_a_worker_pays_the_build_and_the_others_a_turn() -> None:
+def test_the_first_case_of_a_worker_pays_for_the_build_and_the_others_for_a_switch() -> None:
     large = _of_batch(BF16, 4)
-    first, second = forecast([(large, H100), (BF16, H100)], _known(BF16, large, fidelity=7.0), 1).rows
+    first, second = forecast([(large, H100), (BF16, H100)], _known(BF16, large, fidelity=7.0), 1).costs
     assert (first.case, second.case) == (BF16, large)
     assert first.seconds == pytest.approx(
         {"import": 2.0, "load": 12.0, "quantize": 0.5, "compile": 20.0, "generate": 16.0, "fidelity": 7.0}
@@ -86,93 +87,93 @@ def test_the_first_case_of_a_worker_pays_the_build_and_the_others_a_turn() -> No
 def test_the_first_worker_of_a_session_reads_from_disk() -> None:
     cold = dataclasses.replace(H100, cold_start_s=16.0)
     other = _known(BF16, FP8)
-    first, second = forecast([(BF16, cold), (FP8, cold)], other, 1).rows
+    first, second = forecast([(BF16, cold), (FP8, cold)], other, 1).costs
     assert (first.seconds[Phase.LOAD], second.seconds[Phase.LOAD]) == (28.0, 12.0)
 
 
-def test_each_process_pays_the_build_again_and_all_but_the_first_compile_warm() -> None:
-    (row,) = forecast([(BF16, H100)], _known(BF16), 3).rows
+def test_each_process_pays_for_the_build_and_all_but_the_first_compile_warm() -> None:
+    (cost,) = forecast([(BF16, H100)], _known(BF16), 3).costs
     paid = {"import": 6.0, "load": 36.0, "quantize": 1.5, "generate": 48.0, "fidelity": 0.0}
-    assert row.seconds == pytest.approx({**paid, "compile": 20.0 + 2 * 4.0})
-    assert row.processes == 3
+    assert cost.seconds == pytest.approx({**paid, "compile": 20.0 + 2 * 4.0})
+    assert cost.processes == 3
 
 
-def test_a_reference_that_nobody_selected_is_in_the_plan_once_and_says_so() -> None:
-    planned = forecast([(FP8, H100), (OTHER_FP8, H100)], _known(BF16, FP8, OTHER_FP8), 1)
-    assert _shown(planned) == [(BF16.id, True), (FP8.id, False), (OTHER_FP8.id, False)]
-    assert planned.total_s == pytest.approx(3 * 50.5)
+def test_a_reference_that_nobody_selected_is_in_the_forecast_once_as_implicit() -> None:
+    expected = forecast([(FP8, H100), (OTHER_FP8, H100)], _known(BF16, FP8, OTHER_FP8), 1)
+    assert _shown(expected) == [(BF16.id, True), (FP8.id, False), (OTHER_FP8.id, False)]
+    assert expected.total_s == pytest.approx(3 * 50.5)
 
 
-def test_a_selected_reference_is_not_paid_twice() -> None:
-    planned = forecast([(FP8, H100), (BF16, H100)], _known(BF16, FP8), 1)
-    assert _shown(planned) == [(BF16.id, False), (FP8.id, False)]
+def test_a_selected_reference_is_paid_for_once() -> None:
+    expected = forecast([(FP8, H100), (BF16, H100)], _known(BF16, FP8), 1)
+    assert _shown(expected) == [(BF16.id, False), (FP8.id, False)]
 
 
-def test_a_case_that_is_only_proved_generates_twice_and_has_no_reference() -> None:
-    (row,) = forecast([(FP8, H100)], _known(BF16, FP8), 1, once={FP8.id}).rows
-    assert row.seconds[Phase.GENERATE] == pytest.approx(16.0 / 4 * 2)
-    assert Phase.FIDELITY not in row.seconds
+def test_a_smoke_case_generates_twice_and_has_no_reference() -> None:
+    (cost,) = forecast([(FP8, H100)], _known(BF16, FP8), 1, smoke={FP8.id}).costs
+    assert cost.seconds[Phase.GENERATE] == pytest.approx(16.0 / 4 * 2)
+    assert Phase.FIDELITY not in cost.seconds
 
 
 def test_a_phase_that_nobody_recorded_is_missing_and_not_zero() -> None:
     entry = make_entry({name: [50.0] for name in ("encode_ms", "first_step_ms", "decode_ms")}, case=BF16)
     known = {H100.id: KnownCosts(records=(RecordedCase(case=BF16, entry=entry),))}
-    first, second = forecast([(BF16, H100), (_of_batch(BF16, 4), H100)], known, 2).rows
+    first, second = forecast([(BF16, H100), (_of_batch(BF16, 4), H100)], known, 2).costs
     assert first.missing == (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE, Phase.COMPILE, Phase.FIDELITY)
     assert second.missing == (Phase.SWITCH_WORKLOAD, Phase.COMPILE, Phase.FIDELITY)
     assert set(first.seconds) == {Phase.GENERATE}
 
 
-def test_on_a_platform_without_records_everything_is_missing() -> None:
-    planned = forecast([(BF16, H100)], {}, 1)
-    (row,) = planned.rows
-    assert (row.basis, row.source, dict(row.seconds)) == (CostBasis.UNKNOWN, None, {})
-    assert row.missing == (
+def test_every_phase_is_missing_on_a_platform_without_records() -> None:
+    expected = forecast([(BF16, H100)], {}, 1)
+    (cost,) = expected.costs
+    assert (cost.basis, cost.source, dict(cost.seconds)) == (CostBasis.UNKNOWN, None, {})
+    assert cost.missing == (
         *(Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE),
         *(Phase.COMPILE, Phase.GENERATE, Phase.FIDELITY),
     )
-    assert planned.total_s == 0.0
+    assert expected.total_s == 0.0
 
 
 # The fp32 twin
 
 
-def test_one_twin_stands_beside_all_processes_of_all_cases_of_its_pipeline() -> None:
-    planned = forecast([(MINI_INT8WO, CPU)], _known(MINI_BF16, MINI_INT8WO, platform=CPU, generate=10.0), 2)
+def test_one_twin_serves_all_processes_of_all_cases_of_its_pipeline() -> None:
+    expected = forecast([(MINI_INT8WO, CPU)], _known(MINI_BF16, MINI_INT8WO, platform=CPU, generate=10.0), 2)
     twin = MINI_INT8WO.fp32_twin
-    assert Phase.FIDELITY not in planned.rows[0].seconds
-    assert _shown(planned) == [(twin.id, True), (MINI_BF16.id, True), (MINI_INT8WO.id, False)]
-    # A second a generation: one warm-up, then nine beside each of two processes of two cases.
-    assert planned.rows[0].seconds == pytest.approx(
+    assert Phase.FIDELITY not in expected.costs[0].seconds
+    assert _shown(expected) == [(twin.id, True), (MINI_BF16.id, True), (MINI_INT8WO.id, False)]
+    # A second a generation: one warm-up, then nine along with each of two processes of two cases.
+    assert expected.costs[0].seconds == pytest.approx(
         {"import": 2.0, "load": 12.0, "quantize": 0.5, "compile": 20.0, "generate": 1 + 9 * 2 * 2}
     )
-    assert planned.rows[0].processes == 1
+    assert expected.costs[0].processes == 1
 
 
-def test_a_case_that_is_only_proved_has_no_twin() -> None:
-    planned = forecast([(MINI_INT8WO, CPU)], _known(MINI_INT8WO, platform=CPU), 1, once={MINI_INT8WO.id})
-    assert _shown(planned) == [(MINI_INT8WO.id, False)]
+def test_a_smoke_case_has_no_twin() -> None:
+    expected = forecast([(MINI_INT8WO, CPU)], _known(MINI_INT8WO, platform=CPU), 1, smoke={MINI_INT8WO.id})
+    assert _shown(expected) == [(MINI_INT8WO.id, False)]
 
 
-# Units of a shard
+# Items of a shard
 
 
-def test_a_unit_is_a_build_with_all_that_a_session_of_it_alone_would_take() -> None:
+def test_a_shard_item_is_a_build_with_what_a_session_of_it_alone_would_take() -> None:
     large = _of_batch(FP8, 4)
     found = shard_items(
         [(FP8, H100), (BF16, H100), (large, H100)], _known(BF16, FP8, large, _of_batch(BF16, 4)), 1
     )
-    assert [unit.cases for unit in found] == [(BF16.id,), (FP8.id, large.id)]
+    assert [item.cases for item in found] == [(BF16.id,), (FP8.id, large.id)]
     # Build and two workloads, 50.5 + 37 s, of the case and of its reference.
-    assert [unit.seconds for unit in found] == pytest.approx([50.5, 2 * 87.5])
+    assert [item.seconds for item in found] == pytest.approx([50.5, 2 * 87.5])
 
 
-def test_a_unit_that_nobody_selected_is_none() -> None:
-    assert [unit.cases for unit in shard_items([(FP8, H100)], _known(FP8), 1)] == [(FP8.id,)]
+def test_a_build_that_nobody_selected_is_not_a_shard_item() -> None:
+    assert [item.cases for item in shard_items([(FP8, H100)], _known(FP8), 1)] == [(FP8.id,)]
 
 
-def test_what_a_unit_of_an_unknown_platform_takes_is_unknown() -> None:
-    assert [unit.seconds for unit in shard_items([(FP8, H100)], {}, 1)] == [None]
+def test_a_shard_item_of_an_unknown_platform_takes_unknown_seconds() -> None:
+    assert [item.seconds for item in shard_items([(FP8, H100)], {}, 1)] == [None]
 
 
 # Expected and spent
@@ -185,10 +186,10 @@ def _ran(case: Case, *seconds: float) -> Run:
     return make_run(case, H100, processes=processes)
 
 
-def test_each_row_is_held_beside_what_its_run_spent() -> None:
-    planned = forecast([(FP8, H100)], _known(BF16, FP8), 1)
+def test_each_cost_is_compared_with_what_its_run_spent() -> None:
+    expected = forecast([(FP8, H100)], _known(BF16, FP8), 1)
     record = make_record(_ran(FP8, 101.0), references=(_ran(BF16, 40.4),))
-    reference, case = accuracy(planned, record)
+    reference, case = accuracy(expected, record)
     assert (reference.case, reference.implicit, reference.spent_s) == (BF16.id, True, 40.4)
     assert reference.ratio == pytest.approx(1.25)
     assert (case.case, case.implicit) == (FP8.id, False)
@@ -197,10 +198,10 @@ def test_each_row_is_held_beside_what_its_run_spent() -> None:
 
 
 def test_spent_seconds_are_those_of_all_processes() -> None:
-    (row,) = accuracy(
+    (cost,) = accuracy(
         forecast([(BF16, H100)], _known(BF16), 2), make_record(_ran(BF16, 50.0, 30.0), references=())
     )
-    assert row.spent_s == 80.0
+    assert cost.spent_s == 80.0
 
 
 @pytest.mark.parametrize(
@@ -208,13 +209,13 @@ def test_spent_seconds_are_those_of_all_processes() -> None:
     [
         pytest.param(_ran(BF16, 50.0), id="interrupted"),
         pytest.param(msgspec.structs.replace(_ran(BF16, 50.0, 50.0), failure=make_failure()), id="failed"),
-        pytest.param(_ran(FP8, 50.0, 50.0), id="not-planned"),
+        pytest.param(_ran(FP8, 50.0, 50.0), id="not-expected"),
     ],
 )
-def test_a_run_that_was_not_measured_to_its_end_says_nothing(run: Run) -> None:
+def test_a_run_that_was_not_measured_completely_is_left_out(run: Run) -> None:
     assert accuracy(forecast([(BF16, H100)], _known(BF16), 2), make_record(run, references=())) == ()
 
 
-def test_a_case_of_which_nothing_was_expected_has_no_ratio() -> None:
-    (row,) = accuracy(forecast([(BF16, H100)], {}, 1), make_record(_ran(BF16, 50.0), references=()))
-    assert (row.expected_s, row.spent_s, row.ratio) == (None, 50.0, None)
+def test_a_case_without_an_expectation_has_no_ratio() -> None:
+    (cost,) = accuracy(forecast([(BF16, H100)], {}, 1), make_record(_ran(BF16, 50.0), references=()))
+    assert (cost.expected_s, cost.spent_s, cost.ratio) == (None, 50.0, None)

@@ -1,4 +1,4 @@
-"""sharding.py: cases in, groups out; units in, one of several equal parts out."""
+"""planning/sharding.py: cases in, builds out; builds in, one of several equal shares out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_workloads_of_a_scheme_with_a_search_are_groups_of_their_own() -> None:
     assert batches == [[1, 4], [4], [1]]  # the references share a worker, the searches do not
 
 
-def test_of_equal_size_the_workload_with_fewer_generated_steps_is_first() -> None:
+def test_the_workload_with_fewer_generated_steps_is_first_among_equal_sizes() -> None:
     fewer = dataclasses.replace(BF16, workload=dataclasses.replace(BF16.workload, steps=4))
     (group,) = build_groups([(BF16, H100), (fewer, H100)])
     assert [case.workload.generated_steps for case in group.cases] == [4, 28]
@@ -76,12 +76,12 @@ def test_the_reference_of_another_workload_shares_the_worker_of_the_selected_one
     assert found[0].selected == (BF16,)
 
 
-def test_a_case_that_is_only_proved_needs_no_reference() -> None:
-    (group,) = build_groups([(FP8, H100)], once={FP8.id})
+def test_a_smoke_case_needs_no_reference() -> None:
+    (group,) = build_groups([(FP8, H100)], smoke={FP8.id})
     assert group.cases == (FP8,)
 
 
-def test_platforms_share_no_worker() -> None:
+def test_two_platforms_never_share_a_worker() -> None:
     found = build_groups([(BF16, H100), (BF16, H200)])
     assert [group.platform.id for group in found] == ["h100", "h200"]
 
@@ -119,12 +119,12 @@ def test_a_shard_is_written_i_of_n(text: str, expected: Shard) -> None:
         "\u0661/\u0662",
     ],
 )
-def test_anything_else_is_refused_with_the_form(text: str) -> None:
+def test_any_other_text_is_refused_with_the_right_form(text: str) -> None:
     with pytest.raises(UsageError, match=r"--perf-shard .*: write i/n with i from 1 to n, as in '1/2'"):
         parse_shard(text)
 
 
-UNITS = (
+ITEMS = (
     ShardItem(cases=("a", "aa"), seconds=5.0),
     ShardItem(cases=("b",), seconds=4.0),
     ShardItem(cases=("c",), seconds=3.0),
@@ -137,18 +137,18 @@ def _shards(items: tuple[ShardItem, ...], count: int) -> list[frozenset[str]]:
     return [shard(items, Shard(index=index, count=count)) for index in range(1, count + 1)]
 
 
-def test_the_dearest_goes_first_each_to_the_shard_with_the_least() -> None:
-    assert _shards(UNITS, 2) == [{"a", "aa", "d"}, {"b", "c", "e"}]  # 8 s and 10 s
+def test_the_most_expensive_item_is_dealt_first_each_to_the_shard_with_the_least() -> None:
+    assert _shards(ITEMS, 2) == [{"a", "aa", "d"}, {"b", "c", "e"}]  # 8 s and 10 s
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
 def test_shards_are_disjoint_and_together_exactly_the_whole(count: int) -> None:
-    found = _shards(UNITS, count)
+    found = _shards(ITEMS, count)
     assert sorted(case for each in found for case in each) == ["a", "aa", "b", "c", "d", "e"]
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
-def test_shards_differ_by_no_more_than_the_dearest_unit(count: int) -> None:
+def test_shards_differ_by_at_most_the_most_expensive_item(count: int) -> None:
     items = tuple(
         ShardItem(cases=(f"case-{number}",), seconds=float(7 * number % 11 + 1)) for number in range(40)
     )
@@ -158,11 +158,11 @@ def test_shards_differ_by_no_more_than_the_dearest_unit(count: int) -> None:
     assert sum(spent) == sum(seconds.values())
 
 
-def test_the_order_of_units_makes_no_difference() -> None:
-    assert _shards(UNITS[::-1], 3) == _shards(UNITS, 3)
+def test_the_order_of_items_does_not_matter() -> None:
+    assert _shards(ITEMS[::-1], 3) == _shards(ITEMS, 3)
 
 
-def test_a_unit_of_unknown_cost_counts_as_much_as_the_dearest() -> None:
+def test_an_item_of_unknown_cost_counts_as_much_as_the_most_expensive() -> None:
     items = (
         ShardItem(cases=("known",), seconds=9.0),
         ShardItem(cases=("x-unknown",), seconds=None),
@@ -172,10 +172,10 @@ def test_a_unit_of_unknown_cost_counts_as_much_as_the_dearest() -> None:
     assert _shards(items, 2) == [{"known", "small-1"}, {"x-unknown", "small-2"}]
 
 
-def test_units_of_which_nothing_is_known_are_dealt_out_evenly() -> None:
+def test_items_of_unknown_cost_are_dealt_out_evenly() -> None:
     items = tuple(ShardItem(cases=(name,), seconds=None) for name in "abcdef")
     assert [len(each) for each in _shards(items, 3)] == [2, 2, 2]
 
 
-def test_more_shards_than_units_leave_some_empty() -> None:
+def test_more_shards_than_items_leave_some_empty() -> None:
     assert _shards((ShardItem(cases=("a",), seconds=1.0),), 2) == [{"a"}, frozenset()]

@@ -59,7 +59,7 @@ def test_a_forecast_sums_the_recorded_seconds_of_the_selection(recorded: Path) -
     forecaster = Forecaster(make_options(baselines=recorded), PlatformBaselines(recorded))
     selection = Selection()
     selection.add(CASES[COMPILED], CPU)
-    (compiled,) = [row for row in forecaster.forecast(selection).rows if row.case.id == COMPILED]
+    (compiled,) = [row for row in forecaster.forecast(selection).costs if row.case.id == COMPILED]
     assert compiled.seconds[Phase.COMPILE] == 6.0
 
 
