@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="*",
         metavar="RUN",
-        help="BASE and CANDIDATE: run.json, or the folder that holds it",
+        help="BASE and CANDIDATE: run.json, or the folder that contains it",
     )
     parser.add_argument(
         "--published", type=Path, metavar="RUN", help="one run, to compare with the published tables"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-# The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
+# The checkout's own package, even where it is not installed: `python tools/x.py` searches only tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.rebaseline import candidates, store
@@ -19,7 +19,7 @@ SAME, CHANGED, REFUSED = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 the same or done, 1 `diff` found changes, 2 refused."""
+    """Exit code: 0 no change or done, 1 `diff` found changes, 2 refused."""
     options = _parse(sys.argv[1:] if argv is None else argv)
     try:
         code: int = options.command(options)
@@ -30,16 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def diff(options: argparse.Namespace) -> int:
-    """Print what the run would change."""
+    """Print what accepting the run would change."""
     proposal = _propose(options, reason="", patterns=tuple(options.only or ("*",)), first_reason="")
     _print_proposal(proposal)
-    if proposal.refusals:
+    if proposal.ineligible:
         return REFUSED
     return CHANGED if proposal.files else SAME
 
 
 def apply(options: argparse.Namespace) -> int:
-    """Print, and with --write record, what the run would change."""
+    """Print what accepting the run would change, and with --write change it."""
     if not options.only:
         raise UsageError("apply needs --only GLOB: name the cases whose numbers are accepted")
     if not options.reason.strip():
@@ -51,7 +51,7 @@ def apply(options: argparse.Namespace) -> int:
         first_reason=options.new_first_reference,
     )
     _print_proposal(proposal)
-    if proposal.refusals:
+    if proposal.ineligible:
         print("rebaseline: nothing was written", file=sys.stderr)
         return REFUSED
     if options.write:
@@ -63,7 +63,7 @@ def apply(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print everything that is wrong with the store."""
+    """Print everything that is wrong with the baselines."""
     problems = store.problems(options.baselines)
     for problem in problems:
         print(f"rebaseline: {problem}", file=sys.stderr)
@@ -71,14 +71,14 @@ def check(options: argparse.Namespace) -> int:
 
 
 def rewrite(options: argparse.Namespace) -> int:
-    """Write every file in today's format, and the noise of each platform anew."""
+    """Rewrite every file as this tool writes it, and compute the noise of each platform again."""
     changed = store.rewrite(options.baselines)
     print("\n".join(f"rewritten: {path}" for path in changed) or "nothing changes")
     return SAME
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print the stored medians, with where they come from."""
+    """Print the accepted medians with their provenance."""
     _print_table(
         ("platform", "case", "metric", "median", "processes", "recorded", "reason"),
         (
@@ -88,11 +88,11 @@ def show(options: argparse.Namespace) -> int:
                 metric,
                 _number(statistics.median(values)),
                 str(len(values)),
-                provenance.recorded_at[:10],
-                provenance.reason,
+                accepted.provenance.recorded_at[:10],
+                accepted.provenance.reason,
             )
-            for platform, case, entry, provenance in store.stored(options.baselines, options.glob)
-            for metric, values in sorted(entry.metrics.items())
+            for platform, case, accepted in store.stored(options.baselines, options.glob)
+            for metric, values in sorted(accepted.entry.metrics.items())
         ),
     )
     return SAME
@@ -102,7 +102,7 @@ COMMANDS = {"diff": diff, "apply": apply, "check": check, "rewrite": rewrite, "s
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    # Apart from the commands' parsers, so that it may stand before and after the command.
+    # Parsed on its own, so that --baselines may stand before or after the command.
     everywhere = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     everywhere.add_argument(
         "--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="default: baselines"
@@ -124,10 +124,10 @@ def _parser(everywhere: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-RUN = ("run", {"type": Path, "metavar": "RUN", "help": "run.json, or the folder that holds it"})
+RUN = ("run", {"type": Path, "metavar": "RUN", "help": "run.json, or the folder that contains it"})
 ONLY = (
     "--only",
-    {"action": "append", "metavar": "GLOB", "help": "the cases with ids like this; may be repeated"},
+    {"action": "append", "metavar": "GLOB", "help": "select the cases with matching ids; may be repeated"},
 )
 PLATFORM = ("--platform", {"metavar": "ID", "help": "refuse a run of another platform"})
 ARGUMENTS = {
@@ -142,10 +142,10 @@ ARGUMENTS = {
             {
                 "default": "",
                 "metavar": "REASON",
-                "help": "hold later numbers against these, not against the first ones that were accepted",
+                "help": "limit drift from these numbers on, not from the first accepted ones",
             },
         ),
-        ("--write", {"action": "store_true", "help": "write; without it, only show"}),
+        ("--write", {"action": "store_true", "help": "write the files; without it, only show the changes"}),
     ),
     "check": (),
     "rewrite": (),
@@ -182,15 +182,15 @@ def _print_proposal(proposal: Proposal) -> None:
                 for each in proposal.changes
             ),
         )
-    elif not (proposal.refusals or proposal.unshown):
+    elif not (proposal.ineligible or proposal.unshown):
         print("nothing changes")
     if proposal.unshown:
-        print(f"no metric changes, only what is recorded besides: {', '.join(proposal.unshown)}")
+        print(f"changes that affect no metric: {', '.join(proposal.unshown)}")
     for path, noise in proposal.noise.items():
         for metric, each in noise.items():
             print(f"{path}: {metric} {each.sd_pct:.3g} % between processes, {each.dof} degrees of freedom")
-    for refusal in proposal.refusals:
-        print(f"rebaseline: refused: {refusal}", file=sys.stderr)
+    for sentence in proposal.ineligible:
+        print(f"rebaseline: not eligible: {sentence}", file=sys.stderr)
 
 
 def _print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

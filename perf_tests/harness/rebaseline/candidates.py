@@ -1,4 +1,4 @@
-"""A run as the baselines hold it: its numbers, where they come from, and its first reference."""
+"""A run in, a candidate for the baselines out: its numbers, their provenance, and its first reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MatrixCase:
-    """A case of the matrix and the platforms its row names."""
+    """A case of the matrix and the ids of the platforms in its row."""
 
     case: Case
     platforms: tuple[str, ...]
@@ -39,23 +39,22 @@ METRIC_NAMES = tuple(METRIC_BY_NAME)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFile:
-    """A run record, as it is found on disk."""
+    """A run record together with the digest of its file."""
 
     record: RunRecord
     sha256: str
-    """Of the file."""
 
 
 def read_run(path: Path) -> RunFile:
-    """The record in `path`, a run.json or the folder that holds one. Raises RecordError."""
+    """The record in `path`, a run.json or the folder that contains it. Raises RecordError."""
     file = path / "run.json" if path.is_dir() else path
     record = read_record(file)
     return RunFile(record=record, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def reference_of(run: Run, record: RunRecord) -> Run | None:
-    """What the record compares `run` with; None for a run without a reference, or where it is not there."""
-    # A bf16 case that was itself selected may stand among the cases only.
+    """The run that `record` compares `run` with; None where it has no reference or the record lacks it."""
+    # A bf16 case that was itself selected may be listed among the cases only.
     for other in (*record.references, *record.cases):
         if other.id == run.reference:
             return other
@@ -63,7 +62,10 @@ def reference_of(run: Run, record: RunRecord) -> Run | None:
 
 
 def entry_of(run: Run, record: RunRecord, provenance: str) -> Entry:
-    """The numbers of `run`, a case of `record`, as a baseline has them; without a first reference."""
+    """The numbers of `run`, a case of `record`, as a baseline entry without a first reference.
+
+    `provenance` is the key that the entry refers to its provenance by.
+    """
     case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
     reference = reference_of(run, record)
     observed = {
@@ -89,7 +91,7 @@ def _samples(run: Run) -> int | None:
 
 
 def _layers(run: Run) -> dict[str, LayerError]:
-    """Those of the first process, which answers as all others do, in figures that can be read."""
+    """The layers of the first process, which answers like all others, rounded for the reader of the file."""
     layers = run.processes[0].build.layers if run.processes else {}
     return {name: _rounded(error) for name, error in layers.items()}
 
@@ -109,7 +111,7 @@ def _seconds(run: Run) -> dict[str, float]:
 
 
 def provenance_of(run: Run, source: RunFile, reason: str) -> Provenance:
-    """Where the numbers of `run` come from."""
+    """Where the numbers of `run`, a case of `source`, come from."""
     environment = run.processes[0].environment
     gpu = environment.gpu
     return Provenance(
@@ -130,7 +132,7 @@ def provenance_of(run: Run, source: RunFile, reason: str) -> Provenance:
 
 
 def with_first(baselines: Baselines, platform: Platform) -> Baselines:
-    """`baselines` with a first reference in each entry."""
+    """`baselines` with a first reference in every entry of a known case."""
     cases = {
         case: msgspec.structs.replace(entry, first=first_reference(entry, platform, CASES[case].case, entry))
         if case in CASES
@@ -143,8 +145,10 @@ def with_first(baselines: Baselines, platform: Platform) -> Baselines:
 def first_reference(
     new: Entry, platform: Platform, case: Case, kept: Entry | None
 ) -> dict[str, tuple[float, ...]]:
-    """The first reference of `new`: that of `kept`, or its accepted numbers where it has none; those of `new`
-    without either."""
+    """The first reference of `new`: what `kept` has, otherwise its accepted numbers; without both, its own.
+
+    It holds the metrics that gate `case` on `platform` and have a drift limit.
+    """
     known = {**kept.metrics, **kept.first} if kept else {}
     return {
         metric.name: known.get(metric.name, new.metrics[metric.name])
@@ -154,7 +158,7 @@ def first_reference(
 
 
 def drift_of(entry: Entry, name: str) -> sequential_bounds.Drift | None:
-    """What accepted steps have added up to; None for a metric that is not held against the first."""
+    """What the accepted steps of the metric `name` add up to; None where drift is not limited."""
     metric = METRIC_BY_NAME.get(name)
     if metric is None or metric.drift_limit_pct is None or name not in entry.first:
         return None
@@ -167,8 +171,8 @@ def drift_of(entry: Entry, name: str) -> sequential_bounds.Drift | None:
 
 
 def shows_noise(case_id: str, name: str) -> bool:
-    """Whether the noisy metric of the case has the noise of its platform."""
-    known = CASES.get(case_id)  # None: a case that the matrix no longer has, of a scheme that was steady
+    """Whether the noisy metric `name` of the case scatters as its platform does, and so shows its noise."""
+    known = CASES.get(case_id)  # None: the matrix no longer has the case, whose scheme was steady
     if known is None or known.case.build.recipe.scheme.unsteady is None:
         return True
     return not METRIC_BY_NAME[name].rests_on_step

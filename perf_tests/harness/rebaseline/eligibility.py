@@ -1,4 +1,4 @@
-"""Why a run, or what would be accepted of it, is no good as a baseline: one sentence, or None."""
+"""Why a run cannot become a baseline: one sentence, or None where it can."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from perf_tests.tables.metrics.spec import Better
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
 
 MAX_NOISE_PCT = 5.0
-"""Between the generations of one process: beyond this the machine was disturbed, whatever else was seen."""
+"""Between the generations of one process: anything above means that the machine was disturbed."""
 UNMEASURED = frozenset({Status.INVALID, Status.INCONCLUSIVE, Status.UNSUPPORTED, Status.NOT_RUN})
 
 
-def of_run(run: Run, record: RunRecord, platform: str | None) -> str | None:
-    """Why `run`, a case of `record`, is not accepted; `platform`: the only one that is asked for."""
+def objection_to_run(run: Run, record: RunRecord, platform: str | None) -> str | None:
+    """Why `run`, a case of `record`, cannot become a baseline, judging by how it was measured.
+
+    `platform` is the only platform that was asked for; None allows all.
+    """
     if platform is not None and run.platform != platform:
-        return f"a run of another platform: it was measured on {run.platform}, not on {platform}"
+        return f"it is a run of another platform: it was measured on {run.platform}, not on {platform}"
     for check in (_unknown, _injected, _failed, _moved, _foreign, _invalid, _noisy, _unmeasured):
         why = check(run, record)
         if why is not None:
@@ -36,7 +39,7 @@ def _unknown(run: Run, _record: RunRecord) -> str | None:
         return "the matrix has no such case: it was renamed or removed since the run"
     if run.platform not in known.platforms or run.pipeline != known.case.build.pipeline.id:
         return (
-            f"a run of another platform: it was measured on {run.platform}, and the matrix has the case on "
+            f"it is a run of another platform: measured on {run.platform}, while the matrix has the case on "
             f"{', '.join(known.platforms)}"
         )
     return None
@@ -73,7 +76,7 @@ def _foreign(run: Run, _record: RunRecord) -> str | None:
         gpu = process.environment.gpu
         if (gpu.name if gpu else None) != asked_name:
             return (
-                f"a run of another platform: it ran on {gpu.name if gpu else 'a processor'}, "
+                f"it is a run of another platform: it ran on {gpu.name if gpu else 'a processor'}, "
                 f"which is not {run.platform}"
             )
     units = sorted({process.environment.unit for process in run.processes})
@@ -81,7 +84,7 @@ def _foreign(run: Run, _record: RunRecord) -> str | None:
 
 
 def _invalid(run: Run, _record: RunRecord) -> str | None:
-    # A run whose latency no test judged has no INVALID verdict, and its times are no better for it.
+    # Without a test of latency there is no INVALID verdict, but the times are just as bad.
     why = judge.invalidity(run)
     return f"its times cannot be trusted: {why}" if why else None
 
@@ -94,14 +97,14 @@ def _noisy(run: Run, _record: RunRecord) -> str | None:
     if noise_pct <= most_pct:
         return None
     return (
-        f"its generations lie {noise_pct:.1f} % apart, more than {most_pct:g} %: a baseline of it would "
-        "gate nothing; measure it again"
+        f"its generations scatter by {noise_pct:.1f} %, more than {most_pct:g} %: a baseline made from it "
+        "would gate nothing; measure it again"
     )
 
 
 def _most_noise_pct(case: Case) -> float:
     unsteady = case.build.recipe.scheme.unsteady
-    # Of a limit that is wider than the noise it was set for, half.
+    # An unsteady scheme has a limit that allows for its noise: half of the limit may be used up.
     return MAX_NOISE_PCT if unsteady is None else max(MAX_NOISE_PCT, unsteady.slower_pct / 2)
 
 
@@ -120,10 +123,10 @@ def _unmeasured(run: Run, record: RunRecord) -> str | None:
 # Of the numbers
 
 
-def of_entry(case_id: str, entry: Entry, noise: Mapping[str, Noise]) -> str | None:
-    """Why the accepted numbers would be no good, each metric for itself having been measured.
+def objection_to_entry(case_id: str, entry: Entry, noise: Mapping[str, Noise]) -> str | None:
+    """Why `entry`, made from a run without objections, cannot be accepted, judging by its numbers.
 
-    `noise` is that of the platform by noisy metric, empty where nothing is noisy.
+    `noise` maps the noisy metrics to the noise of the platform; empty where it has none.
     """
     for name in sorted(noise.keys() & entry.metrics.keys()):
         values = entry.metrics[name]
@@ -131,7 +134,7 @@ def of_entry(case_id: str, entry: Entry, noise: Mapping[str, Noise]) -> str | No
         if not shows_noise(case_id, name):
             why = _too_unsteady(values, _most_noise_pct(CASES[case_id].case))
         if why is not None:
-            return f"its {len(values)} processes lie apart: the standard deviation of their {name} is {why}"
+            return f"its {len(values)} processes scatter too much: the standard deviation of {name} is {why}"
     return drifted(entry)
 
 
@@ -150,13 +153,13 @@ def _too_unsteady(values: Sequence[float], most_pct: float) -> str | None:
 
 
 def drifted(entry: Entry) -> str | None:
-    """That accepted steps add up to more than a metric may move from its first reference."""
+    """Which metric accepted steps have moved too far from its first reference, in words; None if none."""
     for name in sorted(entry.first.keys() & entry.metrics.keys()):
         moved = drift_of(entry, name)
         if moved is not None and moved.is_beyond:
             return (
-                f"has moved too far: {name} {moved.change_pct:+.2f} % from its first reference in accepted "
-                f"steps, the limit is {moved.limit_pct:+.2f} %: undo one of them, or start anew with "
-                "--new-first-reference REASON"
+                f"has drifted too far: accepted steps have moved {name} by {moved.change_pct:+.2f} % from "
+                f"its first reference, and the limit is {moved.limit_pct:+.2f} %: undo one of them, or start "
+                "over with --new-first-reference REASON"
             )
     return None

@@ -1,4 +1,4 @@
-"""Run records in, baseline files out: what `tools/rebaseline.py` proposes and writes."""
+"""A run record in, baseline files out: what `tools/rebaseline.py` proposes and writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.baselines import files as baseline_files
+from perf_tests.harness.baselines import files
 from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
 from perf_tests.harness.rebaseline import eligibility, store
 from perf_tests.harness.rebaseline.candidates import (
@@ -40,11 +40,11 @@ class Change:
     new: float | None
     """None where the run no longer measures it."""
     since_first_pct: float | None
-    """From the first reference; None where it is not held against one."""
+    """How far the new value has moved from the first reference; None where drift is not limited."""
 
     @property
     def change_pct(self) -> float | None:
-        """None where there is nothing to divide by."""
+        """Percent of the old value; None where either is missing or the old one is zero."""
         if self.old is None or self.new is None or self.old == 0:
             return None
         return (self.new / self.old - 1.0) * 100.0
@@ -52,18 +52,18 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proposal:
-    """What blessing would do to the files."""
+    """What accepting a run would do to the files."""
 
     changes: tuple[Change, ...]
-    refusals: tuple[str, ...]
-    """One sentence per selected case that cannot be blessed."""
+    ineligible: tuple[str, ...]
+    """One sentence for each selected case that cannot be accepted."""
     files: Mapping[Path, Baselines]
-    """Only those that would be written."""
+    """Baseline file -> its new content, for the files that would be written."""
     noise: Mapping[Path, Mapping[str, Noise]]
-    """The same of the noise that the processes of all entries of a platform show together."""
+    """Noise file -> its new content, metric -> noise, for the files that would be written."""
     unshown: tuple[str, ...] = ()
-    """Cases of which no metric changes, but something else in the file: what a process takes, which nobody
-    judges, or the first reference."""
+    """Cases whose entry changes although no metric does: in the seconds, which are not judged, or in the
+    first reference."""
 
 
 def propose(
@@ -75,55 +75,57 @@ def propose(
     platform: str | None,
     first_reason: str = "",
 ) -> Proposal:
-    """What the cases of the run that match one of `patterns` would change under `root`.
+    """What accepting the cases of the run that match one of `patterns` would change under `root`.
 
-    With a `first_reason` their numbers become the first reference, too, which else stays as it is. Raises
-    UsageError for a pattern without a match or an unknown platform, BaselineError for a store that cannot be
-    read. Writes nothing.
+    With a `first_reason` their numbers become the first reference as well, which otherwise stays as it is.
+    Writes nothing. Raises UsageError for a pattern without a match and for an unknown platform, BaselineError
+    for a store that cannot be read.
     """
     if platform is not None and platform not in PLATFORM_BY_ID:
         raise UsageError(f"--platform {platform!r} is not one of {', '.join(PLATFORM_BY_ID)}")
-    runs = _selected(source.record, patterns)
-    refused = {run.id: eligibility.of_run(run, source.record, platform) for run in runs}
-    files: dict[Path, Baselines] = {}
+    ineligible: dict[str, str] = {}
+    proposed: dict[Path, Baselines] = {}
     changes: list[Change] = []
     unshown: list[str] = []
-    for run in runs:
-        if refused[run.id] is not None:
+    for run in _selected(source.record, patterns):
+        objection = eligibility.objection_to_run(run, source.record, platform)
+        if objection is not None:
+            ineligible[run.id] = objection
             continue
-        path = baseline_files.path_of(root, run.platform, run.pipeline)
-        before = files.get(path) or _read_or_empty(path, run)
+        path = files.path_of(root, run.platform, run.pipeline)
+        before = proposed.get(path) or _read_or_empty(path, run)
         after = _with(before, run, source, reason, first_reason.strip())
-        noise = baseline_files.load_noise(root, PLATFORM_BY_ID[run.platform])
-        refused[run.id] = eligibility.of_entry(run.id, after.cases[run.id], noise)
-        if refused[run.id] is not None:
+        noise = files.load_noise(root, PLATFORM_BY_ID[run.platform])
+        objection = eligibility.objection_to_entry(run.id, after.cases[run.id], noise)
+        if objection is not None:
+            ineligible[run.id] = objection
             continue
-        of_run = _changes(run.id, before.cases.get(run.id), after.cases[run.id])
-        changes.extend(of_run)
+        changed = _changes(run.id, before.cases.get(run.id), after.cases[run.id])
+        changes.extend(changed)
         if after != before:
-            files[path] = after
-            unshown.extend(() if of_run else (run.id,))
+            proposed[path] = after
+            unshown.extend(() if changed else (run.id,))
     return Proposal(
         changes=tuple(changes),
-        refusals=tuple(f"{case}: {why}" for case, why in refused.items() if why is not None),
-        files=files,
-        noise=store.changed_noise(root, files),
+        ineligible=tuple(f"{case}: {objection}" for case, objection in ineligible.items()),
+        files=proposed,
+        noise=store.changed_noise(root, proposed),
         unshown=tuple(unshown),
     )
 
 
 def write(proposal: Proposal) -> None:
-    """Write what is proposed. Raises UsageError, having written nothing, where a case is refused."""
-    if proposal.refusals:
-        raise UsageError("nothing was written: " + "; ".join(proposal.refusals))
+    """Write what is proposed. Raises UsageError, and writes nothing, where a case is not eligible."""
+    if proposal.ineligible:
+        raise UsageError("nothing was written: " + "; ".join(proposal.ineligible))
     for path, baselines in proposal.files.items():
-        baseline_files.write(path, baselines)
+        files.write(path, baselines)
     for path, noise in proposal.noise.items():
-        baseline_files.write_noise(path, noise)
+        files.write_noise(path, noise)
 
 
 def commit_message(proposal: Proposal, reason: str) -> str:
-    """A conventional commit message for the files of `proposal`."""
+    """A conventional commit message for committing the files of `proposal`."""
     platforms = ",".join(sorted({baselines.platform for baselines in proposal.files.values()}))
     cases = sorted({*(change.case for change in proposal.changes), *proposal.unshown})
     return "\n".join((f"baseline({platforms}): {reason.strip()}", "", *(f"- {case}" for case in cases)))
@@ -142,9 +144,9 @@ def _selected(record: RunRecord, patterns: tuple[str, ...]) -> tuple[Run, ...]:
 
 def _read_or_empty(path: Path, run: Run) -> Baselines:
     if path.exists():
-        return baseline_files.read(path)
+        return files.read(path)
     return Baselines(
-        format_version=baseline_files.FORMAT_VERSION,
+        format_version=files.FORMAT_VERSION,
         platform=run.platform,
         pipeline=run.pipeline,
         cases={},
@@ -157,16 +159,16 @@ def _with(before: Baselines, run: Run, source: RunFile, reason: str, first_reaso
     key = _key(provenance)
     old = before.cases.get(run.id)
     measured = entry_of(run, source.record, key)
-    # Another digest is another case: what it was compared with is no first of it.
+    # A case with another digest is another case, so the old first reference does not apply to it.
     kept = None if first_reason or old is None or old.digest != run.digest else old
     entry = msgspec.structs.replace(
         measured,
         first=first_reference(measured, PLATFORM_BY_ID[run.platform], CASES[run.id].case, kept),
         first_reason=first_reason or (kept.first_reason if kept else ""),
     )
-    # The same numbers again keep their first reason: to bless a run twice changes nothing, and to bless one
-    # that was recorded without its seconds adds them.
-    if old is not None and _is_same(entry, old):
+    # Numbers that stay the same keep their provenance: accepting a run twice changes nothing, and accepting
+    # one again whose seconds were not recorded adds them.
+    if old is not None and _has_same_numbers(entry, old):
         kept = msgspec.structs.replace(entry, provenance=old.provenance)
         return msgspec.structs.replace(before, cases={**before.cases, run.id: kept})
     cases = {**before.cases, run.id: entry}
@@ -177,10 +179,10 @@ def _with(before: Baselines, run: Run, source: RunFile, reason: str, first_reaso
     )
 
 
-def _is_same(new: Entry, old: Entry) -> bool:
-    """Whether the accepted numbers are the same, wherever they come from."""
-    besides = ("provenance", "seconds", "samples", "reference_processes")
-    return msgspec.structs.replace(new, **{name: getattr(old, name) for name in besides}) == old
+def _has_same_numbers(new: Entry, old: Entry) -> bool:
+    """Whether two entries differ at most in what is recorded about their numbers."""
+    about = ("provenance", "seconds", "samples", "reference_processes")
+    return msgspec.structs.replace(new, **{name: getattr(old, name) for name in about}) == old
 
 
 def _key(provenance: Provenance) -> str:
@@ -198,7 +200,7 @@ def _changes(case: str, old: Entry | None, new: Entry) -> tuple[Change, ...]:
             new=_median(new.metrics.get(name)),
             since_first_pct=_since_first_pct(new, name),
         )
-        # A metric that has left the table leaves the file, too: not without being shown.
+        # A metric that was removed from the table is removed from the file, too, and shown as it goes.
         for name in dict.fromkeys((*METRIC_NAMES, *before))
         if before.get(name) != new.metrics.get(name)
     )

@@ -1,4 +1,4 @@
-"""All baselines of a folder together: what is wrong with them, their noise, today's format of their files."""
+"""All baseline files of a folder together: what is wrong with them, and the noise they show."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from perf_tests.harness.baselines import files as baseline_files
-from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
+from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines.files import Accepted, Baselines, Entry
 from perf_tests.harness.rebaseline.candidates import CASES, METRIC_NAMES, shows_noise, with_first
 from perf_tests.harness.rebaseline.eligibility import drifted
 from perf_tests.harness.stats import observations
@@ -17,14 +17,17 @@ from perf_tests.tables.metrics.rows import NOISY
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise, Platform
 
 NOISE_DECIMALS = 4
-"""Of the stored percents: the same on every machine."""
+"""Of stored percentages, so that they come out the same on every machine."""
 NOT_PLATFORMS = frozenset({"anchors", "published", "README.md"})
-"""What there is under baselines/ besides the folders of platforms."""
-REWRITE = "`python tools/rebaseline.py rewrite` writes it anew"
+"""What baselines/ contains apart from the folders of platforms."""
+REWRITE = "fix it with `python tools/rebaseline.py rewrite`"
 
 
 def problems(root: Path) -> tuple[str, ...]:
-    """Everything that is wrong with the store under `root`, one sentence each."""
+    """Everything that is wrong with the baselines under `root`, one sentence each.
+
+    Raises UsageError where `root` is not a folder.
+    """
     if not root.is_dir():
         raise UsageError(f"the baseline folder {root} does not exist: name another with --baselines")
     found: list[str] = []
@@ -35,12 +38,15 @@ def problems(root: Path) -> tuple[str, ...]:
     return tuple(found) or tuple(_noise_problems(root))
 
 
-def stored(root: Path, pattern: str) -> tuple[tuple[str, str, Entry, Provenance], ...]:
-    """(platform, case, entry, provenance) of every stored case whose id matches `pattern`."""
+def stored(root: Path, pattern: str) -> tuple[tuple[str, str, Accepted], ...]:
+    """(platform id, case id, what was accepted) for every stored case whose id matches `pattern`.
+
+    Raises UsageError where none does, BaselineError for a file that cannot be trusted.
+    """
     rows = tuple(
-        (platform.id, case, entry, of_pipeline.provenance[entry.provenance])
+        (platform.id, case, Accepted(entry=entry, provenance=of_pipeline.provenance[entry.provenance]))
         for platform in PLATFORM_BY_ID.values()
-        for of_pipeline in baseline_files.load(root, platform.id).values()
+        for of_pipeline in files.load(root, platform.id).values()
         for case, entry in sorted(of_pipeline.cases.items())
         if fnmatchcase(case, pattern)
     )
@@ -50,49 +56,51 @@ def stored(root: Path, pattern: str) -> tuple[tuple[str, str, Entry, Provenance]
 
 
 def rewrite(root: Path) -> tuple[Path, ...]:
-    """Write every file under `root` in today's format, with a first reference where an entry has none, and
-    the noise of each platform anew; the files that changed. Raises BaselineError."""
+    """Rewrite every file under `root` as rebaseline.py writes it; returns the files that changed.
+
+    Entries without a first reference get one, and the noise of each platform is computed again. Raises
+    BaselineError for a file that cannot be trusted.
+    """
     changed = []
     for platform in PLATFORM_BY_ID.values():
-        folder = baseline_files.load(root, platform.id)
+        folder = files.load(root, platform.id)
         for baselines in folder.values():
-            path = baseline_files.path_of(root, platform.id, baselines.pipeline)
+            path = files.path_of(root, platform.id, baselines.pipeline)
             filled = with_first(baselines, platform)
-            if path.read_bytes() != baseline_files.dumps(filled).encode():
-                baseline_files.write(path, filled)
+            if path.read_bytes() != files.dumps(filled).encode():
+                files.write(path, filled)
                 changed.append(path)
-        path = baseline_files.noise_path(root, platform.id)
+        path = files.noise_path(root, platform.id)
         noise = noise_of(platform, folder.values())
         if noise is not None and not _holds(path, noise):
-            baseline_files.write_noise(path, noise)
+            files.write_noise(path, noise)
             changed.append(path)
     return tuple(changed)
 
 
 def _noise_problems(root: Path) -> Iterator[str]:
-    """Of a store whose other files are all good."""
+    """Problems of the noise files, in a store whose other files have none."""
     for platform in PLATFORM_BY_ID.values():
-        path = baseline_files.noise_path(root, platform.id)
-        noise = noise_of(platform, baseline_files.load(root, platform.id).values())
+        path = files.noise_path(root, platform.id)
+        noise = noise_of(platform, files.load(root, platform.id).values())
         if path.exists() if noise is None else not _holds(path, noise):
-            yield f"{path} is not the noise of the baselines beside it: {REWRITE}"
+            yield f"{path} does not match the noise of the baselines in its folder: {REWRITE}"
 
 
 def _file_problems(path: Path, parts: tuple[str, ...]) -> Iterator[str]:
-    if len(parts) == 2 and parts[0] in PLATFORM_BY_ID and parts[1] == baseline_files.NOISE:
+    if len(parts) == 2 and parts[0] in PLATFORM_BY_ID and parts[1] == files.NOISE:
         return
     if len(parts) != 2 or parts[0] not in PLATFORM_BY_ID or path.suffix != ".json":
-        yield f"{path} is no baseline file: they are <platform>/<pipeline>.json, of a known platform"
+        yield f"{path} is not a baseline file: they are <platform>/<pipeline>.json, with a known platform"
         return
     try:
-        baselines = baseline_files.read(path)
+        baselines = files.read(path)
     except BaselineError as exc:
         yield str(exc)
         return
-    if path.read_bytes() != baseline_files.dumps(baselines).encode():
+    if path.read_bytes() != files.dumps(baselines).encode():
         yield (
-            f"{path} is not as rebaseline.py writes it: it is of an older format, or was edited or merged by "
-            f"hand: {REWRITE}"
+            f"{path} is not as rebaseline.py writes it, because it was edited or merged by hand: {REWRITE}"
         )
     for case, entry in baselines.cases.items():
         why = _orphan(case, entry, baselines) or drifted(entry)
@@ -103,9 +111,9 @@ def _file_problems(path: Path, parts: tuple[str, ...]) -> Iterator[str]:
 def _orphan(case: str, entry: Entry, baselines: Baselines) -> str | None:
     known = CASES.get(case)
     if known is None or known.case.build.pipeline.id != baselines.pipeline:
-        return f"is no case of {baselines.pipeline} in the matrix: remove the entry"
+        return f"is not a case of {baselines.pipeline} in the matrix: remove the entry"
     if baselines.platform not in known.platforms:
-        return f"is not measured on {baselines.platform}, says the matrix: remove the entry"
+        return f"is not measured on {baselines.platform}, according to the matrix: remove the entry"
     if entry.digest != known.case.digest:
         digests = f"digest {entry.digest[:12]} then, {known.case.digest[:12]} now"
         return f"has changed since its baseline ({digests}): record it again"
@@ -117,7 +125,10 @@ def _orphan(case: str, entry: Entry, baselines: Baselines) -> str | None:
 
 
 def noise_of(platform: Platform, folder: Iterable[Baselines]) -> dict[str, Noise] | None:
-    """What the entries of all pipelines show together; None where nothing of the platform is noisy."""
+    """Noisy metric -> the noise that the entries of all pipelines in `folder` show together.
+
+    None where the platform has no noisy metrics, and where `folder` has no entries.
+    """
     prior = platform.process_noise
     entries = [each for baselines in folder for each in baselines.cases.items()]
     if prior is None or not entries:
@@ -138,14 +149,14 @@ def noise_of(platform: Platform, folder: Iterable[Baselines]) -> dict[str, Noise
     }
 
 
-def changed_noise(root: Path, files: Mapping[Path, Baselines]) -> dict[Path, Mapping[str, Noise]]:
-    """File -> the noise of a platform once `files` are written under `root`, where it changes."""
+def changed_noise(root: Path, proposed: Mapping[Path, Baselines]) -> dict[Path, Mapping[str, Noise]]:
+    """Noise file -> its new content once `proposed` is written under `root`, for those that change."""
     changed: dict[Path, Mapping[str, Noise]] = {}
-    for platform_id in {baselines.platform for baselines in files.values()}:
-        written = {b.pipeline: b for b in files.values() if b.platform == platform_id}
-        folder = {**baseline_files.load(root, platform_id), **written}
+    for platform_id in {baselines.platform for baselines in proposed.values()}:
+        written = {b.pipeline: b for b in proposed.values() if b.platform == platform_id}
+        folder = {**files.load(root, platform_id), **written}
         path, noise = (
-            baseline_files.noise_path(root, platform_id),
+            files.noise_path(root, platform_id),
             noise_of(PLATFORM_BY_ID[platform_id], folder.values()),
         )
         if noise is not None and not _holds(path, noise):
@@ -154,4 +165,4 @@ def changed_noise(root: Path, files: Mapping[Path, Baselines]) -> dict[Path, Map
 
 
 def _holds(path: Path, noise: Mapping[str, Noise]) -> bool:
-    return path.exists() and path.read_bytes() == baseline_files.dumps_noise(noise).encode()
+    return path.exists() and path.read_bytes() == files.dumps_noise(noise).encode()

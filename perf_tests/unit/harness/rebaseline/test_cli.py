@@ -144,7 +144,7 @@ def test_apply_writes_nothing_where_one_of_the_selected_cases_failed(
     record = make_record(make_run(), make_run(MINI_BF16, failure=make_failure()))
     assert cli("apply", run_of(record), "--only", "*", "--reason", "x", "--write") == 2
     error = capsys.readouterr().err
-    assert "refused: flux-mini-b1-bf16-eager: it failed: out of memory at 79 GiB" in error
+    assert "not eligible: flux-mini-b1-bf16-eager: it failed: out of memory at 79 GiB" in error
     assert "nothing was written" in error
     assert _store(tmp_path) == {}
 
@@ -200,7 +200,7 @@ def test_a_drifted_metric_is_refused_until_a_new_first_reference_has_a_reason(
     process = make_process(build=make_build({"model_memory_mib": 1.06}))
     run = run_of(make_record(make_run(processes=(process,))))
     assert cli("apply", run, *ACCEPT) == 2
-    assert "model_memory_mib +6.00 % from its first reference" in capsys.readouterr().err
+    assert "model_memory_mib by +6.00 % from its first reference" in capsys.readouterr().err
     assert cli("apply", run, *ACCEPT, "--new-first-reference", "a new text encoder") == 0
     assert f"{ID}  model_memory_mib  1    1.06  +6.00 %  +0.00 %" in capsys.readouterr().out
     entry = files.load(tmp_path / "baselines", "cpu")["flux-mini"].cases[ID]

@@ -1,27 +1,34 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from perf_tests.harness.baselines import files
-from perf_tests.harness.rebaseline import proposal, store
-from perf_tests.harness.rebaseline.candidates import RunFile
+from perf_tests.harness.rebaseline import store
+from perf_tests.protocol.errors import BaselineError, UsageError
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
-from perf_tests.unit.builders import MINI_INT8WO, make_baselines, make_case, make_entry, make_record
+from perf_tests.tables.platforms import H100, Noise
+from perf_tests.unit.builders import (
+    FLUX_FP8,
+    MINI_INT8WO,
+    make_baselines,
+    make_case,
+    make_entry,
+    make_process,
+    make_record,
+    make_run,
+)
+from perf_tests.unit.harness.rebaseline.proposals import accept, timed, unsteady
 
 ID = MINI_INT8WO.id
 
 
-def fill(root: Path) -> None:
-    """Accept one run."""
-    source = RunFile(record=make_record(), sha256="f" * 64)
-    proposal.write(proposal.propose(source, root=root, patterns=("*",), reason="first", platform=None))
-
-
 def test_a_store_as_it_was_written_has_no_problems(tmp_path: Path) -> None:
-    fill(tmp_path)
+    accept(tmp_path, make_record())
     assert store.problems(tmp_path) == ()
 
 
@@ -39,11 +46,11 @@ def test_a_file_that_belongs_to_no_platform_is_a_problem(tmp_path: Path, name: s
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("{}")
     (problem,) = store.problems(tmp_path)
-    assert "is no baseline file" in problem
+    assert "is not a baseline file" in problem
 
 
 def test_a_file_that_was_edited_by_hand_is_a_problem(tmp_path: Path) -> None:
-    fill(tmp_path)
+    accept(tmp_path, make_record())
     path = files.path_of(tmp_path, "cpu", "flux-mini")
     path.write_text(path.read_text().replace("  ", " "))
     (problem,) = store.problems(tmp_path)
@@ -53,11 +60,11 @@ def test_a_file_that_was_edited_by_hand_is_a_problem(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "changes", "problem"),
     [
-        pytest.param("gone-b1", {}, "is no case of flux-mini in the matrix", id="orphan"),
+        pytest.param("gone-b1", {}, "is not a case of flux-mini in the matrix", id="orphan"),
         pytest.param(
             make_case(COGVIDEOX_MINI).id,
             {},
-            "is no case of flux-mini in the matrix",
+            "is not a case of flux-mini in the matrix",
             id="other-pipeline",
         ),
         pytest.param(ID, {"digest": "d" * 64}, "has changed since its baseline", id="digest"),
@@ -86,3 +93,91 @@ def test_every_problem_of_the_store_is_listed(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text("{")
     assert len(store.problems(tmp_path)) == 2
+
+
+def test_an_entry_that_has_drifted_too_far_is_a_problem(tmp_path: Path) -> None:
+    accept(tmp_path, timed(100.0))
+    path = files.path_of(tmp_path, "h100", "flux1-dev")
+    before = files.read(path)
+    entry = before.cases[FLUX_FP8.id]
+    moved = msgspec.structs.replace(entry, metrics={**entry.metrics, "denoise_step_ms": (110.0,)})
+    files.write(path, msgspec.structs.replace(before, cases={FLUX_FP8.id: moved}))
+    (problem,) = store.problems(tmp_path)
+    assert "has drifted too far: accepted steps have moved denoise_step_ms by +10.00 %" in problem
+
+
+def test_accepted_cases_are_listed_with_their_provenance(tmp_path: Path) -> None:
+    accept(tmp_path, timed(100.0), reason="first H100 run")
+    accept(tmp_path, make_record(), reason="first CPU run")
+    found = [
+        (platform, case, accepted.provenance.reason)
+        for platform, case, accepted in store.stored(tmp_path, "*")
+    ]
+    assert found == [("cpu", ID, "first CPU run"), ("h100", FLUX_FP8.id, "first H100 run")]
+    assert [case for _, case, _ in store.stored(tmp_path, "flux1-*")] == [FLUX_FP8.id]
+
+
+def test_accepted_cases_that_no_id_matches_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="matches 'nothing-\\*'"):
+        store.stored(tmp_path, "nothing-*")
+
+
+def test_a_rewrite_adds_first_references_and_then_changes_nothing(tmp_path: Path) -> None:
+    path = files.path_of(tmp_path, "cpu", "flux-mini")
+    files.write(path, make_baselines(cases={ID: make_entry({"model_memory_mib": [2.0]})}))
+    assert store.rewrite(tmp_path) == (path,)
+    assert files.read(path).cases[ID].first == {"model_memory_mib": (2.0,)}
+    assert store.rewrite(tmp_path) == ()
+
+
+def test_a_rewrite_refuses_a_file_of_format_1(tmp_path: Path) -> None:
+    path = files.path_of(tmp_path, "cpu", "flux-mini")
+    files.write(path, make_baselines())
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 1'))
+    with pytest.raises(BaselineError, match="has format 1, and this checkout reads only 2"):
+        store.rewrite(tmp_path)
+
+
+# Noise
+
+
+def test_noise_of_a_platform_grows_by_what_accepted_processes_show(tmp_path: Path) -> None:
+    accept(tmp_path, timed(100.0, 101.0))
+    noise = files.load_noise(tmp_path, H100)
+    # (6 x 0.36^2 + 1 x 0.7036^2) / 7, where 0.7036 % is the sd of log(100) and log(101)
+    assert noise["denoise_step_ms"] == Noise(sd_pct=0.4264, dof=7)
+    # Two equal values are a degree of freedom, too.
+    assert noise["decode_ms"] == Noise(sd_pct=0.3333, dof=7)
+    assert store.problems(tmp_path) == ()
+
+
+def test_noise_is_not_shown_by_a_single_process(tmp_path: Path) -> None:
+    accept(tmp_path, timed(100.0))
+    assert files.load_noise(tmp_path, H100)["denoise_step_ms"] == Noise(sd_pct=0.36, dof=6)
+
+
+def test_noise_gets_no_file_on_a_platform_without_noisy_gates(tmp_path: Path) -> None:
+    accept(tmp_path, make_record(make_run(processes=(make_process(),) * 3)))
+    assert [path.name for path in (tmp_path / "cpu").iterdir()] == ["flux-mini.json"]
+
+
+def test_noise_of_a_platform_ignores_the_steps_of_unsteady_schemes(tmp_path: Path) -> None:
+    accept(tmp_path, unsteady((600.0,) * 3, (1100.0,) * 3))
+    noise = files.load_noise(tmp_path, H100)
+    assert noise["denoise_step_ms"] == noise["speedup_vs_bf16"] == Noise(sd_pct=0.36, dof=6)
+    assert noise["decode_ms"] == Noise(sd_pct=0.3333, dof=7)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda path: path.unlink(), lambda path: path.write_text("{}\n")], ids=["missing", "empty"]
+)
+def test_noise_that_does_not_match_the_baselines_is_a_problem_until_it_is_rewritten(
+    tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    accept(tmp_path, timed(100.0, 101.0))
+    path = files.noise_path(tmp_path, "h100")
+    change(path)
+    (problem,) = store.problems(tmp_path)
+    assert "noise.json does not match the noise of the baselines in its folder" in problem
+    assert store.rewrite(tmp_path) == (path,)
+    assert store.problems(tmp_path) == ()

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from perf_tests.harness.rebaseline import candidates
+from perf_tests.harness.rebaseline.eligibility import drifted, objection_to_entry, objection_to_run
+from perf_tests.harness.runs.record import Run, RunRecord, Status
+from perf_tests.tables.platforms import H100, Noise
+from perf_tests.unit.builders import (
+    CPU_MODEL,
+    FLUX_FP8,
+    GPU,
+    MINI_INT8WO,
+    make_case,
+    make_entry,
+    make_environment,
+    make_failure,
+    make_process,
+    make_record,
+    make_run,
+    make_verdict,
+)
+from perf_tests.unit.harness.rebaseline.proposals import UNSTEADY, on_h100, timed, unsteady, with_bytes
+
+ID = MINI_INT8WO.id
+NOISE = dict.fromkeys(("decode_ms", "denoise_step_ms", "speedup_vs_bf16"), Noise(sd_pct=0.36, dof=6))
+
+
+def objection(run: Run, platform: str | None = None) -> str | None:
+    return objection_to_run(run, make_record(run), platform)
+
+
+def objection_to_numbers(record: RunRecord) -> str | None:
+    run = record.cases[0]
+    return objection_to_entry(run.id, candidates.entry_of(run, record, "p1"), NOISE)
+
+
+# Of runs
+
+
+@pytest.mark.parametrize(
+    "status", [Status.PASS, Status.IMPROVED, Status.SURPRISE, Status.REGRESSED, Status.NO_BASELINE]
+)
+def test_a_run_is_eligible_with_any_verdict_that_could_be_given(status: Status) -> None:
+    run = make_run(status=status, reason="judged", verdicts=(make_verdict("weight_bytes", status),))
+    assert objection(run) is None
+
+
+def test_a_run_that_was_not_judged_is_eligible() -> None:
+    assert objection(make_run(verdicts=())) is None
+
+
+def test_a_run_of_another_platform_than_asked_for_is_not_eligible() -> None:
+    assert objection(make_run(), platform="h100") == (
+        "it is a run of another platform: it was measured on cpu, not on h100"
+    )
+
+
+@pytest.mark.parametrize("platform", ["h100", "moon"])
+def test_a_run_on_a_platform_that_its_row_does_not_name_is_not_eligible(platform: str) -> None:
+    assert objection(msgspec.structs.replace(make_run(), platform=platform)) == (
+        f"it is a run of another platform: measured on {platform}, while the matrix has the case on cpu"
+    )
+
+
+def test_a_run_on_another_gpu_than_its_platform_has_is_not_eligible() -> None:
+    process = make_process(environment=make_environment(gpu=msgspec.structs.replace(GPU, name="NVIDIA L4")))
+    assert objection(make_run(FLUX_FP8, H100, processes=(process,))) == (
+        "it is a run of another platform: it ran on NVIDIA L4, which is not h100"
+    )
+
+
+def test_a_run_with_processes_on_different_units_is_not_eligible() -> None:
+    elsewhere = make_process(environment=make_environment(cpu_model="Another CPU"))
+    assert objection(make_run(processes=(make_process(), elsewhere))) == (
+        f"its processes ran on different units: Another CPU, {CPU_MODEL}"
+    )
+
+
+def test_a_run_of_a_case_that_the_matrix_lacks_is_not_eligible() -> None:
+    why = objection(make_run(make_case(compile_vae=True)))
+    assert why == "the matrix has no such case: it was renamed or removed since the run"
+
+
+def test_a_run_of_a_case_that_has_changed_since_is_not_eligible() -> None:
+    assert objection(make_run(digest="0123456789abcdef")) == (
+        "the case has changed since the run "
+        f"(digest 0123456789ab then, {MINI_INT8WO.digest[:12]} now): measure it again"
+    )
+
+
+def test_a_fire_drill_is_not_eligible() -> None:
+    assert objection(make_run(injected=("memory:+2%",))) == "faults were injected into it: memory:+2%"
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        *(status for status in Status if status.is_error),
+        Status.INVALID,
+        Status.UNSUPPORTED,
+        Status.NOT_RUN,
+    ],
+)
+def test_a_run_that_was_not_measured_as_asked_is_not_eligible(status: Status) -> None:
+    assert objection(make_run(status=status, reason="the reason")) == f"it is {status}: the reason"
+
+
+def test_a_run_that_failed_is_not_eligible_and_its_message_says_why() -> None:
+    assert objection(make_run(failure=make_failure())) == "it failed: out of memory at 79 GiB"
+
+
+@pytest.mark.parametrize("status", [Status.INCONCLUSIVE, Status.INVALID])
+def test_one_verdict_that_could_not_be_given_makes_the_run_ineligible(status: Status) -> None:
+    verdicts = (make_verdict("ssim", Status.REGRESSED), make_verdict("psnr_db", status))
+    why = objection(make_run(status=Status.REGRESSED, verdicts=verdicts))
+    assert why == f"psnr_db is {status}: because of psnr_db"
+
+
+def test_an_inconclusive_run_that_was_judged_is_not_eligible() -> None:
+    run = make_run(status=Status.INCONCLUSIVE, reason="noise", verdicts=(make_verdict("ssim", Status.PASS),))
+    assert objection(run) == "it is INCONCLUSIVE: noise"
+
+
+def test_a_gated_metric_that_was_not_measured_makes_the_run_ineligible() -> None:
+    why = objection(make_run(processes=(make_process(fidelity=None),)))
+    assert why is not None
+    assert f"psnr_db of {ID} is missing" in why
+
+
+def test_an_exact_metric_that_differs_between_processes_makes_the_run_ineligible() -> None:
+    why = objection(make_run(processes=(with_bytes(5.0), with_bytes(6.0))))
+    assert why == "weight_bytes has no exact value, its processes differ: 5, 6"
+
+
+def test_a_throttled_run_is_not_eligible_though_no_test_judged_its_times() -> None:
+    process = on_h100(100.0, throttle_reasons=("HwThermalSlowdown",))
+    assert objection(make_run(FLUX_FP8, H100, processes=(process,))) == (
+        "its times cannot be trusted: the GPU was throttled during process 1: HwThermalSlowdown"
+    )
+
+
+def test_a_run_so_noisy_that_its_entry_would_gate_nothing_is_not_eligible() -> None:
+    # 1.4826 x 10 ms of 110 ms.
+    assert objection(make_run(FLUX_FP8, H100, processes=(on_h100(100.0, 110.0, 120.0),))) == (
+        "its generations scatter by 13.5 %, more than 5 %: a baseline made from it would gate nothing; "
+        "measure it again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps_ms", "scatter_too_much"), [((550.0, 900.0, 600.0), False), ((550.0, 1100.0, 1900.0), True)]
+)
+def test_generations_of_an_unsteady_scheme_may_scatter_by_half_its_limit(
+    steps_ms: tuple[float, ...], scatter_too_much: bool
+) -> None:
+    record = unsteady(steps_ms)
+    why = objection_to_run(record.cases[0], record, None)
+    # 1.4826 x 50 ms of 600 ms is 12.4 %; x 550 ms of 1100 ms is 74.1 %.
+    assert ("its generations scatter by 74.1 %, more than 50 %" in (why or "")) is scatter_too_much
+
+
+def test_generations_that_a_steady_scheme_is_not_eligible_with_are_fine_for_an_unsteady_one() -> None:
+    record = unsteady((655.0, 935.0, 807.0))
+    assert objection_to_run(record.cases[0], record, None) is None
+    why = objection(make_run(FLUX_FP8, H100, processes=(on_h100(655.0, 935.0, 807.0),)))
+    # 1.4826 x 128 ms of 807 ms
+    assert why is not None
+    assert "its generations scatter by 23.5 %, more than 5 %" in why
+
+
+# Of numbers
+
+
+def test_processes_that_scatter_more_than_their_platform_make_the_entry_ineligible() -> None:
+    assert objection_to_numbers(timed(100.0, 100.5, 100.0)) is None
+    assert objection_to_numbers(timed(100.0, 104.0, 100.0)) == (
+        "its 3 processes scatter too much: the standard deviation of denoise_step_ms is 6.3 times the 0.36 % "
+        "of this platform; measure it again on a quiet machine"
+    )
+
+
+def test_processes_of_an_unsteady_scheme_may_scatter_by_half_its_limit() -> None:
+    assert UNSTEADY.build.recipe.scheme.unsteady is not None
+    assert objection_to_numbers(unsteady((600.0,) * 3, (1100.0,) * 3)) is None
+    # log(1300 / 600) / sqrt(2)
+    assert objection_to_numbers(unsteady((600.0,) * 3, (1300.0,) * 3)) == (
+        "its 2 processes scatter too much: the standard deviation of denoise_step_ms is 54.7 %, more than "
+        "50 %; measure it again on a quiet machine"
+    )
+
+
+@pytest.mark.parametrize(("now_mib", "is_too_far"), [(1.049, False), (1.051, True), (0.5, False)])
+def test_an_entry_may_drift_by_five_percent_for_the_worse(now_mib: float, is_too_far: bool) -> None:
+    entry = make_entry({"model_memory_mib": [now_mib]}, first={"model_memory_mib": (1.0,)})
+    assert (drifted(entry) is not None) is is_too_far
+    assert objection_to_entry(ID, entry, {}) == drifted(entry)
+
+
+def test_an_entry_that_has_drifted_too_far_says_how_to_go_on() -> None:
+    entry = make_entry({"model_memory_mib": [1.06]}, first={"model_memory_mib": (1.0,)})
+    assert drifted(entry) == (
+        "has drifted too far: accepted steps have moved model_memory_mib by +6.00 % from its first "
+        "reference, and the limit is +5.00 %: undo one of them, or start over with "
+        "--new-first-reference REASON"
+    )
