@@ -22,8 +22,8 @@ from perf_tests.harness.runs.record import (
     Verdict,
 )
 from perf_tests.harness.stats.sequential_bounds import metric_level
-from perf_tests.harness.verdicts import judge
-from perf_tests.harness.verdicts.judge import Significance
+from perf_tests.harness.verdicts.gates import gated_metrics
+from perf_tests.harness.verdicts.noisy import Significance
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import (
     CompileCache,
@@ -281,7 +281,7 @@ def make_entry(
     metrics: Mapping[str, Sequence[float]] | None = None, *, case: Case = MINI_INT8WO, **changes: Any
 ) -> Entry:
     """The accepted numbers of `case`; every gated metric of the CPU platform is 1.0 by default."""
-    named = {metric.name: (1.0,) for metric in judge.gated_metrics(case, CPU)} if metrics is None else metrics
+    named = {metric.name: (1.0,) for metric in gated_metrics(case, CPU)} if metrics is None else metrics
     values = {name: tuple(each) for name, each in named.items()}
     default = Entry(
         digest=case.digest,

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.rebaseline.candidates import CASES
+from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.record import Run, RunRecord
-from perf_tests.harness.verdicts import judge
 from perf_tests.protocol.errors import BaselineError
 from perf_tests.tables.cases import Weights
 from perf_tests.tables.matrix import MATRIX
@@ -161,7 +161,7 @@ def _why_not_compared(run: Run) -> str | None:
         return "the case has changed since the run: measure it again"
     if LATENCY not in run.measured:
         return f"{LATENCY} was not measured, it is {run.status}: {run.reason}"
-    why = judge.invalidity(run)
+    why = validity.invalidity(run)
     return f"its times cannot be trusted: {why}" if why else None
 
 

@@ -13,8 +13,10 @@ from perf_tests.harness.rebaseline.candidates import CASES, RunFile
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.stats import observations
 from perf_tests.harness.stats.sequential_bounds import metric_level
-from perf_tests.harness.verdicts import judge
-from perf_tests.harness.verdicts.judge import Significance
+from perf_tests.harness.verdicts.case_status import overall
+from perf_tests.harness.verdicts.gates import gated_metrics
+from perf_tests.harness.verdicts.judge import judge_metric
+from perf_tests.harness.verdicts.noisy import Significance
 from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
 
@@ -120,7 +122,7 @@ def _metrics(run: Run, before: Run) -> tuple[Metric, ...]:
         return ()
     return tuple(
         metric
-        for metric in judge.gated_metrics(case, platform)
+        for metric in gated_metrics(case, platform)
         if not (run.failure and metric.verified_only) and not _is_without(metric, run, before)
     )
 
@@ -136,7 +138,7 @@ def _judged(run: Run, record: RunRecord, before: Run, base: RunFile, significanc
         provenance=candidates.provenance_of(before, base, reason="the base of the comparison"),
     )
     verdicts = tuple(
-        judge.judge(
+        judge_metric(
             metric,
             case=CASES[run.id].case,
             platform=PLATFORM_BY_ID[run.platform],
@@ -150,7 +152,7 @@ def _judged(run: Run, record: RunRecord, before: Run, base: RunFile, significanc
     )
     # Only what was compared; everything else that was measured is in the record.
     judged = msgspec.structs.replace(run, verdicts=verdicts, measured={})
-    status, reason = judge.overall(judged)
+    status, reason = overall(judged)
     return msgspec.structs.replace(judged, status=status, reason=reason)
 
 

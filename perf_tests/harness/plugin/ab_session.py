@@ -76,7 +76,7 @@ class AbSession:
         return campaign.compare(
             campaign.begin(run.id, python, peak_mib),
             self._pair_runner(python, campaign, out),
-            partial(ab_comparison.judge, self._question(case, platform)),
+            partial(ab_comparison.judge_comparison, self._question(case, platform)),
             refuse,
         )
 

@@ -11,7 +11,7 @@ from perf_tests.harness.execution.gpu_lock import GpuLock
 from perf_tests.harness.execution.machine import Target
 from perf_tests.harness.plugin.selection import Selection
 from perf_tests.harness.plugin.session import PerfSession
-from perf_tests.harness.verdicts.judge import gated_metrics
+from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.known_issues import KNOWN_ISSUES, KnownIssue

@@ -18,8 +18,10 @@ from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.record import Comparison, Run, RunRecord, SamplingEnd, Status, Verdict
 from perf_tests.harness.stats import observations
 from perf_tests.harness.stats.sequential_bounds import metric_level
-from perf_tests.harness.verdicts import judge
-from perf_tests.harness.verdicts.judge import Significance
+from perf_tests.harness.verdicts.case_status import overall
+from perf_tests.harness.verdicts.gates import as_judged, gated_metrics
+from perf_tests.harness.verdicts.judge import judge_metric
+from perf_tests.harness.verdicts.noisy import Significance
 from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME, NOISY
@@ -71,7 +73,7 @@ class CaseJudge:
     ) -> SamplingEnd | None:
         """Why a process takes no further sample; None while a precise metric is not yet known well."""
         noise = self._baselines.noise(platform)
-        precise = (metric.name for metric in judge.gated_metrics(case, platform) if metric.precise)
+        precise = (metric.name for metric in gated_metrics(case, platform) if metric.precise)
         noise_pct = {name: noise[name].sd_pct for name in precise if name in noise}
         return observations.sampling_end(samples, noise_pct, platform.samples)
 
@@ -83,7 +85,7 @@ class CaseJudge:
         by_limit = {
             (case_id, metric.name)
             for case_id, (case, platform) in self._selection.cases.items()
-            for metric in judge.gated_metrics(case, platform)
+            for metric in gated_metrics(case, platform)
             if not metric.is_noisy
         }
         return sum(metric in NOISY for _, metric in self.ledger.owed - by_limit)
@@ -138,7 +140,7 @@ class CaseJudge:
 
     def _explain_one(self, run: Run, judged: Verdict, comparison: Comparison | None) -> str:
         case, _ = self._selection.cases[run.id]
-        metric = judge.as_judged(METRIC_BY_NAME[judged.metric], case.build.recipe.scheme)
+        metric = as_judged(METRIC_BY_NAME[judged.metric], case.build.recipe.scheme)
         text = failure.explain(
             run=run,
             verdict=judged,
@@ -174,7 +176,7 @@ class CaseJudge:
     # One metric
 
     def _gated(self, case_id: str, group: Group) -> tuple[Metric, ...]:
-        gated = judge.gated_metrics(*self._selection.cases[case_id], group)
+        gated = gated_metrics(*self._selection.cases[case_id], group)
         # With compile caches loaded from files nothing need compile cold: the report says so, once.
         return tuple(m for m in gated if not (m.cold_caches_only and self._options.compile_cache))
 
@@ -183,7 +185,7 @@ class CaseJudge:
 
     def _verdict(self, metric: Metric, run: Run) -> Verdict:
         case, platform = self._selection.cases[run.id]
-        return judge.judge(
+        return judge_metric(
             metric,
             case=case,
             platform=platform,
@@ -200,4 +202,4 @@ class CaseJudge:
 def outcome(run: Run, verdicts: Sequence[Verdict]) -> tuple[Status, str]:
     """The status of a whole case and why, once `verdicts` have joined or replaced those it has."""
     judged = {each.metric: each for each in (*run.verdicts, *verdicts)}
-    return judge.overall(msgspec.structs.replace(run, verdicts=tuple(judged.values())))
+    return overall(msgspec.structs.replace(run, verdicts=tuple(judged.values())))

@@ -13,7 +13,7 @@ from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.harness.stats import observations, sequential_bounds
-from perf_tests.harness.verdicts import judge
+from perf_tests.harness.verdicts.gates import gated_metrics, shown_metrics
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
@@ -70,7 +70,7 @@ def entry_of(run: Run, record: RunRecord, provenance: str) -> Entry:
     reference = reference_of(run, record)
     observed = {
         metric.name: observations.observe(metric, run, reference).values
-        for metric in (*judge.gated_metrics(case, platform), *judge.shown_metrics(case, platform))
+        for metric in (*gated_metrics(case, platform), *shown_metrics(case, platform))
         if metric.has_baseline
     }
     return Entry(
@@ -152,7 +152,7 @@ def first_reference(
     known = {**kept.metrics, **kept.first} if kept else {}
     return {
         metric.name: known.get(metric.name, new.metrics[metric.name])
-        for metric in judge.gated_metrics(case, platform)
+        for metric in gated_metrics(case, platform)
         if metric.drift_limit_pct is not None and metric.name in new.metrics
     }
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from perf_tests.harness.baselines.files import Entry
 from perf_tests.harness.rebaseline.candidates import CASES, drift_of, reference_of, shows_noise
+from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.record import Run, RunRecord, Status
 from perf_tests.harness.stats import observations, sequential_bounds
-from perf_tests.harness.verdicts import judge
+from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import Better
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
@@ -85,13 +86,13 @@ def _foreign(run: Run, _record: RunRecord) -> str | None:
 
 def _invalid(run: Run, _record: RunRecord) -> str | None:
     # Without a test of latency there is no INVALID verdict, but the times are just as bad.
-    why = judge.invalidity(run)
+    why = validity.invalidity(run)
     return f"its times cannot be trusted: {why}" if why else None
 
 
 def _noisy(run: Run, _record: RunRecord) -> str | None:
     case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
-    if not any(metric.is_noisy for metric in judge.gated_metrics(case, platform)):
+    if not any(metric.is_noisy for metric in gated_metrics(case, platform)):
         return None
     noise_pct, most_pct = observations.generation_noise_pct(run), _most_noise_pct(case)
     if noise_pct <= most_pct:
@@ -110,7 +111,7 @@ def _most_noise_pct(case: Case) -> float:
 
 def _unmeasured(run: Run, record: RunRecord) -> str | None:
     case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
-    for metric in judge.gated_metrics(case, platform):
+    for metric in gated_metrics(case, platform):
         observation = observations.observe(metric, run, reference_of(run, record))
         if observation.missing is not None:
             return observation.missing

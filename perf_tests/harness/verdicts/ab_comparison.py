@@ -27,7 +27,8 @@ from perf_tests.harness.stats import critical_values, observations
 from perf_tests.harness.stats.observations import log_mean, log_variance
 from perf_tests.harness.stats.sequential_bounds import FAMILY_LEVEL, Bounds, SequentialTest
 from perf_tests.harness.verdicts import build_checks
-from perf_tests.harness.verdicts.judge import SEVERITY, gated_metrics
+from perf_tests.harness.verdicts.case_status import SEVERITY
+from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment
 from perf_tests.tables.cases import Case
@@ -179,7 +180,7 @@ class Question:
     """Before which nothing is decided."""
 
 
-def judge(question: Question, comparison: Comparison) -> Comparison | None:
+def judge_comparison(question: Question, comparison: Comparison) -> Comparison | None:
     """The comparison with a verdict on each time, or with why there is none; None: one more pair.
 
     It ends at once where one side failed, is not what was asked for, or was disturbed so long that samples

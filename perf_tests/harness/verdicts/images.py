@@ -12,7 +12,7 @@ from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.tables.metrics.spec import Metric, Tolerance
 
 
-def judge(
+def judge_pairs(
     metric: Metric,
     tolerance: Tolerance,
     measured: Sequence[float],

@@ -23,7 +23,7 @@ DB_OF_RATIO = 20 / math.log(10)
 """Decibels of a small relative change of an amplitude."""
 
 
-def judge(metric: Metric, tolerance: Tolerance, run: Run, entry: Entry) -> Verdict:
+def judge_layers(metric: Metric, tolerance: Tolerance, run: Run, entry: Entry) -> Verdict:
     """The verdict on one metric of all layers: that of the layer that moved most, either way.
 
     REGRESSED where a layer moved by more than the tolerance in any process, and where the layers are others

@@ -10,7 +10,7 @@ import msgspec
 
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Run
 from perf_tests.harness.stats import observations
-from perf_tests.harness.verdicts import build_checks, judge
+from perf_tests.harness.verdicts import build_checks, gates
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Case
@@ -43,7 +43,7 @@ def prepared(cases: Mapping[str, Case], out: Path, run: Run, reference: Run | No
 def _measured(case: Case, run: Run, reference: Run | None) -> dict[str, float]:
     """Metric name -> median over processes; of a run that failed only what its failure leaves meaningful."""
     platform = PLATFORM_BY_ID[run.platform]
-    metrics = (*judge.gated_metrics(case, platform), *judge.shown_metrics(case, platform))
+    metrics = (*gates.gated_metrics(case, platform), *gates.shown_metrics(case, platform))
     observed = {
         metric.name: observations.observe(metric, run, reference).values
         for metric in metrics

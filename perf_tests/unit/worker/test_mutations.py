@@ -19,7 +19,8 @@ from perf_tests.harness.fidelity import image_metrics
 from perf_tests.harness.runs.record import BuildReport, Fidelity, Run, Status, Verdict
 from perf_tests.harness.stats import observations
 from perf_tests.harness.verdicts import build_checks
-from perf_tests.harness.verdicts.judge import gated_metrics, judge
+from perf_tests.harness.verdicts.gates import gated_metrics
+from perf_tests.harness.verdicts.judge import judge_metric
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.pipelines.spec import PROMPTS
@@ -196,7 +197,7 @@ def red(found: Found, before: Found) -> dict[str, Verdict | None]:
 
 
 def judged(found: Found, before: Found, name: str) -> Verdict:
-    return judge(
+    return judge_metric(
         found.metrics[name],
         case=found.case,
         platform=H100,

@@ -143,7 +143,7 @@ def _stepping(*steps_ms: float) -> Run:
         pytest.param((100.0,), 0, "denoise_step_ms", id="same"),
         pytest.param((94.0, 94.0), 0, "IMPROVED", id="better"),
         pytest.param((106.0, 106.0), 1, "denoise_step_ms REGRESSED: +6.00 % against", id="regressed"),
-        pytest.param((106.0,), 2, "neither a change nor none for certain after 1 process", id="cannot-tell"),
+        pytest.param((106.0,), 2, "is undecided after 1 process", id="cannot-tell"),
     ],
 )
 def test_the_exit_code_says_what_the_candidate_is(

@@ -12,7 +12,7 @@ from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
 from perf_tests.harness.fidelity.heatmaps import HeatMaps, NoHeatMaps
 from perf_tests.harness.report.failure import explain, explain_failure, format_change, format_value
 from perf_tests.harness.runs.record import BuildReport, Process, Run, Status, Verdict
-from perf_tests.harness.verdicts.judge import as_judged
+from perf_tests.harness.verdicts.gates import as_judged
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment, Gpu, ModuleGroup, Quantization, Sample
 from perf_tests.tables.metrics.rows import METRICS

@@ -14,7 +14,7 @@ from perf_tests.harness.verdicts.ab_comparison import (
     decide,
     differences,
     is_asked,
-    judge,
+    judge_comparison,
     known_peak_mib,
     level,
     rule_of,
@@ -79,7 +79,7 @@ def question(**rules: Any) -> Question:
 
 
 def judged(*ratios: float, **changes: Any) -> Comparison:
-    found = judge(question(), compared(*ratios, **changes))
+    found = judge_comparison(question(), compared(*ratios, **changes))
     assert found is not None
     return found
 
@@ -194,7 +194,7 @@ def test_what_differs_between_the_stacks_is_named() -> None:
 
 
 def test_before_the_fifth_pair_nothing_is_decided() -> None:
-    assert judge(question(), compared(*slower(50.0)[:4])) is None
+    assert judge_comparison(question(), compared(*slower(50.0)[:4])) is None
 
 
 def test_the_verdict_is_on_the_statistics_of_the_pairs() -> None:
@@ -212,8 +212,8 @@ def test_the_verdict_is_on_the_statistics_of_the_pairs() -> None:
 
 def test_all_times_are_decided_together() -> None:
     both = question(denoise_step_ms=RULE, decode_ms=RULE)
-    assert judge(both, compared(*(1.006,) * 5)) is None
-    found = judge(both, compared(*slower(1.0)))
+    assert judge_comparison(both, compared(*(1.006,) * 5)) is None
+    found = judge_comparison(both, compared(*slower(1.0)))
     assert found is not None
     assert {each.metric: each.status for each in found.verdicts} == {
         "denoise_step_ms": Status.REGRESSED,

@@ -17,7 +17,7 @@ def judged(
     floor: float | None = 20.0,
     noise: float | None = None,
 ) -> Verdict:
-    return images.judge(metric_named("psnr_db"), THREE_DB, measured, baseline, floor=floor, noise=noise)
+    return images.judge_pairs(metric_named("psnr_db"), THREE_DB, measured, baseline, floor=floor, noise=noise)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,10 @@ from perf_tests.harness.runs.record import (
     Status,
     Verdict,
 )
-from perf_tests.harness.runs.validity import SLOWDOWNS
-from perf_tests.harness.verdicts.judge import (
-    SEVERITY,
-    gated_metrics,
-    invalidity,
-    judge,
-    overall,
-    shown_metrics,
-)
+from perf_tests.harness.runs.validity import SLOWDOWNS, invalidity
+from perf_tests.harness.verdicts.case_status import SEVERITY, overall
+from perf_tests.harness.verdicts.gates import gated_metrics, shown_metrics
+from perf_tests.harness.verdicts.judge import judge_metric
 from perf_tests.protocol.messages import FailureKind
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
@@ -100,7 +95,7 @@ def _judge(
         "unit": unit,
         "significance": make_significance(),
     }
-    return judge(metric_named(metric), **{**arguments, **changes})
+    return judge_metric(metric_named(metric), **{**arguments, **changes})
 
 
 # Which metrics
@@ -167,7 +162,7 @@ def test_compiled_bf16_that_is_farther_from_eager_than_rounding_is_red(
 ) -> None:
     noise = Fidelity(psnr_db=47.9, ssim=0.999, identical=False, step_sqnrs_db=(40.0, measured_db))
     run = make_run(MINI_BF16_COMPILED, H100, processes=(make_process(noise=noise),))
-    verdict = judge(
+    verdict = judge_metric(
         metric_named("noise_step_sqnr_db"),
         case=MINI_BF16_COMPILED,
         platform=H100,
@@ -241,7 +236,7 @@ def test_the_reason_of_a_regression_names_change_limit_and_rule() -> None:
 def test_the_reason_of_a_surprise_asks_for_a_blessing_with_a_reason() -> None:
     reason = _judge("model_memory_mib", [50.0] * 3, [100.0] * 3).reason
     assert reason.startswith("unexplained improvement of -50.00 %")
-    assert reason.endswith("bless it with a reason")
+    assert reason.endswith("accept it with a reason")
 
 
 def test_no_improvement_of_a_metric_without_surprise_bound_fails() -> None:
@@ -354,14 +349,14 @@ def test_where_the_tolerance_is_wider_than_the_noise_it_is_the_limit() -> None:
 
 def test_a_run_that_ended_before_it_was_decided_says_how_far_it_came() -> None:
     assert _judge("denoise_step_ms", [103.0], [100.0] * 5).reason == (
-        "+3.00 % against the baseline is neither a change nor none for certain after 1 process, up to 5 may "
-        "be asked for, and the run ended before: measure it again"
+        "+3.00 % against the baseline is undecided after 1 process, up to 5 may be asked for, and the "
+        "run ended before that: measure it again"
     )
 
 
 def test_processes_that_lie_too_far_apart_are_named_with_the_noise_of_the_platform() -> None:
     reason = _judge("denoise_step_ms", [103.0, 100.0], [100.0] * 5).reason
-    assert reason.startswith("its 2 processes lie 5.8 times as far apart as the 0.36 % of this platform let")
+    assert reason.startswith("its 2 processes scatter 5.8 times more than this platform's noise of 0.36 %")
     assert "measure it again on a quiet machine" in reason
 
 
@@ -419,13 +414,13 @@ def test_accepted_steps_that_add_up_are_said() -> None:
     verdict = _judge_after_steps(100.0, 103.0)
     assert verdict.status is Status.PASS
     assert verdict.reason.endswith(
-        "; accepted steps have moved the baseline by +3.00 % from the first, and +5.00 % is the most"
+        "; accepted changes have moved the baseline by +3.00 % from the first, and +5.00 % is the most"
     )
 
 
 @pytest.mark.parametrize("accepted", [102.0, 100.0, 90.0])
 def test_little_drift_and_improvement_are_not_mentioned(accepted: float) -> None:
-    assert "accepted steps" not in _judge_after_steps(100.0, accepted).reason
+    assert "accepted changes" not in _judge_after_steps(100.0, accepted).reason
 
 
 # Another unit, few processes
@@ -578,7 +573,7 @@ def test_a_bf16_pipeline_far_from_its_anchor_is_red_without_any_baseline(
     measured_db: float, status: Status
 ) -> None:
     run = make_run(MINI_BF16, processes=(make_process(build=make_build({"anchor_sqnr_db": measured_db})),))
-    verdict = judge(
+    verdict = judge_metric(
         metric_named("anchor_sqnr_db"),
         case=MINI_BF16,
         platform=CPU,
@@ -600,7 +595,7 @@ def test_anchor_is_committed_for_every_miniature_and_for_the_slim_pipeline_of_fu
 
 
 def _judge_scales(layers: dict[str, LayerError]) -> Verdict:
-    return judge(
+    return judge_metric(
         metric_named("layer_scale_error"),
         case=MINI_INT8WO,
         platform=CPU,
@@ -723,7 +718,7 @@ def test_kernels_are_only_shown_against_another_torch_or_triton(change: dict[str
     verdict = _judge_kernels([1700.0], [1530.0], then=STACK, now={**STACK, **change})
     assert (verdict.status, verdict.measured, verdict.baseline) == (Status.PASS, 1700.0, None)
     assert verdict.reason == (
-        "only shown beside the 1530 of the baseline, which is exact only for the same torch and triton: "
+        "not compared with the 1530 of the baseline, which is exact only for the same torch and triton: "
         + said
     )
 
@@ -741,7 +736,7 @@ def test_other_counters_are_compared_whatever_torch_is() -> None:
 
 def test_kernels_without_a_baseline_or_a_count_are_not_green_under_another_torch() -> None:
     absent = make_entry({"graph_breaks": [0.0]}, case=FLUX_FP8)
-    verdict = judge(
+    verdict = judge_metric(
         metric_named("kernels_per_step"),
         case=FLUX_FP8,
         platform=H100,
@@ -799,7 +794,7 @@ def test_another_digest_is_no_baseline_and_both_digests_are_named() -> None:
 
 def test_a_metric_that_the_entry_lacks_is_no_baseline() -> None:
     entry = make_entry({"decode_ms": [1.0]}, case=FLUX_FP8)
-    verdict = judge(
+    verdict = judge_metric(
         metric_named("denoise_step_ms"),
         case=FLUX_FP8,
         platform=H100,
@@ -882,7 +877,7 @@ def _timed(step_ms: float, clock_mhz: float) -> Run:
 def _judge_at_clock(step_ms: float, clock_mhz: float) -> Verdict:
     metrics = {"denoise_step_ms": [100.0] * 5, "mean_sm_clock_mhz": [1700.0] * 5}
     entry = make_entry(metrics, case=FLUX_FP8)
-    return judge(
+    return judge_metric(
         metric_named("denoise_step_ms"),
         case=FLUX_FP8,
         platform=H100,

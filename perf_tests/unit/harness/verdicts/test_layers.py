@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perf_tests.harness.runs.record import Status, Verdict
-from perf_tests.harness.verdicts.layers import judge, with_culprits
+from perf_tests.harness.verdicts.layers import judge_layers, with_culprits
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.metrics.spec import Tolerance
 from perf_tests.unit.builders import (
@@ -33,7 +33,7 @@ def judged(
     processes = tuple(make_process(build=make_build(layers=layers)) for layers in measured)
     entry = make_entry(layers=make_layers() if before is None else before)
     run = make_run(MINI_INT8WO, processes=processes)
-    return judge(metric_named(name), Tolerance(absolute=ALLOWED[name]), run, entry)
+    return judge_layers(metric_named(name), Tolerance(absolute=ALLOWED[name]), run, entry)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from diffusers.models.embeddings import Timesteps
 from torch import nn
 from torch.nn import functional
 
-from perf_tests.harness.verdicts.judge import gated_metrics
+from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Load, Quantize
 from perf_tests.tables.cases import Build, Case, Weights

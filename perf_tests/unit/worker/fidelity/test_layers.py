@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from perf_tests.harness.runs.record import Status
-from perf_tests.harness.verdicts.layers import judge
+from perf_tests.harness.verdicts.layers import judge_layers
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Fault, Injection, Load, Quantize
 from perf_tests.protocol.reports import LayerError
@@ -201,7 +201,7 @@ def judged(before: Built, *found: dict[str, LayerError]) -> dict[str, Status]:
     gates = [(each, each.gates[Device.CPU]) for each in rows]
     run = make_run(processes=tuple(make_process(build=make_build(layers=each)) for each in found))
     entry = make_entry(layers=before.errors)
-    return {each.name: judge(each, gate.tolerance, run, entry).status for each, gate in gates}
+    return {each.name: judge_layers(each, gate.tolerance, run, entry).status for each, gate in gates}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,46 @@
+"""Which metrics can fail a case on a platform, and how they are judged for its scheme; pure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.rows import METRICS
+from perf_tests.tables.metrics.spec import Better, Gate, Group, Metric, Rule, Tolerance
+from perf_tests.tables.platforms import Platform
+from perf_tests.tables.schemes.spec import Scheme
+
+
+def gated_metrics(case: Case, platform: Platform, group: Group | None = None) -> tuple[Metric, ...]:
+    """The metrics that can fail `case` on `platform`; of one test file, or of all."""
+    return tuple(metric for metric in _applicable(case, group) if _is_gated(metric, case, platform))
+
+
+def shown_metrics(case: Case, platform: Platform, group: Group | None = None) -> tuple[Metric, ...]:
+    """The metrics that are recorded and reported for `case` on `platform`, and cannot fail it."""
+    return tuple(metric for metric in _applicable(case, group) if not _is_gated(metric, case, platform))
+
+
+def as_judged(metric: Metric, scheme: Scheme) -> Metric:
+    """The metric as it is judged for `scheme`: by a wide tolerance where its time is unsteady."""
+    if scheme.unsteady is None or not (metric.is_noisy and metric.rests_on_step):
+        return metric
+    lower = metric.better is Better.LOWER
+    tolerance = Tolerance(relative_pct=scheme.unsteady.slower_pct if lower else scheme.unsteady.less_pct)
+    gates = dict.fromkeys(metric.gates, Gate(tolerance=tolerance))
+    return dataclasses.replace(
+        metric, gates=gates, rule=Rule.WITHIN_TOLERANCE, precise=False, drift_limit_pct=None
+    )
+
+
+def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
+    return tuple(
+        as_judged(metric, case.build.recipe.scheme)
+        for metric in METRICS
+        if group in (None, metric.group) and metric.applies(case)
+    )
+
+
+def _is_gated(metric: Metric, case: Case, platform: Platform) -> bool:
+    follows_search = metric.follows_search and case.build.recipe.scheme.search is not None
+    return platform.device in metric.gates and not follows_search

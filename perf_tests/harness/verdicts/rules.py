@@ -1,0 +1,208 @@
+"""The rules by which one metric is judged, each with or without a baseline; pure."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from perf_tests.harness.baselines.files import Accepted, Entry
+from perf_tests.harness.runs.record import Run, Status, Verdict
+from perf_tests.harness.verdicts import images, layers, noisy
+from perf_tests.harness.verdicts.noisy import Significance
+from perf_tests.tables.cases import Case
+from perf_tests.tables.fidelity_floors import floor_of
+from perf_tests.tables.metrics.spec import Better, Gate, Metric, Tolerance
+from perf_tests.tables.platforms import Platform
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What there is to know when one metric of a run is judged."""
+
+    metric: Metric
+    """As it is judged for the scheme of `case` (`gates.as_judged`)."""
+    case: Case
+    platform: Platform
+    run: Run
+    reference: Run | None
+    values: tuple[float, ...]
+    """One or more: what `stats.observations.observe` found."""
+    accepted: Accepted | None
+    unit: str
+    """The `Environment.unit` that the run was measured on."""
+    significance: Significance
+
+    @property
+    def median(self) -> float:
+        """Of the values."""
+        return statistics.median(self.values)
+
+    @property
+    def divided_by(self) -> Run | None:
+        """The reference, where a time of it enters the metric; else None."""
+        return self.reference if self.metric.reader.divides_by_reference else None
+
+
+def unjudged(metric: Metric, status: Status, reason: str, measured: float | None = None) -> Verdict:
+    """A verdict that compares nothing."""
+    return Verdict(
+        metric=metric.name,
+        status=status,
+        measured=measured,
+        baseline=None,
+        change_pct=None,
+        ci_pct=None,
+        limit=None,
+        reason=reason,
+    )
+
+
+# Without a baseline
+
+
+def expected_range(facts: Facts) -> Verdict:
+    """Every process must lie within the range that the tables imply for the case."""
+    metric = facts.metric
+    expected = metric.expected and metric.expected(facts.case)
+    assert expected is not None, f"{metric.name} does not apply to {facts.case.id}"
+    # Not the median: one process of three that is outside is outside.
+    outside = tuple(value for value in facts.values if not expected.low <= value <= expected.high)
+    measured = outside[0] if outside else facts.median
+    nearest = min(expected.low, expected.high, key=lambda bound: abs(bound - measured))
+    bounds = f"{expected.low:g} to {expected.high:g} {metric.units}".rstrip()
+    where = "outside" if outside else "within"
+    return Verdict(
+        metric=metric.name,
+        status=Status.REGRESSED if outside else Status.PASS,
+        measured=measured,
+        baseline=None,
+        change_pct=None,
+        ci_pct=None,
+        # For lower-is-better metrics the lower bound never binds.
+        limit=expected.high if metric.better is Better.LOWER else nearest,
+        reason=f"{measured:.6g} {metric.units}".rstrip() + f" is {where} {bounds}: {expected.source}",
+    )
+
+
+def expected_range_of_layers(facts: Facts) -> Verdict:
+    """Judged by `expected_range`; a failing verdict names the worst layers."""
+    return layers.with_culprits(expected_range(facts), facts.metric, facts.run)
+
+
+# With a baseline
+
+
+def noisy_metric(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
+    """The sequential test, with the noise of the platform."""
+    baseline = entry.metrics[facts.metric.name]
+    test = noisy.sequential_test(
+        facts.metric,
+        gate,
+        facts.significance,
+        measured=len(facts.values),
+        baseline=len(baseline),
+        shared_variance=_shared_variance(facts, entry),
+    )
+    return noisy.judge_noisy(facts.metric, test, facts.values, baseline)
+
+
+def _shared_variance(facts: Facts, entry: Entry) -> float:
+    """Of the references that a ratio is divided by, now and in the baseline; 0 for what is no ratio."""
+    if facts.divided_by is None:
+        return 0.0
+    # An entry that does not say how many processes its reference had is taken to have had one.
+    return 1 / len(facts.divided_by.processes) + 1 / (entry.reference_processes or 1)
+
+
+def per_layer(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
+    """Each layer is compared with itself in the baseline."""
+    return layers.judge_layers(facts.metric, gate.tolerance, facts.run, entry)
+
+
+def per_pair(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
+    """Each pair of prompt and seed is compared with itself in the baseline, and with the scheme's floor."""
+    name = facts.metric.name
+    lowest = floor_of(facts.case)
+    return images.judge_pairs(
+        facts.metric,
+        gate.tolerance,
+        facts.values,
+        entry.metrics[name],
+        # The fields of a floor have the names of the metrics.
+        floor=None if lowest is None else getattr(lowest, name),
+        noise=images.noise_floor(facts.metric, facts.reference),
+    )
+
+
+def exact(facts: Facts, entry: Entry, _gate: Gate) -> Verdict:
+    """Every process must have the value of the baseline."""
+    # Not medians: one process of three with a graph break has a graph break.
+    values = facts.values
+    baseline = statistics.median(entry.metrics[facts.metric.name])
+    differing = tuple(value for value in values if value != baseline)
+    if not differing:
+        reason = f"{baseline:g} as in the baseline"
+        return _compared(facts.metric, Status.PASS, baseline, baseline, limit=baseline, reason=reason)
+    reason = f"{differing[0]:.12g} instead of {baseline:.12g}, and no difference is allowed"
+    if len(values) > 1:
+        reason += f" ({len(differing)} of {len(values)} processes differ)"
+    return _compared(facts.metric, Status.REGRESSED, differing[0], baseline, limit=baseline, reason=reason)
+
+
+def within_tolerance(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
+    """The median must be within the tolerance of the baseline's."""
+    metric, measured = facts.metric, facts.median
+    baseline = statistics.median(entry.metrics[metric.name])
+    limit, why = _limit(metric, baseline, gate.tolerance)
+    status = _status(metric, measured, baseline, limit=limit, gate=gate)
+    change_pct = _change_pct(measured, baseline)
+    reason = noisy.SENTENCES[status].format(
+        change=f"{measured:.6g} {metric.units}".rstrip() if change_pct is None else f"{change_pct:+.2f} %",
+        limit=f"{limit:.6g} {metric.units}".rstrip(),
+        why=why,
+    )
+    return _compared(metric, status, measured, baseline, limit=limit, reason=reason)
+
+
+def _limit(metric: Metric, baseline: float, tolerance: Tolerance) -> tuple[float, str]:
+    """The last value that is tolerated, and how it comes about."""
+    terms = (
+        (f"{tolerance.relative_pct:.3g} %", tolerance.relative_pct > 0),
+        (f"{tolerance.absolute:g} {metric.units}".rstrip(), tolerance.absolute > 0),
+    )
+    why = " or ".join(term for term, applies in terms if applies) or "nothing"
+    allowance = tolerance.allowance(baseline)
+    if metric.better is Better.LOWER:
+        return baseline + allowance, f"baseline + {why}"
+    return baseline - allowance, f"baseline - {why}"
+
+
+def _status(metric: Metric, measured: float, baseline: float, *, limit: float, gate: Gate) -> Status:
+    lower = metric.better is Better.LOWER
+    if measured > limit if lower else measured < limit:
+        return Status.REGRESSED
+    gain = baseline - measured if lower else measured - baseline
+    # The tolerance comes first: its absolute term can exceed the surprise bound of a small value.
+    if gain <= gate.tolerance.allowance(baseline):
+        return Status.PASS
+    surprising = gate.surprise is not None and gain > gate.surprise.allowance(baseline)
+    return Status.SURPRISE if surprising else Status.IMPROVED
+
+
+def _compared(
+    metric: Metric, status: Status, measured: float, baseline: float, *, limit: float, reason: str
+) -> Verdict:
+    return Verdict(
+        metric=metric.name,
+        status=status,
+        measured=measured,
+        baseline=baseline,
+        change_pct=_change_pct(measured, baseline),
+        ci_pct=None,
+        limit=limit,
+        reason=reason,
+    )
+
+
+def _change_pct(measured: float, baseline: float) -> float | None:
+    return None if baseline == 0 else (measured / baseline - 1.0) * 100.0
