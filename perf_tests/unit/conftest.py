@@ -1,4 +1,4 @@
-"""A whole session of the suite, on fake workers, in a directory of its own."""
+"""Whole sessions of the suite on fake workers, each in a directory of its own."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NEEDS_TORCH = Path(__file__).with_name("worker")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `-m "not torch"` leaves the tests that are all marked so alone: to import them takes seconds."""
+    """With `-m "not torch"`, do not even import the tests that all need torch: importing takes seconds."""
     return True if collection_path == NEEDS_TORCH and config.option.markexpr == NO_TORCH else None
 
 
@@ -51,7 +51,7 @@ rebaseline: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "re
 
 
 def make_options(**changes: Any) -> Options:
-    """One process of every case on the fake worker, nothing injected, no baselines."""
+    """Options with `changes`; by default one process per case on the fake worker, no faults, no baselines."""
     default: dict[str, Any] = {
         "case_globs": (),
         "out": Path("run"),
@@ -69,7 +69,7 @@ def make_options(**changes: Any) -> Options:
 
 @pytest.fixture(scope="session", autouse=True)
 def forked_workers() -> Iterator[None]:
-    """Forks the fake workers of this process instead of starting an interpreter for each."""
+    """Fork the fake workers of this process instead of starting an interpreter for each."""
     server = ForkServer()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker_process, "start_process", server.start_process)
@@ -79,13 +79,13 @@ def forked_workers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Baselines of the fake worker, one process each: read only."""
+    """Baselines of the fake worker, from one process per case. Tests must not change them."""
     folder = tmp_path_factory.mktemp("recorded")
     for platform, case_ids in RECORDED:
         out = folder / platform.id
         _measure(out, platform, [CASES[case_id] for case_id in case_ids])
-        bless = ["apply", str(out), "--only", "*", "--reason", "first", "--write"]
-        assert rebaseline([*bless, "--baselines", str(folder / "baselines")]) == 0
+        accept = ["apply", str(out), "--only", "*", "--reason", "first", "--write"]
+        assert rebaseline([*accept, "--baselines", str(folder / "baselines")]) == 0
     return folder / "baselines"
 
 
@@ -101,12 +101,12 @@ def _measure(out: Path, platform: Platform, cases: list[Case]) -> None:
 
 
 def _hear_ctrl_c() -> None:
-    """Whatever runs in the background of a script is started deaf to SIGINT, and so would its children be."""
+    """A shell starts background jobs with SIGINT ignored, and their children would inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Suite:
-    """The suite's own tests, run as a user runs them."""
+    """The suite, run as a user runs it."""
 
     def __init__(self, pytester: pytest.Pytester, baselines: Path) -> None:
         self.folder = pytester.path
@@ -116,11 +116,11 @@ class Suite:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def run(self, *arguments: str, tests: tuple[str, ...] = TESTS) -> pytest.RunResult:
-        """A session inside this process."""
+        """Run a session inside this process."""
         return self._pytester.runpytest_inprocess(*self._command(arguments, tests))
 
     def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[bytes]:
-        """A session in a process of its own, its output in `session.log`; `settings` are Popen's."""
+        """Start a session in a process of its own, its output in `session.log`; `settings` go to Popen."""
         command = [sys.executable, "-m", "pytest", *self._command(arguments, TESTS)]
         with (self._pytester.path / "session.log").open("wb") as log:
             process = subprocess.Popen(
@@ -134,30 +134,26 @@ class Suite:
         self._started.append(process)
         return process
 
-    def said(self) -> str:
-        """What a started session has written so far."""
-        return (self._pytester.path / "session.log").read_text()
-
     def record(self) -> RunRecord:
         """The run.json of the latest session."""
         return read_record(self.out)
 
     def case(self, case_id: str) -> Run:
-        """One case of it."""
+        """The run of one case in the latest session."""
         return next(run for run in self.record().cases if run.id == case_id)
 
     def statuses(self, case_id: str) -> dict[str, Status]:
-        """Metric -> status of one case of it."""
+        """Metric -> status of its verdict, for one case of the latest session."""
         return {verdict.metric: verdict.status for verdict in self.case(case_id).verdicts}
 
     def stop(self) -> None:
-        """End what is still running."""
+        """Kill the started sessions that still run."""
         for process in self._started:
             process.kill()
             process.wait()
 
     def _command(self, arguments: tuple[str, ...], tests: tuple[str, ...]) -> tuple[str, ...]:
-        # `=`, because pytest takes the value of an option that it does not know yet for a path to test.
+        # With `=`, since pytest takes the value of an option that it does not know yet for a path to test.
         return (
             *tests,
             "-p",
@@ -174,8 +170,8 @@ class Suite:
 @pytest.fixture
 def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
     """Sessions without a GPU, judged by the recorded baselines."""
-    for told_apart in ("CI", "BUILD_NUMBER"):  # pytest prints failures twice where it sees one of these
-        monkeypatch.delenv(told_apart, raising=False)
+    for variable in ("CI", "BUILD_NUMBER"):  # pytest prints failures twice where one of these is set
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(pynvml, "nvmlInit", _no_library)
     monkeypatch.setattr(gpu_lock, "FOLDER", pytester.path)
     started = Suite(pytester, recorded)
@@ -188,7 +184,7 @@ Misbehave = Callable[[str], None]
 
 @pytest.fixture
 def misbehave(monkeypatch: pytest.MonkeyPatch) -> Misbehave:
-    """Tell the fake workers that this process starts from now on how to misbehave (see `fake_worker`)."""
+    """Make the fake workers that this process starts from now on misbehave (see `fake_worker`)."""
 
     def tell(switches: str) -> None:
         monkeypatch.setitem(worker_process.ALWAYS, "PERF_FAKE", switches)
@@ -205,7 +201,7 @@ Plug = Callable[..., None]
 
 @pytest.fixture
 def plug_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plug:
-    """Make NVML report one GPU, an H100 with all it has but for what is changed."""
+    """Make NVML report one GPU: an H100, except for the given changes."""
 
     def plug(**changes: Any) -> None:
         card = SimpleNamespace(**{**H100_CARD, **changes})
@@ -252,5 +248,5 @@ def _serves(folder: Path, out: str) -> bool:
         state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
         environment = (folder / "environ").read_text()
     except OSError:
-        return False  # it ended meanwhile
+        return False  # it has ended in the meantime
     return state != "Z" and f"TORCHINDUCTOR_CACHE_DIR={out}/" in environment

@@ -55,12 +55,7 @@ class Judged:
         __tracebackhide__ = True
         if self._run.failure is not None or self._run.status is Status.NOT_RUN:
             pytest.skip(self._see_build())
-        seconds = [
-            second
-            for process in self._run.processes
-            for sample in process.samples
-            for second in sample.values.get("device_latency_s", ())
-        ]
+        seconds = replaying.device_latencies_s(self._run)
         # The id instead of the repr of a whole table row; the rest follows when the session ends.
         benchmark.params = {"case": self._run.id}
         benchmark.extra_info["case"] = self._run.id
@@ -99,7 +94,8 @@ def judged(request: pytest.FixtureRequest, case: Case) -> Judged:
 
 
 def _or_stop(session: PerfSession, ask: Callable[[], T]) -> T:
-    """The answer; where the run directory cannot be written, every further measurement would be lost."""
+    """The answer of `ask`; for a PerfError, end the session: where the run directory cannot be written, every
+    further measurement would be lost."""
     try:
         return ask()
     except PerfError as error:

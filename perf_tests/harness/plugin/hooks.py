@@ -54,7 +54,7 @@ def _read(config: pytest.Config) -> tuple[options.Options, Target]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per case, marked with its platforms and its pipeline's family; one per known issue."""
+    """Make one test per case, marked with its platforms and pipeline family, and one per known issue."""
     if "known_issue" in metafunc.fixturenames:
         collection.generate_known_issues(metafunc)
     if "case" in metafunc.fixturenames and metafunc.definition.get_closest_marker("judges"):
@@ -82,7 +82,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """What the session is expected to cost."""
+    """With `--perf-plan`, print what the session is expected to cost."""
     session = config.stash[SESSION]
     if not session.options.show_plan:
         return []
@@ -136,7 +136,7 @@ def _owes_verdicts(config: pytest.Config, exitstatus: int) -> bool:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Where numbers come from and go to."""
+    """Print where the numbers come from, and where they go."""
     return summary.header(config.stash[SESSION].options, config.stash[TARGET])
 
 
@@ -144,7 +144,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    """What it cost, the table of verdicts, and what is missing: last, where one looks."""
+    """Print the cost, the verdicts and what is missing, after everything else: there one looks first."""
     perf = config.stash[SESSION]
     record = perf.record
     if record is not None:

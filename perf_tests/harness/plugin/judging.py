@@ -1,4 +1,4 @@
-"""What a session owes a verdict on, the verdicts, and the failure texts."""
+"""The verdicts of a session: which are owed, how they are reached, and the texts of those that are red."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class CaseJudge:
 
     @property
     def max_processes(self) -> int:
-        """As many fresh processes as a case may get."""
+        """How many fresh processes a case may get at most."""
         return max(self._options.processes, self._options.max_processes)
 
     def decide(self, run: Run, /) -> Answer:
         """Ask for more processes as long as they would decide one of the verdicts that are owed."""
         if len(run.processes) < self._options.processes:
             return Answer.MORE
-        owed = self.ledger.owed_by(run.id) & NOISY  # none of a reference that was not selected
+        owed = self.ledger.owed_on(run.id) & NOISY  # none of a reference that was not selected
         is_undecided = any(self._verdict(METRIC_BY_NAME[name], run).wants_more for name in sorted(owed))
         return Answer.MORE if is_undecided else Answer.ENOUGH
 
@@ -108,7 +108,7 @@ class CaseJudge:
         return tuple(self._verdict(metric, run) for metric in judged)
 
     def is_green(self, run: Run) -> bool:
-        """Whether the outcome of measuring `run` leaves the session green, whatever its verdicts."""
+        """Whether measuring `run` ended in a way that leaves the session green; its verdicts do not count."""
         if run.failure is None:
             return run.status is not Status.NOT_RUN
         case, platform = self._selection.cases[run.id]

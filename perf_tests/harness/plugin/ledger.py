@@ -22,7 +22,7 @@ class Ledger:
         """A selected test owes a verdict on each of `metrics`."""
         self.owed.update((case_id, metric) for metric in metrics)
 
-    def owed_by(self, case_id: str) -> set[str]:
+    def owed_on(self, case_id: str) -> set[str]:
         """The metrics of the case that selected tests owe a verdict on, settled or not."""
         return {metric for owing, metric in self.owed if owing == case_id}
 

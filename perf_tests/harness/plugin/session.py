@@ -129,7 +129,7 @@ class PerfSession:
         ledger = self.judging.ledger
         ledger.settle(run.id, (BUILD,))
         is_verified = run.id in self.selection.smoke and run.failure is None
-        if is_verified and ledger.owed_by(run.id) == {BUILD}:
+        if is_verified and ledger.owed_on(run.id) == {BUILD}:
             self.campaign.file(run.id, (), Status.PASS, "")
 
     def explain(self, run: Run, judged: Sequence[Verdict]) -> str:

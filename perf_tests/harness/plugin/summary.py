@@ -12,19 +12,20 @@ from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import costs, terminal
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.runs.record import RunRecord
-from perf_tests.tables.metrics.rows import UNITS
+from perf_tests.tables.metrics.rows import METRICS, UNITS
 
 Paragraph = Sequence[str]
 """Lines; an empty paragraph is not printed."""
 
 
 def header(options: Options, target: Target) -> list[str]:
-    """Where numbers come from and go to."""
+    """Where the numbers come from, and where they go."""
     lines = [
         f"perf: {target.problem or target.found}; run directory {options.out}; baselines {options.baselines}"
     ]
     if options.compile_cache is not None:
-        lines.append(f"perf: compile caches from {options.compile_cache}: compile_cold_s is not judged")
+        cold = ", ".join(metric.name for metric in METRICS if metric.cold_caches_only)
+        lines.append(f"perf: compile caches from {options.compile_cache}: {cold} is not judged")
     if options.against is not None:
         lines.append(
             f"perf: A/B of regressed times, and of those without a baseline, against {options.against}"

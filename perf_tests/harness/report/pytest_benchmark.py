@@ -61,6 +61,12 @@ def replay(benchmark: BenchmarkFixture, seconds: Sequence[float]) -> None:
         )
 
 
+def device_latencies_s(run: Run) -> list[float]:
+    """The device time of every generation of `run`, process by process."""
+    samples = (sample for process in run.processes for sample in process.samples)
+    return [second for sample in samples for second in sample.values.get("device_latency_s", ())]
+
+
 def extra_info(run: Run) -> dict[str, Any]:
     """What pytest-benchmark's JSON says of a case next to its times, in the units that the names give."""
     return {

@@ -1,4 +1,4 @@
-"""--perf-against, seen from outside: the GPU's case on fake workers, one stack under two interpreters."""
+"""--perf-against, seen from outside: an H100 case on fake workers, one stack under two interpreters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAME_STACK = f"--perf-against={sys.executable}"
 
 @pytest.fixture(autouse=True)
 def on_an_h100(suite: Suite, plug_gpu: Plug) -> None:
-    plug_gpu()  # after the suite, which has none
+    plug_gpu()  # after the fixture `suite`, which takes the GPU away
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def reason(suite: Suite, metric: str) -> str:
 
 
 def text(result: pytest.RunResult) -> str:
-    """Words of what it printed, however the lines were broken."""
+    """What it printed, with line breaks turned into spaces."""
     return " ".join(str(result.stdout).split())
 
 

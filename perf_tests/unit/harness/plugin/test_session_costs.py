@@ -42,7 +42,7 @@ def test_the_plan_of_another_machines_cases_is_printed_on_any_machine(suite: Sui
 
 
 def test_a_case_that_the_budget_has_no_room_for_is_not_run_and_red(suite: Suite) -> None:
-    result = suite.run("--perf-budget=1s", *THREE)  # the fake worker's baselines say: 6 s to compile
+    result = suite.run("--perf-budget=1s", *THREE)  # by the fake worker's baselines, compiling takes 6 s
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     compiled = suite.case(COMPILED)
@@ -77,7 +77,7 @@ def test_a_run_that_was_killed_is_resumed_to_the_record_of_an_undisturbed_one(su
 
 
 def judged(record: RunRecord) -> list[tuple[str, Status, object]]:
-    """What is said of each case: without host seconds, which differ between any two runs."""
+    """The verdicts on each case, without host seconds, which differ between any two runs."""
     return [(run.id, run.status, [(v.metric, v.status) for v in run.verdicts]) for run in record.cases]
 
 
