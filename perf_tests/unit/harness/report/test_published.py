@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from perf_tests.harness.compare.published import compare
+from perf_tests.harness.report.published import lines
+from perf_tests.tables.published import Column, Explanation
+from perf_tests.unit.builders import make_record, make_run
+from perf_tests.unit.published import CASES, FLUX_INT8DQ, make_row, measured
+
+
+def test_report_shows_numbers_footnotes_differences_and_what_was_not_compared() -> None:
+    rows = (make_row(gpu="A100", latency_s=8.0), make_row(case=FLUX_INT8DQ.id, scheme="int8dq"))
+    eager = CASES["flux1-dev-b1-bf16-eager"]
+    record = make_record(
+        measured(4.4, projected=True),
+        measured(5.6, model_gib=22.9, case=FLUX_INT8DQ),
+        measured(6.0, case=eager, injected=("hang",)),
+        make_run(),
+        references=(),
+    )
+    refused = make_row(case=eager.id, scheme="bf16", compile=False)
+    head, first, second, *rest = lines(compare(record, (*rows, refused)))
+    assert " ".join(head.split()) == (
+        "case published on s ours theirs ratio model GiB ours theirs ratio peak GiB ours theirs ratio notes"
+    )
+    assert first.split() == [
+        *("flux1-dev-b1-int8dq-regional", "H100"),
+        *("5.600", "4.000", "1.400", "22.900", "20.000", "1.145", "24.000", "30.000", "0.800", "[1],", "[2]"),
+    ]
+    assert second.split() == [
+        *("flux1-dev-b1-fp8dqrow-regional", "A100"),
+        *("4.400", "8.000", "0.550", "20.000", "20.000", "1.000", "24.000", "30.000", "0.800"),
+        *("projected,", "another", "GPU"),
+    ]
+    assert rest[0].startswith("[1] latency: compiled int8dq is slower than bf16 today")
+    assert rest[1].startswith("[2] model memory: the layers that see one row per image stay bf16")
+    assert rest[2].startswith(
+        'differs: compiled: theirs the whole transformer, mode="max-autotune", fullgraph=True; ours '
+    )
+    assert rest[-2:] == [
+        "not compared: flux1-dev-b1-bf16-eager: faults were injected into it: hang",
+        "2 rows compared, 1 of them on the same GPU model, 1 measured cases without a published row; "
+        "unexplained (latency above 1.25 times on the same GPU model, model memory off by more than 2 %): 0",
+    ]
+
+
+def test_unexplained_row_is_marked_and_a_known_link_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = Explanation(
+        cases="*-int8wo-*",
+        of=Column.LATENCY,
+        ratios=(1.0, 800.0),
+        text="slow",
+        link="https://example.org/1",
+    )
+    monkeypatch.setattr("perf_tests.tables.published.EXPLANATIONS", (known,))
+    compiled = CASES["flux1-dev-b1-int8wo-regional-noonednn"]
+    row = make_row(case=compiled.id, scheme="int8wo")
+    said = lines(compare(make_record(measured(900.0, 25.0, case=compiled), references=()), [row]))
+    assert said[1].endswith("UNEXPLAINED model memory, [1]")
+    assert said[2].endswith("(https://example.org/1)")
+    assert said[-1].endswith(": 1")
+
+
+def test_value_that_was_not_published_is_a_dash() -> None:
+    row = make_row(model_memory_gib=None, peak_memory_gib=None)
+    said = lines(compare(make_record(measured(4.0), references=()), [row]))
+    assert said[1].split()[5:] == ["20.000", "-", "-", "24.000", "-", "-"]
