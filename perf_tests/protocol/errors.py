@@ -1,10 +1,10 @@
 """What can go wrong, as types:
 
-* PerfError             anything this suite reports to its user in one sentence
+* PerfError             anything that this suite reports to its user in one sentence
   + UsageError          options, names or files that contradict each other
   + BaselineError       a baseline file that is missing, broken or of another format
   + RecordError         a run record that is missing, broken or of another format
-  + WorkerError         a worker that did not do what it was asked; carries the Failure
+  + WorkerError         a worker that did not do what it was asked to do; carries the Failure
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RecordError(PerfError):
 
 
 class WorkerError(PerfError):
-    """A worker that did not do what it was asked."""
+    """A worker that did not do what it was asked to do."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)

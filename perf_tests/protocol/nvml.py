@@ -1,6 +1,6 @@
-"""A GPU through NVML: what identifies it, which both sides read, and what it counts, which workers read.
+"""A GPU through NVML: what identifies it, read by both sides, and its counters, read by workers.
 
-Every reading but `describe` degrades: one that the driver, the card or a container refuses is None, and
+Every reading except `describe` degrades: one that the driver, the card or a container refuses is None, and
 `Card.unavailable` holds what NVML said.
 """
 
@@ -34,13 +34,13 @@ REASONS = {
     "BoardLimit": 0x200,
     "Reliability": 0x400,
 }
-"""NVML's clock event reasons, by the names of its header."""
+"""NVML's clock event reasons, by their names in its header."""
 
 ECC_COUNTERS = {
     "corrected": pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED,
     "uncorrected": pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
 }
-"""Those since the driver was loaded (volatile)."""
+"""NVML's volatile error counters: since the driver was loaded."""
 
 VALUES = {
     pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
@@ -49,7 +49,7 @@ VALUES = {
     pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
     pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
 }
-"""NVML's type of a value -> the member of its union that holds it."""
+"""NVML's type of a value -> the member of the union that holds it."""
 
 
 def describe(handle: Any) -> Gpu:
@@ -81,17 +81,18 @@ def _violation_ns(handle: Any, policy: int) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ThrottleCounters:
-    """One of NVML's families of counters: nanoseconds by cause, so that they see pulses between two looks.
+    """One of NVML's families of counters: nanoseconds by cause, which include pulses between two readings.
 
-    The driver advances them every 100 ms.
+    The driver updates them every 100 ms.
     """
 
     name: str
     causes: dict[str, int]
     """Cause -> NVML's number of its counter."""
     decisive: frozenset[str]
-    """The causes that must be there for the family to be used."""
+    """The causes that a card must count for the family to be used."""
     read_ns: Callable[[Any, int], int]
+    """Device handle and NVML's number of a counter -> nanoseconds."""
 
 
 THROTTLE_COUNTERS = (
@@ -104,8 +105,8 @@ THROTTLE_COUNTERS = (
             "hw_thermal": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN,
             "hw_power_brake": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN,
         },
-        # All three: drivers have numbered them differently, and what stands at a number that is not theirs
-        # (power smoothing) is not supported where they are.
+        # All three: drivers have numbered them differently, and what another numbering has in their place
+        # (power smoothing) is not supported on the same cards.
         decisive=frozenset({"sw_thermal", "hw_thermal", "hw_power_brake"}),
         read_ns=_field_ns,
     ),
@@ -121,7 +122,7 @@ THROTTLE_COUNTERS = (
         read_ns=_violation_ns,
     ),
 )
-"""In the order in which they are tried: the second is deprecated, and knows no power brake."""
+"""In the order in which they are tried: the second is deprecated and does not count the power brake."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,21 +130,21 @@ class ComputeProcess:
     """A process with a context on the GPU."""
 
     pid: int
-    """In the process namespace of the driver, which need not be ours; 0 where it is hidden."""
+    """In the driver's process namespace, which need not be ours; 0 where it is hidden."""
     used_mib: float | None
     """None where it is hidden."""
 
 
 @dataclass(slots=True, eq=False)
 class Card:
-    """The readings of one GPU; each costs well under a millisecond and is meant for between two generations.
+    """The readings of one GPU. Each takes well under a millisecond and belongs between two generations.
 
-    Times are NVML's own (microseconds of its clock), only ever compared with each other.
+    Times are microseconds of NVML's own clock and may only be compared with each other.
     """
 
     handle: Any
     unavailable: dict[str, str] = field(default_factory=dict)
-    """Reading -> what NVML said when it was last refused."""
+    """Reading -> what NVML said when it last refused it."""
     counters: ThrottleCounters | None = field(init=False)
     """The family of throttle counters that this card has; None without any."""
 
@@ -151,50 +152,50 @@ class Card:
         usable = (each for each in THROTTLE_COUNTERS if each.decisive <= self._throttled_ns(each).keys())
         self.counters = next(usable, None)
         if self.counters is not None:
-            self.unavailable.clear()  # of the family that was tried before
+            self.unavailable.clear()  # readings of the family that was tried before
 
     def used_mib(self) -> float | None:
-        """Memory in use on the whole card, with what the driver keeps for itself."""
+        """MiB in use on the whole card, including what the driver reserves for itself."""
         return self._read(
             "device_used_mib", lambda: float(pynvml.nvmlDeviceGetMemoryInfo(self.handle).used / MIB)
         )
 
     def allocated_mib(self) -> float | None:
-        """Memory that processes have allocated on the whole card: without what the driver keeps."""
+        """MiB that processes have allocated on the whole card, without what the driver reserves."""
         version = pynvml.nvmlMemory_v2
         return self._read(
             "allocated_mib", lambda: float(pynvml.nvmlDeviceGetMemoryInfo(self.handle, version).used / MIB)
         )
 
     def clock_mhz(self, name: str, clock: int) -> float | None:
-        """A clock now."""
+        """The current frequency of one of NVML's clocks; `name` is that of the reading."""
         return self._read(name, lambda: float(pynvml.nvmlDeviceGetClockInfo(self.handle, clock)))
 
     def power_w(self) -> float | None:
-        """Power draw: the average of a second on recent cards."""
+        """Power draw, which recent cards average over a second."""
         return self._read("power_w", lambda: float(pynvml.nvmlDeviceGetPowerUsage(self.handle) / 1e3))
 
     def temperature_c(self) -> float | None:
-        """Temperature of the GPU's die."""
+        """Temperature of the GPU's die in degrees Celsius."""
         sensor = pynvml.NVML_TEMPERATURE_GPU
         return self._read(
             "temperature_c", lambda: float(pynvml.nvmlDeviceGetTemperature(self.handle, sensor))
         )
 
     def throttle_reasons(self) -> tuple[str, ...] | None:
-        """Why the clock is what it is now, by the names of `REASONS`."""
+        """Why the clock currently is what it is, by the names in `REASONS`."""
         bits = self._read(
             "throttle_reasons", lambda: int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(self.handle))
         )
         return None if bits is None else tuple(name for name, bit in REASONS.items() if bits & bit)
 
     def throttled_ns(self) -> dict[str, int]:
-        """Nanoseconds throttled so far, by the causes of `counters`; those that the card does not count are
-        left out."""
+        """Nanoseconds throttled so far, by the causes of `counters`, without those that the card does not
+        count."""
         return {} if self.counters is None else self._throttled_ns(self.counters)
 
     def ecc_errors(self) -> dict[str, int]:
-        """Errors of all memories since the driver was loaded, by the names of `ECC_COUNTERS`."""
+        """Errors of all memories since the driver was loaded, by the names in `ECC_COUNTERS`."""
         found = {
             name: self._read(f"ecc_errors.{name}", partial(_ecc_errors, self.handle, kind))
             for name, kind in ECC_COUNTERS.items()
@@ -234,8 +235,10 @@ class Card:
         return max((time_us for time_us, _ in self._sm_clocks(0)), default=0)
 
     def mean_sm_clock_mhz(self, after_us: int) -> float | None:
-        """Mean of the SM clock samples taken after `after_us`, which the driver takes at even distances; of
-        a window longer than its buffer the end."""
+        """Mean of the SM clock samples taken after `after_us`, which the driver takes at regular intervals.
+
+        Where the window is longer than the driver's buffer, only its end counts.
+        """
         clocks_mhz = [mhz for time_us, mhz in self._sm_clocks(after_us) if time_us > after_us]
         return statistics.fmean(clocks_mhz) if clocks_mhz else None
 
@@ -261,7 +264,7 @@ class Card:
         return [(int(each.timeStamp), float(getattr(each.sampleValue, member))) for each in samples]
 
     def _read(self, name: str, read: Callable[[], T]) -> T | None:
-        """What `read` gives; None, with the reason noted under `name`, where NVML refuses."""
+        """What `read` returns; None, with the reason noted under `name`, where NVML refuses."""
         try:
             return read()
         except pynvml.NVMLError as error:
@@ -277,7 +280,7 @@ def _utilizations(handle: Any, after_us: int) -> list[Any]:
     try:
         return list(pynvml.nvmlDeviceGetProcessUtilization(handle, after_us))
     except pynvml.NVMLError as error:
-        # That there is none is an error to NVML, and an error called success to its binding.
+        # NVML reports the absence of samples as an error, which its binding may call success.
         if error.value in (pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND):
             return []
         raise

@@ -1,4 +1,4 @@
-"""One suite on one GPU: a lock file per card, which the kernel frees however its holder dies."""
+"""One suite per GPU: a lock file for each card, which the kernel releases however its holder dies."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Self
 from perf_tests.protocol.errors import UsageError
 
 FOLDER = Path("/tmp")
-"""Not TMPDIR, which differs between the jobs that are to be kept apart."""
+"""Not TMPDIR, which may differ between the very jobs that must not share a GPU."""
 HOLDER_BYTES = 200
 
 
 class GpuLock:
-    """Held from its making to `release`; workers do not inherit it."""
+    """An exclusive lock, held from construction until `release`. Workers do not inherit it."""
 
     def __init__(self, uuid: str, folder: Path | None = None) -> None:
-        """Lock the GPU `uuid`, in `FOLDER` unless told otherwise.
+        """Lock the GPU `uuid`; the lock file is in `folder`, by default in `FOLDER`.
 
-        Raises UsageError, naming the holder, where another process of whatever user holds it, and where the
-        file cannot be made.
+        Raises UsageError where another process holds the lock, whoever its user is, naming that process, and
+        where the file cannot be created.
         """
         self.path = (folder or FOLDER) / f"perf-tests-{uuid}.lock"
         self._descriptor: int | None = _open(self.path)
@@ -34,13 +34,16 @@ class GpuLock:
             holder = _holder(self._descriptor)
             self.release()
             raise UsageError(
-                f"the GPU {uuid} was asked for, and {holder} measures on it: "
+                f"the GPU {uuid} was asked for, but {holder} is measuring on it: "
                 "wait until it has ended, or end it"
             ) from error
         _sign(self._descriptor)
 
     def release(self) -> None:
-        """Let others have the GPU. Idempotent. The file stays: to remove it would let two hold "the" lock."""
+        """Let others have the GPU. Idempotent.
+
+        The file stays, because removing it would let two processes each hold a lock of that name.
+        """
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -57,15 +60,15 @@ class GpuLock:
 def _open(path: Path) -> int:
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        # First without creating: in a sticky folder the kernel refuses O_CREAT on a file of another user.
+        # First without O_CREAT: in a sticky folder the kernel refuses it for another user's file.
         with suppress(FileNotFoundError):
             return os.open(path, os.O_RDWR | flags)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
-        os.fchmod(descriptor, 0o666)  # whatever the umask: other users must open and sign it, too
+        os.fchmod(descriptor, 0o666)  # despite the umask: other users must be able to open and sign it
     except OSError as error:
         raise UsageError(
             f"cannot open the lock {path}, which keeps two suites off one GPU: {error.strerror}; "
-            "make the folder writable, or remove the file if nobody measures"
+            "make the folder writable, or remove the file if nobody is measuring"
         ) from error
     return descriptor
 

@@ -1,4 +1,4 @@
-"""Which GPU this machine would measure on, and which platform it is. Asks NVML; never loads torch."""
+"""Which GPU this machine would measure on, and which platform that is, according to NVML (never torch)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from perf_tests.tables.known_issues import KnownIssue
 from perf_tests.tables.platforms import PLATFORMS, Device, GpuMatch, Platform
 
 NO_GPU = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
-"""A machine without one. Any other error is a GPU that does not work, which must not pass for none."""
+"""Errors of a machine without a GPU. Any other error is a GPU that does not work, not the lack of one."""
 
 
 def first_gpu() -> Gpu | None:
-    """The GPU that CUDA would call device 0; None on a machine without one, or with all of them hidden.
+    """The GPU that CUDA would call device 0; None where there is none or all of them are hidden.
 
-    Raises UsageError for a MIG slice, whose speed is not the card's, for a GPU that is named and not
-    there, and for a driver that does not answer.
+    Raises UsageError for a MIG slice, whose speed is not the card's, for a CUDA_VISIBLE_DEVICES that names no
+    existing GPU, and for a driver that does not answer.
     """
     try:
         pynvml.nvmlInit()
@@ -53,37 +53,38 @@ def _first_visible() -> Any:
         raise UsageError(f"CUDA_VISIBLE_DEVICES names the MIG slice {wanted}: give the suite a whole GPU")
     for index in range(count):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        # CUDA takes the first characters of a UUID for the whole.
+        # CUDA accepts the first characters of a UUID instead of all of it.
         if wanted == str(index) or pynvml.nvmlDeviceGetUUID(handle).startswith(wanted):
             return handle
     raise UsageError(
-        f"CUDA_VISIBLE_DEVICES names the GPU {wanted!r}, NVML sees {count} without it: correct the variable"
+        f"CUDA_VISIBLE_DEVICES names the GPU {wanted!r}, which is not among the {count} that NVML sees: "
+        "correct the variable"
     )
 
 
 def _describe(handle: Any) -> Gpu:
-    _refuse_mig(handle)
+    _check_mig(handle)
     return nvml.describe(handle)
 
 
-def _refuse_mig(handle: Any) -> None:
+def _check_mig(handle: Any) -> None:
     try:
         current, _ = pynvml.nvmlDeviceGetMigMode(handle)
     except pynvml.NVMLError_NotSupported:
         return
     if current == pynvml.NVML_DEVICE_MIG_ENABLE:
         uuid = pynvml.nvmlDeviceGetUUID(handle)
-        # NVML describes the whole card, CUDA would compute on the first slice of it.
+        # NVML describes the whole card, but CUDA would compute on its first slice.
         raise UsageError(f"the GPU {uuid} is divided into MIG slices: give the suite a whole GPU")
 
 
 def recognise(gpu: Gpu) -> Platform:
-    """The platform `gpu` is. Raises UsageError, saying what differs, where no row describes it."""
+    """The platform that `gpu` is. Raises UsageError, saying what differs, where no platform describes it."""
     candidates = [platform for platform in PLATFORMS if platform.gpu and platform.gpu.name == gpu.name]
     if not candidates:
         known = ", ".join(repr(platform.gpu.name) for platform in PLATFORMS if platform.gpu)
         raise UsageError(
-            f"unknown GPU {gpu.name!r}: no baselines can belong to it; known are {known}; "
+            f"unknown GPU {gpu.name!r}, for which there can be no baselines; known are {known}; "
             "add a row to perf_tests/tables/platforms.py"
         )
     found = [platform for platform in candidates if platform.gpu and not _differences(gpu, platform.gpu)]
@@ -98,26 +99,26 @@ def recognise(gpu: Gpu) -> Platform:
 
 
 def mismatch(platform: Platform, gpu: Gpu | None) -> str | None:
-    """Why a worker on `gpu` does not measure `platform`; None where it does, and for the CPU's."""
+    """Why a worker on `gpu` does not measure `platform`; None where it does, and always for the CPU."""
     if platform.gpu is None:
         return None
     if gpu is None:
-        return f"the worker's torch sees no GPU, and {platform.id} is one: is it a CPU build?"
+        return f"the worker's torch sees no GPU, but {platform.id} is one: is it a CPU build?"
     if gpu.name != platform.gpu.name:
-        return f"the worker computes on {gpu.name!r}, and {platform.id} is {platform.gpu.name!r}"
+        return f"the worker computes on {gpu.name!r}, but {platform.id} is {platform.gpu.name!r}"
     return "; ".join(_differences(gpu, platform.gpu)) or None
 
 
 def _differences(gpu: Gpu, match: GpuMatch) -> list[str]:
     found = []
     if gpu.capability != match.capability:
-        found.append(f"compute capability {gpu.capability}, the table says {match.capability}")
+        found.append(f"compute capability {gpu.capability}, but the table says {match.capability}")
     for name, unit, value, (low, high) in (
         ("memory", "GiB", gpu.memory_gib, match.memory_gib),
         ("power limit", "W", gpu.power_limit_w, match.power_limit_w),
     ):
         if not low <= value <= high:
-            found.append(f"{name} {value:.1f} {unit}, the table says {low:g} to {high:g}")
+            found.append(f"{name} {value:.1f} {unit}, but the table says {low:g} to {high:g}")
     return found
 
 
@@ -126,16 +127,16 @@ class Target:
     """What this machine can measure."""
 
     found: str
-    """For messages: the GPU, or that there is none."""
+    """A phrase for messages: the GPU, or that there is none."""
     gpu_platform: Platform | None = None
     unit: str | None = None
-    """The UUID of the GPU; None without one that can be used."""
+    """UUID of the GPU; None without one that can be used."""
     problem: str | None = None
-    """Why the GPU that is there cannot be used; None without one, too."""
+    """Why the GPU cannot be used; None where it can, and where there is none."""
 
     @classmethod
     def of_this_machine(cls) -> Target:
-        """Ask NVML."""
+        """What NVML says about this machine; a GPU that cannot be used is a `problem`, not an error."""
         try:
             gpu = first_gpu()
             if gpu is None:
@@ -145,10 +146,11 @@ class Target:
             return cls(found="a GPU of no known platform", problem=str(error))
 
     def platforms(self, row: Row | KnownIssue) -> tuple[Platform, ...]:
-        """Where tests of `row` are filed: this machine's platform if the row has it, else all of its own."""
+        """The platforms to collect tests of `row` for: this machine's, or all of the row's if it has none of
+        them."""
         here = tuple(p for p in row.platforms if p.device is Device.CPU or p is self.gpu_platform)
         return here or row.platforms
 
     def can_measure(self, platform: Platform) -> bool:
-        """Whether the platform is this machine."""
+        """Whether this machine is `platform`."""
         return platform.device is Device.CPU or platform is self.gpu_platform

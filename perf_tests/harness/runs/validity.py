@@ -1,7 +1,8 @@
 """Whether a number can be trusted at all, before anyone asks whether it is good; pure.
 
-A sample is invalid where the GPU was slowed down, its memory failed, or others computed beside the worker.
-Power capping is no reason: at full load it is the normal state, and what it costs is seen in the clock.
+A sample is invalid if the GPU was slowed down, if its memory had errors, or if other processes used the GPU
+or kept the host busy. Power capping does not make it invalid: at full load it is the normal state, and the
+clock shows what it costs.
 """
 
 from __future__ import annotations
@@ -16,29 +17,30 @@ from perf_tests.tables.platforms import Platform
 from perf_tests.tables.schemes.spec import Scheme
 
 RETAKES = 2
-"""Samples of one process that may be taken again because they were invalid."""
+"""How many invalid samples of one process are taken again."""
 
 SLOWDOWNS = frozenset({"HwSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown", "SwThermalSlowdown"})
-"""Throttle reasons that make a time worthless. SwPowerCap is not among them: at full load it is normal."""
+"""Throttle reasons that make a time worthless. SwPowerCap is not one of them: at full load it is normal."""
 SLOWDOWN_COUNTERS = frozenset({"thermal", "sw_thermal", "hw_thermal", "hw_power_brake"})
-"""The causes of `Telemetry.throttled_ms` that do. Board and reliability limits only cap the clock."""
+"""Causes in `Telemetry.throttled_ms` that make a time worthless. Board and reliability limits only cap the
+clock."""
 
 FOREIGN_MIB = 200.0
-"""A context of CUDA takes more; what a warm worker still loads of its own code takes less."""
+"""A CUDA context takes more; the code that a warm worker still loads takes less."""
 FOREIGN_BEFORE_MIB = 1024.0
-"""Two contexts without any data: more is somebody's data."""
+"""Two contexts without any data: anything above belongs to another process."""
 IDLE_UTILIZATION_PCT = 10.0
-"""Of a GPU which none of ours uses; a monitoring agent wakes it up for less."""
+"""Utilization of a GPU that no process of ours uses; a monitoring agent causes less."""
 CPU_PRESSURE_PCT = 25.0
-"""Share of a generation in which some task waited for a processor: by then the thread that launches kernels
-has waited, too."""
+"""Share of a generation in which some task waited for a processor: beyond it, the thread that launches
+kernels has had to wait as well."""
 LOAD_PER_CORE = 1.5
-"""The same where the kernel does not tell; compiling alone brings it to 1."""
+"""Limit on the load average where the kernel reports no pressure; compiling alone brings it to 1."""
 
 CONTROL_TOLERANCE_PCT = 2.0
 """The control's two kernels repeat within half a percent on an undisturbed card."""
 CONTROLS = {"control_gemm_ms": "GEMM", "control_attention_ms": "attention"}
-"""Metric of the control -> what it is called in a sentence."""
+"""Metric of the control -> its name in a sentence."""
 CONTROL_CLOCK = "control_sm_clock_mhz"
 SAMPLE_CLOCK = "mean_sm_clock_mhz"
 STEP = "denoise_step_ms"
@@ -50,9 +52,9 @@ Values = Mapping[str, Sequence[float]]
 
 
 def reasons(sample: Sample, during: str = "") -> tuple[str, ...]:
-    """Why no time of `sample` can be trusted, a clause each; empty for a valid one, and without telemetry.
+    """Why the times of `sample` cannot be trusted, one clause each; empty if it is valid or has no telemetry.
 
-    `during` says when, as in `" during process 2"`.
+    `during` is inserted to say when, as in `" during process 2"`.
     """
     telemetry = sample.telemetry
     if telemetry is None:
@@ -62,12 +64,12 @@ def reasons(sample: Sample, during: str = "") -> tuple[str, ...]:
 
 
 def must_retake(sample: Sample, retaken: int) -> bool:
-    """Whether another sample takes the place of this one, after `retaken` of its process were."""
+    """Whether to replace this sample by another one, after `retaken` samples of its process were replaced."""
     return retaken < RETAKES and bool(reasons(sample))
 
 
 def invalidity(run: Run) -> str | None:
-    """Why no time of `run` can be trusted; None if they can."""
+    """Why the times of `run` cannot be trusted; None if they can."""
     found = (_of_process(number, process) for number, process in enumerate(run.processes, start=1))
     return next((why for why in found if why is not None), None)
 
@@ -77,7 +79,7 @@ def _of_process(number: int, process: Process) -> str | None:
     for sample in process.samples:
         if found := reasons(sample, during):
             retaken = len(process.retaken)
-            again = f" ({retaken} samples were taken again before)" if retaken else ""
+            again = f" ({retaken} earlier samples were taken again)" if retaken else ""
             return "; ".join(found) + again
     return _too_fast(process, during)
 
@@ -124,14 +126,14 @@ def _crowded(telemetry: Telemetry, during: str) -> str | None:
 
 
 def _crowded_by_number(processes: int | None, during: str) -> str | None:
-    """For what NVML lists without saying whose it is."""
+    """For processes that NVML counts without saying whose they are."""
     if processes is None or processes <= 1:
         return None
     return f"{processes} processes computed on the GPU{during}, where the worker should have been alone"
 
 
 def _disturbed_unseen(telemetry: Telemetry, during: str) -> str | None:
-    """What others leave behind: a container may list its own processes only."""
+    """The traces that unlisted processes leave: a container may list only its own."""
     moved_mib, before_mib = telemetry.unaccounted_mib or 0.0, telemetry.allocated_before_mib or 0.0
     busy_pct = telemetry.idle_utilization_pct or 0.0
     signs = (
@@ -139,8 +141,8 @@ def _disturbed_unseen(telemetry: Telemetry, during: str) -> str | None:
             f"memory in use changed by {moved_mib:+.0f} MiB that are not the worker's",
             abs(moved_mib) > FOREIGN_MIB,
         ),
-        (f"{before_mib:.0f} MiB were taken before the worker", before_mib > FOREIGN_BEFORE_MIB),
-        (f"it was {busy_pct:.0f} % busy before it", busy_pct > IDLE_UTILIZATION_PCT),
+        (f"{before_mib:.0f} MiB were in use before the worker started", before_mib > FOREIGN_BEFORE_MIB),
+        (f"it was already {busy_pct:.0f} % busy", busy_pct > IDLE_UTILIZATION_PCT),
     )
     seen = ", ".join(sign for sign, holds in signs if holds)
     return f"others used the GPU{during}: {seen}" if seen else None
@@ -170,11 +172,11 @@ CHECKS: tuple[Callable[[Telemetry, str], str | None], ...] = (
 
 
 def roofline_ms(step_tflop: float | None, *, scheme: Scheme, platform: Platform) -> float | None:
-    """Milliseconds that a denoise step takes at least: its work at the peak of what its GEMMs multiply.
+    """Milliseconds that a denoise step takes at least: its work at the peak of the type its GEMMs multiply.
 
-    A true bound and a loose one: attention, which no scheme quantizes, is taken to run at that peak, too, and
-    memory to cost nothing. None where the work was not counted or the platform states no such peak. Williams
-    et al., "Roofline", CACM 52(4), 2009.
+    A true bound but a loose one: it assumes that attention, which no scheme quantizes, also runs at that
+    peak, and that memory costs nothing. None where the work was not counted or the platform states no such
+    peak. Williams et al., "Roofline", CACM 52(4), 2009.
     """
     peak_tflops = platform.peak_tflops.get(scheme.gemm)
     return None if step_tflop is None or peak_tflops is None else step_tflop / peak_tflops * 1e3
@@ -186,10 +188,10 @@ def roofline_ms(step_tflop: float | None, *, scheme: Scheme, platform: Platform)
 def in_cycles(
     change_pct: float, *, limit_pct: float, clocks_mhz: Sequence[float], baseline_mhz: Sequence[float]
 ) -> str | None:
-    """A clause on a slowdown of `change_pct` that vanishes in cycles, time x mean SM clock; None for one that
-    stays beyond `limit_pct`, or without clocks.
+    """A clause about a slowdown of `change_pct` that vanishes when counted in cycles (time x mean SM clock).
 
-    It excuses nothing: code that burns more power lowers the clock.
+    None for one that still exceeds `limit_pct`, or without clocks. It explains a slowdown but does not excuse
+    it: code that burns more power lowers the clock.
     """
     if not clocks_mhz or not baseline_mhz:
         return None
@@ -206,7 +208,7 @@ def in_cycles(
 
 
 def sample_clocks_mhz(run: Run) -> tuple[float, ...]:
-    """Mean SM clock of each process: the median of its samples; without those that have none."""
+    """Mean SM clock of each process (the median over its samples), without processes that have none."""
     by_process = (
         [mhz for sample in process.samples for mhz in sample.values.get(SAMPLE_CLOCK, ())]
         for process in run.processes
@@ -219,38 +221,39 @@ def sample_clocks_mhz(run: Run) -> tuple[float, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ControlChange:
-    """The control case beside the baseline's: the same kernels, whatever is tested."""
+    """How the control changed since the baseline: the same kernels, independent of the code under test."""
 
     change_pct: dict[str, float]
     """Metric -> change of its median, in percent of the baseline's; empty without anything to compare."""
     clock_pct: float | None
-    """The same of the SM clock; None where it is not known of both."""
+    """Change of the SM clock in percent; None where it is not known for both."""
     tolerance_pct: float
 
     @property
     def moved(self) -> bool:
-        """Whether the machine is another than it was: to be said before anything else."""
+        """Whether the machine itself became faster or slower, which must be said before anything else."""
         return any(abs(pct) > self.tolerance_pct for pct in self.change_pct.values())
 
     @property
     def text(self) -> str:
-        """One sentence."""
+        """One sentence for the report."""
         if not self.change_pct:
-            return "the control has nothing to be compared with"
+            return "the control has nothing to compare with"
         moves = ", ".join(f"{CONTROLS[name]} {pct:+.1f} %" for name, pct in self.change_pct.items())
         clock = "" if self.clock_pct is None else f", SM clock {self.clock_pct:+.1f} %"
         if not self.moved:
-            return f"the control stands ({moves}{clock}; tolerance {self.tolerance_pct:g} %)"
+            return f"the control did not move ({moves}{clock}; tolerance {self.tolerance_pct:g} %)"
         return (
             f"the control moved ({moves}{clock}; tolerance {self.tolerance_pct:g} %): the card, its driver "
-            "or the libraries are slower or faster, whatever the code does"
+            "or the libraries became slower or faster, independent of the code under test"
         )
 
 
 def control(now: Values, baseline: Values, tolerance_pct: float = CONTROL_TOLERANCE_PCT) -> ControlChange:
-    """Compare metric name -> values per process, of which others than the control's are not looked at.
+    """How the control's values `now` differ from those of the `baseline`.
 
-    `tolerance_pct` is for the card the baseline was taken on; on another give the platform's.
+    Both are metric name -> value per process; other metrics than the control's are ignored. The default
+    `tolerance_pct` is for the card that the baseline was taken on; for another card pass the platform's.
     """
     changes = {name: _change_pct(now, baseline, name) for name in (*CONTROLS, CONTROL_CLOCK)}
     clock_pct = changes.pop(CONTROL_CLOCK)

@@ -1,4 +1,4 @@
-"""What a card counts, and what is said of what it does not."""
+"""protocol/nvml.py: what a fake NVML answers or refuses in, readings and reasons out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from perf_tests.protocol.nvml import Card, ComputeProcess
 
 Give = Callable[[str, Any], None]
-"""Name of an NVML function -> what it gives, or the number of the error it raises."""
+"""Called with the name of an NVML function, and what it returns or the number of the error it raises."""
 
 NOT_SUPPORTED = pynvml.NVML_ERROR_NOT_SUPPORTED
 EVENT_REASON_NS = {74: 9_000_000_000, 76: 0, 269: 1_000_000, 270: 2_000_000, 271: 3_000_000}
@@ -25,7 +25,7 @@ class Refused(int):
 
 @pytest.fixture
 def give(monkeypatch: pytest.MonkeyPatch) -> Give:
-    """Make an NVML function give something, whatever it is asked; a function is asked itself."""
+    """Make an NVML function return a value, or call a function given in its place."""
 
     def set_to(name: str, value: Any) -> None:
         def answer(*arguments: Any) -> Any:
@@ -64,7 +64,7 @@ def violations(counters: dict[int, int]) -> Callable[..., Any]:
 
 @pytest.fixture
 def card(give: Give) -> Card:
-    """A card that has nothing but both families of throttle counters."""
+    """A card that has both families of throttle counters and nothing else."""
     give("nvmlDeviceGetFieldValues", fields(EVENT_REASON_NS))
     give("nvmlDeviceGetViolationStatus", violations(VIOLATION_NS))
     return Card("handle")
@@ -83,7 +83,7 @@ def test_the_clock_event_reason_counters_come_first(card: Card) -> None:
     assert card.unavailable == {}
 
 
-def test_a_driver_that_lacks_one_of_their_causes_is_asked_for_violations(give: Give) -> None:
+def test_a_driver_without_a_decisive_cause_is_asked_for_violations(give: Give) -> None:
     give("nvmlDeviceGetFieldValues", fields({74: 1, 76: 1, 269: 1, 270: 1}))
     give("nvmlDeviceGetViolationStatus", violations({1: 500_000, 0: 7}))
     card = Card("handle")
@@ -96,7 +96,7 @@ def test_a_driver_that_lacks_one_of_their_causes_is_asked_for_violations(give: G
     }
 
 
-def test_a_card_without_throttle_counters_says_so_and_gives_none(give: Give) -> None:
+def test_a_card_without_throttle_counters_says_so_and_has_none(give: Give) -> None:
     give("nvmlDeviceGetFieldValues", Refused(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND))
     give("nvmlDeviceGetViolationStatus", Refused(NOT_SUPPORTED))
     card = Card("handle")
@@ -134,7 +134,7 @@ READINGS: dict[str, tuple[str, Callable[[Card], Any], Any, Any]] = {
 
 
 @pytest.mark.parametrize("function", READINGS)
-def test_a_reading_is_taken_or_said_to_be_refused(card: Card, give: Give, function: str) -> None:
+def test_a_reading_is_returned_or_reported_as_refused(card: Card, give: Give, function: str) -> None:
     name, read, given, expected = READINGS[function]
     give(function, given)
     assert read(card) == expected
@@ -143,7 +143,7 @@ def test_a_reading_is_taken_or_said_to_be_refused(card: Card, give: Give, functi
     assert card.unavailable == {name: "Insufficient Permissions"}
 
 
-def test_memory_that_processes_allocated_is_without_the_drivers(card: Card, give: Give) -> None:
+def test_memory_allocated_by_processes_excludes_the_drivers(card: Card, give: Give) -> None:
     def info(handle: Any, version: int) -> SimpleNamespace:
         assert version == pynvml.nvmlMemory_v2
         return SimpleNamespace(used=2 << 20)
@@ -179,7 +179,7 @@ def test_the_mean_clock_is_that_of_the_samples_after_the_window_began(card: Card
     assert card.mean_sm_clock_mhz(began_us) == 1650.0
 
 
-def test_without_samples_there_is_no_mean_clock(card: Card, give: Give) -> None:
+def test_a_mean_clock_needs_samples(card: Card, give: Give) -> None:
     give("nvmlDeviceGetSamples", Refused(pynvml.NVML_ERROR_NOT_FOUND))
     assert card.last_sm_clock_us() == 0
     assert card.mean_sm_clock_mhz(0) is None
@@ -198,7 +198,9 @@ def test_the_utilization_of_a_process_is_its_highest(card: Card, give: Give) -> 
 
 
 @pytest.mark.parametrize("code", [pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND])
-def test_that_no_process_computed_is_no_gap(card: Card, give: Give, code: int) -> None:
+def test_a_gpu_on_which_no_process_computed_is_not_a_missing_reading(
+    card: Card, give: Give, code: int
+) -> None:
     give("nvmlDeviceGetProcessUtilization", Refused(code))
     assert card.sm_utilization_pct(0) == {}
     assert card.unavailable == {}

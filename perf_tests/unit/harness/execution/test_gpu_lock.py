@@ -1,3 +1,5 @@
+"""execution/gpu_lock.py: real processes that compete for one lock file."""
+
 from __future__ import annotations
 
 import os
@@ -23,7 +25,7 @@ sys.stdin.read()
 
 
 def holder(folder: Path) -> subprocess.Popen[bytes]:
-    """A process that has the lock by now, until its standard input is closed."""
+    """A process that already holds the lock, until its standard input is closed."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)],
         stdin=subprocess.PIPE,
@@ -37,10 +39,10 @@ def holder(folder: Path) -> subprocess.Popen[bytes]:
 
 def test_a_second_suite_on_the_gpu_is_refused_until_the_first_dies(tmp_path: Path) -> None:
     with holder(tmp_path) as first:
-        asked = (
-            rf"the GPU GPU-1 was asked for, and process {first.pid} \(since 20\d\d-\S+\) measures on it: wait"
-        )
-        with pytest.raises(UsageError, match=asked):
+        holder_of_it = rf"process {first.pid} \(since 20\d\d-\S+\)"
+        with pytest.raises(
+            UsageError, match=rf"GPU-1 was asked for, but {holder_of_it} is measuring on it: wait"
+        ):
             GpuLock("GPU-1", tmp_path)
         first.send_signal(signal.SIGKILL)
         first.communicate()
@@ -55,7 +57,7 @@ def test_a_released_gpu_is_free_and_signed_by_its_next_holder(tmp_path: Path) ->
         assert re.fullmatch(rf"process {os.getpid()} \(since \S+\+00:00\)", lock.path.read_text())
 
 
-def test_gpus_are_locked_one_by_one(tmp_path: Path) -> None:
+def test_gpus_are_locked_independently(tmp_path: Path) -> None:
     with GpuLock("GPU-1", tmp_path), GpuLock("GPU-2", tmp_path):
         assert sorted(file.name for file in tmp_path.iterdir()) == [
             "perf-tests-GPU-1.lock",
@@ -63,7 +65,7 @@ def test_gpus_are_locked_one_by_one(tmp_path: Path) -> None:
         ]
 
 
-def test_a_child_does_not_keep_the_gpu_of_its_parent(tmp_path: Path) -> None:
+def test_a_child_does_not_hold_the_lock_of_its_parent(tmp_path: Path) -> None:
     lock = GpuLock("GPU-1", tmp_path)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
         lock.release()
@@ -71,7 +73,7 @@ def test_a_child_does_not_keep_the_gpu_of_its_parent(tmp_path: Path) -> None:
         child.communicate()
 
 
-def test_other_users_may_lock_the_gpu_later_whatever_the_umask(tmp_path: Path) -> None:
+def test_a_lock_file_is_open_to_other_users_despite_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         with GpuLock("GPU-1", tmp_path) as lock:
@@ -80,7 +82,7 @@ def test_other_users_may_lock_the_gpu_later_whatever_the_umask(tmp_path: Path) -
         os.umask(before)
 
 
-def test_a_folder_without_room_for_a_lock_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_hold_a_lock_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot open the lock .*GPU-1.lock.*: No such file or directory"):
         GpuLock("GPU-1", tmp_path / "nowhere")
 

@@ -1,3 +1,5 @@
+"""execution/machine.py: what a fake NVML reports in, a GPU, its platform or a refusal out."""
+
 from __future__ import annotations
 
 import msgspec
@@ -32,7 +34,7 @@ def nvml_fails(monkeypatch: pytest.MonkeyPatch, function: str, code: int) -> Non
     [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED],
     ids=["library", "driver"],
 )
-def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     nvml_fails(monkeypatch, "nvmlInit", code)
     assert first_gpu() is None
 
@@ -72,19 +74,23 @@ def test_the_visible_gpu_may_be_named_as_cuda_allows(
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])
-def test_hidden_gpus_are_none(plug_gpu: Plug, monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+def test_a_machine_that_hides_its_gpus_has_none(
+    plug_gpu: Plug, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
     plug_gpu()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     assert first_gpu() is None
 
 
 @pytest.mark.parametrize("visible", ["1", "GPU-9", "gpu"])
-def test_a_named_gpu_that_is_not_there_is_refused(
+def test_a_named_gpu_that_does_not_exist_is_refused(
     plug_gpu: Plug, monkeypatch: pytest.MonkeyPatch, visible: str
 ) -> None:
     plug_gpu()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with pytest.raises(UsageError, match=f"CUDA_VISIBLE_DEVICES names the GPU '{visible}', NVML sees 1"):
+    with pytest.raises(
+        UsageError, match=f"CUDA_VISIBLE_DEVICES names the GPU '{visible}', which is not among the 1 that"
+    ):
         first_gpu()
 
 
@@ -95,13 +101,13 @@ def test_a_mig_slice_is_refused(plug_gpu: Plug, monkeypatch: pytest.MonkeyPatch)
         first_gpu()
 
 
-def test_a_card_divided_into_slices_is_refused_though_it_looks_whole(plug_gpu: Plug) -> None:
+def test_a_card_divided_into_slices_is_refused_although_it_looks_whole(plug_gpu: Plug) -> None:
     plug_gpu(mig=pynvml.NVML_DEVICE_MIG_ENABLE)
     with pytest.raises(UsageError, match="divided into MIG slices: give the suite a whole GPU"):
         first_gpu()
 
 
-def test_a_card_that_knows_no_slices_is_whole(plug_gpu: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_without_support_for_slices_is_whole(plug_gpu: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
     plug_gpu()
     nvml_fails(monkeypatch, "nvmlDeviceGetMigMode", pynvml.NVML_ERROR_NOT_SUPPORTED)
     assert first_gpu() is not None
@@ -112,7 +118,7 @@ def test_a_card_that_knows_no_slices_is_whole(plug_gpu: Plug, monkeypatch: pytes
     [({}, H100), ({"name": "NVIDIA H200", "memory_gib": 140}, H200)],
     ids=["h100", "h200"],
 )
-def test_a_gpu_as_the_table_describes_it_is_its_platform(
+def test_a_gpu_that_the_table_describes_is_its_platform(
     plug_gpu: Plug, changes: dict[str, object], platform: object
 ) -> None:
     plug_gpu(**changes)
@@ -130,10 +136,10 @@ def test_a_gpu_as_the_table_describes_it_is_its_platform(
         ),
         (
             {"power_limit_w": 500},
-            "is not the platform 'h100': power limit 500.0 W, the table says 650 to 750; set",
+            "is not the platform 'h100': power limit 500.0 W, but the table says 650 to 750; set",
         ),
-        ({"memory_gib": 40}, "memory 40.0 GiB, the table says 79 to 81"),
-        ({"capability": (8, 9)}, r"compute capability \(8, 9\), the table says \(9, 0\)"),
+        ({"memory_gib": 40}, "memory 40.0 GiB, but the table says 79 to 81"),
+        ({"capability": (8, 9)}, r"compute capability \(8, 9\), but the table says \(9, 0\)"),
     ],
     ids=["name", "power", "memory", "capability"],
 )
@@ -151,7 +157,7 @@ def test_another_gpu_is_refused_with_what_differs(
     ("gpu", "problem"),
     [
         pytest.param(H100_CARD, None, id="the card the platform names"),
-        pytest.param(None, "sees no GPU, and h100 is one", id="a CPU build of torch"),
+        pytest.param(None, "sees no GPU, but h100 is one", id="a CPU build of torch"),
         pytest.param(
             msgspec.structs.replace(H100_CARD, name="NVIDIA L40S"),
             "computes on 'NVIDIA L40S'",
@@ -164,12 +170,12 @@ def test_another_gpu_is_refused_with_what_differs(
         ),
     ],
 )
-def test_a_worker_on_other_hardware_than_the_platforms_is_told_apart(
+def test_a_worker_on_hardware_other_than_the_platforms_is_a_mismatch(
     gpu: Gpu | None, problem: str | None
 ) -> None:
     found = mismatch(H100, gpu)
     assert found is None if problem is None else problem in (found or "")
 
 
-def test_any_worker_may_measure_the_cpu_platform() -> None:
+def test_a_worker_on_any_hardware_may_measure_the_cpu() -> None:
     assert mismatch(CPU, None) is None

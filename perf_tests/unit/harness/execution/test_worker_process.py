@@ -1,3 +1,5 @@
+"""execution/worker_process.py: real processes that run the fake worker, or a script that misbehaves."""
+
 from __future__ import annotations
 
 import os
@@ -96,12 +98,12 @@ def test_a_worker_answers_what_it_is_asked(tmp_path: Path) -> None:
     assert quantized.quantization.groups[0].subclass == "Int8Tensor"
 
 
-def test_a_worker_tells_its_environment_before_anything_else(tmp_path: Path) -> None:
+def test_a_worker_reports_its_environment_first(tmp_path: Path) -> None:
     with start(tmp_path) as worker:
         assert worker.environment.packages["torch"] == "2.13.0"
 
 
-def test_the_time_spent_waiting_is_kept_by_phase(tmp_path: Path) -> None:
+def test_seconds_spent_waiting_are_kept_by_phase(tmp_path: Path) -> None:
     with start(tmp_path) as worker:
         worker.ask(LOAD, Loaded, GENEROUS_S)
     assert list(worker.seconds) == [Phase.IMPORT, Phase.LOAD]
@@ -178,7 +180,7 @@ def test_a_silent_worker_is_killed_at_its_timeout(tmp_path: Path) -> None:
     assert failure.message == "no answer to load within 0.2 s"
 
 
-def test_half_an_answer_is_no_answer(tmp_path: Path) -> None:
+def test_half_an_answer_does_not_count(tmp_path: Path) -> None:
     with start(tmp_path, command=("-c", HALF)) as worker, pytest.raises(WorkerError, match=r"within 0\.2 s"):
         worker.ask(LOAD, Loaded, 0.2)
 
@@ -246,12 +248,12 @@ def test_a_worker_that_closes_its_pipe_and_goes_on_is_killed(
         ),
     ],
 )
-def test_nonsense_is_a_crash_which_says_what_came_instead(tmp_path: Path, fake: str, message: str) -> None:
+def test_nonsense_is_a_crash_that_quotes_it(tmp_path: Path, fake: str, message: str) -> None:
     failure = failure_of_load(tmp_path, fake)
     assert (failure.kind, failure.message) == (FailureKind.CRASH, message)
 
 
-def test_an_answer_to_another_question_is_a_crash_with_its_beginning(tmp_path: Path) -> None:
+def test_an_answer_to_another_request_is_a_crash_that_quotes_its_beginning(tmp_path: Path) -> None:
     failure = failure_of_load(tmp_path, "wrong-type:load")
     assert failure.kind is FailureKind.CRASH
     assert failure.message.startswith(
@@ -277,7 +279,7 @@ def test_an_interpreter_without_torch_is_named_with_its_last_words(tmp_path: Pat
     assert "Traceback" in failure.details
 
 
-def test_an_interpreter_that_ends_without_a_word_is_named_with_its_exit_code(tmp_path: Path) -> None:
+def test_an_interpreter_that_ends_silently_is_named_with_its_exit_code(tmp_path: Path) -> None:
     failure = failure_of_start(tmp_path, "die-on-start")
     assert failure.message.endswith("could not start: it exited with code 3 and an empty log")
 
@@ -310,7 +312,7 @@ def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         start(tmp_path)
 
 
-def test_what_a_dead_worker_leaves_running_is_killed_with_its_group(tmp_path: Path) -> None:
+def test_children_of_a_dead_worker_are_killed_with_its_group(tmp_path: Path) -> None:
     with start(tmp_path, command=("-c", ABANDONS_A_CHILD)) as worker:
         child = int((tmp_path / "worker.log").read_text())
         # The child holds the pipe open: only the death of the worker itself can tell.
@@ -347,7 +349,7 @@ def test_a_busy_worker_ends_when_its_request_pipe_closes(tmp_path: Path) -> None
         assert process.wait(5.0) == -signal.SIGKILL
 
 
-def test_a_busy_worker_ends_with_its_parent_even_where_someone_else_holds_the_pipe(tmp_path: Path) -> None:
+def test_a_busy_worker_ends_with_its_parent_even_if_another_process_holds_the_pipe(tmp_path: Path) -> None:
     request_fd, held_here = os.pipe()
     parent = subprocess.Popen(
         [sys.executable, "-c", STEPPARENT, BUSY, str(request_fd)],
@@ -365,7 +367,7 @@ def test_a_busy_worker_ends_with_its_parent_even_where_someone_else_holds_the_pi
     os.close(held_here)
 
 
-def test_only_allowed_variables_reach_a_worker_and_the_callers_win() -> None:
+def test_variables_reach_a_worker_only_if_allowed_and_the_callers_override_them() -> None:
     parent = {"PATH": "/bin", "TRITON_CACHE_DIR": "/old", "CUDA_VISIBLE_DEVICES": "1", "AWS_SECRET": "s"}
     environment = worker_environment(parent, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"})
     assert environment == {
@@ -392,7 +394,7 @@ def test_a_failed_worker_is_not_asked_again(tmp_path: Path) -> None:
             worker.ask(Inspect(), Inspected, GENEROUS_S)
 
 
-# Workers that the fake one cannot play, as `python -c SCRIPT --request-fd N --reply-fd M`
+# Workers that the fake worker cannot imitate, as `python -c SCRIPT --request-fd N --reply-fd M`
 
 GREET = """
 import os, sys, time

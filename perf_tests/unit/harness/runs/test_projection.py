@@ -1,4 +1,4 @@
-"""A long generation's latency is that of its stages, and nothing is composed that was not measured."""
+"""runs/projection.py: the stages of a short generation in, the latency of a long one out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def stepping(*steps_ms: float) -> Sample:
     return sample({"denoise_step_ms": steps_ms})
 
 
-def test_all_steps_but_the_first_take_the_mean_of_the_steady_ones() -> None:
+def test_every_step_but_the_first_takes_the_mean_of_the_steady_ones() -> None:
     values = composed(sample(), LONG).values
     # 40 + 130 + 27 x 97 + 60 ms
     assert values["device_latency_s"] == (2.849,)
@@ -46,10 +46,10 @@ def test_all_steps_but_the_first_take_the_mean_of_the_steady_ones() -> None:
 @pytest.mark.parametrize(
     ("steps_ms", "steady_ms"),
     [
-        pytest.param((360.0, 382.0, 361.0, 365.0, 377.0), 369.0, id="a pattern of the data counts whole"),
+        pytest.param((360.0, 382.0, 361.0, 365.0, 377.0), 369.0, id="a pattern of the data counts fully"),
         pytest.param((100.0, 100.0, 100.0, 128.0), 100.0, id="a stall counts as the median"),
-        pytest.param((100.0, 108.0, 100.0), 308.0 / 3, id="at the bound it is no stall yet"),
-        pytest.param((100.0, 60.0, 101.0), 87.0, id="nothing is too fast"),
+        pytest.param((100.0, 108.0, 100.0), 308.0 / 3, id="exactly at the bound it is not yet a stall"),
+        pytest.param((100.0, 60.0, 101.0), 87.0, id="no step is too fast"),
     ],
 )
 def test_a_steady_step_is_the_mean_without_stalls(steps_ms: tuple[float, ...], steady_ms: float) -> None:
@@ -60,26 +60,26 @@ def test_the_hosts_share_is_paid_once() -> None:
     assert composed(sample(), LONG).values["latency_s"] == pytest.approx((2.859,))
 
 
-def test_a_device_clock_that_is_ahead_of_the_hosts_takes_nothing_away() -> None:
+def test_a_device_clock_ahead_of_the_hosts_does_not_shorten_the_latency() -> None:
     values = composed(sample({**MEASURED, "latency_s": (0.5,)}), LONG).values
     assert values["latency_s"] == values["device_latency_s"] == (2.849,)
 
 
-def test_what_was_measured_is_kept_under_its_own_name() -> None:
+def test_measured_latencies_are_kept_under_their_own_names() -> None:
     values = composed(sample(), LONG).values
     assert values["measured_device_latency_s"] == (0.521,)
     assert values["measured_latency_s"] == (0.531,)
     assert values["denoise_step_ms"] == (100.0, 90.0, 101.0)
 
 
-def test_a_workload_measured_whole_is_not_composed() -> None:
+def test_a_workload_measured_in_full_is_not_composed() -> None:
     whole = sample()
     assert composed(whole, dataclasses.replace(LONG, measured_steps=None)) is whole
 
 
 @pytest.mark.parametrize("stage", ["encode_ms", "first_step_ms", "denoise_step_ms", "decode_ms"])
 @pytest.mark.parametrize("how", ["absent", "empty"])
-def test_no_latency_is_composed_of_a_missing_stage(stage: str, how: str) -> None:
+def test_a_latency_is_not_composed_if_a_stage_is_missing(stage: str, how: str) -> None:
     values: dict[str, tuple[float, ...]] = {**MEASURED, stage: ()}
     if how == "absent":
         del values[stage]
@@ -88,7 +88,7 @@ def test_no_latency_is_composed_of_a_missing_stage(stage: str, how: str) -> None
     assert composition["measured_latency_s"] == (0.531,)
 
 
-def test_without_the_hosts_time_only_the_device_latency_is_composed() -> None:
+def test_only_the_device_latency_is_composed_without_the_hosts_time() -> None:
     values = {name: each for name, each in MEASURED.items() if name != "latency_s"}
     composition = composed(sample(values), LONG).values
     assert composition["device_latency_s"] == (2.849,)
@@ -109,13 +109,13 @@ def test_without_the_hosts_time_only_the_device_latency_is_composed() -> None:
         pytest.param([sample({}), sample({})], False, id="nothing measured"),
     ],
 )
-def test_steady_is_when_two_generations_agree_within_a_percent(
+def test_a_process_is_steady_once_two_generations_agree_within_a_percent(
     generations: list[Sample], steady: bool
 ) -> None:
     assert is_steady(generations) is steady
 
 
-# tools/projection.py, as far as it needs no torch
+# tools/projection.py, as far as it works without torch
 
 
 def result(**changes: Any) -> Any:
@@ -142,7 +142,7 @@ def test_a_composed_latency_may_be_two_percent_off(composed_s: float, within: bo
     assert result(composed_s=composed_s).is_within is within
 
 
-def test_the_table_names_what_is_off() -> None:
+def test_the_table_of_the_tool_names_what_is_off() -> None:
     good, bad = TOOL["table"]([result(), result(case="cogvideox-5b-b1-bf16-eager", composed_s=5.2)])[1:]
     assert good.endswith("6/28   2         182      183     5.05        5       1.0100  61")
     assert bad.endswith("1.0400  61       more than 2 % off")

@@ -1,3 +1,5 @@
+"""runs/validity.py: samples, runs and clocks in, reasons for distrust out."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -85,7 +87,7 @@ from perf_tests.unit.builders import make_build, make_process, make_run, make_sa
         ),
         pytest.param(
             {"allocated_before_mib": 20000.0, "idle_utilization_pct": 98.0},
-            "others used the GPU: 20000 MiB were taken before the worker, it was 98 % busy before it",
+            "others used the GPU: 20000 MiB were in use before the worker started, it was already 98 % busy",
             id="somebody was there",
         ),
         pytest.param(
@@ -128,7 +130,7 @@ def test_a_disturbed_sample_is_invalid_and_says_why(changes: dict[str, Any], rea
         ),
     ],
 )
-def test_what_is_normal_or_unknown_makes_no_sample_invalid(changes: dict[str, Any]) -> None:
+def test_a_sample_with_normal_or_unknown_readings_is_valid(changes: dict[str, Any]) -> None:
     assert reasons(make_sample(telemetry=make_telemetry(**changes))) == ()
 
 
@@ -136,7 +138,7 @@ def test_a_sample_of_the_cpu_is_valid() -> None:
     assert reasons(make_sample()) == ()
 
 
-def test_all_reasons_are_named() -> None:
+def test_an_invalid_sample_names_all_its_reasons() -> None:
     telemetry = make_telemetry(ecc_errors={"corrected": 1}, throttle_reasons=("HwSlowdown",))
     run = make_run(processes=(make_process(samples=(make_sample(telemetry=telemetry),)),))
     assert invalidity(run) == (
@@ -165,7 +167,7 @@ def test_samples_that_were_taken_again_do_not_count() -> None:
 def test_a_sample_that_stays_invalid_says_how_often_it_was_tried() -> None:
     run = make_run(processes=(make_process(samples=(COOL, HOT), retaken=(HOT, HOT)),))
     assert invalidity(run) == (
-        "the GPU was throttled during process 1: HwThermalSlowdown (2 samples were taken again before)"
+        "the GPU was throttled during process 1: HwThermalSlowdown (2 earlier samples were taken again)"
     )
 
 
@@ -186,14 +188,14 @@ def test_a_sample_that_stays_invalid_says_how_often_it_was_tried() -> None:
         pytest.param(INT8DQ_SPARSE24, 18.798, id="2:4 sparse int8"),
     ],
 )
-def test_a_step_takes_its_work_at_the_peak_of_what_is_multiplied(scheme: Scheme, floor_ms: float) -> None:
+def test_the_roofline_is_the_work_at_the_peak_of_what_is_multiplied(scheme: Scheme, floor_ms: float) -> None:
     assert roofline_ms(74.4, scheme=scheme, platform=H100) == pytest.approx(floor_ms, abs=0.001)
 
 
 @pytest.mark.parametrize(
     ("tflop", "platform"), [(None, H100), (74.4, CPU)], ids=["uncounted work", "a platform without peaks"]
 )
-def test_without_work_or_peak_there_is_no_roofline(tflop: float | None, platform: Platform) -> None:
+def test_a_roofline_needs_counted_work_and_a_peak(tflop: float | None, platform: Platform) -> None:
     assert roofline_ms(tflop, scheme=BF16, platform=platform) is None
 
 
@@ -224,7 +226,7 @@ def test_a_sample_at_the_roofline_is_valid() -> None:
     assert invalidity(make_run(processes=(at_steps_ms([75.2]),))) is None
 
 
-def test_one_step_below_the_roofline_does_not_condemn_a_sample() -> None:
+def test_a_sample_with_one_step_below_the_roofline_is_valid() -> None:
     # An event recorded late shortens one span and lengthens its neighbour.
     assert invalidity(make_run(processes=(at_steps_ms([70.0, 130.0, 100.0]),))) is None
 
@@ -250,7 +252,7 @@ def test_a_slowdown_that_the_clock_explains_vanishes_in_cycles() -> None:
         pytest.param((1650.0,), (), id="none in the baseline"),
     ],
 )
-def test_any_other_slowdown_gets_no_excuse(
+def test_any_other_slowdown_does_not_vanish_in_cycles(
     clocks_mhz: Sequence[float], baseline_mhz: Sequence[float]
 ) -> None:
     assert in_cycles(3.0, limit_pct=1.0, clocks_mhz=clocks_mhz, baseline_mhz=baseline_mhz) is None
@@ -275,13 +277,13 @@ BEFORE = {
 }
 
 
-def test_a_control_that_moved_is_told_with_its_clock() -> None:
+def test_a_control_that_moved_is_reported_with_its_clock() -> None:
     now = {"control_gemm_ms": [1.56], "control_attention_ms": [0.404], "control_sm_clock_mhz": [1632.0]}
     found = control(now, BEFORE)
     assert found.moved
     assert found.text == (
         "the control moved (GEMM +4.0 %, attention +1.0 %, SM clock -4.0 %; tolerance 2 %): the card, its "
-        "driver or the libraries are slower or faster, whatever the code does"
+        "driver or the libraries became slower or faster, independent of the code under test"
     )
 
 
@@ -289,20 +291,20 @@ def test_a_control_that_became_faster_has_moved() -> None:
     assert control({"control_attention_ms": [0.38]}, BEFORE).moved
 
 
-def test_a_control_within_its_tolerance_stands() -> None:
+def test_a_control_within_its_tolerance_did_not_move() -> None:
     found = control({"control_gemm_ms": [1.52], "control_attention_ms": [0.40]}, BEFORE)
     assert not found.moved
-    assert found.text == "the control stands (GEMM +1.3 %, attention +0.0 %; tolerance 2 %)"
+    assert found.text == "the control did not move (GEMM +1.3 %, attention +0.0 %; tolerance 2 %)"
 
 
-def test_another_card_may_differ_by_more() -> None:
+def test_a_control_on_another_card_may_differ_by_more() -> None:
     assert not control({"control_gemm_ms": [1.56]}, BEFORE, tolerance_pct=8.0).moved
 
 
-def test_a_control_is_not_compared_with_nothing() -> None:
+def test_a_control_without_a_baseline_is_not_compared() -> None:
     found = control({"control_gemm_ms": [1.5]}, {"denoise_step_ms": [100.0]})
     assert (found.moved, found.change_pct) == (False, {})
-    assert found.text == "the control has nothing to be compared with"
+    assert found.text == "the control has nothing to compare with"
 
 
 def test_the_control_of_a_session_is_that_of_all_its_processes() -> None:
