@@ -33,7 +33,7 @@ from perf_tests.worker.measure.generate import (
 )
 from perf_tests.worker.measure.telemetry import GpuMonitor
 from perf_tests.worker.model import build, compile, compile_cache
-from perf_tests.worker.quantization import apply, autoquant, support
+from perf_tests.worker.quantization import apply, autoquant, layer_timing, support
 from perf_tests.worker.quantization.apply import Choose
 
 
@@ -344,7 +344,7 @@ class WorkerSession:
             message = f"no file is named for the plan that {self._case.build.recipe.scheme.id} follows"
             kind, phase = messages.FailureKind.LOAD, messages.Phase.SEARCH
             raise WorkerError(messages.Failure(kind=kind, phase=phase, message=message))
-        timer = autoquant.CallTimer(self._loaded.stages.clock, self._loaded.device)
+        timer = layer_timing.CallTimer(self._loaded.stages.clock, self._loaded.device)
         return partial(autoquant.choose, self._loaded.pipeline, self._case, Path(file), timer)
 
     def _warmed_up(self, generation: Generation) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,53 +22,24 @@ from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, FP8WO, INT8DQ, INT8WO
-from perf_tests.tables.schemes.spec import Scheme, Search
+from perf_tests.tables.schemes.rows import AUTOQUANT, FP8WO, INT8DQ, INT8WO
 from perf_tests.unit.builders import make_build
+from perf_tests.unit.worker.quantization.given_times import EAGER, INT8DQ_FIRST, SEARCH, Times
 from perf_tests.worker import session
-from perf_tests.worker.measure.probe import sqnr_db
 from perf_tests.worker.model import build
-from perf_tests.worker.quantization import apply, autoquant
-from perf_tests.worker.quantization.apply import look
-from perf_tests.worker.quantization.autoquant import Errors, Example, Seen, Work, fastest, median_ms
+from perf_tests.worker.quantization import apply, autoquant, layer_errors, layer_timing
+from perf_tests.worker.quantization.autoquant import fastest
+from perf_tests.worker.quantization.layer_errors import CandidateErrors, ExampleInput, LayerWork, ObservedStep
+from perf_tests.worker.quantization.layer_timing import Measure
 from perf_tests.worker.quantization.plans import CandidateResult
 from perf_tests.worker.session import WorkerSession
 
 Make = Callable[..., Any]
 CPU = torch.device("cpu")
-SEARCH = Search(candidates=(BF16, INT8DQ, FP8WO, INT8WO), min_sqnr_db=25.0, margin_pct=5.0)
-EAGER = Recipe(scheme=dataclasses.replace(AUTOQUANT, search=SEARCH))
 REGIONAL = dataclasses.replace(EAGER, compile=CompileMode.REGIONAL)
 
 # Of the miniature's 62 modules 15 see one row per image, which int8dq's kernels do not take.
 ALL, ONE_ROW = 62, 15
-
-
-def scheme_of(layer: nn.Module) -> str:
-    """The id of the candidate that a layer is quantized with."""
-    weight: Any = layer.weight
-    quantized = [scheme for scheme in SEARCH.candidates if scheme.weight]
-    found = [each for each in quantized if each.weight and each.weight.describes(*look(weight, each.weight))]
-    return found[0].id if found else BF16.id
-
-
-class Times:
-    """Stands in for the call timer: milliseconds by scheme, whatever the layer."""
-
-    def __init__(self, **milliseconds: float) -> None:
-        self.milliseconds = milliseconds
-        self.calls: list[str] = []
-
-    def __call__(self, call: Callable[[], object]) -> float:
-        assert isinstance(call, partial)
-        scheme = scheme_of(call.func)  # type: ignore[arg-type] # the layer that is called
-        if scheme not in self.calls:
-            call()
-        self.calls.append(scheme)
-        return self.milliseconds[scheme]
-
-
-INT8DQ_FIRST = {"bf16": 1.0, "int8dq": 0.5, "fp8wo": 0.7, "int8wo": 0.8}
 
 
 def never(call: Callable[[], object]) -> float:
@@ -109,14 +79,18 @@ def test_a_layer_gets_the_fastest_that_keeps_the_floor_and_beats_bf16_by_the_mar
     assert fastest(SEARCH, candidates, ratios_db) == choice
 
 
-def seen_with(ratios_db: Mapping[str, float]) -> Seen:
+def seen_with(ratios_db: Mapping[str, float]) -> ObservedStep:
     """Two blocks with a layer each, of one shape, and what int8wo makes of them."""
-    work = Work(rows=64, in_features=32, out_features=32, bias=True)
+    work = LayerWork(rows=64, in_features=32, out_features=32, bias=True)
     layers = {
-        name: Errors(work=work, sqnr_db={INT8WO.id: ratio_db}, refused={INT8DQ.id: "no", FP8WO.id: "no"})
+        name: CandidateErrors(
+            work=work, sqnr_db={INT8WO.id: ratio_db}, refused={INT8DQ.id: "no", FP8WO.id: "no"}
+        )
         for name, ratio_db in ratios_db.items()
     }
-    return Seen(layers=layers, examples={work: Example(name=next(iter(layers)), rows=torch.randn(64, 32))})
+    return ObservedStep(
+        layers=layers, examples={work: ExampleInput(name=next(iter(layers)), rows=torch.randn(64, 32))}
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +105,7 @@ def test_blocks_that_are_compiled_as_one_stay_alike(
 ) -> None:
     names = ("transformer.blocks.0.to_q", "transformer.blocks.1.to_q", "transformer.never_called")
     seen = seen_with({names[0]: 40.0, names[1]: 20.0})
-    monkeypatch.setattr(autoquant, "observe", lambda *_: seen)
+    monkeypatch.setattr(layer_errors, "observe", lambda *_: seen)
     monkeypatch.setattr(torch, "compile", lambda layer, **_: layer)
     targets = {name: nn.Linear(32, 32, dtype=torch.float32) for name in names}
     _, layers = autoquant.find(None, make_case(recipe), targets, Times(bf16=1.0, int8wo=0.5), CPU)
@@ -142,7 +116,7 @@ def test_blocks_that_are_compiled_as_one_stay_alike(
 def test_no_time_is_spent_on_a_candidate_that_no_layer_can_take(
     make_case: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autoquant, "observe", lambda *_: seen_with({"transformer.to_q": 24.0}))
+    monkeypatch.setattr(layer_errors, "observe", lambda *_: seen_with({"transformer.to_q": 24.0}))
     times = Times(bf16=1.0)
     targets = {"transformer.to_q": nn.Linear(32, 32, dtype=torch.float32)}
     (shape,), _ = autoquant.find(None, make_case(EAGER), targets, times, CPU)
@@ -153,171 +127,7 @@ def test_no_time_is_spent_on_a_candidate_that_no_layer_can_take(
     assert shape.candidates["int8dq"].reason == "no"
 
 
-# Times
-
-
-def of(milliseconds: list[float]) -> tuple[Callable[[Callable[[], object]], float], list[float]]:
-    left = list(milliseconds)
-    return lambda call: left.pop(0), left
-
-
-def test_the_median_counts_and_the_call_that_compiles_does_not() -> None:
-    measure, left = of([900.0, *[1.0] * 10, *[3.0] * 11])
-    assert median_ms(measure, torch.Tensor, 2.0) == (3.0, None)
-    assert left == []
-
-
-def test_a_candidate_that_takes_ten_times_as_long_is_given_up_early() -> None:
-    measure, left = of([900.0, 380.0, 379.0, 1.0])
-    found_ms, reason = median_ms(measure, torch.Tensor, 0.48)
-    assert found_ms is None
-    assert reason == "given up: a call takes 379 ms, and 0.48 ms unquantized, more than 10 times less"
-    assert left == [1.0]
-
-
-def test_one_slow_call_is_not_the_candidates_fault() -> None:
-    measure, left = of([900.0, 380.0, *[0.4] * 20])
-    assert median_ms(measure, torch.Tensor, 0.48) == (0.4, None)
-    assert left == []
-
-
-def test_the_unquantized_layer_is_never_given_up() -> None:
-    measure, _ = of([900.0, *[380.0] * 21])
-    assert median_ms(measure, torch.Tensor, None) == (380.0, None)
-
-
-def test_a_candidate_that_the_stack_refuses_is_left_out_with_the_reason() -> None:
-    layer, rows = nn.Linear(32, 32, dtype=torch.bfloat16), torch.ones(64, 32, dtype=torch.bfloat16)
-
-    def refuses(call: Callable[[], object]) -> float:
-        raise RuntimeError("no kernel for this\nfrom a backend")
-
-    found = autoquant.timed(INT8WO, layer, rows, refuses, compiles=False, rival_ms=1.0)
-    assert found == (None, "RuntimeError: no kernel for this")
-    with pytest.raises(RuntimeError, match="no kernel"):
-        autoquant.timed(BF16, layer, rows, refuses, compiles=False, rival_ms=None)
-
-
-def test_each_layer_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[object] = []
-
-    def compile(layer: nn.Module, **options: object) -> nn.Module:
-        done.append(options)
-        return layer
-
-    monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(torch.compiler, "reset", lambda: done.append("reset"))
-    layer, rows = nn.Linear(32, 32, dtype=torch.bfloat16), torch.ones(64, 32, dtype=torch.bfloat16)
-    found = autoquant.timed(INT8WO, layer, rows, Times(int8wo=0.5), compiles=True, rival_ms=1.0)
-    assert found == (0.5, None)
-    assert done == [{"dynamic": False}, "reset"]
-
-
-class CountingClock:
-    """Each mark is a millisecond after the one before, and each call takes seven."""
-
-    def __init__(self) -> None:
-        self.now_ms = 0.0
-
-    def call(self) -> torch.Tensor:
-        self.now_ms += 7.0
-        return torch.ones(1)
-
-    def mark(self) -> Any:
-        self.now_ms += 1.0
-        at_ms = self.now_ms
-        return SimpleNamespace(at_ms=at_ms, until_ms=lambda later: later.at_ms - at_ms)
-
-    def synchronize(self) -> None:
-        self.now_ms += 100.0
-
-
-def test_the_stopwatch_reads_the_clock_around_one_call() -> None:
-    clock = CountingClock()
-    assert autoquant.CallTimer(clock, CPU)(clock.call) == 8.0
-
-
-# The step that is looked at
-
-
-class Tiny:
-    """A pipeline of two modules, of which a step calls one, twice."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.called = nn.Linear(256, 128, dtype=torch.bfloat16).requires_grad_(False)
-        self.activations = [torch.randn(2, 32, 256).bfloat16(), torch.randn(2, 8, 256).bfloat16()]
-
-    def __call__(self, **_: Any) -> None:
-        for activation in self.activations:
-            self.called(activation)
-            activation.zero_()  # as pipelines do that work in place
-
-
-def int8(matrix: torch.Tensor) -> torch.Tensor:
-    scale = matrix.abs().amax(dim=1, keepdim=True) / 127
-    return (matrix / scale).round() * scale
-
-
-def test_the_first_activations_of_a_module_are_kept_and_its_errors_are_theirs(make_case: Make) -> None:
-    pipeline = Tiny()
-    first = pipeline.activations[0].reshape(64, 256).clone()
-    targets = {"transformer.called": pipeline.called, "transformer.other": nn.Linear(4, 4)}
-    expected = pipeline.called(first)
-    seen = autoquant.observe(pipeline, make_case(EAGER), targets, (INT8DQ, INT8WO))
-
-    (work,) = seen.examples
-    assert work == Work(rows=64, in_features=256, out_features=128, bias=True)
-    assert torch.equal(seen.examples[work].rows, first)
-    assert list(seen.layers) == ["transformer.called"]
-    # As one would quantize by hand: a scale for each row of weights, and of activations. torchao rounds the
-    # scales to bf16 besides.
-    weight, bias = pipeline.called.weight.double(), pipeline.called.bias.double()
-    exact = (first.double() @ weight.T + bias).bfloat16()
-    by_hand_db = {
-        "int8dq": sqnr_db(exact, (int8(first.double()) @ int8(weight).T + bias).bfloat16()),
-        "int8wo": sqnr_db(exact, (first.double() @ int8(weight).T + bias).bfloat16()),
-    }
-    assert seen.layers["transformer.called"].sqnr_db == pytest.approx(by_hand_db, abs=1.5)
-    assert by_hand_db["int8wo"] - by_hand_db["int8dq"] > 2.0
-    # Nothing stays: no hook, and the module as it was.
-    assert not pipeline.called._forward_pre_hooks
-    assert torch.equal(pipeline.called(first), expected)
-
-
-@pytest.mark.parametrize(
-    ("scheme", "reason"),
-    [
-        pytest.param(
-            dataclasses.replace(INT8WO, min_rows=65), "the kernels need at least 65 rows", id="few-rows"
-        ),
-        pytest.param(
-            dataclasses.replace(INT8WO, in_features_multiple=96),
-            "in_features not a multiple of 96",
-            id="shape",
-        ),
-        pytest.param(
-            dataclasses.replace(INT8WO, weight=INT8DQ.weight),
-            "ValueError: a weight of this shape does not become what int8wo says",
-            id="something-else",
-        ),
-    ],
-)
-def test_a_candidate_that_does_not_fit_a_layer_says_why(make_case: Make, scheme: Scheme, reason: str) -> None:
-    pipeline = Tiny()
-    seen = autoquant.observe(pipeline, make_case(EAGER), {"transformer.called": pipeline.called}, (scheme,))
-    assert seen.layers["transformer.called"].refused == {"int8wo": reason}
-    assert seen.layers["transformer.called"].sqnr_db == {}
-
-
-def test_an_output_that_is_not_a_number_is_no_error_in_decibels(make_case: Make) -> None:
-    pipeline = Tiny()
-    pipeline.activations[0][0, 0, 0] = float("inf")
-    seen = autoquant.observe(pipeline, make_case(EAGER), {"transformer.called": pipeline.called}, (INT8DQ,))
-    assert seen.layers["transformer.called"].refused == {"int8dq": "the output holds NaN or infinity"}
-
-
-# The whole of it
+# The whole search
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +142,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Case]:
 
 
 def applied(
-    make_pipeline: Make, searched: tuple[Path, Case], *, drop: int = 0, measure: autoquant.Measure = never
+    make_pipeline: Make, searched: tuple[Path, Case], *, drop: int = 0, measure: Measure = never
 ) -> Any:
     """The evidence of a fresh pipeline that follows the plan."""
     file, case = searched
@@ -432,7 +242,7 @@ def loaded(case: Case, *injections: Injection) -> WorkerSession:
 def test_a_worker_reports_the_plan_and_what_became_of_it(
     make_case: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autoquant, "CallTimer", lambda *_: Times(**INT8DQ_FIRST))
+    monkeypatch.setattr(layer_timing, "CallTimer", lambda *_: Times(**INT8DQ_FIRST))
     monkeypatch.setattr(session, "prime", lambda *_: None)
     seconds = itertools.count(step=100.0)
     monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
@@ -452,8 +262,3 @@ def test_a_worker_that_is_told_no_file_says_so(make_case: Make) -> None:
     with pytest.raises(WorkerError, match="no file is named for the plan that autoquant follows") as caught:
         loaded(make_case(EAGER)).quantize(Quantize())
     assert caught.value.failure.phase is Phase.SEARCH
-
-
-def test_on_a_cpu_a_call_is_timed_as_it_is() -> None:
-    call = torch.Tensor
-    assert autoquant.device_work(call, CPU) is call
