@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
 from perf_tests.harness.execution.campaign import Campaign
-from perf_tests.harness.execution.launcher import Launcher, Planned
-from perf_tests.harness.execution.replicate import BUILT, Replicate, blank
+from perf_tests.harness.execution.launcher import Launcher
+from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.execution.replicate import BUILT, Replicate
 from perf_tests.harness.execution.worker_process import Worker
 from perf_tests.harness.runs.record import (
     REASON_OF_PROGRESS,
@@ -23,7 +23,6 @@ from perf_tests.harness.runs.record import (
     Process,
     Progress,
     Run,
-    RunRecord,
     Schedule,
     Side,
     Status,
@@ -35,8 +34,8 @@ from perf_tests.protocol.reports import Environment, Gpu
 
 GENERATIONS = 4
 """Timed generations of each side in a pair: A B B A A B B A, in which a linear drift favours neither."""
-PAIRS, MAX_PAIRS = 5, 10
-"""Fresh pairs of a comparison, and at most while it is undecided."""
+MIN_PAIRS, MAX_PAIRS = 5, 10
+"""Fresh pairs before a comparison is first judged, and the most while it is undecided."""
 RESERVE_MIB = 2048.0
 """Beside the two peaks: contexts, and what the stable stack takes more than the known one."""
 USABLE = 0.92
@@ -194,25 +193,11 @@ class PairRunner:
         return replicate.process(self.out)
 
 
-class PairCampaign(Campaign):
-    """A campaign whose record holds comparisons of its cases with another stack, too."""
+class PairCampaign:
+    """Compares measured cases of a campaign with another stack, in the campaign's record."""
 
-    @cached_property
-    def _comparisons(self) -> dict[str, Comparison]:
-        return {}
-
-    @property
-    def record(self) -> RunRecord:
-        """All of it, comparisons in the order in which they were asked for."""
-        return msgspec.structs.replace(super().record, comparisons=tuple(self._comparisons.values()))
-
-    def keep(self, comparisons: Iterable[Comparison]) -> None:
-        """Take over those of the session that is resumed."""
-        self._comparisons.update({each.id: each for each in comparisons})
-
-    def comparison(self, case_id: str) -> Comparison | None:
-        """The case's; None where it was not asked for."""
-        return self._comparisons.get(case_id)
+    def __init__(self, campaign: Campaign) -> None:
+        self._campaign = campaign
 
     def begin(self, case_id: str, against: str, known_peak_mib: float | None) -> Comparison:
         """The comparison of a measured case before its first pair; one of a resumed session that was
@@ -220,7 +205,7 @@ class PairCampaign(Campaign):
 
         `against` is the interpreter of the stable stack.
         """
-        run = self.run(case_id)
+        run = self._campaign.run(case_id)
         schedule, why = schedule_of(known_peak_mib, run.processes[0].environment.gpu)
         start = Comparison(
             id=run.id,
@@ -230,13 +215,13 @@ class PairCampaign(Campaign):
             against=against,
             status=Status.INCONCLUSIVE,
             reason=REASON_OF_PROGRESS[Progress.PLANNED],
-            injected=blank(self._lookup(case_id)).injected,
+            injected=run.injected,
             schedule=schedule,
             schedule_reason=why,
             candidate=run.processes[0].environment,
         )
-        before = self._comparisons.get(case_id)
-        return before if before is not None and _is_settled(before, start) else start
+        earlier = self._comparisons.get(case_id)
+        return earlier if earlier is not None and _is_settled(earlier, start) else start
 
     def compare(self, start: Comparison, runner: PairRunner, judge: Judge, refuse: Refuse) -> Comparison:
         """Measure pairs until `judge` has enough of them, or `refuse` says why there are no more; what is
@@ -258,8 +243,8 @@ class PairCampaign(Campaign):
         return judged
 
     def _one_pair(self, comparison: Comparison, runner: PairRunner) -> Comparison:
-        planned = self._lookup(comparison.id)
-        together = builds_together(planned, self.run(comparison.id))
+        planned = self._campaign.planned[comparison.id]
+        together = builds_together(planned, self._campaign.run(comparison.id))
         try:
             pair = runner.measure(planned, len(comparison.pairs), comparison.schedule, together=together)
         except SideError as error:
@@ -274,7 +259,11 @@ class PairCampaign(Campaign):
 
     def _file_comparison(self, comparison: Comparison) -> None:
         self._comparisons[comparison.id] = comparison
-        self._write()
+        self._campaign.store.write()
+
+    @property
+    def _comparisons(self) -> dict[str, Comparison]:
+        return self._campaign.store.comparisons
 
 
 def _is_settled(before: Comparison, now: Comparison) -> bool:

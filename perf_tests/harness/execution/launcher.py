@@ -1,4 +1,4 @@
-"""Starts the workers of a campaign, all of them on one stack, each with compile caches of its own."""
+"""Starts workers: all on one stack, each case with a log and compile caches of its own."""
 
 from __future__ import annotations
 
@@ -8,54 +8,48 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perf_tests.harness.execution import machine
-from perf_tests.harness.execution.worker_process import Worker
+from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.execution.worker_process import COMMAND, Worker
 from perf_tests.harness.runs.directory import CACHE, LOGS, PLANS
 from perf_tests.harness.runs.environments import differences
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import Failure, FailureKind, Injection, Phase
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device, Platform
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A case of this session, where it is measured and what is broken in it."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stack:
+    """The interpreter that workers run under, and the files that they share with other runs."""
 
-    case: Case
-    platform: Platform
-    injections: tuple[Injection, ...] = ()
-    smoke: bool = False
-    """Whether it is only verified and generated once, without its fp32 twin: no time of it is judged."""
+    python: str
+    command: tuple[str, ...] = COMMAND
+    """What follows the interpreter."""
+    artifacts: Path | None = None
+    """The folder of compile-cache artifacts; None where none are loaded or saved."""
+    plans: Path | None = None
+    """The folder of the plans that searches find; None for one in the run directory."""
 
 
 class Launcher:
-    """Starts the workers of a campaign, all of them on one stack."""
+    """Starts workers, which must all report the same stack, and ends them."""
 
-    def __init__(
-        self,
-        out: Path,
-        python: str,
-        command: tuple[str, ...],
-        *,
-        environment: Environment | None = None,
-        artifacts: Path | None = None,
-        plans: Path | None = None,
-    ) -> None:
-        """`environment` is the one that a resumed run was begun with; `artifacts` the folder of compile-cache
-        files, None for none; `plans` that of the plans of searches, None for one in `out`."""
+    environment: Environment | None
+    """What the first worker reported, which all others must match; None before one is ready."""
+
+    def __init__(self, out: Path, stack: Stack, *, environment: Environment | None = None) -> None:
+        """Start workers of `stack`, with logs and caches in `out`; `environment` is that of a resumed run."""
         self.out = out
         self.environment = environment
-        self._artifacts = artifacts
-        self._plans = plans or out / PLANS
-        self._python = python
-        self._command = command
+        self._stack = stack
         self._workers: list[Worker] = []
 
     def start(self, planned: Planned, stem: str, index: int) -> Worker:
-        """A worker that is ready; its log and its caches are named by `stem`.
+        """A worker that is ready; `stem` and `index` name its log, and `stem` its compile caches.
 
-        Raises WorkerError where it does not come up, computes elsewhere, or on another stack than before.
+        Raises WorkerError where it does not start, computes on another device than the platform's, or has
+        another stack than the workers before it.
         """
         worker = self.spawn(planned, stem, index)
         try:
@@ -66,13 +60,14 @@ class Launcher:
         return worker
 
     def spawn(self, planned: Planned, stem: str, index: int) -> Worker:
-        """As `start`, but a worker that is still importing: `greet` it before it is asked for anything.
+        """A worker that is still importing: `greet` it before its first request.
 
-        Raises WorkerError where the interpreter cannot be started.
+        `stem` and `index` name its log, and `stem` its compile caches. Raises WorkerError where the
+        interpreter cannot be started.
         """
         worker = Worker.spawn(
-            python=self._python,
-            command=self._command,
+            python=self._stack.python,
+            command=self._stack.command,
             log=self.out / self.log_name(stem, index),
             variables=self._variables(planned.platform, stem),
         )
@@ -80,7 +75,11 @@ class Launcher:
         return worker
 
     def greet(self, worker: Worker, planned: Planned) -> None:
-        """Wait until a spawned worker is ready; WorkerError as `start` raises it, the worker killed."""
+        """Wait until a spawned worker is ready.
+
+        Raises WorkerError, with the worker killed, where it does not become ready, computes on another device
+        than the platform's, or has another stack than the workers before it.
+        """
         worker.greet(planned.platform.timeouts.import_s)
         self.environment = self.environment or worker.environment
         if problem := machine.mismatch(planned.platform, worker.environment.gpu):
@@ -92,30 +91,35 @@ class Launcher:
             raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.IMPORT, message=message))
 
     def kill_all(self) -> None:
-        """End every worker that was started."""
+        """Kill every worker that was started. Idempotent."""
         for worker in self._workers:
             worker.kill()
 
     def log_name(self, stem: str, index: int) -> str:
-        """The log of a worker, relative to the run directory."""
+        """The path of a worker's log, relative to the run directory."""
         return f"{LOGS}/{stem}.{index}.log"
 
     def artifacts_of(self, case: Case, worker: Worker) -> Path | None:
-        """The file with the compile-cache artifacts of `case` on the worker's stack and GPU; None without
-        a folder for them. They are valid for the same torch, triton and GPU model only."""
-        if self._artifacts is None:
+        """The file of the compile-cache artifacts of `case`, None where the stack has no folder for them.
+
+        They are valid for the torch, the triton and the GPU model of the worker only.
+        """
+        if self._stack.artifacts is None:
             return None
-        return self._artifacts / f"{_file_stem(case, worker, ('torch', 'triton'))}.bin"
+        return self._stack.artifacts / f"{_file_stem(case, worker, ('torch', 'triton'))}.bin"
 
     def plan_of(self, case: Case, worker: Worker) -> Path | None:
-        """The file with the plan of `case` on the worker's stack and GPU; None for a scheme without a
-        search."""
+        """The file of the plan of `case`, None for a scheme without a search.
+
+        It is valid for the torch, the triton, the torchao and the GPU model of the worker only.
+        """
         if case.build.recipe.scheme.search is None:
             return None
-        return self._plans / f"{_file_stem(case, worker, ('torch', 'triton', 'torchao'))}.json"
+        plans = self._stack.plans or self.out / PLANS
+        return plans / f"{_file_stem(case, worker, ('torch', 'triton', 'torchao'))}.json"
 
     def discard_cache(self, stem: str) -> None:
-        """What a killed worker was writing cannot be trusted."""
+        """Remove the compile caches of a killed worker: what it was writing cannot be trusted."""
         shutil.rmtree(self._cache(stem), ignore_errors=True)  # no other run looks there
 
     def _cache(self, stem: str) -> Path:
@@ -130,7 +134,7 @@ class Launcher:
 
 
 def _file_stem(case: Case, worker: Worker, packages: tuple[str, ...]) -> str:
-    """What a file is called that is good for one case, some versions and one model of GPU."""
+    """The name of a file that is valid for one case, these versions of `packages` and one GPU model."""
     environment = worker.environment
     versions = (f"{name}{environment.packages.get(name, 'none')}" for name in packages)
     device = environment.gpu.name if environment.gpu else environment.cpu_model
@@ -141,8 +145,8 @@ def _file_stem(case: Case, worker: Worker, packages: tuple[str, ...]) -> str:
 VARIABLES = {
     Device.CPU: {
         "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),  # those this process may use, not all there are
+        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),  # those this process may use
     },
-    # Otherwise CUDA counts the fastest GPU first, and NVML, which describes it, by PCI address.
+    # CUDA's default order puts the fastest GPU first; NVML, which describes the GPUs, orders by PCI address.
     Device.CUDA: {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
 }

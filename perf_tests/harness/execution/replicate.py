@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,21 +9,15 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.execution.launcher import Launcher, Planned
+from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.worker_process import R, Worker
-from perf_tests.harness.runs import injections, projection, validity
+from perf_tests.harness.runs import projection, validity
 from perf_tests.harness.runs.record import (
-    REASON_OF_PROGRESS,
-    STATUS_OF_FAILURE,
     BuildReport,
     Process,
-    Progress,
-    Run,
     SamplingEnd,
-    Status,
     WarmUpEnd,
 )
-from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import (
     Compile,
     Compiled,
@@ -69,7 +62,7 @@ class Replicate:
     warmup_end: WarmUpEnd | None = None
     sampling_end: SamplingEnd | None = None
     captures: list[Capture] = field(default_factory=list)
-    turned: bool = False
+    switched: bool = False
     """Whether the worker held the build already, for another workload."""
     spent_before_s: dict[Phase, float] = field(default_factory=dict)
     """Host seconds the worker had taken before this case, by phase."""
@@ -83,7 +76,7 @@ class Replicate:
         quantize = Quantize(probe=platform.probe, plan=plan, layers=not self.planned.smoke, traces=traces)
         self.quantized = self._ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
 
-    def turn(self, planned: Planned, artifacts: Path | None) -> Replicate:
+    def switch_workload(self, planned: Planned, artifacts: Path | None) -> Replicate:
         """The same worker with another workload of its build, as it was before it compiled."""
         spent_s = dict(self.worker.seconds)
         self._ask(SwitchWorkload(case=planned.case), WorkloadSwitched, Phase.SWITCH_WORKLOAD)
@@ -94,7 +87,7 @@ class Replicate:
             artifacts,
             loaded=self.loaded,
             quantized=self.quantized,
-            turned=True,
+            switched=True,
             spent_before_s=spent_s,
         )
 
@@ -123,10 +116,6 @@ class Replicate:
         if generated.capture:
             self.captures.append(generated.capture)
         return generated.sample
-
-    def sample_twin(self, twin: Twin) -> None:
-        """Let the twin generate once."""
-        self.twin_samples.append(twin.sample())
 
     def inspect(self, trace: Path | None = None) -> None:
         """Ask for what describes the whole process; `trace` is the stem of the files of what was recorded."""
@@ -175,7 +164,7 @@ class Replicate:
             seconds={
                 **self._host_seconds(),
                 # Another case of the build has paid for it already.
-                **{p: reply.seconds for p, reply in answered.items() if not (self.turned and p in BUILT)},
+                **{p: reply.seconds for p, reply in answered.items() if not (self.switched and p in BUILT)},
                 **self._search_seconds(),
                 **self._fidelity_seconds(),
             },
@@ -202,12 +191,12 @@ class Replicate:
 
     def _search_seconds(self) -> dict[str, float]:
         plan = self.quantized.quantization.plan if self.quantized else None
-        if plan is None or plan.search_s is None or self.turned:
+        if plan is None or plan.search_s is None or self.switched:
             return {}
         return {Phase.SEARCH.value: plan.search_s}
 
     def _fidelity_seconds(self) -> dict[str, float]:
-        recording_s = 0.0 if self.turned or self.quantized is None else self.quantized.fidelity_s
+        recording_s = 0.0 if self.switched or self.quantized is None else self.quantized.fidelity_s
         spent_s = recording_s + (self.inspected.fidelity_s if self.inspected else 0.0)
         return {Phase.FIDELITY.value: spent_s} if spent_s > 0 else {}
 
@@ -217,97 +206,6 @@ class Replicate:
 
 BUILT = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
 """Phases that a worker goes through once, whatever it generates afterwards."""
-
-
-class Twin:
-    """The fp32 worker beside the cases of one pipeline: restarted once per case."""
-
-    def __init__(
-        self, planned: Planned, launcher: Launcher, warmups: int, references: dict[str, Run]
-    ) -> None:
-        self.planned = planned
-        self._launcher = launcher
-        self._warmups = warmups
-        self._references = references
-        self._stem = f"{planned.case.id}.reference"
-        self._replicate: Replicate | None = None
-        self._numbers = itertools.count()
-        self._beside = ""
-        self._restarts_left = 1
-
-    def serve(self, case_id: str) -> None:
-        """From here on the twin stands beside another case, or beside another process of the same."""
-        if case_id != self._beside:
-            self._beside, self._restarts_left = case_id, 1
-
-    def sample(self) -> Sample:
-        """Generate once; a WorkerError names the twin."""
-        try:
-            self._replicate = self._replicate or self._build()
-            return self._replicate.sample()
-        except WorkerError as error:
-            self._replicate = None
-            failure = msgspec.structs.replace(
-                error.failure, message=f"fp32 twin {self.planned.case.id}: {error.failure.message}"
-            )
-            status = STATUS_OF_FAILURE[failure.kind]
-            self._note(failure=failure, status=status, reason=failure.message, progress=Progress.MEASURED)
-            if not self._restarts_left:
-                raise WorkerError(failure) from error
-        self._restarts_left -= 1
-        return self.sample()
-
-    def close(self) -> None:
-        if self._replicate:
-            self._replicate.worker.close()
-            *before, last = self._run.processes
-            whole = self._replicate.process(self._launcher.out).build  # with the time it generated
-            self._note(processes=(*before, msgspec.structs.replace(last, build=whole)))
-            self._replicate = None
-
-    def _build(self) -> Replicate:
-        index = next(self._numbers)
-        worker = self._launcher.start(self.planned, self._stem, index)
-        replicate = Replicate(worker, self.planned, self._launcher.log_name(self._stem, index))
-        try:
-            replicate.build()
-            replicate.warm_up(self._warmups)
-        except BaseException:  # Ctrl-C, too, must not leave a process behind
-            worker.kill()
-            raise
-        processes = (*self._run.processes, replicate.process(self._launcher.out))
-        self._note(
-            processes=processes,
-            failure=None,
-            status=Status.INCONCLUSIVE,
-            reason="measured beside others, not judged",
-            progress=Progress.MEASURED,
-        )
-        return replicate
-
-    @property
-    def _run(self) -> Run:
-        return self._references.get(self.planned.case.id) or blank(self.planned)
-
-    def _note(self, **changes: object) -> None:
-        self._references[self.planned.case.id] = msgspec.structs.replace(self._run, **changes)
-
-
-def blank(planned: Planned) -> Run:
-    """The run of a case before anything of it was measured."""
-    case = planned.case
-    return Run(
-        id=case.id,
-        digest=case.digest,
-        platform=planned.platform.id,
-        pipeline=case.build.pipeline.id,
-        status=Status.INCONCLUSIVE,
-        reason=REASON_OF_PROGRESS[Progress.PLANNED],
-        progress=Progress.PLANNED,
-        reference=None if case.is_reference else case.reference.id,
-        injected=tuple(map(injections.spelled, planned.injections)),
-        projected=case.workload.measured_steps is not None,
-    )
 
 
 def _warmup_end(samples: Sequence[Sample], least: int, composed: bool) -> WarmUpEnd | None:

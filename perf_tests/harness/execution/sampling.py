@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -45,6 +46,18 @@ class EndSampling(Protocol):
 def fixed_samples(_case: Case, platform: Platform, samples: Sequence[Sample], /) -> SamplingEnd | None:
     """The rule that takes as many samples as the platform asks for."""
     return SamplingEnd.FIXED if len(samples) >= platform.samples else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingRules:
+    """How many processes measure a case, and how often each generates."""
+
+    decide: Decide
+    max_processes: int
+    end_sampling: EndSampling = fixed_samples
+    """Ends the samples of a process without an fp32 twin; beside one their number is fixed."""
+    warmups: int = 1
+    """Generations before the first sample, at least."""
 
 
 class Series:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
-from perf_tests.harness.execution.ab_pairs import MAX_PAIRS, PAIRS, PairCampaign, PairRunner
-from perf_tests.harness.execution.launcher import Launcher
+from perf_tests.harness.execution.ab_pairs import MAX_PAIRS, MIN_PAIRS, PairCampaign, PairRunner
+from perf_tests.harness.execution.campaign import Campaign
+from perf_tests.harness.execution.launcher import Launcher, Stack
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
 from perf_tests.harness.runs.record import Comparison, Run, Side, Verdict
@@ -48,7 +49,7 @@ class AbSession:
             )
 
     def apply(
-        self, run: Run, verdicts: tuple[Verdict, ...], campaign: PairCampaign, out: Path, refuse: Refuse
+        self, run: Run, verdicts: tuple[Verdict, ...], campaign: Campaign, out: Path, refuse: Refuse
     ) -> tuple[Verdict, ...]:
         """Regressed times confirmed, or not, by the stable stack; times without a baseline judged by it.
 
@@ -67,14 +68,13 @@ class AbSession:
         cases = self._selection.cases.values()
         return sum(len(ab_comparison.times_of(case, platform)) for case, platform in cases)
 
-    def _compare(
-        self, run: Run, python: str, campaign: PairCampaign, out: Path, refuse: Refuse
-    ) -> Comparison:
+    def _compare(self, run: Run, python: str, campaign: Campaign, out: Path, refuse: Refuse) -> Comparison:
         case, platform = self._selection.cases[run.id]
         accepted = self._baselines.find(case, platform)
         peak_mib = ab_comparison.known_peak_mib(run, accepted.entry.metrics if accepted else {})
-        return campaign.compare(
-            campaign.begin(run.id, python, peak_mib),
+        pairs = PairCampaign(campaign)
+        return pairs.compare(
+            pairs.begin(run.id, python, peak_mib),
             self._pair_runner(python, campaign, out),
             partial(ab_comparison.judge_comparison, self._question(case, platform)),
             refuse,
@@ -87,14 +87,14 @@ class AbSession:
             time.name: ab_comparison.rule_of(noise[time.name], level, MAX_PAIRS)
             for time in ab_comparison.times_of(case, platform)
         }
-        return ab_comparison.Question(case=case, rules=rules, least_pairs=PAIRS)
+        return ab_comparison.Question(case=case, rules=rules, least_pairs=MIN_PAIRS)
 
-    def _pair_runner(self, python: str, campaign: PairCampaign, out: Path) -> PairRunner:
-        start = partial(
-            Launcher,
-            out,
+    def _pair_runner(self, python: str, campaign: Campaign, out: Path) -> PairRunner:
+        stack = partial(
+            Stack,
             command=self._options.worker_command,
             plans=self._options.autoquant_plans and self._options.autoquant_plans.absolute(),
         )
-        candidate = start(python=self._options.python, environment=campaign.record.environment)
-        return PairRunner({Side.STABLE: start(python=python), Side.CANDIDATE: candidate}, out)
+        stable = Launcher(out, stack(python=python))
+        candidate = Launcher(out, stack(python=self._options.python), environment=campaign.record.environment)
+        return PairRunner({Side.STABLE: stable, Side.CANDIDATE: candidate}, out)

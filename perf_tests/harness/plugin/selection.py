@@ -12,7 +12,7 @@ from pathlib import Path
 from perf_tests.harness.baselines import files
 from perf_tests.harness.baselines.files import Accepted, Baselines
 from perf_tests.harness.compare import published
-from perf_tests.harness.execution.launcher import Planned
+from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.planning import relatives, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.planning.relatives import KnownCosts

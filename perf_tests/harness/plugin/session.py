@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 
-from perf_tests.harness.execution.ab_pairs import PairCampaign
+from perf_tests.harness.execution.campaign import Callbacks, Campaign
+from perf_tests.harness.execution.launcher import Stack
+from perf_tests.harness.execution.sampling import SamplingRules
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.plugin.ab_session import AbSession
 from perf_tests.harness.plugin.judging import CaseJudge, outcome
@@ -17,6 +19,7 @@ from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Forecaster, PlatformBaselines, Selection
 from perf_tests.harness.runs.directory import prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
+from perf_tests.harness.runs.store import SessionStart
 from perf_tests.harness.verdicts import verification
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import Group
@@ -38,7 +41,7 @@ class PerfSession:
         self.forecaster = Forecaster(options, self._baselines)
         self.judging = CaseJudge(options, self.selection, self._baselines, self._reference)
         self._ab = AbSession(options, self.selection, self._baselines)
-        self._campaign: PairCampaign | None = None
+        self._campaign: Campaign | None = None
         self.problem: str | None = None
         """What kept the run directory from being written; None where nothing did."""
 
@@ -73,35 +76,41 @@ class PerfSession:
         return self.forecaster.budget(self.selection)
 
     @property
-    def campaign(self) -> PairCampaign:
+    def campaign(self) -> Campaign:
         """The campaign of all selected cases. Raises PerfError where the run directory cannot be written."""
         if self._campaign is None:
             self._campaign = self._open_campaign()
         return self._campaign
 
-    def _open_campaign(self) -> PairCampaign:
+    def _open_campaign(self) -> Campaign:
         cases = [case for case, _ in self.selection.cases.values()]
         known = {case.id: case for case in (*(case.reference for case in cases), *cases)}
         out, resumed = self._directory
-        campaign = PairCampaign(
-            plan=self.selection.planned(self.options),
-            out=out,
-            python=self.options.python,
-            command=self.options.worker_command,
-            decide=self.judging.decide,
-            max_processes=self.judging.max_processes,
-            end_sampling=self.judging.end_sampling,
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            command_line=shlex.join(self._command),
-            prepare=partial(verification.prepared, known, out),
-            admit=self._budget.refusal,
-            artifacts=self.options.compile_cache and self.options.compile_cache.absolute(),
-            plans=self.options.autoquant_plans and self.options.autoquant_plans.absolute(),
-            resumed=resumed,
-            unit=self.unit,
+        return Campaign(
+            self.selection.planned(self.options),
+            out,
+            Stack(
+                python=self.options.python,
+                command=self.options.worker_command,
+                artifacts=self.options.compile_cache and self.options.compile_cache.absolute(),
+                plans=self.options.autoquant_plans and self.options.autoquant_plans.absolute(),
+            ),
+            SamplingRules(
+                decide=self.judging.decide,
+                max_processes=self.judging.max_processes,
+                end_sampling=self.judging.end_sampling,
+            ),
+            SessionStart(
+                started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                command_line=shlex.join(self._command),
+                unit=self.unit,
+                resumed=resumed,
+            ),
+            Callbacks(
+                prepare=partial(verification.prepared, known, out),
+                admit=self._budget.refusal,
+            ),
         )
-        campaign.keep(resumed.comparisons if resumed else ())
-        return campaign
 
     def measure(self, case_id: str) -> Run:
         """The case's run, measured at the first request."""
@@ -134,7 +143,7 @@ class PerfSession:
 
     def explain(self, run: Run, judged: Sequence[Verdict]) -> str:
         """The failure text of the red verdicts of one case."""
-        return self.judging.explain(run, judged, self.campaign.comparison(run.id))
+        return self.judging.explain(run, judged, self.campaign.store.comparisons.get(run.id))
 
     # Ending
 

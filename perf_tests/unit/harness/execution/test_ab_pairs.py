@@ -14,7 +14,7 @@ from perf_tests.harness.execution import ab_pairs
 from perf_tests.harness.execution.ab_pairs import (
     GENERATIONS,
     MAX_PAIRS,
-    PAIRS,
+    MIN_PAIRS,
     PairCampaign,
     PairRunner,
     SideError,
@@ -23,10 +23,14 @@ from perf_tests.harness.execution.ab_pairs import (
     process_order,
     schedule_of,
 )
-from perf_tests.harness.execution.launcher import Launcher, Planned
+from perf_tests.harness.execution.campaign import Campaign
+from perf_tests.harness.execution.launcher import Launcher, Stack
+from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.execution.sampling import SamplingRules
 from perf_tests.harness.execution.worker_process import Worker
 from perf_tests.harness.runs.record import Comparison, Pair, Schedule, Side, Status
 from perf_tests.harness.runs.record_file import read_record
+from perf_tests.harness.runs.store import SessionStart
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Fault, Generate, Injection, Load, Phase, Request
 from perf_tests.tables.cases import Case
@@ -133,8 +137,8 @@ def stable_python(tmp_path: Path) -> Callable[[str], str]:
 def make_runner(out: Path, stable: str = sys.executable) -> PairRunner:
     command = ("-m", FAKE_WORKER)
     launchers = {
-        A: Launcher(out, stable, command),
-        B: Launcher(out, sys.executable, command),
+        A: Launcher(out, Stack(python=stable, command=command)),
+        B: Launcher(out, Stack(python=sys.executable, command=command)),
     }
     return PairRunner(launchers, out)
 
@@ -406,7 +410,7 @@ class Scripted(PairRunner):
         return result
 
 
-Open = Callable[..., PairCampaign]
+Open = Callable[..., Campaign]
 
 
 @pytest.fixture
@@ -414,18 +418,19 @@ def open_campaign(tmp_path: Path) -> Iterator[Open]:
     """A campaign that has measured its only case, on a card of 79.6 GiB."""
     opened = []
 
-    def start(*injections: Injection) -> PairCampaign:
+    def start(*injections: Injection, comparisons: tuple[Comparison, ...] = ()) -> Campaign:
         measured = make_run(CASE, H100, processes=(make_process(environment=ENVIRONMENT),))
         measured = msgspec.structs.replace(measured, injected=tuple("latency:+1%" for _ in injections))
-        campaign = PairCampaign(
-            plan=(Planned(CASE, H100, injections),),
-            out=tmp_path,
-            python=sys.executable,
-            decide=fixed_processes(1),
-            max_processes=1,
-            started_at="2026-01-02T03:04:05+00:00",
-            command_line="pytest",
-            resumed=make_record(measured, references=()),
+        campaign = Campaign(
+            (Planned(CASE, H100, injections),),
+            tmp_path,
+            Stack(python=sys.executable),
+            SamplingRules(decide=fixed_processes(1), max_processes=1),
+            SessionStart(
+                started_at="2026-01-02T03:04:05+00:00",
+                command_line="pytest",
+                resumed=make_record(measured, references=(), comparisons=comparisons),
+            ),
         )
         opened.append(campaign)
         return campaign
@@ -452,13 +457,14 @@ def enough(count: int) -> Callable[[Comparison], Comparison | None]:
 
 def test_pairs_are_measured_until_the_judge_has_enough(open_campaign: Open, tmp_path: Path) -> None:
     campaign = open_campaign(SLOWER)
-    start = campaign.begin(FP8DQROW, AGAINST, 14000.0)
+    pairs = PairCampaign(campaign)
+    start = pairs.begin(FP8DQROW, AGAINST, 14000.0)
     runner = Scripted(*[PAIR] * MAX_PAIRS)
-    comparison = campaign.compare(start, runner, enough(PAIRS), never)
+    comparison = pairs.compare(start, runner, enough(MIN_PAIRS), never)
 
     assert runner.schedules == [Schedule.RESIDENT] * 5
     assert runner.together == [True] * 5
-    assert comparison is campaign.comparison(FP8DQROW)
+    assert comparison is campaign.store.comparisons[FP8DQROW]
     (written,) = read_record(tmp_path).comparisons
     assert written == comparison
     assert (len(written.pairs), written.against, written.injected) == (5, AGAINST, ("latency:+1%",))
@@ -468,8 +474,9 @@ def test_pairs_are_measured_until_the_judge_has_enough(open_campaign: Open, tmp_
 def test_a_side_that_fails_ends_the_comparison_as_its_failure(open_campaign: Open) -> None:
     campaign = open_campaign()
     died = SideError(A, make_failure(kind=FailureKind.CRASH, message="worker was killed by SIGSEGV"))
-    start = campaign.begin(FP8DQROW, AGAINST, None)
-    comparison = campaign.compare(start, Scripted(PAIR, died), enough(5), never)
+    pairs = PairCampaign(campaign)
+    start = pairs.begin(FP8DQROW, AGAINST, None)
+    comparison = pairs.compare(start, Scripted(PAIR, died), enough(5), never)
 
     assert (comparison.failed_side, len(comparison.pairs)) == (A, 1)
     assert comparison.failure is not None
@@ -479,9 +486,10 @@ def test_a_side_that_fails_ends_the_comparison_as_its_failure(open_campaign: Ope
 def test_two_workers_that_do_not_fit_after_all_are_measured_one_by_one(open_campaign: Open) -> None:
     campaign = open_campaign()
     full = SideError(B, make_failure(message="out of memory at 79 GiB"))
-    start = campaign.begin(FP8DQROW, AGAINST, 14000.0)
+    pairs = PairCampaign(campaign)
+    start = pairs.begin(FP8DQROW, AGAINST, 14000.0)
     runner = Scripted(full, *[PAIR] * 5)
-    comparison = campaign.compare(start, runner, enough(5), never)
+    comparison = pairs.compare(start, runner, enough(5), never)
 
     assert runner.schedules == [Schedule.RESIDENT, *[Schedule.BY_PROCESS] * 5]
     assert comparison.schedule is Schedule.BY_PROCESS
@@ -493,9 +501,10 @@ def test_two_workers_that_do_not_fit_after_all_are_measured_one_by_one(open_camp
 
 def test_ctrl_c_keeps_the_pairs_that_were_measured(open_campaign: Open, tmp_path: Path) -> None:
     campaign = open_campaign()
-    start = campaign.begin(FP8DQROW, AGAINST, 14000.0)
+    pairs = PairCampaign(campaign)
+    start = pairs.begin(FP8DQROW, AGAINST, 14000.0)
     with pytest.raises(KeyboardInterrupt):
-        campaign.compare(start, Scripted(PAIR, PAIR, KeyboardInterrupt()), enough(5), never)
+        pairs.compare(start, Scripted(PAIR, PAIR, KeyboardInterrupt()), enough(5), never)
     campaign.interrupt()
 
     (written,) = read_record(tmp_path).comparisons
@@ -506,8 +515,9 @@ def test_ctrl_c_keeps_the_pairs_that_were_measured(open_campaign: Open, tmp_path
 def test_a_comparison_for_which_there_is_no_time_says_so(open_campaign: Open) -> None:
     campaign = open_campaign()
     refusals = iter([None, "the budget of 60 s is spent"])
-    start = campaign.begin(FP8DQROW, AGAINST, None)
-    comparison = campaign.compare(start, Scripted(PAIR), enough(5), lambda case_id: next(refusals))
+    pairs = PairCampaign(campaign)
+    start = pairs.begin(FP8DQROW, AGAINST, None)
+    comparison = pairs.compare(start, Scripted(PAIR), enough(5), lambda case_id: next(refusals))
 
     assert (comparison.status, len(comparison.pairs)) == (Status.INCONCLUSIVE, 1)
     assert comparison.reason == "after 1 pair: the budget of 60 s is spent"
@@ -532,11 +542,12 @@ def test_only_a_finished_comparison_of_the_same_is_resumed(
     open_campaign: Open, changes: dict[str, Any], measured: int
 ) -> None:
     campaign = open_campaign()
-    before = settled(campaign.begin(FP8DQROW, AGAINST, None))
-    campaign.keep([msgspec.structs.replace(before, **changes)])
+    before = settled(PairCampaign(campaign).begin(FP8DQROW, AGAINST, None))
+    campaign = open_campaign(comparisons=(msgspec.structs.replace(before, **changes),))
     runner = Scripted(*[PAIR] * 5)
-    start = campaign.begin(FP8DQROW, AGAINST, None)
-    campaign.compare(start, runner, enough(5), never)
+    pairs = PairCampaign(campaign)
+    start = pairs.begin(FP8DQROW, AGAINST, None)
+    pairs.compare(start, runner, enough(5), never)
     assert len(runner.schedules) == measured
 
 

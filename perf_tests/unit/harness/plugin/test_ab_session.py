@@ -26,7 +26,7 @@ def on_an_h100(suite: Suite, plug_gpu: Plug) -> None:
 
 @pytest.fixture
 def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ab_session, "PAIRS", 2)
+    monkeypatch.setattr(ab_session, "MIN_PAIRS", 2)
 
 
 def run(suite: Suite, *arguments: str) -> pytest.RunResult:

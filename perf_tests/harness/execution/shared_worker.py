@@ -1,0 +1,234 @@
+"""One worker that measures several cases of a build in turn, and the fp32 twin that generates with them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.execution.launcher import Launcher
+from perf_tests.harness.execution.planned import Planned, blank
+from perf_tests.harness.execution.replicate import Replicate
+from perf_tests.harness.execution.sampling import SamplingRules, Series, fixed_samples
+from perf_tests.harness.execution.worker_process import Worker
+from perf_tests.harness.runs.directory import CAPTURES
+from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Progress, Run, SamplingEnd, Status
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import Trace
+from perf_tests.protocol.reports import Sample
+
+
+@dataclass(slots=True, eq=False)
+class Subject:
+    """A case while its build is measured."""
+
+    planned: Planned
+    implicit: bool
+    """Whether nobody selected it: other cases are compared with it."""
+    series: Series
+
+    @property
+    def stem(self) -> str:
+        """What its files are called. A selected case with the same id, but with faults, has its own files."""
+        case_id = self.planned.case.id
+        return f"{case_id}.reference" if self.implicit else case_id
+
+
+@dataclass(frozen=True, slots=True)
+class SharedWorker:
+    """Measures one process of each case that it is given, in one worker."""
+
+    launcher: Launcher
+    rules: SamplingRules
+    twins: Twins
+    admit: Callable[[Subject], bool]
+    """Asked before each case but the first: whether it is started."""
+    keep: Callable[[Subject], None]
+    """Called when a process of a case is complete or has failed."""
+
+    def measure(self, subjects: Sequence[Subject]) -> list[Subject]:
+        """Measure the `subjects` until a process fails; returns those that are left after it.
+
+        A failed worker is a failure of the case that it was measuring. On any other exception, Ctrl-C
+        included, no worker is left and only complete processes are in the series.
+        """
+        first, index = subjects[0], subjects[0].series.index
+        subject, replicate = first, None
+        try:
+            with self.launcher.start(first.planned, first.stem, index) as worker:
+                for subject in subjects:
+                    if replicate is not None and not self.admit(subject):
+                        continue
+                    replicate = self._replicate(worker, subject, replicate, first.stem, index)
+                    self._measure(replicate, subject, subjects)
+                    subject.series.took(replicate.process(self.launcher.out))
+                    self.keep(subject)
+        except WorkerError as error:
+            self.launcher.discard_cache(first.stem)
+            is_of_subject = replicate is not None and replicate.planned is subject.planned
+            is_loaded = is_of_subject and replicate is not None and replicate.loaded is not None
+            partial = replicate.process(self.launcher.out) if is_loaded and replicate else None
+            subject.series.failed(error.failure, partial)
+            self.keep(subject)
+        except BaseException:  # the worker may have been killed while it was writing
+            self.launcher.discard_cache(first.stem)
+            raise
+        return list(subjects[list(subjects).index(subject) + 1 :])
+
+    def _replicate(
+        self, worker: Worker, subject: Subject, previous: Replicate | None, stem: str, index: int
+    ) -> Replicate:
+        artifacts = self.launcher.artifacts_of(subject.planned.case, worker)
+        if previous is not None:
+            return previous.switch_workload(subject.planned, artifacts)
+        plan = self.launcher.plan_of(subject.planned.case, worker)
+        return Replicate(worker, subject.planned, self.launcher.log_name(stem, index), artifacts, plan)
+
+    def _measure(self, replicate: Replicate, subject: Subject, sharing: Sequence[Subject]) -> None:
+        if not replicate.switched:
+            # Of all of them now: quantizing overwrites what the transformer was before.
+            traces = ((each.planned.case, self._files(each)) for each in sharing if not each.planned.smoke)
+            replicate.build(tuple(Trace(case=case, stem=str(stem)) for case, stem in traces if stem))
+        replicate.warm_up(self.rules.warmups)
+        files = self._files(subject)
+        self._sample(replicate, files)
+        replicate.inspect(None if subject.planned.smoke else files)
+
+    def _files(self, subject: Subject) -> Path | None:
+        """The stem of the files that the first process of a case leaves to be compared; None for others."""
+        index = subject.series.index
+        return self.launcher.out / CAPTURES / f"{subject.stem}.{index}" if index == 0 else None
+
+    def _sample(self, replicate: Replicate, capture: Path | None) -> None:
+        planned = replicate.planned
+        interleaves = planned.platform.interleave_twin and not planned.smoke
+        twin = self.twins.serving(planned) if interleaves else None
+        while replicate.sampling_end is None:
+            generations: list[Callable[[], object]] = [partial(replicate.sample, capture)]
+            if twin is not None:
+                # Which goes first alternates, so that a drift of the machine favours neither.
+                place = len(replicate.samples) % 2
+                generations.insert(place, partial(_sample_twin, replicate, twin))
+            for generate in generations:
+                generate()
+            replicate.sampling_end = self._sampling_end(replicate, alone=twin is None)
+
+    def _sampling_end(self, replicate: Replicate, *, alone: bool) -> SamplingEnd | None:
+        planned = replicate.planned
+        if planned.smoke:
+            return SamplingEnd.FIXED
+        # More samples do not make a ratio to a twin precise that shares the machine.
+        end_sampling = self.rules.end_sampling if alone else fixed_samples
+        return end_sampling(planned.case, planned.platform, replicate.samples)
+
+
+def _sample_twin(replicate: Replicate, twin: Twin) -> None:
+    replicate.twin_samples.append(twin.sample())
+
+
+class Twin:
+    """The fp32 worker that generates alternately with the cases of one pipeline.
+
+    It is restarted when it fails, once for each of these cases.
+    """
+
+    def __init__(
+        self, planned: Planned, launcher: Launcher, warmups: int, references: dict[str, Run]
+    ) -> None:
+        """The run of the twin is stored in `references`, by case id."""
+        self.planned = planned
+        self._launcher = launcher
+        self._warmups = warmups
+        self._references = references
+        self._stem = f"{planned.case.id}.reference"
+        self._replicate: Replicate | None = None
+        self._numbers = itertools.count()
+        self._served = ""
+        self._restarts_left = 1
+
+    def serve(self, case_id: str) -> None:
+        """Generate for the case of that id from now on, in whichever of its processes."""
+        if case_id != self._served:
+            self._served, self._restarts_left = case_id, 1
+
+    def sample(self) -> Sample:
+        """Generate once. Raises WorkerError, naming the twin, where it fails and was restarted before."""
+        try:
+            self._replicate = self._replicate or self._build()
+            return self._replicate.sample()
+        except WorkerError as error:
+            self._replicate = None
+            failure = msgspec.structs.replace(
+                error.failure, message=f"fp32 twin {self.planned.case.id}: {error.failure.message}"
+            )
+            status = STATUS_OF_FAILURE[failure.kind]
+            self._note(failure=failure, status=status, reason=failure.message, progress=Progress.MEASURED)
+            if not self._restarts_left:
+                raise WorkerError(failure) from error
+        self._restarts_left -= 1
+        return self.sample()
+
+    def close(self) -> None:
+        """End the worker, and note what it spent on generating."""
+        if self._replicate:
+            self._replicate.worker.close()
+            *earlier, last = self._run.processes
+            complete = self._replicate.process(self._launcher.out).build
+            self._note(processes=(*earlier, msgspec.structs.replace(last, build=complete)))
+            self._replicate = None
+
+    def _build(self) -> Replicate:
+        index = next(self._numbers)
+        worker = self._launcher.start(self.planned, self._stem, index)
+        replicate = Replicate(worker, self.planned, self._launcher.log_name(self._stem, index))
+        try:
+            replicate.build()
+            replicate.warm_up(self._warmups)
+        except BaseException:  # Ctrl-C, too, must not leave a process behind
+            worker.kill()
+            raise
+        self._note(
+            processes=(*self._run.processes, replicate.process(self._launcher.out)),
+            failure=None,
+            status=Status.INCONCLUSIVE,
+            reason="measured beside others, not judged",
+            progress=Progress.MEASURED,
+        )
+        return replicate
+
+    @property
+    def _run(self) -> Run:
+        return self._references.get(self.planned.case.id) or blank(self.planned)
+
+    def _note(self, **changes: object) -> None:
+        self._references[self.planned.case.id] = msgspec.structs.replace(self._run, **changes)
+
+
+class Twins:
+    """The fp32 twin of the pipeline that is measured at present; one at a time, since it holds its memory."""
+
+    def __init__(self, launcher: Launcher, warmups: int, references: dict[str, Run]) -> None:
+        """The runs of the twins are stored in `references`, by case id."""
+        self._launcher = launcher
+        self._warmups = warmups
+        self._references = references
+        self._twin: Twin | None = None
+
+    def serving(self, planned: Planned) -> Twin:
+        """The twin of the case; the twin of another pipeline is ended first."""
+        wanted = planned.fp32_twin
+        if self._twin is None or self._twin.planned != wanted:
+            self.close()
+            self._twin = Twin(wanted, self._launcher, self._warmups, self._references)
+        self._twin.serve(planned.case.id)
+        return self._twin
+
+    def close(self) -> None:
+        """End the twin, if there is one. Idempotent."""
+        if self._twin:
+            self._twin.close()
+            self._twin = None

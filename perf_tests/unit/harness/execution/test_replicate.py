@@ -1,0 +1,127 @@
+"""What one process of a case reports, and its fp32 twin."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.execution.worker_process import Worker
+from perf_tests.harness.runs.record import SamplingEnd, WarmUpEnd
+from perf_tests.harness.runs.validity import invalidity
+from perf_tests.protocol.messages import (
+    Generate,
+    Request,
+)
+from perf_tests.protocol.reports import Sample
+from perf_tests.tables.cases import Case
+from perf_tests.tables.pipelines.spec import PROMPTS
+from perf_tests.tables.platforms import Platform
+from perf_tests.unit.conftest import Misbehave
+from perf_tests.unit.harness.execution.campaigns import (
+    BF16,
+    COMPILED,
+    CPU_ALONE,
+    GPU,
+    INT8WO,
+    Conduct,
+    fixed_processes,
+    larger,
+)
+
+
+def test_warm_ups_are_kept_apart_from_the_samples(conduct: Conduct) -> None:
+    (process,) = conduct(BF16, warmups=3).run(BF16).processes
+    assert (len(process.warmups), len(process.samples)) == (3, 2)
+    assert process.samples[0].values["denoise_step_ms"] == (20.0, 20.0, 20.0)
+
+
+def test_the_build_report_has_every_phase(conduct: Conduct) -> None:
+    (process,) = conduct(INT8WO).run(INT8WO).processes
+    assert set(process.build.seconds) == {*("import", "load", "quantize", "compile", "generate", "fidelity")}
+    assert set(process.build.memory) == {"load", "quantize", "compile", "generate"}
+    assert process.build.quantization is not None
+    assert process.build.quantization.groups[0].count == 24
+    assert process.build.values["weight_bytes"] == 24 * 2**20
+
+
+def test_pictures_are_saved_by_the_first_process_only(conduct: Conduct, tmp_path: Path) -> None:
+    platform = dataclasses.replace(CPU_ALONE, samples=5)
+    first, second = conduct(BF16, decide=fixed_processes(2), platform=platform).run(BF16).processes
+    assert [each.array for each in first.captures] == [
+        f"captures/flux-mini-b1-bf16-eager.0.{pair}.npy" for pair in range(PROMPTS)
+    ]
+    assert all(
+        (tmp_path / each.array).exists() and (tmp_path / each.image).exists() for each in first.captures
+    )
+    assert second.captures == ()
+
+
+def test_samples_save_each_pair_once_and_start_again_with_the_first(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, saved = Worker.ask, []
+
+    def asked(worker: Worker, request: Request, *others: Any) -> Any:
+        if isinstance(request, Generate):
+            saved.append((request.pair, request.capture is not None))
+        return ask(worker, request, *others)
+
+    monkeypatch.setattr(Worker, "ask", asked)
+    conduct(BF16, platform=dataclasses.replace(CPU_ALONE, samples=5)).run(BF16)
+    assert saved == [(0, False), (0, True), (1, True), (2, True), (3, True), (0, False)]
+
+
+def test_sampling_ends_when_the_rule_says_so_and_the_record_says_why(conduct: Conduct) -> None:
+    def until_four(case: Case, platform: Platform, samples: Sequence[Sample], /) -> SamplingEnd | None:
+        return SamplingEnd.PRECISE if len(samples) == 4 else None
+
+    (process,) = conduct(BF16, end_sampling=until_four).run(BF16).processes
+    assert (len(process.samples), process.sampling_end) == (4, SamplingEnd.PRECISE)
+    assert process.warmup_end is WarmUpEnd.FIXED
+
+
+def test_the_first_process_compiles_cold_and_the_next_warm(conduct: Conduct) -> None:
+    first, second = conduct(COMPILED, decide=fixed_processes(2)).run(COMPILED).processes
+    assert first.build.values["compile_cold_s"] == 6.0
+    assert second.build.values["compile_warm_s"] == 1.5
+    assert "compile_warm_s" not in first.build.values
+    assert "compile_cold_s" not in second.build.values
+
+
+def test_an_eager_case_has_no_compile_time(conduct: Conduct) -> None:
+    (process,) = conduct(BF16).run(BF16).processes
+    assert not {"compile_cold_s", "compile_warm_s"} & set(process.build.values)
+
+
+@pytest.mark.parametrize(("throttled", "retaken", "is_valid"), [(0, 0, True), (2, 2, True), (3, 2, False)])
+def test_an_invalid_sample_is_retaken_at_most_twice_in_a_process(
+    conduct: Conduct, misbehave: Misbehave, throttled: int, retaken: int, is_valid: bool
+) -> None:
+    misbehave(f"throttled:{throttled}")
+    run = conduct("flux1-dev-b1-bf16-eager", platform=GPU).run("flux1-dev-b1-bf16-eager")
+    (process,) = run.processes
+    assert (len(process.samples), len(process.retaken)) == (1, retaken)
+    assert (invalidity(run) is None) == is_valid
+
+
+def test_the_roofline_of_a_step_is_in_the_record(conduct: Conduct) -> None:
+    (process,) = conduct("flux1-dev-b1-bf16-eager", platform=GPU).run("flux1-dev-b1-bf16-eager").processes
+    # 1 TFLOP at 989.4 TFLOP/s.
+    assert process.build.roofline_ms == pytest.approx(1.01071, rel=1e-5)
+
+
+def test_a_composed_latency_is_warmed_up_until_the_step_is_steady(conduct: Conduct) -> None:
+    case = larger(BF16, steps=50, measured_steps=4)
+    selected = (Planned(case, CPU_ALONE),)
+    run = conduct(BF16, selected=selected).run(case.id)
+    (process,) = run.processes
+    assert run.projected
+    assert len(process.warmups) == 2  # the fake worker's second generation is as fast as its first
+    assert process.warmup_end is WarmUpEnd.STEADY
+    # encode 5 + first 22 + 49 x 20 + decode 10 ms
+    assert process.samples[0].values["device_latency_s"] == (1.017,)
