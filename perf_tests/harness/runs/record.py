@@ -56,25 +56,25 @@ class Status(StrEnum):
 
 
 class WarmUpEnd(StrEnum):
-    """Why a process was warmed up no further."""
+    """Why the warm-up of a process ended."""
 
     FIXED = "fixed"
-    """As often as every process is."""
+    """After the number of generations that every process is warmed up for."""
     STEADY = "steady"
-    """Two generations took the same time a step."""
+    """Two generations took the same time per step."""
     MOST = "most"
-    """As often as is allowed: it did not become steady."""
+    """After as many generations as are allowed: it did not become steady."""
 
 
 class SamplingEnd(StrEnum):
-    """Why a process was sampled no further."""
+    """Why the sampling of a process ended."""
 
     FIXED = "fixed"
-    """As many generations as its platform asks for."""
+    """After as many generations as its platform asks for."""
     PRECISE = "precise"
-    """Its own error is small beside the noise between processes."""
+    """Its own error is small compared with the noise between processes."""
     MOST = "most"
-    """As many generations as are allowed: its error stays larger than that."""
+    """After as many generations as are allowed: its error did not become small enough."""
 
 
 class Progress(StrEnum):
@@ -131,7 +131,7 @@ class Verdict(Struct):
 
 
 class BuildReport(Struct):
-    """What a worker built, with the evidence."""
+    """What a worker built, with what the build checks need."""
 
     seconds: dict[str, float]
     """Phase -> seconds."""
@@ -140,20 +140,20 @@ class BuildReport(Struct):
     weights: dict[str, str]
     """sha256 of a few named tensors before quantization."""
     quantization: Quantization | None
-    """None while the process has not come that far."""
+    """None where the process did not get that far."""
     cache: CompileCache | None
     """None for eager pipelines."""
     values: dict[str, float]
     """Metric name -> value of the whole process."""
     roofline_ms: float | None = None
-    """What a denoise step takes at least; None where its work was not counted or the platform states no
-    peak."""
+    """Milliseconds that a denoise step takes at least; None where its work was not counted or the platform
+    states no peak."""
     layers: dict[str, LayerError] = msgspec.field(default_factory=dict)
     """Qualified name -> error of each quantized layer of the transformer; empty where it was not measured."""
 
 
 class Fidelity(Struct, omit_defaults=True):
-    """A process's captures beside its reference's."""
+    """How the captures of a process differ from those of its reference."""
 
     psnr_db: float | None
     """Lowest of all images or frames; None where they are identical (infinite)."""
@@ -163,24 +163,25 @@ class Fidelity(Struct, omit_defaults=True):
     pair_psnrs_db: tuple[float | None, ...] = ()
     """Of each pair of prompt and seed, the lowest of its images or frames; None where they are identical."""
     pair_ssims: tuple[float, ...] = ()
-    """The same."""
+    """Of each pair of prompt and seed, the lowest of its images or frames."""
     psnr_mean_db: float | None = None
-    """Over all frames, an identical one as `tables.metrics.IDENTICAL_DB`; None for images, as all below."""
+    """Over all frames, an identical one counting `tables.metrics.IDENTICAL_DB`; None for images, like every
+    field below that is about frames."""
     psnr_p05_db: float | None = None
-    """The 5th percentile of the same."""
+    """The 5th percentile over all frames."""
     ssim_mean: float | None = None
     ssim_p05: float | None = None
     frame_difference_error: float | None = None
-    """Mean absolute difference between how the frames change and how the reference's do, in [0, 2]; also
-    None for videos of one frame."""
+    """Mean absolute difference between the changes from frame to frame and those of the reference, in [0, 2];
+    also None for videos of one frame."""
     step_sqnrs_db: tuple[float, ...] = ()
-    """Of what the timed transformer answers to the inputs of each of five timesteps, against what it
-    answered before it was quantized and compiled."""
+    """Of the timed transformer's outputs for the inputs of each of five timesteps, against its outputs before
+    it was quantized and compiled."""
     latents_sqnr_db: float | None = None
     """Of the latents after four steps, against the reference's."""
     flicker_ratio: float | None = None
-    """How much the frames change on average over how much the reference's do; also None where those do
-    not."""
+    """Mean change from frame to frame / that of the reference; also None where the reference's frames do not
+    change."""
     reference_arrays: tuple[str, ...] = ()
     """The captures that these were compared with, files of the run directory."""
 
@@ -193,23 +194,23 @@ class Process(Struct):
     warmups: tuple[Sample, ...] = ()
     samples: tuple[Sample, ...] = ()
     retaken: tuple[Sample, ...] = ()
-    """Invalid samples of which others took the place."""
+    """Invalid samples that were replaced by others."""
     warmup_end: WarmUpEnd | None = None
-    """None where it was not recorded, or not reached."""
+    """None where it was not recorded or not reached."""
     sampling_end: SamplingEnd | None = None
-    """The same."""
+    """None where it was not recorded or not reached."""
     twin_samples: tuple[Sample, ...] = ()
-    """The fp32 twin's generations, the i-th beside `samples[i]`; empty where not interleaved."""
+    """The fp32 twin's generations, the i-th measured along with `samples[i]`; empty where not interleaved."""
     captures: tuple[Capture, ...] = ()
     """The output of each pair of prompt and seed; of the first process only."""
     recorded: Recorded | None = None
-    """What it gave before it was quantized and compiled; of the first process only."""
+    """What it computed before it was quantized and compiled; of the first process only."""
     arrays: Arrays | None = None
-    """What it answered to the same inputs as it was timed; of the first process only."""
+    """What the pipeline that was timed computes for those same inputs; of the first process only."""
     fidelity: Fidelity | None = None
     """None without a reference."""
     noise: Fidelity | None = None
-    """The same of a compiled reference beside itself before it was compiled: the noise floor."""
+    """How a compiled reference differs from itself before it was compiled: the noise floor."""
     log: str = ""
     """The worker's output, a file of the run directory."""
 
@@ -227,7 +228,7 @@ class Run(Struct):
     reference: str | None = None
     """Id of the bf16 reference; None for a case that is one."""
     injected: tuple[str, ...] = ()
-    """The faults of a fire drill: a run with any of them is never blessed."""
+    """The faults of a fire drill: a run with any of them is never accepted as a baseline."""
     verdicts: tuple[Verdict, ...] = ()
     measured: dict[str, float] = msgspec.field(default_factory=dict)
     """Metric name -> median over the processes, of every metric that was measured, gated or only shown."""
@@ -245,7 +246,7 @@ class Side(StrEnum):
     """One of the two stacks of a comparison."""
 
     STABLE = "stable"
-    """A, the stack that is compared with (`--perf-against`)."""
+    """A, the stack to compare with (`--perf-against`)."""
     CANDIDATE = "candidate"
     """B, the stack under test (`--perf-python`)."""
 
@@ -254,13 +255,13 @@ class Schedule(StrEnum):
     """How the two workers of a pair share the device."""
 
     RESIDENT = "resident"
-    """Both hold their pipelines, and generate in turns: A B B A."""
+    """Both hold their pipelines and take turns generating: A B B A."""
     BY_PROCESS = "by-process"
-    """One after the other, each alone; the next pair begins with the other side."""
+    """One after the other, each alone; the next pair starts with the other side."""
 
 
 class Pair(Struct):
-    """A fresh worker under each of two interpreters, measured beside each other."""
+    """A fresh worker under each of two interpreters, measured together."""
 
     stable: Process
     candidate: Process
@@ -275,7 +276,7 @@ class Comparison(Struct):
     platform: str
     pipeline: str
     against: str
-    """The interpreter of the stable stack, as it was given."""
+    """The interpreter of the stable stack, as the option gave it."""
     schedule: Schedule
     schedule_reason: str
     status: Status
@@ -287,17 +288,17 @@ class Comparison(Struct):
     """None before a worker of the stable stack answered."""
     candidate: Environment | None = None
     pairs: tuple[Pair, ...] = ()
-    """Without what their device-level memory counters said where both workers were resident."""
+    """Their device-level memory counters are left out where both workers were resident."""
     verdicts: tuple[Verdict, ...] = ()
-    """Times of the candidate against the stable stack's, which stand where the baseline stands otherwise."""
+    """Times of the candidate against those of the stable stack, which take the place of the baseline."""
     level: float | None = None
-    """Probability that one of them is red where the stacks are equal, at most; None without verdicts."""
+    """Upper bound on the probability of a red verdict where the stacks are equal; None without verdicts."""
     failure: Failure | None = None
     failed_side: Side | None = None
     """Whose failure it is; None without one."""
 
     def processes(self, side: Side) -> tuple[Process, ...]:
-        """Those of one side, in the order of the pairs."""
+        """The processes of one side, in the order of the pairs."""
         return tuple(pair.stable if side is Side.STABLE else pair.candidate for pair in self.pairs)
 
 
@@ -313,6 +314,6 @@ class RunRecord(Struct):
     cases: tuple[Run, ...]
     references: tuple[Run, ...]
     missing: tuple[str, ...] = ()
-    """`case: metric` pairs that were planned and have neither verdict nor declared status."""
+    """`case: metric` for each that was planned and has neither a verdict nor a declared status."""
     comparisons: tuple[Comparison, ...] = ()
-    """A/B of cases of this session; empty without `--perf-against`."""
+    """The A/B comparisons of this session; empty without `--perf-against`."""
