@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from perf_tests.protocol.base import Struct
-from perf_tests.tables.schemes.spec import QuantizedWeight
+from perf_tests.tables.schemes.spec import QuantizedWeight, Scheme
 
 # The machine
 
@@ -88,6 +88,11 @@ class ModuleGroup(Struct):
         if weight is None:
             return self.subclass == ORDINARY
         return weight.describes(self.subclass, self.dtype, self.scale, self.dynamic_activation)
+
+    def is_quantized_as(self, scheme: Scheme) -> bool:
+        """Whether they are quantized exactly as `scheme` says, or as the plan of its search does."""
+        weight = scheme.weight_of(self.chosen)
+        return weight is not None and self.looks_like(weight)
 
 
 class LayerError(Struct, array_like=True):

@@ -23,7 +23,7 @@ from enum import StrEnum
 from perf_tests.harness.baselines.files import Entry
 from perf_tests.harness.planning import relatives
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
-from perf_tests.harness.stats import observations
+from perf_tests.harness.stats import precision
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Platform
@@ -80,7 +80,7 @@ def generations(case: Case, samples: int) -> int:
 def usual_samples(platform: Platform, generation_s: float) -> int:
     """Timed generations of a process that is sampled until it is precise, at `generation_s` seconds each."""
     is_fixed = platform.interleave_twin or platform.process_noise is None
-    if is_fixed or generation_s > observations.SLOW_GENERATION_S:
+    if is_fixed or generation_s > precision.SLOW_GENERATION_S:
         return platform.samples
     return max(platform.samples, USUAL_SAMPLES)
 

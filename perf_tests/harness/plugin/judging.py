@@ -16,7 +16,7 @@ from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import failure
 from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.record import Comparison, Run, RunRecord, SamplingEnd, Status, Verdict
-from perf_tests.harness.stats import observations
+from perf_tests.harness.stats import precision
 from perf_tests.harness.stats.sequential_bounds import metric_level
 from perf_tests.harness.verdicts.case_status import overall
 from perf_tests.harness.verdicts.gates import as_judged, gated_metrics
@@ -75,7 +75,7 @@ class CaseJudge:
         noise = self._baselines.noise(platform)
         precise = (metric.name for metric in gated_metrics(case, platform) if metric.precise)
         noise_pct = {name: noise[name].sd_pct for name in precise if name in noise}
-        return observations.sampling_end(samples, noise_pct, platform.samples)
+        return precision.sampling_end(samples, noise_pct, platform.samples)
 
     # The error level
 

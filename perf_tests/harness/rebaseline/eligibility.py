@@ -9,7 +9,7 @@ from perf_tests.harness.baselines.files import Entry
 from perf_tests.harness.rebaseline.candidates import CASES, drift_of, reference_of, shows_noise
 from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.record import Run, RunRecord, Status
-from perf_tests.harness.stats import observations, sequential_bounds
+from perf_tests.harness.stats import location, observations, precision, sequential_bounds
 from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import Better
@@ -94,7 +94,7 @@ def _noisy(run: Run, _record: RunRecord) -> str | None:
     case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
     if not any(metric.is_noisy for metric in gated_metrics(case, platform)):
         return None
-    noise_pct, most_pct = observations.generation_noise_pct(run), _most_noise_pct(case)
+    noise_pct, most_pct = precision.generation_noise_pct(run), _most_noise_pct(case)
     if noise_pct <= most_pct:
         return None
     return (
@@ -147,7 +147,7 @@ def _too_noisy(values: Sequence[float], noise: Noise) -> str | None:
 
 
 def _too_unsteady(values: Sequence[float], most_pct: float) -> str | None:
-    sd_pct = 100.0 * math.sqrt(observations.log_variance(values)) if len(values) > 1 else 0.0
+    sd_pct = 100.0 * math.sqrt(location.log_variance(values)) if len(values) > 1 else 0.0
     if sd_pct <= most_pct:
         return None
     return f"{sd_pct:.3g} %, more than {most_pct:g} %; measure it again on a quiet machine"

@@ -11,7 +11,7 @@ from perf_tests.harness.baselines import files
 from perf_tests.harness.baselines.files import Accepted, Baselines, Entry
 from perf_tests.harness.rebaseline.candidates import CASES, METRIC_NAMES, shows_noise, with_first
 from perf_tests.harness.rebaseline.eligibility import drifted
-from perf_tests.harness.stats import observations
+from perf_tests.harness.stats import location
 from perf_tests.protocol.errors import BaselineError, UsageError
 from perf_tests.tables.metrics.rows import NOISY
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise, Platform
@@ -134,7 +134,7 @@ def noise_of(platform: Platform, folder: Iterable[Baselines]) -> dict[str, Noise
     if prior is None or not entries:
         return None
     pooled = {
-        name: observations.pooled_noise(
+        name: location.pooled_noise(
             (
                 entry.metrics[name]
                 for case_id, entry in entries

@@ -1,4 +1,4 @@
-"""Samples in, one statistic per process out; pure. What was not measured is said, never invented."""
+"""Samples in, one statistic per process out; pure. A value that was not measured is named, never invented."""
 
 from __future__ import annotations
 
@@ -6,31 +6,16 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-from perf_tests.harness.runs.record import Fidelity, Process, Run, SamplingEnd
+from perf_tests.harness.runs.record import Fidelity, Process, Run
+from perf_tests.harness.stats.location import geometric_mean, trimmed_mean
 from perf_tests.protocol.reports import LayerError, Sample
-from perf_tests.tables.metrics.spec import IDENTICAL_DB, STEP, Metric, Reader, Trait
-from perf_tests.tables.platforms import Noise
-
-TRIMMED = 0.1
-"""The share of the values which a trimmed mean leaves out at each end."""
-TRIMMED_ERROR = 1.03
-"""Standard error of a trimmed mean over that of a mean, of normal values."""
-WITHIN_SHARE = 0.4
-"""A process is sampled until the error of its statistic is this share of the noise between processes, which
-that error then widens by less than a tenth."""
-MOST_SAMPLES = 9
-"""Timed generations of a process, whatever they show."""
-SLOW_GENERATION_S = 6.0
-"""A generation of more is not repeated for precision: it would cost a process more than a minute."""
-MAD_TO_SD = 1.4826
-"""Standard deviations in a median absolute deviation of normal values."""
+from perf_tests.tables.metrics.spec import IDENTICAL_DB, Metric, Reader, Trait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One statistic per process in the metric's unit, or why there is none."""
+    """One statistic per process in the metric's units, or why there is none."""
 
     values: tuple[float, ...] = ()
     """Empty where `missing` says why."""
@@ -43,106 +28,23 @@ class NotMeasured(Exception):
 
 
 def observe(metric: Metric, run: Run, reference: Run | None) -> Observation:
-    """The statistic of `metric` for each process of `run`.
+    """The statistic of `metric` for each process of `run`, or for each of its pairs of prompt and seed.
 
-    One process without it makes the whole observation missing, unless the metric says that some
-    processes are enough. `reference` is the bf16 twin's run, None where there is none.
+    One process without it makes the whole observation missing, unless the metric says that some processes are
+    enough. `reference` is the bf16 twin's run, None where there is none.
     """
-    if metric.reader is Reader.PAIRS:
-        return _observed_pairs(metric, run, reference)
+    reading = READERS[metric.reader]
     values: list[float] = []
     gaps: list[str] = []
-    for number, process in enumerate(_reporting(metric, run), start=1):
+    for number, process in enumerate(reading.processes(run), start=1):
         try:
-            values.append(_finite(metric, READERS[metric.reader](metric, process, reference)))
+            values += [_finite(metric, each) for each in reading.read(metric, process, reference)]
         except NotMeasured as gap:
             gaps.append(f"process {number}: {gap}")
     if values and (metric.some_processes or not gaps):
         return Observation(values=tuple(values))
-    return Observation(missing=f"{metric.name} of {run.id} is missing: {_why(metric, gaps, reference)}")
-
-
-def _observed_pairs(metric: Metric, run: Run, reference: Run | None) -> Observation:
-    compared = _reporting(metric, run)
-    try:
-        if compared and compared[0].fidelity:
-            # A record from before there were several pairs has the first alone, under the metric's own name.
-            single = (getattr(compared[0].fidelity, metric.name),)
-            values = getattr(compared[0].fidelity, metric.field) or single
-            return Observation(
-                values=tuple(_finite(metric, _unlike(metric, compared[0], each)) for each in values)
-            )
-        gaps = []
-    except NotMeasured as gap:
-        gaps = [f"process 1: {gap}"]
-    return Observation(missing=f"{metric.name} of {run.id} is missing: {_why(metric, gaps, reference)}")
-
-
-def trimmed_mean(values: Sequence[float]) -> float:
-    """The mean without the tenth of the values at each end, rounded up, as long as one or two remain.
-
-    The statistic of a process: as a median it withstands host stalls, single steps of several times the
-    others' time, and its variance is 1.06 times that of a mean of undisturbed steps, a median's 1.57. Of
-    three or four values it is the median.
-    """
-    ordered = sorted(values)
-    left_out = min(math.ceil(TRIMMED * len(ordered)), (len(ordered) - 1) // 2)
-    return statistics.fmean(ordered[left_out : len(ordered) - left_out])
-
-
-def log_mean(values: Sequence[float]) -> float:
-    """The mean of the logarithms, in whatever order; ValueError for a value that is not positive."""
-    for value in values:
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{value} has no relative change: a noisy metric is a positive number")
-    return math.fsum(map(math.log, values)) / len(values)
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """The value whose logarithm is their `log_mean`; ValueError for a value that is not positive."""
-    # One value, or several that are the same, exactly: not what exp(log(value)) makes of it.
-    return values[0] if len(set(values)) == 1 else math.exp(log_mean(values))
-
-
-def log_variance(values: Sequence[float]) -> float:
-    """The sample variance of the logarithms of two or more positive values, in whatever order."""
-    mean = log_mean(values)
-    return math.fsum((math.log(value) - mean) ** 2 for value in values) / (len(values) - 1)
-
-
-def pooled_noise(groups: Iterable[Sequence[float]], prior: Noise) -> Noise:
-    """The noise that the `groups` share, each the processes of one case: sum of squares over sum of degrees.
-
-    `prior` counts as one more group: what the platform is known for before it has baselines. A group of one
-    process tells nothing.
-    """
-    degrees, squares = prior.dof, prior.dof * prior.sd_pct**2
-    for values in groups:
-        if len(values) > 1:
-            degrees += len(values) - 1
-            squares += (len(values) - 1) * log_variance(values) * 100.0**2
-    return Noise(sd_pct=math.sqrt(squares / degrees), dof=degrees)
-
-
-def _reporting(metric: Metric, run: Run) -> tuple[Process, ...]:
-    # Only the first process of a case captures its output: the others have nothing to compare.
-    if metric.reader in (Reader.CAPTURE, Reader.PAIRS):
-        return tuple(process for process in run.processes if process.fidelity is not None)
-    if metric.reader is Reader.NOISE:
-        return tuple(process for process in run.processes if process.noise is not None)
-    return run.processes
-
-
-def _why(metric: Metric, gaps: list[str], reference: Run | None) -> str:
-    if gaps:
-        return gaps[0]
-    if metric.reader is Reader.NOISE:
-        return "no process was compared with itself before it was compiled"
-    if metric.reader not in (Reader.CAPTURE, Reader.PAIRS):
-        return "no process was measured"
-    if reference is not None and reference.failure is not None:
-        return f"the bf16 reference {reference.id} failed: {reference.failure.message}"
-    return "no output was compared with the bf16 reference's"
+    why = gaps[0] if gaps else reading.absence(reference)
+    return Observation(missing=f"{metric.name} of {run.id} is missing: {why}")
 
 
 def _finite(metric: Metric, value: float) -> float:
@@ -153,7 +55,7 @@ def _finite(metric: Metric, value: float) -> float:
     return float(value)
 
 
-# One reader per Source
+# One function per Reader: the values of one process
 
 
 def _samples(metric: Metric, process: Process, _reference: Run | None) -> float:
@@ -170,7 +72,7 @@ def _build(metric: Metric, process: Process, _reference: Run | None) -> float:
 def _twin_ratio(metric: Metric, process: Process, _reference: Run | None) -> float:
     samples, twins = process.samples, process.twin_samples
     if len(samples) != len(twins):
-        raise NotMeasured(f"{len(samples)} samples stand beside {len(twins)} of the fp32 twin")
+        raise NotMeasured(f"{len(samples)} samples do not pair up with {len(twins)} of the fp32 twin")
     of = _of(metric)
     return _median(
         of,
@@ -248,12 +150,19 @@ def _noise(metric: Metric, process: Process, _reference: Run | None) -> float:
     return value
 
 
+def _pairs(metric: Metric, process: Process, _reference: Run | None) -> tuple[float, ...]:
+    assert process.fidelity is not None, "processes without a comparison are left out by observe()"
+    # Where there is a single pair, a comparison holds it alone, under the metric's own name.
+    single = (getattr(process.fidelity, metric.name),)
+    return tuple(_unlike(metric, process, each) for each in getattr(process.fidelity, metric.field) or single)
+
+
 def _unlike(metric: Metric, process: Process, value: float | None) -> float:
     """`value`, or what stands for the PSNR of a pair without any difference, where there need be none."""
     if value is None and not _quantizes(process):
         return IDENTICAL_DB
     if value is None:
-        # Not a perfect score: a quantized pipeline which gives the very same bits was not quantized.
+        # Not a perfect score: a quantized pipeline that gives the very same bits was not quantized.
         raise NotMeasured(f"the output is identical to the bf16 reference: {metric.name} is infinite")
     return value
 
@@ -264,15 +173,71 @@ def _quantizes(process: Process) -> bool:
     return quantization is None or quantization.expected_modules > 0
 
 
-READERS: dict[Reader, Callable[[Metric, Process, Run | None], float]] = {
-    Reader.SAMPLES: _samples,
-    Reader.BUILD: _build,
-    Reader.TWIN_RATIO: _twin_ratio,
-    Reader.REFERENCE_RATIO: _reference_ratio,
-    Reader.OUTPUTS: _outputs,
-    Reader.LAYERS: _layers,
-    Reader.CAPTURE: _capture,
-    Reader.NOISE: _noise,
+# Which processes are read, and why there are none
+
+
+def _all_processes(run: Run) -> tuple[Process, ...]:
+    return run.processes
+
+
+def _none_measured(_reference: Run | None) -> str:
+    return "no process was measured"
+
+
+def _compared(run: Run) -> tuple[Process, ...]:
+    # Only the first process of a case captures its output: the others have nothing to compare.
+    return tuple(process for process in run.processes if process.fidelity is not None)
+
+
+def _first_compared(run: Run) -> tuple[Process, ...]:
+    return _compared(run)[:1]
+
+
+def _none_compared(reference: Run | None) -> str:
+    if reference is not None and reference.failure is not None:
+        return f"the bf16 reference {reference.id} failed: {reference.failure.message}"
+    return "no output was compared with the bf16 reference's"
+
+
+def _compared_with_eager(run: Run) -> tuple[Process, ...]:
+    return tuple(process for process in run.processes if process.noise is not None)
+
+
+def _none_compared_with_eager(_reference: Run | None) -> str:
+    return "no process was compared with itself before it was compiled"
+
+
+Read = Callable[[Metric, Process, Run | None], tuple[float, ...]]
+"""The values of one process; the run is the bf16 reference's. Raises NotMeasured."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How the readers of one kind find the values of a run."""
+
+    read: Read
+    processes: Callable[[Run], tuple[Process, ...]] = _all_processes
+    """Those that have what is read."""
+    absence: Callable[[Run | None], str] = _none_measured
+    """Why there are none of these processes, given the bf16 reference's run."""
+
+
+def _single(read: Callable[[Metric, Process, Run | None], float]) -> Read:
+    return lambda metric, process, reference: (read(metric, process, reference),)
+
+
+READERS: Mapping[Reader, Reading] = {
+    Reader.SAMPLES: Reading(read=_single(_samples)),
+    Reader.BUILD: Reading(read=_single(_build)),
+    Reader.TWIN_RATIO: Reading(read=_single(_twin_ratio)),
+    Reader.REFERENCE_RATIO: Reading(read=_single(_reference_ratio)),
+    Reader.OUTPUTS: Reading(read=_single(_outputs)),
+    Reader.LAYERS: Reading(read=_single(_layers)),
+    Reader.CAPTURE: Reading(read=_single(_capture), processes=_compared, absence=_none_compared),
+    Reader.PAIRS: Reading(read=_pairs, processes=_first_compared, absence=_none_compared),
+    Reader.NOISE: Reading(
+        read=_single(_noise), processes=_compared_with_eager, absence=_none_compared_with_eager
+    ),
 }
 
 
@@ -285,15 +250,16 @@ def _of(metric: Metric) -> str:
 
 
 def _statistic(name: str, process: Process) -> float:
-    per_sample = tuple(_values(name, sample) for sample in process.samples)
+    per_sample = tuple(values_of(name, sample) for sample in process.samples)
     return _located(trimmed_mean, name, tuple(value for values in per_sample for value in values))
 
 
 def _of_sample(name: str, sample: Sample) -> float:
-    return _median(name, _values(name, sample))
+    return _median(name, values_of(name, sample))
 
 
-def _values(name: str, sample: Sample) -> tuple[float, ...]:
+def values_of(name: str, sample: Sample) -> tuple[float, ...]:
+    """What `sample` reported as `name`, one value or more; raises NotMeasured where it reported none."""
     values = sample.values.get(name, ())
     if not values:
         raise NotMeasured(f"a sample has no {name}, only {_listed(sample.values)}")
@@ -321,64 +287,3 @@ def _ratio(name: str, numerator: float, denominator: float) -> float:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
-
-
-def sampling_end(samples: Sequence[Sample], noise_pct: Mapping[str, float], least: int) -> SamplingEnd | None:
-    """Whether the `samples` of a process suffice; None: one more.
-
-    `noise_pct` is the noise between processes of each metric that has to be precise; with none of them, or a
-    generation that is slow or lacks one, `least` samples are enough.
-    """
-    if len(samples) < least:
-        return None
-    try:
-        errors_pct = {name: location_error_pct(samples, name) for name in noise_pct}
-    except NotMeasured:
-        return SamplingEnd.FIXED
-    if not errors_pct or _generation_s(samples[-1]) > SLOW_GENERATION_S:
-        return SamplingEnd.FIXED
-    if all(errors_pct[name] <= WITHIN_SHARE * between_pct for name, between_pct in noise_pct.items()):
-        return SamplingEnd.PRECISE
-    return SamplingEnd.MOST if len(samples) >= MOST_SAMPLES else None
-
-
-def _generation_s(sample: Sample) -> float:
-    """What the generation itself took, where `latency_s` is composed for more steps; 0 where it is not
-    known."""
-    names = [name for name in ("measured_latency_s", "latency_s") if sample.values.get(name)]
-    return sample.values[names[0]][0] if names else 0.0
-
-
-def location_error_pct(samples: Sequence[Sample], name: str) -> float:
-    """Standard error of the trimmed mean of `name` over `samples`, in percent of it.
-
-    From the median absolute difference between neighbouring generations, step by step: the steps of one
-    generation differ in a pattern that repeats, which is no noise, and a stall is not the rule. A single
-    sample has no such error: infinite.
-    """
-    if len(samples) < 2:
-        return math.inf
-    steps = [_values(name, sample) for sample in samples]
-    apart = [abs(b - a) for one, next_ in pairwise(steps) for a, b in zip(one, next_, strict=False)]
-    sd = MAD_TO_SD * statistics.median(apart) / math.sqrt(2)
-    values = [value for each in steps for value in each]
-    return 100.0 * TRIMMED_ERROR * sd / math.sqrt(len(values)) / trimmed_mean(values)
-
-
-def generation_noise_pct(run: Run, name: str = STEP) -> float:
-    """How far the generations of a process lie apart: the largest of all processes, in percent.
-
-    1.4826 x the median absolute deviation, which estimates a standard deviation and is not moved by one
-    stalled generation. 0 where the processes hold fewer than three generations with `name`.
-    """
-    return max((_spread_pct(process, name) for process in run.processes), default=0.0)
-
-
-def _spread_pct(process: Process, name: str) -> float:
-    medians = [
-        statistics.median(sample.values[name]) for sample in process.samples if sample.values.get(name)
-    ]
-    if len(medians) < 3:
-        return 0.0
-    centre = statistics.median(medians)
-    return MAD_TO_SD * statistics.median(abs(value - centre) for value in medians) / centre * 100.0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perf_tests.harness.runs.record import Status
-from perf_tests.harness.stats.observations import TRIMMED
+from perf_tests.harness.stats.location import TRIMMED
 from perf_tests.harness.stats.sequential_bounds import SequentialTest, baseline_spread_limit
 
 Floats = NDArray[np.float64]

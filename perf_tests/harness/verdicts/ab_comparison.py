@@ -24,7 +24,7 @@ from perf_tests.harness.runs.record import (
     Verdict,
 )
 from perf_tests.harness.stats import critical_values, observations
-from perf_tests.harness.stats.observations import log_mean, log_variance
+from perf_tests.harness.stats.location import log_mean, log_variance
 from perf_tests.harness.stats.sequential_bounds import FAMILY_LEVEL, Bounds, SequentialTest
 from perf_tests.harness.verdicts import build_checks
 from perf_tests.harness.verdicts.case_status import SEVERITY

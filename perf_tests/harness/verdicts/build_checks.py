@@ -9,7 +9,7 @@ from perf_tests.harness.runs.record import BuildReport
 from perf_tests.protocol.reports import ORDINARY, ModuleGroup, Quantization
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes.spec import QuantizedWeight, Scheme
+from perf_tests.tables.schemes.spec import QuantizedWeight
 
 
 def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ def _wrong_count(build: Build, quantization: Quantization) -> Iterator[str]:
     as_asked = sum(
         group.count
         for group in quantization.groups
-        if group.component in recipe.quantized_components and _is_quantized_as_asked(group, recipe.scheme)
+        if group.component in recipe.quantized_components and group.is_quantized_as(recipe.scheme)
     )
     # A plan may leave all of them as they are.
     if expected == 0 and recipe.scheme.search is None:
@@ -122,11 +122,6 @@ CHECKS: tuple[Callable[[Build, Quantization], Iterator[str]], ...] = (
     _wrong_exclusions,
     _wrong_plan,
 )
-
-
-def _is_quantized_as_asked(group: ModuleGroup, scheme: Scheme) -> bool:
-    weight = scheme.weight_of(group.chosen)
-    return weight is not None and group.looks_like(weight)
 
 
 def _described(group: ModuleGroup) -> str:

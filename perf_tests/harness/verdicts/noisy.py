@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from perf_tests.harness.runs.record import Status, Verdict
-from perf_tests.harness.stats.observations import geometric_mean
+from perf_tests.harness.stats.location import geometric_mean
 from perf_tests.harness.stats.sequential_bounds import Decision, SequentialTest, decide
 from perf_tests.tables.metrics.spec import Gate, Metric
 from perf_tests.tables.platforms import Noise

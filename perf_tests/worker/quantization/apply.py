@@ -281,8 +281,7 @@ def _exclusion_counts(pipeline: Any, build: Build) -> dict[str, int]:
 
 def count_as_asked(quantization: Quantization, recipe: Recipe) -> int:
     """Modules that are quantized exactly as the scheme says, or as the plan does."""
-    asked = ((group, recipe.scheme.weight_of(group.chosen)) for group in quantization.groups)
-    return sum(group.count for group, weight in asked if weight is not None and group.looks_like(weight))
+    return sum(group.count for group in quantization.groups if group.is_quantized_as(recipe.scheme))
 
 
 def count_off_plan(quantization: Quantization, recipe: Recipe) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from perf_tests.harness.runs.record import Process, Status
-from perf_tests.harness.stats import observations
+from perf_tests.harness.stats import location, observations
 from perf_tests.harness.stats.sequential_bounds import SequentialTest, decide, metric_level
 from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
 from perf_tests.tables.platforms import H100, Device, Noise
@@ -112,8 +112,8 @@ def test_the_processes_lie_closer_together_than_those_of_the_platform(
     name: str, typical_ms: float, sd_pct: float
 ) -> None:
     values = statistics_ms(name)
-    assert observations.geometric_mean(values) == pytest.approx(typical_ms, abs=0.005)
-    assert 100 * observations.log_variance(values) ** 0.5 == pytest.approx(sd_pct, abs=0.001)
+    assert location.geometric_mean(values) == pytest.approx(typical_ms, abs=0.005)
+    assert 100 * location.log_variance(values) ** 0.5 == pytest.approx(sd_pct, abs=0.001)
 
 
 @pytest.mark.parametrize("noisy_metrics", [2, 60, 186])

@@ -13,7 +13,7 @@ import pytest
 
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.stats.critical_values import at_least, at_most
-from perf_tests.harness.stats.observations import trimmed_mean
+from perf_tests.harness.stats.location import trimmed_mean
 from perf_tests.harness.stats.sequential_bounds import SequentialTest, decide, metric_level
 from perf_tests.harness.stats.simulation import (
     MODELS,
