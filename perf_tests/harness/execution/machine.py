@@ -113,12 +113,12 @@ def _differences(gpu: Gpu, match: GpuMatch) -> list[str]:
     found = []
     if gpu.capability != match.capability:
         found.append(f"compute capability {gpu.capability}, but the table says {match.capability}")
-    for name, unit, value, (low, high) in (
+    for name, units, value, (low, high) in (
         ("memory", "GiB", gpu.memory_gib, match.memory_gib),
         ("power limit", "W", gpu.power_limit_w, match.power_limit_w),
     ):
         if not low <= value <= high:
-            found.append(f"{name} {value:.1f} {unit}, but the table says {low:g} to {high:g}")
+            found.append(f"{name} {value:.1f} {units}, but the table says {low:g} to {high:g}")
     return found
 
 

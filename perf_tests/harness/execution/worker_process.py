@@ -66,8 +66,8 @@ class Inherited:
 
 
 INHERITED = (
-    Inherited(names=("PATH", "LD_LIBRARY_PATH"), reason="find compilers and the CUDA libraries"),
-    Inherited(names=("PYTHONPATH", "VIRTUAL_ENV"), reason="find the stack under test"),
+    Inherited(names=("PATH", "LD_LIBRARY_PATH"), reason="where compilers and the CUDA libraries are"),
+    Inherited(names=("PYTHONPATH", "VIRTUAL_ENV"), reason="where the stack under test is"),
     Inherited(names=("HOME", "USER", "TMPDIR"), reason="folders that libraries insist on"),
     Inherited(names=("LANG", "LC_ALL"), reason="encoding of logs"),
     Inherited(names=("CUDA_*", "NVIDIA_*"), reason="which GPUs this session may use"),
