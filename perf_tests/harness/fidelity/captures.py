@@ -1,4 +1,4 @@
-"""What processes left on disk, compared: pictures with the reference's, answers with those of before."""
+"""Files of processes, compared: pictures and latents with the reference's, answers with bf16 eager's."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from perf_tests.protocol.reports import Arrays, Capture
 
 
 def compared(run: Run, reference: Run | None, out: Path) -> Run:
-    """`run` with the fidelity of its first process, and the noise floor where it is a compiled reference.
+    """`run` with the fidelity of its first process, and with the noise floor if it is a compiled reference.
 
-    All files lie under `out`. Raises PerfError for a file that is gone or was changed since it was written,
-    and for an output that is no picture.
+    All files are under `out`. Raises PerfError for a file that is gone or was changed since it was written,
+    and for an output that is not a picture.
     """
     original = _captured(reference)
     processes = tuple(_compared(process, original, out) for process in run.processes)
@@ -28,7 +28,7 @@ def compared(run: Run, reference: Run | None, out: Path) -> Run:
 
 
 def _captured(reference: Run | None) -> Process | None:
-    """The process of the reference that left something to be compared with."""
+    """The process of the reference that has captures; None where there is none, or the reference failed."""
     if reference is None or reference.failure is not None:
         return None
     return next((process for process in reference.processes if process.captures), None)
@@ -38,7 +38,7 @@ def _compared(process: Process, original: Process | None, out: Path) -> Process:
     if not process.captures:
         return process
     pairs = []
-    # A reference of another sampling rule may have fewer of them, and the exhaustive cases have one.
+    # A reference under another sampling rule may have fewer captures, and the exhaustive cases have one.
     originals = original.captures[: len(process.captures)] if original else ()
     for capture, wanted in itertools.zip_longest(process.captures, originals):
         reference = None if wanted is None else _picture(wanted, out)
@@ -46,7 +46,7 @@ def _compared(process: Process, original: Process | None, out: Path) -> Process:
         catastrophe = image_metrics.catastrophe(
             measured,
             measured.shape if reference is None else reference.shape,
-            # A picture that may be of one colour is known from its reference only.
+            # Only the reference can tell which pictures may be of a single colour.
             constant=frozenset() if reference is None else image_metrics.constant_frames(reference),
         )
         if catastrophe is not None:
@@ -63,7 +63,7 @@ def _compared(process: Process, original: Process | None, out: Path) -> Process:
 
 
 def _with_noise(process: Process, out: Path) -> Process:
-    """A compiled reference beside itself before it was compiled: no quantized case can be closer."""
+    """Compare a compiled reference with itself before compiling: no quantized case can be closer."""
     recorded = process.recorded
     if recorded is None or recorded.picture is None or not process.captures:
         return process
@@ -72,8 +72,8 @@ def _with_noise(process: Process, out: Path) -> Process:
 
 
 def _with_answers(compared: Fidelity, process: Process, latents_of: Arrays | None, out: Path) -> Fidelity:
-    """The errors of the transformer as it is timed, against itself as it was, and of the latents, against
-    those of `latents_of`."""
+    """`compared` with the error of the timed transformer against itself in bf16 eager, and of its latents
+    against `latents_of`."""
     if process.recorded is None or process.arrays is None or latents_of is None:
         return compared
     answered, latents = _answers(process.arrays, out)

@@ -1,4 +1,4 @@
-"""Two images or videos in, PSNR and SSIM out; and whether one of them is a picture at all."""
+"""Two images or videos in, PSNR and SSIM out; and whether an output is a picture at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOW_PERCENTILE = 5.0
 
 
 def load(path: Path) -> np.ndarray:
-    """The captured output in the `.npy` file `path`; PerfError where it cannot be read."""
+    """The captured output in the `.npy` file `path`. Raises PerfError where it cannot be read."""
     try:
         return np.asarray(np.load(path))
     except (OSError, ValueError) as error:
@@ -30,7 +30,7 @@ def load(path: Path) -> np.ndarray:
 
 
 def load_answers(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """`answers` and `latents` of the `.npz` file `path`; PerfError where they cannot be read."""
+    """`answers` and `latents` in the `.npz` file `path`. Raises PerfError where they cannot be read."""
     try:
         with np.load(path) as arrays:
             return arrays["answers"], arrays["latents"]
@@ -39,7 +39,7 @@ def load_answers(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def require_unchanged(path: Path, sha256: str) -> None:
-    """Raises PerfError where the file `path` is not what its worker wrote."""
+    """Raise PerfError unless the file `path` has the digest that its worker recorded."""
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -52,21 +52,24 @@ def require_unchanged(path: Path, sha256: str) -> None:
 
 
 def sqnr_db(measured: np.ndarray, reference: np.ndarray) -> float:
-    """20 log10(||ref|| / ||ref - y||) as torchao's `compute_error` has it; `IDENTICAL_DB` for no difference.
+    """20 log10(||ref|| / ||ref - y||), like torchao's `compute_error`; `IDENTICAL_DB` for no difference.
 
-    Raises PerfError for different shapes, for NaN or infinity, and for a reference of nothing but zeros.
+    Raises PerfError for different shapes, for NaN or infinity, and for a reference that is all zeros.
     """
     if measured.shape != reference.shape:
         raise PerfError(f"answers of shape {measured.shape} cannot be compared with {reference.shape}")
     wanted, got = reference.astype(np.float64), measured.astype(np.float64)
     energy, error = float(np.square(wanted).sum()), float(np.square(wanted - got).sum())
     if not np.isfinite(energy + error) or energy == 0:
-        raise PerfError("the transformer answers NaN, infinity, or its reference nothing but zeros")
+        raise PerfError("the transformer's answers hold NaN or infinity, or its reference is all zeros")
     return IDENTICAL_DB if error == 0 else 10.0 * float(np.log10(energy / error))
 
 
 def compare_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fidelity:
-    """`compare` of each (measured, reference), one for each prompt and seed, and the worst of them all."""
+    """`compare` each (measured, reference), one per prompt and seed; the lowest PSNR and SSIM, and all.
+
+    Fields that describe all frames of a video are averaged over the pairs. Raises PerfError.
+    """
     compared = [compare(measured, reference) for measured, reference in pairs]
     return msgspec.structs.replace(
         compared[0],
@@ -80,7 +83,7 @@ def compare_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fidelity:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """None where one of them is: a mean of the others would be of something else."""
+    """None where any value is None: the mean of the others would mean something else."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(values) else None
 
@@ -93,15 +96,15 @@ OF_ALL_FRAMES = (
     "frame_difference_error",
     "flicker_ratio",
 )
-"""Figures of videos, which are averaged over the pairs."""
+"""Fields that describe all frames of a video."""
 
 
 def compare(measured: np.ndarray, reference: np.ndarray) -> Fidelity:
-    """The lowest PSNR and SSIM over all images, or over all frames of all videos, and what lies above them.
+    """The lowest PSNR and SSIM of all images or frames, each pair's, and for videos how their frames change.
 
-    Both float32 in [0, 1], (batch, height, width, 3) or (batch, frames, height, width, 3). SSIM as in
-    Wang et al. 2004 (Gaussian window, sigma 1.5), which is not scikit-image's default. Raises PerfError
-    for arrays of different or other shapes and for values that are no pixels.
+    Both arrays are float32 in [0, 1], (batch, height, width, 3) or (batch, frames, height, width, 3). SSIM is
+    that of Wang et al. 2004 (Gaussian window, sigma 1.5), which is not scikit-image's default. Raises
+    PerfError for arrays of different or other shapes, and for values that are not pixels.
     """
     _require_pixels(measured, "measured")
     _require_pixels(reference, "reference")
@@ -111,7 +114,7 @@ def compare(measured: np.ndarray, reference: np.ndarray) -> Fidelity:
     ssims: list[float] = []
     for got, wanted in zip(_frames(measured), _frames(reference), strict=True):
         ssims.append(_ssim(got, wanted))
-        # An identical frame has an infinite PSNR, which is never the lowest.
+        # The PSNR of an identical frame is infinite, and so never the lowest.
         psnrs_db.append(None if np.array_equal(got, wanted) else _psnr_db(got, wanted))
     frames = len(ssims) // len(measured)
     pairs = [slice(start, start + frames) for start in range(0, len(ssims), frames)]
@@ -140,28 +143,28 @@ def compare(measured: np.ndarray, reference: np.ndarray) -> Fidelity:
 def catastrophe(
     images: np.ndarray, reference_shape: tuple[int, ...], constant: Container[int] = frozenset()
 ) -> str | None:
-    """Why `images` are no picture of the shape `reference_shape`, in one sentence; None: they are.
+    """Why `images` are not pictures of the shape `reference_shape`, in one sentence; None if they are.
 
-    They are none where the shape or the frame count is another, where a single value is NaN, infinite or
-    outside [0, 1], and where a single image or frame is black or of one colour, but for those that are
-    meant to be (`constant`: what `constant_frames` says of the reference).
+    They are not where the shape or the number of frames differs, where a single value is NaN, infinite or
+    outside [0, 1], and where a single image or frame is black or of one colour. The images or frames in
+    `constant` may be of one colour: those for which `constant_frames` says so of the reference.
     """
     if mismatch := _mismatch(images.shape, reference_shape):
         return mismatch
     for index, frame in enumerate(_frames(images)):
         fault = _no_pixels(frame) or (None if index in constant else _no_content(frame))
         if fault is not None:
-            return f"the measured output {fault} in {place(index, images.shape)}: it is no picture"
+            return f"the measured output {fault} in {place(index, images.shape)}: it is not a picture"
     return None
 
 
 def constant_frames(images: np.ndarray) -> frozenset[int]:
-    """The images or frames of one colour, numbered from 0 through the whole batch."""
+    """Indices of the images or frames of a single colour, counted from 0 through the whole batch."""
     return frozenset(index for index, frame in enumerate(_frames(images)) if _no_content(frame))
 
 
 def place(index: int, shape: tuple[int, ...]) -> str:
-    """An image or frame numbered as in `constant_frames`, in words; the numbers in them begin with 0, too."""
+    """The image or frame with this index through a batch of the shape `shape`, in words, counting from 0."""
     if len(shape) != 5:
         return f"image {index} (of 0 to {shape[0] - 1})"
     video, frame = divmod(index, shape[1])
@@ -170,7 +173,7 @@ def place(index: int, shape: tuple[int, ...]) -> str:
 
 
 def psnr_of(squared_error: float) -> float:
-    """Decibels of a mean squared error of values in [0, 1]; `IDENTICAL_DB` for none."""
+    """PSNR in dB of values in [0, 1] with this mean squared error; `IDENTICAL_DB` where it is zero."""
     return IDENTICAL_DB if squared_error == 0 else -10.0 * float(np.log10(squared_error))
 
 
@@ -179,7 +182,7 @@ def psnr_of(squared_error: float) -> float:
 
 def _frames(images: np.ndarray) -> Iterator[np.ndarray]:
     for frame in images.reshape(-1, *images.shape[-3:]):
-        # float64 before anything is subtracted: squared differences of float32 lose the small ones.
+        # To float64 before subtracting: in float32, squares of small differences are lost.
         yield frame.astype(np.float64)
 
 
@@ -187,7 +190,7 @@ def _lowest(psnrs_db: Sequence[float | None]) -> float | None:
     return min((psnr_db for psnr_db in psnrs_db if psnr_db is not None), default=None)
 
 
-# The ignores: scikit-image annotates only a part of its functions.
+# scikit-image annotates only some of its functions, hence the ignores.
 
 
 def _psnr_db(measured: np.ndarray, reference: np.ndarray) -> float:
@@ -211,9 +214,10 @@ def _ssim(measured: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _motion(measured: np.ndarray, reference: np.ndarray) -> tuple[float | None, float | None]:
-    """Frame-difference error mean |dx - dr| and flicker ratio mean |dx| / mean |dr| of two batches of videos.
+    """Frame-difference error, mean |dx - dr|, and flicker ratio, mean |dx| / mean |dr|, of batches of videos.
 
-    dx and dr are the differences between neighbouring frames; None as `Fidelity` says.
+    dx and dr are the differences between neighbouring frames of a measured video and its reference. Both are
+    None for videos of one frame, the ratio also for references whose frames do not change.
     """
     errors, moved, meant = [], [], []
     for video, original in zip(measured, reference, strict=True):
@@ -231,7 +235,7 @@ def _changes(video: np.ndarray) -> Iterator[np.ndarray]:
     return (after - before for before, after in pairwise(_frames(video)))
 
 
-# What is no picture
+# What is not a picture
 
 NO_PIXELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "holds NaN": np.isnan,
@@ -245,7 +249,7 @@ def _no_pixels(frame: np.ndarray) -> str | None:
 
 
 def _no_content(frame: np.ndarray) -> str | None:
-    # About the mean of each channel: an orange frame is as constant as a grey one.
+    # The variance around the mean of each channel: an orange frame is as constant as a grey one.
     if np.sqrt(frame.var(axis=(0, 1)).mean()) >= CONSTANT_STD:
         return None
     return "is black" if frame.mean() < CONSTANT_STD else "is of one colour"
@@ -258,11 +262,11 @@ def _mismatch(shape: tuple[int, ...], reference_shape: tuple[int, ...]) -> str |
     if len(shape) == len(reference_shape) == 5 and others[0] == others[1]:
         return (
             f"the measured video has {shape[1]} frames and the reference {reference_shape[1]}: "
-            "only outputs of one workload can be compared"
+            "only outputs of the same workload can be compared"
         )
     return (
         f"the measured output has shape {shape} and the reference {reference_shape}: "
-        "only outputs of one workload can be compared"
+        "only outputs of the same workload can be compared"
     )
 
 
@@ -272,6 +276,6 @@ def _require_pixels(images: np.ndarray, name: str) -> None:
             f"the {name} output has shape {images.shape}, not (batch, height, width, 3) "
             "or (batch, frames, height, width, 3)"
         )
-    # Also false for NaN.
+    # False for NaN as well.
     if not bool(np.all((images >= 0.0) & (images <= 1.0))):
-        raise PerfError(f"the {name} output holds values which are NaN or outside [0, 1]: it is no image")
+        raise PerfError(f"the {name} output holds values that are NaN or outside [0, 1]: it is not an image")

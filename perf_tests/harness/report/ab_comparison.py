@@ -1,4 +1,4 @@
-"""Comparisons of two stacks in words: lines of a failure text, and the table a session ends with."""
+"""A/B comparisons of two stacks in words: lines of a failure text, and the table that ends a session."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NUMBERS = frozenset(HEADER[2:7])
 MAX_DIFFERENCES = 8
 INDENT = " " * len("  against    ")
 MAX_LINES = 3
-"""Of one clause."""
+"""How many lines one clause may take."""
 
 
 def explanation(verdict: Verdict, metric: Metric, comparison: Comparison) -> list[str]:
-    """Lines of a failure text: what the comparison says about `verdict`, and in what the stacks differ.
+    """Lines of a failure text: what the comparison says about `verdict`, and how the stacks differ.
 
-    Empty where it says nothing about it.
+    Empty where it says nothing about `verdict`.
     """
     clause = ab_comparison.said(verdict, metric, comparison)
     if clause is None:
@@ -33,9 +33,9 @@ def explanation(verdict: Verdict, metric: Metric, comparison: Comparison) -> lis
 
 
 def table(comparisons: Sequence[Comparison], units: Mapping[str, str]) -> list[str]:
-    """A line per case and time, or why there is none; then in what the stacks differ. Empty without any.
+    """A row per case and time, or with the reason why a case has none, then how the stacks differ.
 
-    `units` maps metric names to their units.
+    `units` maps metric names to their units. Empty without comparisons.
     """
     if not comparisons:
         return []
@@ -45,12 +45,12 @@ def table(comparisons: Sequence[Comparison], units: Mapping[str, str]) -> list[s
 
 
 def differing(comparison: Comparison) -> str:
-    """In what the two stacks differ, stable -> candidate: a clause."""
+    """How the two stacks differ, stable -> candidate, as a clause."""
     if comparison.stable is None or comparison.candidate is None:
-        return "nothing is known of the stable stack"
+        return "nothing is known about the stable stack"
     changes = ab_comparison.differences(comparison.stable, comparison.candidate)
     if not changes:
-        return "the two stacks are the same, as far as it is recorded"
+        return "the two stacks are the same in everything on record"
     more = len(changes) - MAX_DIFFERENCES
     listed = ", ".join(changes[:MAX_DIFFERENCES])
     return f"stable -> candidate: {listed}{f' and {more} more' if more > 0 else ''}"
@@ -60,7 +60,8 @@ def _error_rate(comparisons: Sequence[Comparison]) -> list[str]:
     levels = [each.level for each in comparisons if each.level is not None]
     if not levels:
         return []
-    return [f"a time of two equal stacks is red with a probability of at most {100 * max(levels):.2g} %"]
+    most_pct = 100 * max(levels)
+    return [f"if the two stacks are equal, each time is red with a probability of at most {most_pct:.2g} %"]
 
 
 def _rows(comparison: Comparison, units: Mapping[str, str]) -> Iterable[tuple[str, ...]]:

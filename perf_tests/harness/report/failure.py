@@ -1,4 +1,4 @@
-"""One failed test, explained on one screen: what, against what, what changed, what to do."""
+"""One failed test explained on one screen: what failed, against what, what has changed, what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_DETAIL_LINES = 10
 MAX_LINE_LENGTH = 160
 MAX_LOGS = 4
 WHOLE = ("  accept", "  record", "  pictures", "  reproduce", "  log")
-"""Lines with commands and paths, which are for copying: they are not cut."""
+"""How lines begin that hold commands and paths to copy, and so are not shortened."""
 
 OUTCOMES = {
     Status.REGRESSED: "regressed",
@@ -39,16 +39,16 @@ ACCEPTABLE = {
     Status.IMPROVED: "accept",
     Status.NO_BASELINE: "record",
 }
-"""What can be blessed, and how that is called; the others have no trustworthy number to bless."""
+"""Status that can be accepted -> the verb for it. All other statuses have no number that could be trusted."""
 
 ADVICE = {
     Phase.IMPORT: "choose an interpreter that has the stack under test: --perf-python=PYTHON",
 }
-"""What to do about a failure whose message cannot know it."""
+"""Phase in which a worker failed -> what to do about it, where its own message cannot say."""
 
 
 def format_value(value: float | None, unit: str) -> str:
-    """`value` with four significant digits, all digits of counts and bytes, and its unit; `-` for None."""
+    """`value` and its unit, with four significant digits, or all digits of counts and bytes; `-` for None."""
     if value is None:
         return "-"
     return f"{_digits(value, exact=unit in ('', 'B'))} {unit}".rstrip()
@@ -80,7 +80,7 @@ def explain(
         _line("measured", format_value(verdict.measured, metric.units), _spread(run, metric)),
         _line("baseline", format_value(verdict.baseline, metric.units), _origin(accepted, environment))
         if metric.has_baseline
-        else _line("expected", metric.name, "by the tables, whatever was recorded"),
+        else _line("expected", metric.name, "implied by the tables, not by a baseline"),
         _line("limit", format_value(verdict.limit, metric.units), verdict.reason),
         *_changed_since(accepted, environment),
         *_pictures(heat_maps),
@@ -99,13 +99,13 @@ def explain_failure(*, run: Run, run_path: str) -> str:
     failure = run.failure
     advice = [f"  do         {ADVICE[failure.phase]}"] if failure and failure.phase in ADVICE else []
     when = f" while the worker was in phase {failure.phase.value!r}" if failure else ""
-    # An interpreter that could not start has said in its last line, the reason, what there is to say.
+    # Where an interpreter could not start, the reason says it all: it is the last line of its output.
     details = failure.details.rstrip().splitlines() if failure and not advice else []
     lines = [
         f"{run.id} on {run.platform}: {run.status.value}{when}",
         f"  reason     {_flat(failure.message if failure else run.reason) or 'none was given'}",
         *advice,
-        *_evidence(run),
+        *_unquantized(run),
         *(f"    | {line}" for line in details[-MAX_DETAIL_LINES:]),
         *_injected(run),
         *_where(run, run_path),
@@ -114,7 +114,7 @@ def explain_failure(*, run: Run, run_path: str) -> str:
 
 
 def differences(provenance: Provenance, environment: Environment) -> list[str]:
-    """`name then -> now` for everything recorded that differs between a baseline and a run."""
+    """`name then -> now` for everything on record that differs between a baseline and a run."""
     gpu = environment.gpu
     then = {
         "python": provenance.python,
@@ -171,7 +171,7 @@ def _cut(line: str) -> str:
 
 
 def _spread(run: Run, metric: Metric) -> str:
-    # Without the reference's run, metrics formed with it have no value per process here.
+    # The run of the reference is not at hand, so ratios to it have no value per process here.
     values = observations.observe(metric, run, None).values
     count = len(values) or len(run.processes)
     statistic = "mean" if metric.is_noisy else "median"
@@ -204,7 +204,7 @@ def _changed_since(accepted: Accepted | None, environment: Environment | None) -
         return []
     changes = differences(accepted.provenance, environment)
     if not changes:
-        return ["  changed since the baseline: nothing that is recorded"]
+        return ["  changed since the baseline: nothing on record"]
     more = len(changes) - MAX_CHANGES
     return [
         "  changed since the baseline:",
@@ -213,14 +213,13 @@ def _changed_since(accepted: Accepted | None, environment: Environment | None) -
     ]
 
 
-def _evidence(run: Run) -> list[str]:
+def _unquantized(run: Run) -> list[str]:
     quantization = run.processes[-1].build.quantization if run.processes else None
     if quantization is None or not quantization.unquantized:
         return []
     names = ", ".join(quantization.unquantized[:3])
-    return [
-        f"  evidence   of {quantization.expected_modules} modules to quantize, not as they should be: {names}"
-    ]
+    expected = quantization.expected_modules
+    return [f"  checks     of {expected} modules to quantize, these are not as asked for: {names}"]
 
 
 def _pictures(heat_maps: HeatMaps | NoHeatMaps | None) -> list[str]:
@@ -236,7 +235,7 @@ def _pictures(heat_maps: HeatMaps | NoHeatMaps | None) -> list[str]:
 def _injected(run: Run) -> list[str]:
     if not run.injected:
         return []
-    return [f"  injected   {', '.join(run.injected)}: a fire drill, which is never accepted as a baseline"]
+    return [f"  injected   {', '.join(run.injected)}: a fire drill is never accepted as a baseline"]
 
 
 def _accept(run: Run, status: Status, run_path: str) -> list[str]:

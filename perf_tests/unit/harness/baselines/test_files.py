@@ -31,7 +31,7 @@ def _edited(edit: Callable[[dict[str, Any]], object]) -> str:
     return json.dumps(content)
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_baselines_are_read_as_they_were_written(tmp_path: Path) -> None:
     files.write(files.path_of(tmp_path, "cpu", "flux-mini"), make_baselines())
     assert files.load(tmp_path, "cpu") == {"flux-mini": make_baselines()}
 
@@ -50,7 +50,7 @@ def test_a_case_without_an_entry_has_no_baseline() -> None:
     assert files.find({}, MINI_INT8WO) is None
 
 
-def test_each_metric_of_each_case_is_one_line_and_keys_are_sorted() -> None:
+def test_metrics_have_one_line_per_case_and_keys_are_sorted() -> None:
     entry = make_entry(
         {"ssim": [0.9, 0.91], "decode_ms": [12.5, 12.25]},
         digest="d" * 4,
@@ -81,8 +81,8 @@ def test_each_metric_of_each_case_is_one_line_and_keys_are_sorted() -> None:
 
 def test_the_order_of_cases_and_metrics_does_not_change_the_text() -> None:
     entries = {"a": make_entry({"ssim": [1.0], "psnr_db": [2.0]}), "b": make_entry({"ssim": [1.0]})}
-    turned = {"b": entries["b"], "a": make_entry({"psnr_db": [2.0], "ssim": [1.0]})}
-    assert files.dumps(make_baselines(cases=entries)) == files.dumps(make_baselines(cases=turned))
+    reversed_order = {"b": entries["b"], "a": make_entry({"psnr_db": [2.0], "ssim": [1.0]})}
+    assert files.dumps(make_baselines(cases=entries)) == files.dumps(make_baselines(cases=reversed_order))
 
 
 def test_untouched_rows_stay_byte_identical() -> None:
@@ -107,7 +107,7 @@ def test_the_seconds_of_each_phase_are_one_line() -> None:
 """ in files.dumps(make_baselines(cases={"case-a": entry}))
 
 
-def test_an_entry_without_seconds_is_read_and_written_as_it_was_before_there_were_any() -> None:
+def test_an_entry_without_seconds_is_written_without_them() -> None:
     text = files.dumps(make_baselines())
     assert "seconds" not in text
     assert files.loads(text, PATH).cases[MINI_INT8WO.id].seconds == {}
@@ -123,13 +123,13 @@ def test_an_entry_without_seconds_is_read_and_written_as_it_was_before_there_wer
     ],
     ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
-def test_every_accepted_file_is_read_and_written_back_byte_for_byte(path: Path) -> None:
+def test_a_committed_file_is_read_and_written_back_byte_for_byte(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert files.dumps(files.loads(text, path)) == text
 
 
-def test_text_is_the_same_after_reading_it() -> None:
-    # Whole numbers that a caller may give as int are written as they will be read: as float.
+def test_text_does_not_change_when_it_is_read_and_written_again() -> None:
+    # Whole numbers given as int are written as float, which is how they are read.
     text = files.dumps(
         make_baselines(cases={"a": make_entry({"weight_bytes": [3]}, first={"weight_bytes": (5,)})})
     )
@@ -191,7 +191,7 @@ def test_a_file_that_cannot_be_trusted_is_refused(
         pytest.param({"seconds": {"load": -0.1}}, "a spent -0.1 seconds on load", id="seconds"),
     ],
 )
-def test_broken_entries_are_refused_when_read_and_when_written(changes: dict[str, Any], problem: str) -> None:
+def test_a_broken_entry_is_refused_when_read_and_when_written(changes: dict[str, Any], problem: str) -> None:
     entry = msgspec.structs.replace(make_entry({"ssim": [1.0]}), **changes)
     broken = make_baselines(cases={"a": entry})
     with pytest.raises(BaselineError, match=problem):
@@ -257,7 +257,7 @@ def test_a_layer_that_is_not_finite_is_never_written() -> None:
 # Noise
 
 
-def test_noise_is_what_was_stored_and_else_what_the_platform_is_known_for(tmp_path: Path) -> None:
+def test_noise_is_read_from_its_file_and_otherwise_from_the_platforms_row(tmp_path: Path) -> None:
     stored = {"decode_ms": Noise(sd_pct=0.9, dof=20)}
     files.write_noise(files.noise_path(tmp_path, "h100"), stored)
     prior = Noise(sd_pct=0.36, dof=6)
@@ -269,11 +269,11 @@ def test_noise_is_what_was_stored_and_else_what_the_platform_is_known_for(tmp_pa
     assert files.load_noise(tmp_path / "nowhere", H100)["decode_ms"] == prior
 
 
-def test_a_platform_that_gates_nothing_noisy_has_no_noise(tmp_path: Path) -> None:
+def test_noise_is_empty_for_a_platform_that_gates_nothing_noisy(tmp_path: Path) -> None:
     assert files.load_noise(tmp_path, CPU) == {}
 
 
-def test_the_noise_of_a_platform_is_no_pipeline(tmp_path: Path) -> None:
+def test_noise_is_not_taken_for_a_pipeline(tmp_path: Path) -> None:
     files.write(files.path_of(tmp_path, "h100", "flux-mini"), make_baselines(platform="h100"))
     files.write_noise(files.noise_path(tmp_path, "h100"), {"decode_ms": Noise(sd_pct=0.9, dof=20)})
     assert list(files.load(tmp_path, "h100")) == ["flux-mini"]
@@ -296,6 +296,6 @@ def test_noise_that_cannot_be_trusted_is_refused(tmp_path: Path, text: str, prob
         files.load_noise(tmp_path, H100)
 
 
-def test_fewer_than_three_processes_are_provisional() -> None:
+def test_an_entry_of_fewer_than_three_processes_is_provisional() -> None:
     assert make_entry({"ssim": [1.0, 1.0]}).provisional
     assert not make_entry({"ssim": [1.0, 1.0, 1.0]}).provisional

@@ -51,13 +51,13 @@ def _measured(latency_s: float) -> Run:
         pytest.param(3.81, 1, id="beyond"),
     ],
 )
-def test_the_exit_code_says_whether_a_row_is_unexplained(
+def test_exit_code_says_whether_a_row_is_unexplained(
     folder_of: Callable[..., str], latency_s: float, code: int
 ) -> None:
     assert main(["--published", folder_of(_measured(latency_s)), "--published-dir", PUBLISHED]) == code
 
 
-def test_ours_is_printed_beside_theirs(
+def test_ours_is_printed_next_to_theirs(
     folder_of: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = folder_of(_measured(3.03), make_run())
@@ -90,7 +90,7 @@ def test_a_run_that_was_not_measured_is_refused_with_the_reason(
         pytest.param(["--published", "none", "--published-dir", "nowhere"], "nowhere", id="no-tables"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_sentence(
+def test_a_file_that_cannot_be_read_is_refused_in_one_sentence(
     options: list[str], error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(options) == 2
@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(
     [(), ("base.json",), ("a", "b", "c"), ("base.json", "--published", "run.json")],
     ids=["nothing", "one-run", "three-runs", "both"],
 )
-def test_anything_else_is_a_usage_error_that_names_both_ways(
+def test_any_other_usage_is_an_error_that_names_both_ways(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -117,7 +117,7 @@ def test_anything_else_is_a_usage_error_that_names_both_ways(
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Callable[..., list[str]]:
-    """Options that compare two runs, with the noise that the H100 is known for."""
+    """Arguments that compare two runs, with the noise in the row of the H100."""
 
     def write(base: Run, candidate: Run) -> list[str]:
         reference = make_run(FLUX_FP8.reference, H100, processes=base.processes[:1])
@@ -146,7 +146,7 @@ def _stepping(*steps_ms: float) -> Run:
         pytest.param((106.0,), 2, "is undecided after 1 process", id="cannot-tell"),
     ],
 )
-def test_the_exit_code_says_what_the_candidate_is(
+def test_exit_code_says_how_the_candidate_compares(
     pair: Callable[..., list[str]],
     capsys: pytest.CaptureFixture[str],
     steps_ms: tuple[float, ...],
@@ -171,7 +171,7 @@ def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err.startswith("compare: cannot read the run record")
 
 
-def test_the_script_runs_from_the_checkout_without_being_installed_and_without_torch(
+def test_script_runs_from_the_checkout_without_being_installed_and_without_torch(
     folder_of: Callable[..., str],
 ) -> None:
     done = subprocess.run(

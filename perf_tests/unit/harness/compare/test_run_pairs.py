@@ -1,5 +1,3 @@
-"""Two records, the same verdicts as a session gives."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -34,7 +32,7 @@ from perf_tests.unit.conftest import CASES, FP8DQROW, INT8WO, make_options
 
 ID = MINI_INT8WO.id
 NOISE = {
-    platform.id: files.load_noise(Path("nowhere"), platform)  # what each is known for
+    platform.id: files.load_noise(Path("nowhere"), platform)  # as the rows of the platforms say
     for platform in PLATFORMS
 }
 
@@ -44,7 +42,7 @@ def compared(base: RunRecord, candidate: RunRecord, max_processes: int = 5) -> R
 
 
 def with_values(**values: float) -> Process:
-    """int8wo with the error that it ought to have."""
+    """A process of int8wo with the error that is expected of it."""
     return make_process(build=make_build({"output_sqnr_db": 38.0, **values}))
 
 
@@ -56,7 +54,7 @@ def failed(kind: FailureKind) -> Run:
     return make_run(status=STATUS_OF_FAILURE[kind], failure=make_failure(kind=kind))
 
 
-def test_a_run_beside_itself_is_the_same() -> None:
+def test_a_run_compared_with_itself_is_the_same() -> None:
     comparison = compared(make_record(good()), make_record(good()))
     assert comparison.code == SAME
     assert {each.status for run in comparison.runs for each in run.verdicts} == {Status.PASS}
@@ -76,7 +74,7 @@ def test_a_counter_that_differs_is_a_regression_with_its_reason() -> None:
     ("case_id", "noisy"),
     [("flux1-dev-b1-int8dq-sparse24-regional", 1), ("flux1-dev-b1-fp8dqrow-regional", 3)],
 )
-def test_only_what_a_test_judges_sets_the_level(case_id: str, noisy: int) -> None:
+def test_level_is_set_by_the_metrics_that_a_statistical_test_judges(case_id: str, noisy: int) -> None:
     record = make_record(make_run(candidates.CASES[case_id].case, H100))
     assert compared(record, record).noisy_metrics == noisy
 
@@ -85,12 +83,12 @@ def test_only_what_a_test_judges_sets_the_level(case_id: str, noisy: int) -> Non
     ("memory_mib", "code"),
     [pytest.param(0.9, SAME, id="far-better"), pytest.param(1.1, REGRESSED, id="worse")],
 )
-def test_better_is_no_failure_even_where_a_session_would_ask_why(memory_mib: float, code: int) -> None:
+def test_an_improvement_is_not_a_failure_even_without_a_reason(memory_mib: float, code: int) -> None:
     process = with_values(model_memory_mib=memory_mib)
     assert compared(make_record(good()), make_record(make_run(processes=(process,)))).code == code
 
 
-def test_one_regression_outweighs_what_cannot_be_told() -> None:
+def test_a_regression_outweighs_cases_that_are_undecided() -> None:
     worse = make_run(processes=(with_values(graph_breaks=2.0),))
     comparison = compared(make_record(good()), make_record(worse, make_run(MINI_BF16)))
     assert comparison.code == REGRESSED
@@ -138,7 +136,7 @@ def test_one_regression_outweighs_what_cannot_be_told() -> None:
         ),
     ],
 )
-def test_what_cannot_be_compared_is_refused_with_the_reason(
+def test_a_case_that_cannot_be_compared_is_listed_with_the_reason(
     base: RunRecord, candidate: RunRecord, why: str
 ) -> None:
     comparison = compared(base, candidate)
@@ -147,7 +145,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(
     assert why in sentence
 
 
-def test_what_neither_supports_is_not_compared_and_does_no_harm() -> None:
+def test_a_case_that_neither_run_supports_is_not_compared_and_does_no_harm() -> None:
     unsupported = make_run(
         MINI_BF16, status=Status.UNSUPPORTED, failure=make_failure(kind=FailureKind.UNSUPPORTED)
     )
@@ -155,7 +153,7 @@ def test_what_neither_supports_is_not_compared_and_does_no_harm() -> None:
     assert (comparison.code, [run.id for run in comparison.runs]) == (SAME, [ID])
 
 
-def test_two_runs_without_a_case_cannot_be_compared() -> None:
+def test_runs_without_a_case_cannot_be_compared() -> None:
     nothing = msgspec.structs.replace(make_record(), cases=())
     assert compared(nothing, nothing).code == UNDECIDED
 
@@ -166,7 +164,7 @@ def test_a_candidate_that_failed_where_the_base_did_not_has_regressed() -> None:
     assert explained(comparison) == [f"{ID}: ERROR(oom): out of memory at 79 GiB"]
 
 
-def test_an_unproven_candidate_is_judged_by_what_names_the_culprit() -> None:
+def test_a_candidate_that_is_unproven_is_judged_by_what_names_the_culprit() -> None:
     unproven = make_run(
         status=Status.UNPROVEN,
         failure=make_failure(kind=FailureKind.UNPROVEN, message="a layer was left out"),
@@ -185,7 +183,7 @@ def test_an_unproven_candidate_is_judged_by_what_names_the_culprit() -> None:
         pytest.param(INT8WO, CPU, (), id="cpu-unchanged"),
     ],
 )
-def test_the_verdicts_are_those_of_the_session(
+def test_verdicts_are_those_of_the_session(
     tmp_path: Path, recorded: Path, case_id: str, platform: Any, injected: tuple[str, ...]
 ) -> None:
     base = _measured(tmp_path / "base", recorded, case_id, platform, ())

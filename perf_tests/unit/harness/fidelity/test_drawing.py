@@ -33,7 +33,7 @@ def pixels(path: Path | None) -> np.ndarray:
         pytest.param(slice(4, 8), slice(6, 12), "lower right", id="lower-right"),
     ],
 )
-def test_the_quarter_that_moved_most_is_named_with_its_psnr(
+def test_the_quarter_that_changed_most_is_named_with_its_psnr(
     tmp_path: Path, rows: slice, columns: slice, quarter: str
 ) -> None:
     candidate = GREY + np.float32(0.01)
@@ -69,7 +69,7 @@ def test_the_heat_map_goes_from_black_over_red_and_yellow_to_white(tmp_path: Pat
     assert red_to_white == [[0, 0, 0], [255, 0, 0], [255, 255, 0], [255, 255, 255]]
 
 
-def test_of_a_video_the_worst_frame_is_shown_between_its_neighbours(tmp_path: Path) -> None:
+def test_the_worst_frame_of_a_video_is_shown_between_its_neighbours(tmp_path: Path) -> None:
     reference = np.stack([np.full((8, 12, 3), 0.1 * frame, dtype=np.float32) for frame in range(6)])[None]
     candidate = reference.copy()
     candidate[0, 4, 4:, :6] += np.float32(0.2)
@@ -95,7 +95,7 @@ def test_a_worst_frame_has_no_neighbour_from_another_video(tmp_path: Path, video
 
 def two_videos() -> tuple[np.ndarray, np.ndarray]:
     """Measured and reference, (2, 5, 16, 24, 3): frame f of the second reference is (0.2, 0.6, 0.4 + f / 10),
-    and its lower half moved by 0.2 in frame 3, by 0.1 in frame 1."""
+    and its lower half is off by 0.2 in frame 3, by 0.1 in frame 1."""
     reference = np.full((2, 5, 16, 24, 3), (0.2, 0.6, 0.4), dtype=np.float32)
     reference[1, ..., 2] += np.linspace(0.0, 0.4, 5, dtype=np.float32)[:, None, None]
     measured = reference.copy()
@@ -138,7 +138,7 @@ def test_the_mp4_shows_reference_candidate_and_heat_map_of_the_whole_worst_video
     assert np.abs(middles - [[0, 0, 0], [255, 128, 0], [0, 0, 0], [255, 255, 255], [0, 0, 0]]).max() <= 6
 
 
-def test_what_moved_more_in_another_frame_is_as_white_as_in_the_worst_one(tmp_path: Path) -> None:
+def test_a_larger_difference_in_another_frame_is_as_white_as_in_the_worst_one(tmp_path: Path) -> None:
     reference = np.full((1, 2, 16, 24, 3), 0.25, dtype=np.float32)
     measured = reference.copy()
     measured[0, 0] += np.float32(0.25)
@@ -156,20 +156,20 @@ def test_an_odd_side_gets_a_black_edge(tmp_path: Path) -> None:
     assert frames[0, :, 2 * 25 + 2 :].max() <= 6
 
 
-def test_images_have_no_mp4_and_lack_none(tmp_path: Path) -> None:
+def test_images_have_no_mp4_and_no_reason_why(tmp_path: Path) -> None:
     drawn = drawing.draw(GREY, GREY, tmp_path, "case.0")
     assert (drawn.video, drawn.no_video) == (None, None)
     assert drawn.listed == f"{tmp_path}/case.0.*.png"
     assert not list(tmp_path.glob("*.mp4"))
 
 
-def test_the_mp4_is_listed_beside_the_pattern(tmp_path: Path) -> None:
+def test_the_mp4_is_listed_after_the_pattern(tmp_path: Path) -> None:
     drawn = drawing.draw(*two_videos(), tmp_path, "case.0")
     assert drawn.listed == f"{tmp_path}/case.0.*.png, {tmp_path}/case.0.mp4"
 
 
 def without_mp4(folder: Path, measured: np.ndarray, reference: np.ndarray) -> str:
-    """What is listed where all PNGs were written and no MP4."""
+    """What is listed where all PNGs were written, but no MP4."""
     drawn = drawing.draw(measured, reference, folder, "case.0")
     assert drawn.video is None
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
@@ -189,25 +189,25 @@ def test_without_pyav_the_pictures_are_kept_and_the_reason_is_listed(
     assert listed.startswith(f"{tmp_path}/case.0.*.png, no MP4 (PyAV cannot be imported: ")
 
 
-def test_what_x264_refuses_is_listed_beside_the_pictures(tmp_path: Path) -> None:
+def test_a_video_that_x264_refuses_is_listed_with_the_pictures(tmp_path: Path) -> None:
     wide = np.full((1, 1, 2, 5500, 3), 0.5, dtype=np.float32)  # three of them: more than its 16,384
     assert f"{tmp_path}/case.0.*.png, no MP4 (cannot encode H.264: " in without_mp4(tmp_path, wide, wide)
 
 
-def test_an_ffmpeg_without_x264_is_listed_beside_the_pictures(
+def test_an_ffmpeg_without_x264_is_listed_with_the_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drawing, "ENCODER", "not-built-in")
     assert without_mp4(tmp_path, *two_videos()).endswith("no MP4 (cannot encode H.264: not-built-in)")
 
 
-def test_a_disk_that_refuses_the_mp4_is_listed_beside_the_pictures(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_the_mp4_is_listed_with_the_pictures(tmp_path: Path) -> None:
     (tmp_path / "case.0.mp4").mkdir()
     listed = without_mp4(tmp_path, *two_videos())
     assert listed.endswith(f", no MP4 (cannot write {tmp_path}/case.0.mp4: Is a directory)")
 
 
-def test_identical_pictures_moved_nowhere(tmp_path: Path) -> None:
+def test_identical_pictures_changed_nowhere(tmp_path: Path) -> None:
     drawn = drawing.draw(GREY, GREY, tmp_path, "case.0")
     assert drawn.where == "identical to its reference"
     assert not pixels(drawn.heatmap).any()
@@ -229,7 +229,7 @@ def captured(out: Path, *reference_arrays: str) -> Process:
     return make_process(captures=(capture,), fidelity=fidelity)
 
 
-def test_the_pictures_lie_beside_the_capture_and_one_pattern_names_them(tmp_path: Path) -> None:
+def test_the_pictures_are_next_to_the_capture_and_one_pattern_matches_them(tmp_path: Path) -> None:
     drawn = drawing.draw_worst_pair(captured(tmp_path, "captures/twin.0.npy"), tmp_path)
     assert drawn.files == tmp_path / "captures" / "case.0.*.png"
     found = sorted(path.name for path in drawn.files.parent.glob(drawn.files.name))

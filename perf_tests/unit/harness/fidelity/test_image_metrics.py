@@ -63,7 +63,7 @@ def test_a_brightness_shift_has_the_psnr_of_its_size_and_keeps_the_structure() -
     assert fidelity.ssim > 0.95
 
 
-def test_eight_levels_brighter_is_30_db_and_the_same_structure() -> None:
+def test_an_image_eight_levels_brighter_has_30_db_and_the_same_structure() -> None:
     fidelity = compare(_picture()[None] + np.float32(8 / 255), _picture()[None])
     assert fidelity.psnr_db == pytest.approx(30.07, abs=0.005)
     assert fidelity.ssim > 0.99
@@ -121,7 +121,7 @@ def test_the_worst_image_of_a_batch_counts() -> None:
     assert compare(measured, reference).ssim < 0.1
 
 
-def test_different_shapes_are_refused() -> None:
+def test_arrays_of_different_shapes_are_refused() -> None:
     with pytest.raises(PerfError, match=r"shape \(1, 128, 128, 3\) and the reference \(1, 64, 96, 3\)"):
         compare(_uniform(IMAGES, seed=1), _uniform((1, 64, 96, 3), seed=1))
 
@@ -133,21 +133,21 @@ def test_an_array_of_another_layout_is_refused(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 255.0])
-def test_values_that_are_no_pixels_are_refused(value: float) -> None:
+def test_values_that_are_not_pixels_are_refused(value: float) -> None:
     broken = _uniform(IMAGES, seed=1)
     broken[0, 5, 5, 1] = value
-    with pytest.raises(PerfError, match=r"the reference output holds values which are NaN or outside"):
+    with pytest.raises(PerfError, match=r"the reference output holds values that are NaN or outside"):
         compare(_uniform(IMAGES, seed=1), broken)
 
 
-# Pairs, and what lies above the lowest
+# Pairs, and other values than the lowest
 
 
 def _rounded(psnrs_db: Iterable[float | None]) -> list[float | None]:
     return [None if psnr_db is None else round(psnr_db, 2) for psnr_db in psnrs_db]
 
 
-def test_each_image_of_a_batch_has_its_values() -> None:
+def test_an_image_of_a_batch_has_values_of_its_own() -> None:
     reference = np.stack([_picture()] * 3)
     measured = reference.copy()
     measured[1] += np.float32(0.1)
@@ -160,7 +160,7 @@ def test_each_image_of_a_batch_has_its_values() -> None:
     assert not fidelity.identical
 
 
-def test_images_have_no_values_of_videos() -> None:
+def test_images_lack_the_values_of_videos() -> None:
     fidelity = compare(_picture(1.0)[None], _picture()[None])
     assert (fidelity.psnr_mean_db, fidelity.psnr_p05_db, fidelity.ssim_mean, fidelity.ssim_p05) == (None,) * 4
     assert (fidelity.frame_difference_error, fidelity.flicker_ratio) == (None, None)
@@ -180,10 +180,10 @@ def test_mean_and_5th_percentile_are_over_the_frames() -> None:
     assert fidelity.ssim_mean == pytest.approx(sum(ssims) / 21)
 
 
-def test_each_video_of_a_batch_is_a_pair_and_no_change_leads_from_one_to_the_next() -> None:
+def test_a_video_of_a_batch_is_a_pair_and_its_frames_are_not_compared_with_the_next_video() -> None:
     reference = np.concatenate([_video(), 1.0 - _video()])
     measured = reference.copy()
-    measured[1] += np.float32(0.1)  # a video that is brighter in all frames moves as it should
+    measured[1] += np.float32(0.1)  # a video that is brighter in every frame changes as it should
     fidelity = compare(measured, reference)
     assert _rounded(fidelity.pair_psnrs_db) == [None, 20.0]
     assert fidelity.frame_difference_error == pytest.approx(0.0, abs=1e-6)
@@ -193,7 +193,7 @@ def test_each_video_of_a_batch_is_a_pair_and_no_change_leads_from_one_to_the_nex
 # Motion
 
 
-def test_an_identical_video_moves_as_its_reference_does() -> None:
+def test_an_identical_video_changes_as_its_reference_does() -> None:
     fidelity = compare(_video(), _video())
     assert (fidelity.identical, fidelity.psnr_db) == (True, None)
     assert (fidelity.frame_difference_error, fidelity.flicker_ratio) == (0.0, 1.0)
@@ -235,7 +235,7 @@ def test_the_frame_difference_error_is_the_mean_over_pixels_and_pairs_of_frames(
     assert fidelity.flicker_ratio == pytest.approx((255 * 0.2 + 0.2 + 0.0 + 0.2) / 0.4, rel=1e-4)
 
 
-def test_a_reference_that_stands_still_has_no_flicker_ratio() -> None:
+def test_a_reference_whose_frames_do_not_change_has_no_flicker_ratio() -> None:
     still = np.stack([_picture()] * 4)[None]
     fidelity = compare(_video()[:, :4], still)
     assert fidelity.flicker_ratio is None
@@ -243,7 +243,7 @@ def test_a_reference_that_stands_still_has_no_flicker_ratio() -> None:
     assert fidelity.frame_difference_error > 0.01
 
 
-def test_a_video_of_one_frame_does_not_move() -> None:
+def test_a_video_of_one_frame_has_no_motion() -> None:
     fidelity = compare(_video()[:, :1] + np.float32(0.1), _video()[:, :1])
     assert (fidelity.frame_difference_error, fidelity.flicker_ratio) == (None, None)
     assert fidelity.psnr_mean_db == pytest.approx(20.0, abs=0.001)
@@ -257,7 +257,7 @@ def _batch() -> np.ndarray:
 
 
 @pytest.mark.parametrize("images", [pytest.param(_batch(), id="images"), pytest.param(_video(), id="video")])
-def test_a_picture_is_no_catastrophe(images: np.ndarray) -> None:
+def test_pictures_are_not_a_catastrophe(images: np.ndarray) -> None:
     assert catastrophe(images, images.shape) is None
 
 
@@ -269,11 +269,11 @@ def test_a_picture_is_no_catastrophe(images: np.ndarray) -> None:
         pytest.param((0.9, 0.5, 0.1), "is of one colour", id="orange"),
     ],
 )
-def test_one_constant_image_in_a_batch_of_four_is_a_catastrophe(value: object, says: str) -> None:
+def test_a_constant_image_in_a_batch_of_four_is_a_catastrophe(value: object, says: str) -> None:
     images = _batch()
     images[2] = value
     assert catastrophe(images, images.shape) == (
-        f"the measured output {says} in image 2 (of 0 to 3): it is no picture"
+        f"the measured output {says} in image 2 (of 0 to 3): it is not a picture"
     )
 
 
@@ -287,18 +287,18 @@ def test_one_constant_image_in_a_batch_of_four_is_a_catastrophe(value: object, s
         pytest.param(-0.001, "holds values outside [0, 1]", id="below"),
     ],
 )
-def test_one_value_that_is_no_pixel_is_a_catastrophe(value: float, says: str) -> None:
+def test_a_single_value_that_is_not_a_pixel_is_a_catastrophe(value: float, says: str) -> None:
     images = _batch()
     images[3, 5, 5, 1] = value
     assert catastrophe(images, images.shape) == (
-        f"the measured output {says} in image 3 (of 0 to 3): it is no picture"
+        f"the measured output {says} in image 3 (of 0 to 3): it is not a picture"
     )
 
 
 def test_a_black_frame_is_a_catastrophe_and_named_with_its_video() -> None:
     videos = np.concatenate([_video(), _video()])
     videos[1, 7] = 0.0
-    said = "the measured output is black in frame 7 (of 0 to 8) of video 1 (of 0 to 1): it is no picture"
+    said = "the measured output is black in frame 7 (of 0 to 8) of video 1 (of 0 to 1): it is not a picture"
     assert catastrophe(videos, videos.shape) == said
     assert catastrophe(videos[1:], (1, 9, 64, 96, 3)) == said.replace(" of video 1 (of 0 to 1)", "")
 
@@ -306,12 +306,12 @@ def test_a_black_frame_is_a_catastrophe_and_named_with_its_video() -> None:
 @pytest.mark.parametrize(
     ("std", "is_one"), [pytest.param(1.8 / 255, True, id="below"), pytest.param(2.2 / 255, False, id="above")]
 )
-def test_what_varies_by_less_than_two_levels_is_constant(std: float, is_one: bool) -> None:
+def test_an_image_that_varies_by_less_than_two_levels_is_constant(std: float, is_one: bool) -> None:
     noise = np.random.default_rng(11).normal(0.5, std, (1, 64, 96, 3))
     assert (catastrophe(noise, noise.shape) is not None) == is_one
 
 
-def test_a_frame_that_is_constant_in_the_reference_may_be_so() -> None:
+def test_a_frame_that_is_constant_in_the_reference_may_be_constant() -> None:
     reference = _video()
     reference[0, 0] = 0.0
     constant = constant_frames(reference)
@@ -324,14 +324,15 @@ def test_a_frame_that_is_constant_in_the_reference_may_be_so() -> None:
     assert "holds NaN in frame 0 " in (catastrophe(measured, reference.shape, constant) or "")
 
 
-def test_another_frame_count_is_a_catastrophe() -> None:
+def test_a_video_with_another_frame_count_is_a_catastrophe() -> None:
     assert catastrophe(_video()[:, :8], (1, 9, 64, 96, 3)) == (
-        "the measured video has 8 frames and the reference 9: only outputs of one workload can be compared"
+        "the measured video has 8 frames and the reference 9: "
+        "only outputs of the same workload can be compared"
     )
 
 
 @pytest.mark.parametrize("shape", [(4, 64, 48, 3), (3, 64, 96, 3), (4, 1, 64, 96, 3)])
-def test_another_shape_is_a_catastrophe(shape: tuple[int, ...]) -> None:
+def test_an_output_of_another_shape_is_a_catastrophe(shape: tuple[int, ...]) -> None:
     said = catastrophe(_batch(), shape)
     assert said is not None
     assert said.startswith(f"the measured output has shape (4, 64, 96, 3) and the reference {shape}: ")
@@ -345,7 +346,7 @@ def _is_loose(floor: FidelityFloor) -> bool:
     return floor.psnr_db < UNRELATED.psnr_db or floor.ssim < UNRELATED.ssim
 
 
-def test_no_floor_lets_an_unrelated_picture_pass() -> None:
+def test_floors_let_no_unrelated_picture_pass() -> None:
     of_schemes = {scheme.id: scheme.floor for scheme in SCHEMES}
     of_cases = {case.id: floor_of(case) for case in (row.case(each) for row in MATRIX for each in Weights)}
     floors = {name: floor for name, floor in (of_schemes | of_cases).items() if floor is not None}
@@ -358,7 +359,7 @@ def test_a_floor_below_what_unrelated_pictures_reach_is_refused(floor: tuple[flo
     assert _is_loose(FidelityFloor(psnr_db=floor[0], ssim=floor[1], source="a test"))
 
 
-def test_unrelated_pictures_are_below_the_lowest_floor() -> None:
+def test_unrelated_pictures_fall_below_every_floor() -> None:
     fidelity = compare(_uniform((1, 64, 96, 3), seed=12), _picture()[None])
     assert fidelity.psnr_db is not None
     assert fidelity.psnr_db < UNRELATED.psnr_db

@@ -65,7 +65,7 @@ def test_a_slowdown_of_one_percent_in_the_candidate_is_seen_without_a_baseline(s
     assert "no baseline is recorded; slower than the same versions on this device, now: +1.00 %" in text(
         result
     )
-    assert "stacks the two stacks are the same, as far as it is recorded" in text(result)
+    assert "stacks the two stacks are the same in everything on record" in text(result)
 
 
 @pytest.mark.usefixtures("few_pairs")

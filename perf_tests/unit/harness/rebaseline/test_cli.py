@@ -51,7 +51,7 @@ def _store(tmp_path: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_a_run_alone_is_a_diff_which_writes_nothing(
+def test_a_run_without_a_command_is_a_diff_and_writes_nothing(
     cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli(run_of()) == 1
@@ -162,7 +162,7 @@ def test_a_truncated_run_is_refused_without_a_traceback(
     assert capsys.readouterr().err.startswith("rebaseline: ")
 
 
-def test_check_accepts_what_apply_wrote_and_refuses_what_was_cut_off(
+def test_check_passes_what_apply_wrote_and_refuses_a_truncated_file(
     cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli("apply", run_of(), *ACCEPT)
@@ -255,7 +255,7 @@ def test_baselines_may_stand_before_the_command(run_of: Callable[..., Path], tmp
     assert (other / "cpu" / "flux-mini.json").is_file()
 
 
-def test_the_script_runs_from_the_checkout_without_being_installed(
+def test_script_runs_from_the_checkout_without_being_installed(
     run_of: Callable[..., Path], tmp_path: Path
 ) -> None:
     done = subprocess.run(

@@ -1,5 +1,3 @@
-"""report/failure.py: records in, the text of one screen out."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -140,7 +138,7 @@ def test_a_change_carries_its_sign() -> None:
     assert [format_change(change) for change in (5.771, -0.4, None)] == ["+5.77 %", "-0.40 %", "-"]
 
 
-def test_what_is_held_against_a_limit_is_a_median() -> None:
+def test_a_metric_that_is_judged_by_a_limit_is_a_median() -> None:
     lines = text(metric=as_judged(STEP, INT8DQ_SPARSE24)).splitlines()
     assert lines[1].startswith("  measured   106.3 ms       median of 3 processes, 105.9 to 106.8 ms")
 
@@ -162,8 +160,8 @@ def test_a_regression_is_explained_on_one_screen() -> None:
     ]
 
 
-def test_an_unchanged_environment_is_said_to_be_unchanged() -> None:
-    assert "  changed since the baseline: nothing that is recorded" in text(provenance=SAME).splitlines()
+def test_an_environment_that_has_not_changed_is_mentioned() -> None:
+    assert "  changed since the baseline: nothing on record" in text(provenance=SAME).splitlines()
 
 
 def test_another_card_and_a_provisional_baseline_are_named() -> None:
@@ -182,7 +180,7 @@ def test_a_package_that_came_or_went_is_absent_on_one_side() -> None:
     assert "    mslk 1.0 -> absent" in words.splitlines()
 
 
-def test_a_missing_baseline_is_answered_with_the_command_that_records_one() -> None:
+def test_a_missing_baseline_comes_with_the_command_that_records_one() -> None:
     verdict = Verdict(
         metric="denoise_step_ms",
         status=Status.NO_BASELINE,
@@ -209,14 +207,14 @@ def test_a_missing_baseline_is_answered_with_the_command_that_records_one() -> N
         (Status.INVALID, "is invalid"),
     ],
 )
-def test_the_headline_says_the_outcome(status: Status, words: str) -> None:
+def test_a_headline_says_the_outcome(status: Status, words: str) -> None:
     headline = text(verdict=msgspec.structs.replace(VERDICT, status=status)).splitlines()[0]
 
     assert headline == f"{CASE_ID} on h100: denoise_step_ms {words}"
 
 
 @pytest.mark.parametrize("status", [Status.INCONCLUSIVE, Status.INVALID])
-def test_a_number_nobody_can_trust_is_not_offered_for_acceptance(status: Status) -> None:
+def test_a_number_that_cannot_be_trusted_is_not_offered_for_acceptance(status: Status) -> None:
     assert "rebaseline" not in text(verdict=msgspec.structs.replace(VERDICT, status=status))
 
 
@@ -227,7 +225,7 @@ def test_a_fire_drill_is_named_and_not_offered_for_acceptance() -> None:
     assert "rebaseline" not in words
 
 
-def test_many_changes_still_fit_on_one_screen() -> None:
+def test_changes_fit_on_one_screen_however_many_there_are() -> None:
     packages = {f"package{number}": "1" for number in range(60)}
     lines = text(
         provenance=msgspec.structs.replace(SAME, packages={**SAME.packages, **packages})
@@ -356,4 +354,4 @@ def test_an_unproven_recipe_names_the_layers() -> None:
 
     assert lines[0].endswith(" on h100: ERROR(unproven)")
     assert lines[1] == "  reason     1 module is not quantized"
-    assert lines[2] == "  evidence   of 504 modules to quantize, not as they should be: blocks.0.proj"
+    assert lines[2] == "  checks     of 504 modules to quantize, these are not as asked for: blocks.0.proj"

@@ -345,13 +345,13 @@ def test_the_table_has_a_line_per_time_and_names_what_differs() -> None:
         lines[2],
     )
     assert "ERROR(oom): the stable stack (/stable/bin/python) failed" in lines[3]
-    assert lines[4] == "a time of two equal stacks is red with a probability of at most 0.5 %"
+    assert lines[4] == ("if the two stacks are equal, each time is red with a probability of at most 0.5 %")
     assert lines[-1].startswith("/stable/bin/python: stable -> candidate: torch 2.12.0 (aaaaaaaaaa) -> ")
     assert report.table([], UNITS) == []
 
 
 def test_equal_stacks_are_called_so() -> None:
     assert report.differing(compared(candidate=STABLE)) == (
-        "the two stacks are the same, as far as it is recorded"
+        "the two stacks are the same in everything on record"
     )
-    assert report.differing(compared(stable=None)) == "nothing is known of the stable stack"
+    assert report.differing(compared(stable=None)) == "nothing is known about the stable stack"
