@@ -143,3 +143,52 @@ def test_nightly_measures_on_its_gpu_or_fails_and_keeps_the_run() -> None:
     upload = nightly[nightly.index("- name: Upload the run") :]
     assert "if: always()" in upload
     assert "if-no-files-found: error" in upload
+
+
+# What the guides name
+
+
+GUIDES = [ROOT / ".github" / "CONTRIBUTING.md", ROOT / "perf_tests" / "README.md"]
+each_guide = pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
+SOURCES = [*(ROOT / "perf_tests").rglob("*.py"), *(ROOT / "tools").glob("*.py")]
+
+
+def quoted(guide: Path) -> str:
+    """Everything in backticks, code blocks included."""
+    text = guide.read_text(encoding="utf-8")
+    return "\n".join(re.findall(r"```\w*\n.*?```|`[^`]+`", text, flags=re.DOTALL))
+
+
+def exists(path: str) -> bool:
+    """From the root, from perf_tests/, or, of a file without a folder, next to others of its kind."""
+    found = any((base / path).exists() for base in (ROOT, ROOT / "perf_tests"))
+    return found or ("/" not in path and any(source.name == path for source in SOURCES))
+
+
+@each_guide
+def test_guide_names_files_that_exist(guide: Path) -> None:
+    path = r"(?<![\w./*-])((?:\.?[\w-]+/)+[\w.-]*|[\w-]+\.(?:py|md|toml))(?![\w*])"
+    named = {name for name in re.findall(path, quoted(guide)) if not name.startswith((".venv/", ".perf/"))}
+    own = {name for name in named if not name.startswith("perf-tests/")}  # made-up repositories of miniatures
+
+    assert len(own) > 15
+    assert sorted(name for name in own if not exists(name)) == []
+
+
+@each_guide
+def test_guide_names_constants_and_options_that_exist(guide: Path) -> None:
+    text = quoted(guide)
+    sources = "\n".join(source.read_text(encoding="utf-8") for source in SOURCES)
+    placeholders = {"ITS_ROW"}
+    names = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|--perf-[a-z-]+", text)) - placeholders
+
+    assert sorted(name for name in names if name not in sources) == []
+
+
+def test_guide_to_the_packages_has_a_short_glossary() -> None:
+    text = (ROOT / "perf_tests" / "README.md").read_text(encoding="utf-8")
+    terms = text.partition("## Glossary")[2].strip().splitlines()
+
+    assert len(terms) <= 40
+    assert terms == sorted(terms, key=lambda term: term.partition("**")[2].lower().replace("/", ""))
+    assert len(text.splitlines()) <= 150

@@ -81,8 +81,8 @@ def test_small_pipeline_has_an_anchor_and_its_floor(pipeline: PipelineSpec) -> N
     files = [ANCHORS / f"{pipeline.id}{suffix}" for suffix in (".json", ".npy")]
     assert all(path.is_file() for path in files), f"run python tools/anchor.py write --only {pipeline.id}"
     assert pipeline.anchor is not None, (
-        f"add anchor=AnchorFloor(low_db=..., measured_db='...') to the row of {pipeline.id}: 1 dB below "
-        f"the anchor_sqnr_db that pytest --perf-case '{pipeline.id}-b1-bf16-eager' --perf-table all prints"
+        f"add anchor=AnchorFloor(low_db=..., measured_db='...') to the row of {pipeline.id}: 1 dB below the "
+        f"anchor_sqnr_db in the run.json of pytest --perf-case '{pipeline.id}-b1-bf16-eager'"
     )
 
 

@@ -44,7 +44,7 @@ def test_scheme_that_quantizes_says_how_it_looks_and_how_good_it_must_be(scheme:
     said = {
         "weight=QuantizedWeight(...)": scheme.weight or scheme.search,
         "floor=EIGHT_BIT_FLOOR, or a lower one": scheme.floor,
-        "output_sqnr_db=_estimated(gemm_db), and _measured(...) later": scheme.output_sqnr_db,
+        "output_sqnr_db=_estimated(gemm_db), which tools/gemm_sqnr.py prints": scheme.output_sqnr_db,
     }
     missing = [line for line, value in said.items() if value is None]
     assert not missing, f"add to the row of {scheme.id} in {ROWS}: {'; '.join(missing)}"
