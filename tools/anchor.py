@@ -1,11 +1,11 @@
-"""The outputs that bf16 pipelines are held against, in absolute terms: compute them, or prove them again.
+"""Anchors, the outputs that bf16 pipelines must come close to: compute and write them, or check them.
 
     python tools/anchor.py write [--only GLOB]
     python tools/anchor.py check [--only GLOB]
 
-`write` computes every anchor, or those of the pipelines that match, on the CPU and writes them under
-baselines/anchors/. `check` computes the miniatures', or those that match, and compares; it writes nothing.
-flux1-dev-slim takes minutes and 9 GiB.
+`write` computes every anchor, or those of the pipelines that match GLOB, on the CPU, and writes them to
+baselines/anchors/. `check` computes those of the miniatures, or of the pipelines that match, and compares
+them with the committed ones; it writes nothing. flux1-dev-slim takes minutes and 9 GiB of memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-# The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
+# The checkout's own package, even where it is not installed: `python tools/x.py` only looks in tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.protocol.errors import PerfError, UsageError
@@ -29,12 +29,12 @@ from perf_tests.tables.schemes.rows import BF16
 SAME, DIFFERS, REFUSED = 0, 1, 2
 
 SAME_DB = 100.0
-"""Between two computations of one anchor, which agree to the few places where the stack is in float32:
-126 dB at the least between float64 and float32. The best bf16 pipeline has 45."""
+"""SQNR of two computations of one anchor, at least: they differ only where the stack itself uses float32,
+and even float64 and float32 are 126 dB apart. The best bf16 pipeline has 45 dB."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 written or the same, 1 an anchor differs from what is computed now, 2 refused."""
+    """Exit code: 0 written or unchanged, 1 an anchor differs from what is computed now, 2 refused."""
     options = _parser().parse_args(argv)
     try:
         same = [options.command(spec, options.folder) for spec in _asked(options)]
@@ -49,36 +49,33 @@ def write(spec: PipelineSpec, folder: Path) -> bool:
     # The stack is imported here, so that --help needs none.
     from perf_tests.worker.fidelity import anchor
 
-    for path in anchor.write(anchor.compute(spec, anchor.ANCHORED[spec.id]), folder):
+    for path in anchor.write(anchor.compute(spec), folder):
         print(f"{path}: {path.stat().st_size} bytes", flush=True)
     return True
 
 
 def check(spec: PipelineSpec, folder: Path) -> bool:
-    """Whether the anchor of `spec` is what is computed now."""
+    """Whether the anchor of `spec` equals what is computed now."""
     from perf_tests.worker.fidelity import anchor
 
-    now = anchor.compute(spec, anchor.ANCHORED[spec.id])
+    now = anchor.compute(spec)
     stored = anchor.load(Build(pipeline=spec, recipe=Recipe(scheme=BF16)), now.weights, folder)
     if stored is None:
-        raise UsageError(
-            f"{spec.id} has no anchor: add it to ANCHORED in perf_tests/worker/fidelity/anchor.py"
-        )
+        raise UsageError(f"{spec.id} has no anchor yet: add anchor=AnchorFloor(...) to its row")
     found_db = anchor.sqnr_db(stored, now.output)
     same = found_db >= SAME_DB
-    says = "" if same else f", less than {SAME_DB:g}: what of the stack has changed?"
+    says = "" if same else f", less than {SAME_DB:g}: what has changed in the stack?"
     print(f"{spec.id}: {found_db:.1f} dB{says}", flush=True)
     return same
 
 
 def _asked(options: argparse.Namespace) -> list[PipelineSpec]:
-    from perf_tests.worker.fidelity import anchor
-
-    anchored = [spec for spec in PIPELINES if spec.id in anchor.ANCHORED]
-    every = anchored if options.command is write else MINIATURES
-    asked = [spec for spec in anchored if fnmatchcase(spec.id, options.only)] if options.only else [*every]
+    # A new miniature gets its anchor before its row can say how close bf16 comes to it.
+    small = [spec for spec in PIPELINES if spec.anchor is not None or spec in MINIATURES]
+    every = small if options.command is write else MINIATURES
+    asked = [spec for spec in small if fnmatchcase(spec.id, options.only)] if options.only else [*every]
     if not asked:
-        known = ", ".join(spec.id for spec in anchored)
+        known = ", ".join(spec.id for spec in small)
         raise UsageError(f"no pipeline with an anchor matches {options.only!r}; there are: {known}")
     return asked
 
@@ -90,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (write, check):
         one = commands.add_parser(command.__name__, help=command.__doc__, allow_abbrev=False)
-        one.add_argument("--only", metavar="GLOB", help="pipeline ids; default: see above")
+        default = "every pipeline with an anchor" if command is write else "the miniatures"
+        one.add_argument("--only", metavar="GLOB", help=f"pipeline ids; default: {default}")
         one.add_argument(
             "--folder",
             type=Path,

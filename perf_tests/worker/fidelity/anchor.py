@@ -1,8 +1,8 @@
-"""What a bf16 pipeline's transformer answers first, beside the same in float64, computed once and committed.
+"""Anchors: a transformer's first answer in float64, computed once and committed, for bf16 pipelines to match.
 
 A fault of the stack that hits a case and its bf16 reference alike leaves no difference between the two. It
-leaves one here, because the anchor was computed by a stack of its time: from the same weights, rounded to
-bf16 and then widened, text encoders included.
+does leave one from the anchor, which an earlier stack computed from the same weights: rounded to bf16, then
+widened, text encoders included. The pipelines with an anchor are those whose row has an `AnchorFloor`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.digest_fields import identity
-from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
-from perf_tests.tables.pipelines.rows import MINIATURES
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.rows import BF16
@@ -41,15 +39,8 @@ FOLDER = Path(__file__).resolve().parents[3] / "baselines" / "anchors"
 
 FORMAT_VERSION = 1
 
-ANCHORED: Mapping[str, torch.dtype] = {
-    **dict.fromkeys((spec.id for spec in MINIATURES), torch.float64),
-    # Its weights take 16 GB in float64; against the rounding of bf16, float32 is as good as exact.
-    FLUX1_DEV_SLIM.id: torch.float32,
-}
-"""Id of each pipeline that has an anchor -> what that is computed in."""
-
 MAX_SIDE = 256
-"""Of the image, in pixels: at full width, a CPU computes a step of it in seconds."""
+"""Of the image, in pixels: a CPU computes a step of that size in seconds, even at full width."""
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
 
@@ -64,7 +55,7 @@ def _in_thousandths(value: torch.Tensor) -> torch.Tensor:
 
 
 def _of_thousand(value: torch.Tensor) -> torch.Tensor:
-    """As `_in_thousandths`, for what the pipeline had rounded, too, before it divided by 1000."""
+    """`_in_thousandths` of a value that the pipeline had already rounded once, before dividing it by 1000."""
     return _in_thousandths(((value * 1000).bfloat16() / 1000).to(value.dtype))
 
 
@@ -72,14 +63,15 @@ ROUNDINGS: Mapping[str, Mapping[str, Rounding]] = {
     "diffusers:FluxTransformer2DModel": {"timestep": _of_thousand, "guidance": _in_thousandths},
     "diffusers:AuraFlowTransformer2DModel": {"timestep": _rounded},
 }
-"""Class of a transformer -> keyword of its call -> how a bf16 pipeline rounds it on the way to its sinusoids.
+"""Class of a transformer -> keyword of its call -> how a bf16 pipeline rounds it before its sinusoids.
 
-Those turn a thousandth into another phase, which is no rounding of the arithmetic: for the guidance of FLUX,
-9 dB in place of 38. The other classes hand over the scheduler's timestep as it is, in every dtype.
+Sinusoids turn a difference of a thousandth into another phase, which has nothing to do with the rounding of
+the arithmetic: with the guidance of FLUX, 9 dB instead of 38. The other classes pass on the scheduler's
+timestep as it is, in every dtype.
 """
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AnchorHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an anchor was computed from."""
 
     format_version: int
@@ -95,7 +87,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weights: dict[str, str]
     """As `build.weight_digests` of the bf16 pipeline."""
     packages: dict[str, str]
-    """Name -> version of what computed it; says where it is from, and is compared with nothing."""
+    """Name -> version of what computed it; for information only, never compared."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,14 +96,14 @@ class Anchor:
 
     spec: PipelineSpec
     dtype: torch.dtype
-    """What it was computed in."""
+    """Of the arithmetic."""
     weights: dict[str, str]
     output: torch.Tensor
     """float32, in the shape that the transformer gives it."""
 
 
 def workload(spec: PipelineSpec) -> Workload:
-    """What is anchored of `spec`: its default workload for one, of at most `MAX_SIDE` pixels."""
+    """What an anchor of `spec` is computed for: its default workload, batch 1, at most `MAX_SIDE` pixels."""
     default = spec.workload
     return dataclasses.replace(
         default,
@@ -123,10 +115,11 @@ def workload(spec: PipelineSpec) -> Workload:
 
 
 def observe(pipeline: Any, case: Case) -> torch.Tensor:
-    """What the transformer of `pipeline`, as it is, answers to its first call for `workload`: float32, CPU.
+    """What the transformer of `pipeline` answers to its first call for `workload`: float32, on the CPU.
 
-    Ask before anything is fused, quantized or compiled. The pipeline's call ends there, and nothing stays
-    attached to it. Of `case`, the row of the pipeline counts.
+    To be called before anything is fused, quantized or compiled. The pipeline's call ends there, and nothing
+    stays attached to it. Only the pipeline's row of `case` matters. Raises WorkerError(unproven) where the
+    pipeline never calls its transformer.
     """
     spec, answers = case.build.pipeline, []
 
@@ -140,13 +133,13 @@ def observe(pipeline: Any, case: Case) -> torch.Tensor:
         attached.enter_context(_Noise(f"noise.{asked.seed}"))
         pipeline(**call_arguments(spec, asked))
     if not answers:
-        _fail(FailureKind.UNPROVEN, f"{spec.id} generates without a call of its transformer")
+        _fail(FailureKind.UNPROVEN, f"{spec.id} generates without calling its transformer")
     answer: torch.Tensor = answers[0]
     return answer
 
 
 class _Noise(TorchFunctionMode):
-    """Makes `torch.randn` a pure function: its own bits depend on the dtype and on the processor."""
+    """Makes `torch.randn` a pure function of the shape: torch's own bits depend on dtype and processor."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -163,17 +156,24 @@ class _Noise(TorchFunctionMode):
         if func is not torch.randn:
             return func(*args, **keywords)
         noise = torch.empty(*args, dtype=torch.bfloat16)
-        # The gain makes its variance 1: as a matrix, it has a single row.
+        # Viewed as a matrix the noise has a single row; this gain makes its variance 1.
         synthetic.fill(self._name, noise.view(1, -1), gain=math.sqrt(noise.numel()))
         return noise.to(device=keywords.get("device"), dtype=keywords.get("dtype"))
 
 
-def compute(spec: PipelineSpec, dtype: torch.dtype) -> Anchor:
-    """The anchor of `spec` with synthetic weights, computed in `dtype` on the CPU of this machine.
+def arithmetic(spec: PipelineSpec) -> torch.dtype:
+    """The dtype in which the anchor of `spec` is computed."""
+    # At full width the weights take 16 GB in float64; compared with the rounding of bf16, float32 is exact.
+    return torch.float32 if spec.miniature_of is None else torch.float64
 
-    Where diffusers and transformers go to float32 by themselves (rotary and sinusoidal embeddings, norms),
-    they do so here: that alone is below -120 dB.
+
+def compute(spec: PipelineSpec) -> Anchor:
+    """The anchor of `spec` with synthetic weights, computed in `arithmetic(spec)` on the CPU of this machine.
+
+    Where diffusers and transformers switch to float32 by themselves (rotary and sinusoidal embeddings,
+    norms), they do so here too: that error alone is below -120 dB.
     """
+    dtype = arithmetic(spec)
     build = Build(pipeline=spec, recipe=Recipe(scheme=BF16))
     pipeline = building.build(build, torch.device("cpu"))
     weights = building.weight_digests(pipeline)
@@ -183,9 +183,9 @@ def compute(spec: PipelineSpec, dtype: torch.dtype) -> Anchor:
 
 
 def widen(pipeline: Any, spec: PipelineSpec, dtype: torch.dtype) -> None:
-    """Make a bf16 `pipeline` of `spec` compute in `dtype`, from the inputs that it has in bf16; for good."""
+    """Make a bf16 `pipeline` of `spec` compute in `dtype` from now on, with the inputs of bf16."""
     for module in building.components(pipeline).values():
-        # Not its own `to`: that of diffusers warns of a change of dtype, which is what is wanted here.
+        # Not the module's own `to`: diffusers would warn about the change of dtype, which is wanted here.
         nn.Module.to(module, dtype=dtype)
     roundings = ROUNDINGS.get(spec.modules["transformer"].cls, {})
 
@@ -199,9 +199,9 @@ def widen(pipeline: Any, spec: PipelineSpec, dtype: torch.dtype) -> None:
 
 
 def sqnr_db(anchor: Anchor, observed: torch.Tensor) -> float:
-    """SQNR in dB of what `observe` saw, by `probe.sqnr_db`.
+    """SQNR in dB of what `observe` saw against the anchor.
 
-    Raises WorkerError(unproven) for another shape than the anchor's, WorkerError(numerics) for NaN or
+    Raises WorkerError(unproven) for a shape that is not the anchor's, WorkerError(numerics) for NaN or
     infinity.
     """
     name, wanted, got = anchor.spec.id, tuple(anchor.output.shape), tuple(observed.shape)
@@ -217,10 +217,10 @@ def sqnr_db(anchor: Anchor, observed: torch.Tensor) -> float:
 
 
 def write(anchor: Anchor, folder: Path = FOLDER) -> tuple[Path, Path]:
-    """Write `<pipeline>.npy` and, with what it was computed from, `<pipeline>.json`; the two."""
+    """Write `<pipeline>.npy`, and `<pipeline>.json` with what it was computed from; returns both paths."""
     spec, buffer = anchor.spec, io.BytesIO()
     np.save(buffer, anchor.output.numpy().astype("<f4"))
-    header = Header(
+    header = AnchorHeader(
         format_version=FORMAT_VERSION,
         pipeline=spec.id,
         computed_in=str(anchor.dtype).removeprefix("torch."),
@@ -241,18 +241,18 @@ def write(anchor: Anchor, folder: Path = FOLDER) -> tuple[Path, Path]:
 def load(build: Build, weights: Mapping[str, str], folder: Path = FOLDER) -> Anchor | None:
     """The committed anchor of `build`, whose pipeline has `weights` (`build.weight_digests`).
 
-    None where there is none to have: for a pipeline that is not in `ANCHORED`, for weights that are not
-    synthetic, for another dtype than bf16. Raises WorkerError(load) for an anchor that is missing, broken or
-    stale, that is of another row, workload or weights than those of today.
+    None for builds without one: a pipeline without an anchor on its row, weights that are not synthetic, a
+    dtype other than bf16. Raises WorkerError(load) for an anchor that is missing, broken, or stale: computed
+    from a row, workload or weights that have changed since.
     """
     spec = build.pipeline
     bf16 = build.recipe.scheme.dtype == BF16.dtype
-    if spec.id not in ANCHORED or build.weights is not Weights.SYNTHETIC or not bf16:
+    if spec.anchor is None or build.weights is not Weights.SYNTHETIC or not bf16:
         return None
     array_path, header_path = paths(spec, folder)
     header, data = _header(spec, header_path), _bytes(spec, array_path)
     if _sha256(data) != header.sha256:
-        _refuse(spec, f"{array_path} is broken: its sha256 is not the one that {header_path.name} has")
+        _refuse(spec, f"{array_path} is broken: its sha256 is not the one in {header_path.name}")
     found = (header.pipeline, header.row, header.workload, header.weights)
     today = (spec.id, _row(spec), _asked(spec), dict(weights))
     stale = [what for what, then, now in zip(PROVENANCE, found, today, strict=True) if then != now]
@@ -271,13 +271,13 @@ PROVENANCE = ("pipeline", "row of the pipeline table", "workload", "set of weigh
 
 
 def paths(spec: PipelineSpec, folder: Path = FOLDER) -> tuple[Path, Path]:
-    """Where the anchor of `spec` is: the array, and what it was computed from."""
+    """The files of the anchor of `spec`: the array, and what it was computed from."""
     return folder / f"{spec.id}.npy", folder / f"{spec.id}.json"
 
 
-def _header(spec: PipelineSpec, path: Path) -> Header:
+def _header(spec: PipelineSpec, path: Path) -> AnchorHeader:
     try:
-        header = msgspec.json.decode(_bytes(spec, path), type=Header)
+        header = msgspec.json.decode(_bytes(spec, path), type=AnchorHeader)
     except msgspec.DecodeError as error:
         _refuse(spec, f"{path} is broken: {error}", error)
     if header.format_version != FORMAT_VERSION:

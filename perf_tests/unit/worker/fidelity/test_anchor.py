@@ -43,7 +43,7 @@ FAULTLESS_DB = {FLUX_MINI.id: (37.0, 43.0), COGVIDEOX_MINI.id: (44.0, 46.0), SD3
 """What bf16 leaves: 38.3 to 41.3, 44.8 to 44.9 and 41.3 to 41.9 dB, with threads, oneDNN, the processor's
 instructions and the kernel of attention one way or the other."""
 
-ANCHORED_SPECS = [spec for spec in PIPELINES if spec.id in anchor.ANCHORED]
+ANCHORED_SPECS = [spec for spec in PIPELINES if spec.anchor is not None]
 THREE = pytest.mark.parametrize("spec", [FLUX_MINI, COGVIDEOX_MINI, SD3_MINI], ids=lambda spec: spec.id)
 
 
@@ -179,7 +179,7 @@ def test_without_its_roundings_an_anchor_is_no_anchor(
     make_pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(anchor, "ROUNDINGS", {})
-    unmatched = anchor.compute(FLUX_MINI, torch.float64)
+    unmatched = anchor.compute(FLUX_MINI)
     assert anchor.sqnr_db(unmatched, anchor.observe(make_pipeline(), bf16(FLUX_MINI))) < 15.0
 
 
@@ -274,7 +274,7 @@ def test_one_bit_that_is_another_makes_an_anchor_broken(copied: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert "flux-mini.npy is broken: its sha256 is not the one that flux-mini.json has" in refusal(copied)
+    assert "flux-mini.npy is broken: its sha256 is not the one in flux-mini.json" in refusal(copied)
 
 
 @pytest.mark.parametrize("name", ["flux-mini.npy", "flux-mini.json"])
@@ -325,6 +325,14 @@ def test_an_answer_that_is_no_number_is_refused() -> None:
 # The tool
 
 
+def test_an_anchor_is_computed_in_float64_unless_its_pipeline_is_large() -> None:
+    computed_in = {spec.id: header_of(spec)["computed_in"] for spec in ANCHORED_SPECS}
+    assert computed_in.pop(FLUX1_DEV_SLIM.id) == "float32"
+    assert set(computed_in.values()) == {"float64"}
+    assert anchor.arithmetic(FLUX1_DEV_SLIM) is torch.float32
+    assert {anchor.arithmetic(spec) for spec in MINIATURES} == {torch.float64}
+
+
 def test_what_is_written_is_the_same_when_it_is_computed_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,7 +348,7 @@ def test_an_anchor_that_another_arithmetic_gives_is_told(
 ) -> None:
     monkeypatch.setattr(anchor, "ROUNDINGS", {})
     assert main(["check", "--only", FLUX_MINI.id]) == 1
-    assert "dB, less than 100: what of the stack has changed?" in capsys.readouterr().out
+    assert "dB, less than 100: what has changed in the stack?" in capsys.readouterr().out
 
 
 def test_a_pipeline_without_an_anchor_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,4 +382,4 @@ def test_every_pipeline_with_an_anchor_is_gated_wherever_its_bf16_cases_run() ->
     }
     miniatures = {(spec.id, CPU.id) for spec in MINIATURES}
     assert gated == miniatures | {(FLUX1_DEV_SLIM.id, platform.id) for platform in (H100, H200)}
-    assert {pipeline for pipeline, _ in gated} == set(anchor.ANCHORED)
+    assert {pipeline for pipeline, _ in gated} == {spec.id for spec in ANCHORED_SPECS}
