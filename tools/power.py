@@ -26,9 +26,9 @@ from perf_tests.harness.stats.critical_values import MIN_DOF, at_least, at_most
 from perf_tests.harness.stats.sequential_bounds import SequentialTest, metric_level
 from perf_tests.harness.stats.simulation import (
     MEAN_PCT,
-    MODELS,
+    NOISE_MODELS,
     SINGLE_PCT,
-    Model,
+    NoiseModel,
     Tally,
     library,
     statistic_sd_pct,
@@ -64,13 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{options.max_processes}, tolerance {options.tolerance_pct:g} %."
     )
     for metrics in options.metrics:
-        rule = _rule(options, sd_pct, metrics)
-        tallies = {effect: _tally(options, model, rule, metrics, effect) for effect in (0.0, *options.effect)}
-        print("\n" + "\n".join(_lines(rule, metrics, tallies)))
+        test = _test(options, sd_pct, metrics)
+        tallies = {effect: _tally(options, model, test, metrics, effect) for effect in (0.0, *options.effect)}
+        print("\n" + "\n".join(_lines(test, metrics, tallies)))
     return 0
 
 
-def _lines(rule: SequentialTest, metrics: int, tallies: dict[float, Tally]) -> list[str]:
+def _lines(test: SequentialTest, metrics: int, tallies: dict[float, Tally]) -> list[str]:
     quiet = tallies[0.0]
     effects = [effect for effect in tallies if effect]
     heads = [
@@ -80,9 +80,9 @@ def _lines(rule: SequentialTest, metrics: int, tallies: dict[float, Tally]) -> l
         *(f"misses +{each:g} %" for each in effects),
     ]
     return [
-        f"**{metrics} noisy metrics**: level {rule.level * 100:.4f} % a metric, "
-        f"{rule.noise.dof} degrees of freedom of the sd; the smallest detectable change is "
-        f"{rule.detectable_pct:.2f} %.",
+        f"**{metrics} noisy metrics**: level {test.level * 100:.4f} % a metric, "
+        f"{test.noise.dof} degrees of freedom of the sd; the smallest detectable change is "
+        f"{test.detectable_pct:.2f} %.",
         "",
         _row(heads),
         _row(["---"] * len(heads)),
@@ -145,12 +145,12 @@ def _pct(rate: float) -> str:
 
 
 def _tally(
-    options: argparse.Namespace, model: Model, rule: SequentialTest, metrics: int, effect_pct: float
+    options: argparse.Namespace, model: NoiseModel, test: SequentialTest, metrics: int, effect_pct: float
 ) -> Tally:
     simulated = options.simulated // (DETECTION_SHARE if effect_pct else 1)
     return tally(
         model,
-        rule,
+        test,
         effect_pct=effect_pct,
         runs=max(1, simulated // metrics),
         metrics=metrics,
@@ -159,7 +159,7 @@ def _tally(
     )
 
 
-def _rule(options: argparse.Namespace, sd_pct: float, metrics: int) -> SequentialTest:
+def _test(options: argparse.Namespace, sd_pct: float, metrics: int) -> SequentialTest:
     cases = metrics / NOISY_METRICS_OF_A_CASE
     dof = options.dof or max(MIN_DOF, round(cases * (options.baseline_processes - 1)))
     return SequentialTest(
@@ -172,20 +172,22 @@ def _rule(options: argparse.Namespace, sd_pct: float, metrics: int) -> Sequentia
     )
 
 
-def _model(options: argparse.Namespace) -> Model:
+def _model(options: argparse.Namespace) -> NoiseModel:
     asked = {
         name: value
         for name in ("process_sd_pct", "step_sd_pct", "stalled_share", "steps", "images")
         if (value := getattr(options, name)) is not None
     }
-    return dataclasses.replace(MODELS[options.model], **asked)
+    return dataclasses.replace(NOISE_MODELS[options.model], **asked)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--model", choices=MODELS, default="stalls", help="noise model (default: stalls)")
+    parser.add_argument(
+        "--model", choices=NOISE_MODELS, default="stalls", help="noise model (default: stalls)"
+    )
     for name, kind, of_the_model in (
         ("--process-sd-pct", float, "sd between processes"),
         ("--step-sd-pct", float, "sd between steps"),

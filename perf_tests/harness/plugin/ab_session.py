@@ -13,7 +13,7 @@ from perf_tests.harness.execution.launcher import Launcher, Stack
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
 from perf_tests.harness.runs.record import Comparison, Run, Side, Verdict
-from perf_tests.harness.verdicts import ab_comparison
+from perf_tests.harness.verdicts import ab_clauses, ab_comparison
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
@@ -60,7 +60,7 @@ class AbSession:
         if self._options.against is None or not any(ab_comparison.is_asked(*each) for each in judged):
             return verdicts
         comparison = self._compare(run, self._options.against, campaign, out, refuse)
-        return tuple(ab_comparison.applied(each, metric, comparison) for each, metric in judged)
+        return tuple(ab_clauses.applied(each, metric, comparison) for each, metric in judged)
 
     @cached_property
     def _time_count(self) -> int:
@@ -83,11 +83,11 @@ class AbSession:
     def _question(self, case: Case, platform: Platform) -> ab_comparison.Question:
         noise = self._baselines.noise(platform)
         level = ab_comparison.level(self._time_count)
-        rules = {
-            time.name: ab_comparison.rule_of(noise[time.name], level, MAX_PAIRS)
+        tests = {
+            time.name: ab_comparison.pair_test(noise[time.name], level, MAX_PAIRS)
             for time in ab_comparison.times_of(case, platform)
         }
-        return ab_comparison.Question(case=case, rules=rules, least_pairs=MIN_PAIRS)
+        return ab_comparison.Question(case=case, tests=tests, least_pairs=MIN_PAIRS)
 
     def _pair_runner(self, python: str, campaign: Campaign, out: Path) -> PairRunner:
         stack = partial(

@@ -107,7 +107,7 @@ class PerfSession:
                 resumed=resumed,
             ),
             Callbacks(
-                prepare=partial(verification.prepared, known, out),
+                prepare=partial(verification.prepare, known, out),
                 admit=self._budget.refusal,
             ),
         )

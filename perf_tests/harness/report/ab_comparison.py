@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from perf_tests.harness.report.failure import MAX_LINE_LENGTH, format_change, format_value
 from perf_tests.harness.report.terminal import MAX_REASON_LENGTH, aligned
 from perf_tests.harness.runs.record import Comparison, Verdict
-from perf_tests.harness.verdicts import ab_comparison
+from perf_tests.harness.verdicts import ab_clauses, ab_comparison
 from perf_tests.tables.metrics.spec import Metric
 
 TITLE = "A/B on this device: candidate (B, --perf-python) against stable (A, --perf-against)"
@@ -25,7 +25,7 @@ def explanation(verdict: Verdict, metric: Metric, comparison: Comparison) -> lis
 
     Empty where it says nothing about `verdict`.
     """
-    clause = ab_comparison.said(verdict, metric, comparison)
+    clause = ab_clauses.said(verdict, metric, comparison)
     if clause is None:
         return []
     schedule = f"{comparison.schedule}: {comparison.schedule_reason}"

@@ -179,23 +179,23 @@ class Decision:
 
 
 def decide(
-    rule: SequentialTest, baseline: Sequence[float], measured: Sequence[float], better: Better
+    test: SequentialTest, baseline: Sequence[float], measured: Sequence[float], better: Better
 ) -> Decision:
     """What the processes `measured` so far say, one positive value each, in any order.
 
     ValueError for a value that is not positive, which has no relative change.
     """
-    assert len(baseline) == rule.baseline_processes, f"{len(baseline)} baseline processes"
-    bounds, count, sign = rule.bounds(len(measured)), len(measured), SIGN[better]
+    assert len(baseline) == test.baseline_processes, f"{len(baseline)} baseline processes"
+    bounds, count, sign = test.bounds(len(measured)), len(measured), SIGN[better]
     change = log_mean(measured) - log_mean(baseline)
-    ratio = None if count == 1 else log_variance(measured) / (rule.noise.sd_pct / 100) ** 2
-    error, dof = rule.standard_error(count), rule.noise.dof
+    ratio = None if count == 1 else log_variance(measured) / (test.noise.sd_pct / 100) ** 2
+    error, dof = test.standard_error(count), test.noise.dof
     return Decision(
-        status=_status(rule, bounds, count, worse=sign * change, spread_ratio=ratio or 0.0),
+        status=_status(test, bounds, count, worse=sign * change, spread_ratio=ratio or 0.0),
         processes=count,
         change_pct=_pct(change),
         interval_pct=_interval_pct(change, critical_values.change_limit(0.025, 1, (1,), dof) * error),
-        family_interval_pct=_interval_pct(change, rule.regressed_limit * error),
+        family_interval_pct=_interval_pct(change, test.regressed_limit * error),
         limit_pct=_pct(sign * bounds.regressed),
         spread_ratio=ratio,
         spread_limit=None if ratio is None else bounds.spread,
@@ -203,13 +203,13 @@ def decide(
 
 
 def _status(
-    rule: SequentialTest, bounds: Bounds, processes: int, *, worse: float, spread_ratio: float
+    test: SequentialTest, bounds: Bounds, processes: int, *, worse: float, spread_ratio: float
 ) -> Status | None:
     if spread_ratio > bounds.spread:
         return Status.INCONCLUSIVE
     if abs(worse) > bounds.regressed:
-        return _beyond(bounds, worse) if processes >= rule.confirmed else None
-    return Status.PASS if worse < bounds.passed or processes == rule.max_processes else None
+        return _beyond(bounds, worse) if processes >= test.confirmed else None
+    return Status.PASS if worse < bounds.passed or processes == test.max_processes else None
 
 
 def _beyond(bounds: Bounds, worse: float) -> Status:

@@ -29,7 +29,7 @@ MEAN_PCT, SINGLE_PCT = 5.0, 25.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
+class NoiseModel:
     """How times vary. The first four as measured on an H100; what is 0 does not happen."""
 
     process_sd_pct: float = 0.36
@@ -51,13 +51,13 @@ class Model:
     throttled_pct: float = 0.0
 
 
-MODELS = {
-    "clean": Model(process_sd_pct=0.0, stalled_share=0.0),
-    "process effects": Model(stalled_share=0.0),
-    "stalls": Model(),
-    "drift": Model(drift_pct=2.0),
-    "bimodal": Model(modes_pct=2.0),
-    "throttled": Model(throttled_share=0.02, throttled_pct=10.0),
+NOISE_MODELS = {
+    "clean": NoiseModel(process_sd_pct=0.0, stalled_share=0.0),
+    "process effects": NoiseModel(stalled_share=0.0),
+    "stalls": NoiseModel(),
+    "drift": NoiseModel(drift_pct=2.0),
+    "bimodal": NoiseModel(modes_pct=2.0),
+    "throttled": NoiseModel(throttled_share=0.02, throttled_pct=10.0),
 }
 
 
@@ -73,7 +73,7 @@ class Library:
     """One image of each process."""
 
 
-def library(model: Model, processes: int, rng: np.random.Generator) -> Library:
+def library(model: NoiseModel, processes: int, rng: np.random.Generator) -> Library:
     """So many processes of `model`, simulated step by step."""
     steps = 1 + model.step_sd_pct / 100 * rng.standard_normal((processes, model.images, model.steps))
     ramp = np.linspace(0.0, model.drift_pct / 100, model.images * model.steps)
@@ -91,7 +91,7 @@ def _trimmed(ordered: Floats) -> Floats:
     return ordered[:, left_out : count - left_out]
 
 
-def _stalls(model: Model, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+def _stalls(model: NoiseModel, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     """What the stalls add, in steps: all of a stall to one step, or parts of it to two."""
     processes, images, steps = shape
     low, high = model.stall_pct
@@ -105,7 +105,7 @@ def _stalls(model: Model, shape: tuple[int, ...], rng: np.random.Generator) -> F
     return added.reshape(shape)
 
 
-def statistic_sd_pct(model: Model, of: Library) -> float:
+def statistic_sd_pct(model: NoiseModel, of: Library) -> float:
     """The true standard deviation between processes of their statistic: what a platform's pooled one
     estimates."""
     throttled = model.throttled_share * (1 - model.throttled_share) * model.throttled_pct**2
@@ -127,20 +127,20 @@ class Outcomes:
         return np.isin(self.status, [STATUSES.index(each) for each in statuses])
 
 
-def outcomes(rule: SequentialTest, scale: Floats, baseline: Floats, candidates: Floats) -> Outcomes:
+def outcomes(test: SequentialTest, scale: Floats, baseline: Floats, candidates: Floats) -> Outcomes:
     """`decide` on many metrics at once, look by look: rows are metrics, columns the log times of processes.
 
-    `scale` is what each metric's platform believes its noise is, over `rule.noise.sd_pct`.
+    `scale` is what each metric's platform believes its noise is, over `test.noise.sd_pct`.
     """
     undecided = -1
     status = np.full(len(candidates), undecided, dtype=np.int8)
     processes = np.zeros(len(candidates), dtype=np.int8)
-    for look in range(1, rule.max_processes + 1):
+    for look in range(1, test.max_processes + 1):
         rows = np.flatnonzero(status == undecided)
         seen = candidates[rows, :look]
         change = seen.mean(axis=1) - baseline[rows].mean(axis=1)
         spread = seen.var(axis=1, ddof=1) if look > 1 else np.zeros(len(rows))
-        kinds = _kinds(rule, look, scale[rows], change, spread)
+        kinds = _kinds(test, look, scale[rows], change, spread)
         indexes = [STATUSES.index(status) for status in kinds]
         status[rows] = np.select(list(kinds.values()), indexes, undecided)
         processes[rows] = look
@@ -148,18 +148,18 @@ def outcomes(rule: SequentialTest, scale: Floats, baseline: Floats, candidates: 
 
 
 def _kinds(
-    rule: SequentialTest, look: int, scale: Floats, change: Floats, spread: Floats
+    test: SequentialTest, look: int, scale: Floats, change: Floats, spread: Floats
 ) -> dict[Status, Flags]:
     """Which metrics are what after `look` processes: the first that applies counts, none is one more."""
-    last, blamed = rule.max_processes, look >= rule.confirmed
-    error, last_error = scale * rule.standard_error(look), scale * rule.standard_error(last)
-    tolerance, explained = _log(rule.tolerance_pct), _log(rule.surprise_pct)
-    limit = np.maximum(tolerance, rule.regressed_limit * error)
-    surprise = np.maximum(explained, rule.surprise_limit * error)
-    theta = np.maximum(tolerance, rule.regressed_limit * last_error) + rule.missed_limit * last_error
-    passed = (change < theta - rule.missed_limit * error) | (look == last)
+    last, blamed = test.max_processes, look >= test.confirmed
+    error, last_error = scale * test.standard_error(look), scale * test.standard_error(last)
+    tolerance, explained = _log(test.tolerance_pct), _log(test.surprise_pct)
+    limit = np.maximum(tolerance, test.regressed_limit * error)
+    surprise = np.maximum(explained, test.surprise_limit * error)
+    theta = np.maximum(tolerance, test.regressed_limit * last_error) + test.missed_limit * last_error
+    passed = (change < theta - test.missed_limit * error) | (look == last)
     return {
-        Status.INCONCLUSIVE: spread > rule.spread_limit(look) * (scale * rule.noise.sd_pct / 100) ** 2,
+        Status.INCONCLUSIVE: spread > test.spread_limit(look) * (scale * test.noise.sd_pct / 100) ** 2,
         Status.REGRESSED: blamed & (change > limit),
         Status.SURPRISE: blamed & (change < -np.maximum(limit, surprise)),
         Status.IMPROVED: blamed & (change < -limit),
@@ -199,8 +199,8 @@ class Tally:
 
 
 def tally(
-    model: Model,
-    rule: SequentialTest,
+    model: NoiseModel,
+    test: SequentialTest,
     *,
     effect_pct: float,
     runs: int,
@@ -210,32 +210,32 @@ def tally(
 ) -> Tally:
     """So many runs of so many metrics of `model`, each `effect_pct` slower than its baseline.
 
-    The metrics of a run share the estimate of the noise between processes: `rule.noise.sd_pct` in the mean of
-    squares, with the rule's degrees of freedom. `processes` is the size of the library they are drawn from.
+    The metrics of a run share the estimate of the noise between processes: `test.noise.sd_pct` in the mean of
+    squares, with the test's degrees of freedom. `processes` is the size of the library they are drawn from.
     """
     rng = np.random.default_rng(seed)
     of = library(model, processes, rng)
     step = max(1, CHUNK // metrics)
     sizes = [min(step, runs - start) for start in range(0, runs, step)]
-    return reduce(_added, (_tally(model, rule, of, effect_pct, (size, metrics), rng) for size in sizes))
+    return reduce(_added, (_tally(model, test, of, effect_pct, (size, metrics), rng) for size in sizes))
 
 
 def _tally(
-    model: Model,
-    rule: SequentialTest,
+    model: NoiseModel,
+    test: SequentialTest,
     of: Library,
     effect_pct: float,
     shape: tuple[int, int],
     rng: np.random.Generator,
 ) -> Tally:
-    (runs, metrics), before = shape, rule.baseline_processes
-    rows = (runs * metrics, before + rule.max_processes)
+    (runs, metrics), before = shape, test.baseline_processes
+    rows = (runs * metrics, before + test.max_processes)
     drawn, own = rng.integers(len(of.log_step), size=rows), _own(model, rows, rng)
     own[:, before:] += math.log1p(effect_pct / 100)
     times = own + of.log_step[drawn]
-    scale = np.repeat(np.sqrt(rng.chisquare(rule.noise.dof, runs) / rule.noise.dof), metrics)
-    accepted = _accepted(rule, scale, times[:, :before])
-    ours = outcomes(rule, scale, times[:, :before], times[:, before:])
+    scale = np.repeat(np.sqrt(rng.chisquare(test.noise.dof, runs) / test.noise.dof), metrics)
+    accepted = _accepted(test, scale, times[:, :before])
+    ours = outcomes(test, scale, times[:, :before], times[:, before:])
     mean_image, image = (each[drawn[:, [0, before]]] for each in (of.mean_image, of.image))
     slower = np.exp(own[:, before] - own[:, 0])
     regressed = ours.processes[accepted & ours.are(Status.REGRESSED)]
@@ -244,7 +244,7 @@ def _tally(
         refused=int((~accepted).sum()),
         statuses={status: int((accepted & ours.are(status)).sum()) for status in STATUSES},
         red_runs=int((accepted & ours.are(*RED)).reshape(shape).any(axis=1).sum()),
-        regressed_by_look=tuple(int((regressed <= k + 1).sum()) for k in range(rule.max_processes)),
+        regressed_by_look=tuple(int((regressed <= k + 1).sum()) for k in range(test.max_processes)),
         processes=int(ours.processes[accepted].sum()),
         mean_gate=int((accepted & (slower * _ratio(mean_image) > 1 + MEAN_PCT / 100)).sum()),
         single_gate=int((accepted & (slower * _ratio(image) > 1 + SINGLE_PCT / 100)).sum()),
@@ -255,17 +255,17 @@ def _ratio(pairs: Floats) -> Floats:
     return pairs[:, 1] / pairs[:, 0]
 
 
-def _accepted(rule: SequentialTest, scale: Floats, baseline: Floats) -> Flags:
+def _accepted(test: SequentialTest, scale: Floats, baseline: Floats) -> Flags:
     """Which baselines `excess_spread` has nothing against."""
     processes = baseline.shape[1]
     if processes == 1:
         return np.ones(len(baseline), dtype=np.bool_)
-    limit = baseline_spread_limit(rule.noise, processes)
+    limit = baseline_spread_limit(test.noise, processes)
     variance: Floats = baseline.var(axis=1, ddof=1)
-    return variance <= limit * (scale * rule.noise.sd_pct / 100) ** 2
+    return variance <= limit * (scale * test.noise.sd_pct / 100) ** 2
 
 
-def _own(model: Model, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+def _own(model: NoiseModel, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
     """log of what a process is slower by as a whole."""
     own = model.process_sd_pct / 100 * rng.standard_normal(shape)
     if model.modes_pct:

@@ -1,4 +1,4 @@
-"""Two stacks on one device: the rule of the pairs, and what a comparison says about a verdict; pure.
+"""Two stacks on one device: which times are compared, and the test of their pairs; pure.
 
 The statistic of a pair is the ratio of its two processes' statistics (candidate / stable). `SequentialTest`
 judges the logarithms of the ratios as it judges processes: against a ratio of 1, which has no error, and with
@@ -37,24 +37,24 @@ from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import Noise, Platform
 
 TOLERANCE_PCT = 0.5
-"""Changes that are nobody's business. Less than against a baseline: card, day and driver are the same."""
+"""Changes too small to matter. Smaller than against a baseline: card, day and driver are the same."""
 LEVEL = 0.005
-"""Probability that a time of two equal stacks is red, at most. More than against a baseline, where every case
-of every run is tested: a comparison is asked for, and is to see 1 % in five to ten pairs."""
+"""Probability that a time of two equal stacks is red, at most. Higher than against a baseline, where every
+case of every run is tested: a comparison is asked for, and has to see 1 % in five to ten pairs."""
 NO_COMMON_ERROR = 10**9
 """Processes of a baseline without error: a ratio of 1 is exact."""
 MAX_DIFFERENCES = 4
 
 PEAKS = ("peak_device_mib", "peak_reserved_mib")
-"""What tells how much of the card's memory a worker takes at most."""
+"""The metrics that say how much of the card's memory a worker takes at most."""
 
 
 # What is compared
 
 
 def time_of(metric: Metric) -> Metric | None:
-    """The time that a comparison judges where `metric` is asked about: of a noisy time itself, of a noisy
-    ratio the time that it is formed from; None for all others."""
+    """The time that a comparison judges for `metric`: a noisy time itself, or the time that a noisy ratio is
+    formed from; None for all others."""
     if not metric.is_noisy:
         return None
     return METRIC_BY_NAME[metric.of] if metric.of else metric
@@ -69,7 +69,7 @@ def times_of(case: Case, platform: Platform) -> tuple[Metric, ...]:
 def is_asked(verdict: Verdict, metric: Metric) -> bool:
     """Whether the verdict wants a comparison: a regression to be confirmed, or a time without a baseline.
 
-    A ratio without a baseline stays without: it says more than a time.
+    A ratio without a baseline stays without one: a time cannot stand in for it.
     """
     time = time_of(metric)
     missing = verdict.status is Status.NO_BASELINE and time is metric
@@ -104,7 +104,7 @@ def stable_versions(comparison: Comparison) -> str:
     return ", ".join(versions) or "the same versions"
 
 
-# The rule
+# The test
 
 
 def level(times: int) -> float:
@@ -112,7 +112,7 @@ def level(times: int) -> float:
     return min(LEVEL, FAMILY_LEVEL / times)
 
 
-def rule_of(noise: Noise, level: float, max_pairs: int) -> SequentialTest:
+def pair_test(noise: Noise, level: float, max_pairs: int) -> SequentialTest:
     """The test of one time over the pairs of one case; `noise` is that of a process on the platform."""
     return SequentialTest(
         noise=Noise(sd_pct=noise.sd_pct * math.sqrt(2), dof=noise.dof),
@@ -140,17 +140,17 @@ class PairDecision:
     """Variance of the ratios over that of the platform's noise."""
 
 
-def decide(rule: SequentialTest, ratios: Sequence[float]) -> PairDecision:
-    """What the ratios (candidate / stable) of two or more pairs say, in any order.
+def decide(test: SequentialTest, ratios: Sequence[float]) -> PairDecision:
+    """The decision on the ratios (candidate / stable) of two or more pairs, in any order.
 
     ValueError for a ratio that is not positive.
     """
     count, change = len(ratios), log_mean(ratios)
-    bounds, error = rule.bounds(count), rule.standard_error(count)
-    half = critical_values.change_limit(0.025, 1, (1,), rule.noise.dof) * error
-    spread_ratio = log_variance(ratios) / (rule.noise.sd_pct / 100) ** 2
+    bounds, error = test.bounds(count), test.standard_error(count)
+    half = critical_values.change_limit(0.025, 1, (1,), test.noise.dof) * error
+    spread_ratio = log_variance(ratios) / (test.noise.sd_pct / 100) ** 2
     return PairDecision(
-        status=_status(bounds, change, spread_ratio, is_last=count >= rule.max_processes),
+        status=_status(bounds, change, spread_ratio, is_last=count >= test.max_processes),
         change_pct=_pct(change),
         interval_pct=(_pct(change - half), _pct(change + half)),
         limit_pct=_pct(bounds.regressed),
@@ -174,19 +174,19 @@ class Question:
     """What a comparison of one case is to answer."""
 
     case: Case
-    rules: Mapping[str, SequentialTest]
+    tests: Mapping[str, SequentialTest]
     """Name of a time -> its test."""
     least_pairs: int
-    """Before which nothing is decided."""
+    """Nothing is decided with fewer."""
 
 
 def judge_comparison(question: Question, comparison: Comparison) -> Comparison | None:
-    """The comparison with a verdict on each time, or with why there is none; None: one more pair.
+    """The comparison with a verdict on each time, or with why there is none; None: one more pair is wanted.
 
     It ends at once where one side failed, is not what was asked for, or was disturbed so long that samples
     stayed invalid.
     """
-    case, times = question.case, [METRIC_BY_NAME[name] for name in question.rules]
+    case, times = question.case, [METRIC_BY_NAME[name] for name in question.tests]
     unproven = _unproven(comparison, case)
     if unproven is not None:
         comparison = msgspec.structs.replace(
@@ -199,20 +199,20 @@ def judge_comparison(question: Question, comparison: Comparison) -> Comparison |
         return _ended(comparison, *problem)
     if len(comparison.pairs) < question.least_pairs:
         return None
-    verdicts = [_judged(comparison, time, question.rules[time.name]) for time in times]
+    verdicts = [_judged(comparison, time, question.tests[time.name]) for time in times]
     found = tuple(verdict for verdict in verdicts if verdict is not None)
     if len(found) < len(times):
         return None
     worst = min(found, key=lambda verdict: SEVERITY.index(verdict.status))
     reason = "" if worst.status is Status.PASS else f"{worst.metric}: {worst.reason}"
-    level = max(rule.level for rule in question.rules.values())
+    level = max(test.level for test in question.tests.values())
     return msgspec.structs.replace(
         comparison, verdicts=found, level=level, status=worst.status, reason=reason
     )
 
 
 def side_run(comparison: Comparison, side: Side) -> Run:
-    """One side of it as a run."""
+    """The processes of one side, as a run."""
     return Run(
         id=comparison.id,
         digest=comparison.digest,
@@ -238,7 +238,7 @@ def _unproven(comparison: Comparison, case: Case) -> tuple[Side, Failure] | None
 
 
 def _failure(comparison: Comparison, failure: Failure) -> tuple[Status, str]:
-    """A scheme that one side lacks is an excuse for its run, not for a comparison."""
+    """A scheme that one side lacks excuses its run, not the comparison."""
     status = STATUS_OF_FAILURE[failure.kind]
     whose = {Side.STABLE: f"stable stack ({comparison.against})", Side.CANDIDATE: "candidate"}
     side = whose[comparison.failed_side or Side.CANDIDATE]
@@ -261,13 +261,13 @@ def _problem(comparison: Comparison, times: Sequence[Metric]) -> tuple[Status, s
     return None
 
 
-def _judged(comparison: Comparison, time: Metric, rule: SequentialTest) -> Verdict | None:
+def _judged(comparison: Comparison, time: Metric, test: SequentialTest) -> Verdict | None:
     stable, candidate = (
         observations.observe(time, side_run(comparison, side), None).values
         for side in (Side.STABLE, Side.CANDIDATE)
     )
     ratios = [after / before for before, after in zip(stable, candidate, strict=True)]
-    decision = decide(rule, ratios)
+    decision = decide(test, ratios)
     if decision.status is None:
         return None
     baseline = statistics.median(stable)
@@ -288,7 +288,7 @@ SENTENCES = {
     Status.IMPROVED: "faster than {stable} on this device, now: {change}, beyond the limit -{limit}",
     Status.PASS: "as fast as {stable} on this device, now: {change}, within the limit {limit}",
     Status.INCONCLUSIVE: (
-        "the pairs lie {spread:.1f} times as far apart as the platform's noise allows for: {change} against "
+        "the pairs scatter {spread:.1f} times more than the platform's noise allows for: {change} against "
         "{stable} says nothing; look for what disturbs the machine"
     ),
 }
@@ -298,78 +298,15 @@ def _sentence(comparison: Comparison, decision: PairDecision) -> str:
     assert decision.status is not None, "only what is decided is said"
     sentence = SENTENCES[decision.status].format(
         stable=stable_versions(comparison),
-        change=_change(decision.change_pct, decision.interval_pct),
+        change=change_in_words(decision.change_pct, decision.interval_pct),
         limit=f"{decision.limit_pct:.2f} %",
         spread=math.sqrt(decision.spread_ratio),
     )
     return f"{sentence} ({len(comparison.pairs)} pairs, {comparison.schedule})"
 
 
-# What it says about a verdict
-
-
-def applied(verdict: Verdict, metric: Metric, comparison: Comparison) -> Verdict:
-    """`verdict` with what the comparison adds: whether a regression is confirmed, and a verdict where there
-    is no baseline. Others, and what was not asked about, are as before.
-
-    A regression stays one: without confirmation it is the device, or the baseline, that moved.
-    """
-    if not is_asked(verdict, metric):
-        return verdict
-    if verdict.status is Status.REGRESSED:
-        return _with_clause(verdict, verdict, confirmation(comparison, metric))
-    found = verdict_on(comparison, metric)
-    if found is None:
-        status = Status.INVALID if comparison.status is Status.INVALID else Status.INCONCLUSIVE
-        found = msgspec.structs.replace(verdict, status=status)
-    return _with_clause(found, verdict, substitute(comparison, metric))
-
-
-def said(verdict: Verdict, metric: Metric, comparison: Comparison) -> str | None:
-    """The clause that `applied` has added to the reason of `verdict`; None where it has not."""
-    clauses = (confirmation(comparison, metric), substitute(comparison, metric))
-    return next((clause for clause in clauses if verdict.reason.endswith(clause)), None)
-
-
-def confirmation(comparison: Comparison, metric: Metric) -> str:
-    """Whether the time behind `metric` is longer than the stable stack's, too: a clause."""
-    found = verdict_on(comparison, metric)
-    if found is None or found.status is Status.INCONCLUSIVE:
-        return f"neither confirmed nor refuted: {found.reason if found else comparison.reason}"
-    assert found.change_pct is not None, "what is decided has a change"
-    change = _change(found.change_pct, found.ci_pct)
-    stable = stable_versions(comparison)
-    named = "" if found.metric == metric.name else f" of {found.metric}"
-    if found.status is Status.REGRESSED:
-        return (
-            f"confirmed: also {found.change_pct:.2g} % slower than {stable} on this card, now "
-            f"({change}{named})"
-        )
-    return (
-        f"not confirmed: the stable stack ({stable}) is as slow on this card today ({change}{named}): the "
-        "card or the baseline moved, not the code"
-    )
-
-
-def substitute(comparison: Comparison, metric: Metric) -> str:
-    """What stands where a baseline is missing: a clause."""
-    found = verdict_on(comparison, metric)
-    if found is None:
-        return f"the comparison with the stable stack gave no verdict: {comparison.reason}"
-    return found.reason
-
-
-def verdict_on(comparison: Comparison, metric: Metric) -> Verdict | None:
-    """The comparison's verdict on the time behind `metric`; None where there is none."""
-    time = time_of(metric)
-    return next((each for each in comparison.verdicts if time and each.metric == time.name), None)
-
-
-def _with_clause(judged: Verdict, before: Verdict, clause: str) -> Verdict:
-    return msgspec.structs.replace(judged, reason=f"{before.reason}; {clause}")
-
-
-def _change(change_pct: float, interval_pct: tuple[float, float] | None) -> str:
+def change_in_words(change_pct: float, interval_pct: tuple[float, float] | None) -> str:
+    """`+1.20 %, 95 % interval +0.80 to +1.60 %`."""
     assert interval_pct is not None, "every change comes with an interval"
     low, high = interval_pct
     return f"{change_pct:+.2f} %, 95 % interval {low:+.2f} to {high:+.2f} %"

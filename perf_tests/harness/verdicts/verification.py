@@ -17,7 +17,7 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import PLATFORM_BY_ID
 
 
-def prove(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
+def verify(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
     """`run` with the fidelity of its captures (files under `out`): ERROR(numerics) where an output is no
     picture, ERROR(unproven) where the evidence of any process contradicts the recipe."""
     from perf_tests.harness.fidelity import captures
@@ -34,9 +34,9 @@ def prove(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
     return _failed(run, FailureKind.UNPROVEN, message, details="\n".join(sentences[1:]))
 
 
-def prepared(cases: Mapping[str, Case], out: Path, run: Run, reference: Run | None) -> Run:
+def prepare(cases: Mapping[str, Case], out: Path, run: Run, reference: Run | None) -> Run:
     """`prove` for a campaign, which knows runs by their ids; then what there is to show of the run."""
-    proven = prove(cases[run.id], run, reference, out)
+    proven = verify(cases[run.id], run, reference, out)
     return msgspec.structs.replace(proven, measured=_measured(cases[run.id], proven, reference))
 
 

@@ -59,7 +59,7 @@ def statistics_ms(name: str) -> tuple[float, ...]:
     return observations.observe(metric_named(name), run, None).values
 
 
-def make_rule(name: str, noisy_metrics: int) -> SequentialTest:
+def make_test(name: str, noisy_metrics: int) -> SequentialTest:
     gate = metric_named(name).gates[Device.CUDA]
     assert gate.surprise is not None
     return SequentialTest(
@@ -73,11 +73,11 @@ def make_rule(name: str, noisy_metrics: int) -> SequentialTest:
 
 
 def outcome(
-    name: str, rule: SequentialTest, baseline: Sequence[float], candidates: Sequence[float]
+    name: str, test: SequentialTest, baseline: Sequence[float], candidates: Sequence[float]
 ) -> tuple[Status, int]:
     """What a run ends with that takes the candidates one by one, and after how many of them."""
     for count in range(1, MOST + 1):
-        decided = decide(rule, baseline, candidates[:count], metric_named(name).better)
+        decided = decide(test, baseline, candidates[:count], metric_named(name).better)
         if decided.status is not None:
             return decided.status, count
     raise AssertionError("the last look decides")
@@ -85,13 +85,13 @@ def outcome(
 
 def outcomes(name: str, noisy_metrics: int, *, factor: float) -> tuple[Counter[Status], Counter[int]]:
     """Of all splits: how many ended with which status, and how many after how many candidates."""
-    rng, rule = random.Random(0), make_rule(name, noisy_metrics)
+    rng, test = random.Random(0), make_test(name, noisy_metrics)
     statuses: Counter[Status] = Counter()
     looks: Counter[int] = Counter()
     for _ in range(SPLITS):
         drawn = rng.sample(statistics_ms(name), BASELINE + MOST)
         candidates = [factor * value for value in drawn[BASELINE:]]
-        status, count = outcome(name, rule, drawn[:BASELINE], candidates)
+        status, count = outcome(name, test, drawn[:BASELINE], candidates)
         statuses[status] += 1
         looks[count] += 1
     return statuses, looks

@@ -25,7 +25,7 @@ BASELINE = (100.0, 100.4, 99.6, 100.1, 99.9)
 LOWER, HIGHER = Better.LOWER, Better.HIGHER
 
 
-def make_rule(**changes: Any) -> SequentialTest:
+def make_test(**changes: Any) -> SequentialTest:
     """60 noisy metrics against a full baseline."""
     default = SequentialTest(
         noise=NOISE,
@@ -38,11 +38,11 @@ def make_rule(**changes: Any) -> SequentialTest:
     return dataclasses.replace(default, **changes)
 
 
-RULE = make_rule()
+TEST = make_test()
 
 
-def status(*measured: float, rule: SequentialTest = RULE, better: Better = LOWER) -> Status | None:
-    return decide(rule, BASELINE[: rule.baseline_processes], measured, better).status
+def status(*measured: float, test: SequentialTest = TEST, better: Better = LOWER) -> Status | None:
+    return decide(test, BASELINE[: test.baseline_processes], measured, better).status
 
 
 @pytest.mark.parametrize(
@@ -69,46 +69,46 @@ def test_each_look_ends_as_the_rule_says(measured: tuple[float, ...], expected: 
 
 
 def test_where_one_process_is_all_there_is_it_decides() -> None:
-    rule = make_rule(max_processes=1)
-    assert status(103.0, rule=rule) is Status.REGRESSED
-    assert status(101.0, rule=rule) is Status.PASS
-    assert status(97.0, rule=rule) is Status.IMPROVED
+    test = make_test(max_processes=1)
+    assert status(103.0, test=test) is Status.REGRESSED
+    assert status(101.0, test=test) is Status.PASS
+    assert status(97.0, test=test) is Status.IMPROVED
 
 
 def test_a_ratio_that_falls_is_worse() -> None:
     assert status(97.0, 97.2, better=HIGHER) is Status.REGRESSED
     assert status(103.0, 102.8, better=HIGHER) is Status.IMPROVED
-    assert decide(RULE, BASELINE, (97.0, 97.2), HIGHER).limit_pct == pytest.approx(-1.18, abs=0.01)
+    assert decide(TEST, BASELINE, (97.0, 97.2), HIGHER).limit_pct == pytest.approx(-1.18, abs=0.01)
 
 
 def test_no_improvement_is_unexplained_where_the_metric_has_no_bound_for_it() -> None:
-    assert status(50.0, 50.2, rule=make_rule(surprise_pct=None)) is Status.IMPROVED
+    assert status(50.0, 50.2, test=make_test(surprise_pct=None)) is Status.IMPROVED
 
 
 def test_a_change_within_the_tolerance_passes_however_certain_it_is() -> None:
-    calm = make_rule(noise=Noise(sd_pct=0.01, dof=60))
+    calm = make_test(noise=Noise(sd_pct=0.01, dof=60))
     processes = (100.70, 100.71, 100.70)
     assert decide(calm, (100.0,) * 5, processes, LOWER).status is Status.PASS
     assert decide(calm, (100.0,) * 5, (100.80, 100.81), LOWER).status is Status.REGRESSED
 
 
 def test_a_provisional_baseline_gates_at_what_it_can_see() -> None:
-    one, full = make_rule(baseline_processes=1), RULE
+    one, full = make_test(baseline_processes=1), TEST
     assert full.detectable_pct == pytest.approx(1.43, abs=0.01)
     assert one.detectable_pct == pytest.approx(2.40, abs=0.01)
-    assert status(101.5, 101.4, rule=one) is None
-    assert status(102.5, 102.4, rule=one) is Status.REGRESSED
+    assert status(101.5, 101.4, test=one) is None
+    assert status(102.5, 102.4, test=one) is Status.REGRESSED
 
 
 def test_the_error_of_a_reference_is_not_measured_away() -> None:
     # Speed-ups: one process of the reference in this run, five in the baseline's.
-    shared = make_rule(shared_variance=1 / 1 + 1 / 5)
+    shared = make_test(shared_variance=1 / 1 + 1 / 5)
     assert shared.standard_error(5) == pytest.approx(0.0039 * (1 / 5 + 1 / 5 + 1 + 1 / 5) ** 0.5)
     assert shared.detectable_pct == pytest.approx(2.76, abs=0.01)
 
 
 def test_intervals_hold_the_change_and_blame_excludes_none() -> None:
-    decision = decide(RULE, BASELINE, (102.0, 102.0), LOWER)
+    decision = decide(TEST, BASELINE, (102.0, 102.0), LOWER)
     assert decision.change_pct == pytest.approx(2.0, abs=0.01)
     # 0.39 % sqrt(1/2 + 1/5) = 0.3263 %, times t = 2.000 and c = 3.662
     assert decision.interval_pct == pytest.approx((1.338, 2.668), abs=0.005)
@@ -117,16 +117,16 @@ def test_intervals_hold_the_change_and_blame_excludes_none() -> None:
 
 
 def test_the_spread_is_told_with_its_limit() -> None:
-    decision = decide(RULE, BASELINE, (103.0, 100.0), LOWER)
+    decision = decide(TEST, BASELINE, (103.0, 100.0), LOWER)
     # (ln 1.03)^2 / 2 over 0.0039^2
     assert decision.spread_ratio == pytest.approx(28.72, abs=0.01)
     assert decision.spread_limit == pytest.approx(21.34, abs=0.01)
-    assert decide(RULE, BASELINE, (100.0,), LOWER).spread_ratio is None
+    assert decide(TEST, BASELINE, (100.0,), LOWER).spread_ratio is None
 
 
 def test_a_time_of_nothing_has_no_change() -> None:
     with pytest.raises(ValueError, match=r"0\.0 has no relative change"):
-        decide(RULE, BASELINE, (100.0, 0.0), LOWER)
+        decide(TEST, BASELINE, (100.0, 0.0), LOWER)
 
 
 # The level
@@ -145,14 +145,14 @@ def test_the_more_metrics_the_less_each_may_err(noisy_metrics: int, level: float
 
 
 def test_what_is_less_certain_is_judged_more_carefully() -> None:
-    certain = RULE.regressed_limit
+    certain = TEST.regressed_limit
     assert certain == pytest.approx(3.662, abs=1e-3)
-    assert make_rule(noise=Noise(sd_pct=0.39, dof=20)).regressed_limit == pytest.approx(4.096, abs=1e-3)
-    assert make_rule(level=metric_level(186)).regressed_limit == pytest.approx(4.020, abs=1e-3)
+    assert make_test(noise=Noise(sd_pct=0.39, dof=20)).regressed_limit == pytest.approx(4.096, abs=1e-3)
+    assert make_test(level=metric_level(186)).regressed_limit == pytest.approx(4.020, abs=1e-3)
 
 
 def test_the_bounds_meet_at_the_last_look_and_never_cross_before() -> None:
-    bounds = [RULE.bounds(processes) for processes in range(1, 6)]
+    bounds = [TEST.bounds(processes) for processes in range(1, 6)]
     assert bounds[-1].passed == pytest.approx(bounds[-1].regressed, rel=1e-12)
     assert all(each.passed < each.regressed for each in bounds[:-1])
     assert [each.regressed for each in bounds] == sorted((each.regressed for each in bounds), reverse=True)
@@ -172,10 +172,10 @@ def test_the_order_of_processes_changes_nothing(seed: int) -> None:
     source = random.Random(seed)
     for _ in range(20):
         measured = drawn(source)
-        decision = decide(RULE, BASELINE, measured, LOWER)
+        decision = decide(TEST, BASELINE, measured, LOWER)
         for order in itertools.islice(itertools.permutations(range(len(measured))), 1, 4):
             reordered = [measured[index] for index in order]
-            assert decide(RULE, BASELINE[::-1], reordered, LOWER) == decision
+            assert decide(TEST, BASELINE[::-1], reordered, LOWER) == decision
 
 
 @pytest.mark.parametrize("factor", [1e-3, 0.3, 7.0, 1e6])
@@ -184,8 +184,8 @@ def test_scaling_all_times_changes_nothing(factor: float, better: Better) -> Non
     source = random.Random(1)
     for _ in range(40):
         measured = drawn(source)
-        before = decide(RULE, BASELINE, measured, better)
-        after = decide(RULE, [factor * each for each in BASELINE], [factor * m for m in measured], better)
+        before = decide(TEST, BASELINE, measured, better)
+        after = decide(TEST, [factor * each for each in BASELINE], [factor * m for m in measured], better)
         assert after.status is before.status
         assert after.change_pct == pytest.approx(before.change_pct, abs=1e-9)
 

@@ -16,7 +16,7 @@ from perf_tests.harness.stats.critical_values import at_least, at_most
 from perf_tests.harness.stats.location import trimmed_mean
 from perf_tests.harness.stats.sequential_bounds import SequentialTest, decide, metric_level
 from perf_tests.harness.stats.simulation import (
-    MODELS,
+    NOISE_MODELS,
     STATUSES,
     Tally,
     library,
@@ -38,10 +38,12 @@ LEVEL = 0.00085
 
 @cache
 def known_sd_pct(model: str) -> float:
-    return statistic_sd_pct(MODELS[model], library(MODELS[model], LIBRARY, np.random.default_rng(0)))
+    return statistic_sd_pct(
+        NOISE_MODELS[model], library(NOISE_MODELS[model], LIBRARY, np.random.default_rng(0))
+    )
 
 
-def make_rule(
+def make_test(
     model: str = "stalls", *, metrics: int = 60, baseline: int = 5, most: int = 5, dof: int = 60
 ) -> SequentialTest:
     """The platform's noise is that of `model`."""
@@ -56,10 +58,16 @@ def make_rule(
 
 
 def simulated(
-    model: str, rule: SequentialTest, *, effect_pct: float = 0.0, runs: int = RUNS, metrics: int = 60
+    model: str, test: SequentialTest, *, effect_pct: float = 0.0, runs: int = RUNS, metrics: int = 60
 ) -> Tally:
     return tally(
-        MODELS[model], rule, effect_pct=effect_pct, runs=runs, metrics=metrics, processes=LIBRARY, seed=7
+        NOISE_MODELS[model],
+        test,
+        effect_pct=effect_pct,
+        runs=runs,
+        metrics=metrics,
+        processes=LIBRARY,
+        seed=7,
     )
 
 
@@ -68,7 +76,7 @@ def simulated(
 
 @pytest.mark.parametrize("model", ["clean", "process effects", "stalls", "drift", "bimodal"])
 def test_unchanged_code_is_red_no_more_often_than_stated(model: str) -> None:
-    seen = simulated(model, make_rule(model if model == "bimodal" else "stalls"))
+    seen = simulated(model, make_test(model if model == "bimodal" else "stalls"))
     assert at_most(seen.red, seen.metrics) <= LEVEL
     assert at_most(seen.red_runs, RUNS) <= 0.05
 
@@ -84,24 +92,24 @@ def test_unchanged_code_is_red_no_more_often_than_stated(model: str) -> None:
     ],
 )
 def test_the_stated_rate_holds_whatever_the_settings(settings: dict[str, Any]) -> None:
-    seen = simulated("stalls", make_rule(**settings))
+    seen = simulated("stalls", make_test(**settings))
     assert at_most(seen.red, seen.metrics) <= LEVEL
 
 
 def test_many_more_metrics_are_no_redder_together() -> None:
     runs = 600
-    seen = simulated("stalls", make_rule(metrics=186), runs=runs, metrics=186)
+    seen = simulated("stalls", make_test(metrics=186), runs=runs, metrics=186)
     assert at_most(seen.red_runs, runs) <= 0.055  # 600 runs bound a true 3.5 % no closer
     assert at_most(seen.red, seen.metrics) <= LEVEL / 2
 
 
 def test_most_unchanged_metrics_take_one_process() -> None:
-    seen = simulated("stalls", make_rule(), runs=500)
+    seen = simulated("stalls", make_test(), runs=500)
     assert seen.processes / seen.metrics < 1.2
 
 
 def test_as_long_as_the_noise_is_the_platforms_a_verdict_is_reached() -> None:
-    seen = simulated("stalls", make_rule())
+    seen = simulated("stalls", make_test())
     assert at_most(seen.statuses[Status.INCONCLUSIVE], seen.metrics) <= LEVEL / 10
     assert sum(seen.statuses.values()) == seen.metrics
 
@@ -111,27 +119,27 @@ def test_as_long_as_the_noise_is_the_platforms_a_verdict_is_reached() -> None:
 
 @pytest.mark.parametrize("dof", [60, 100])
 def test_one_and_a_half_percent_are_seen(dof: int) -> None:
-    seen = simulated("stalls", make_rule(dof=dof), effect_pct=1.5, runs=500)
+    seen = simulated("stalls", make_test(dof=dof), effect_pct=1.5, runs=500)
     assert at_least(seen.statuses[Status.REGRESSED], seen.metrics) >= 0.95
 
 
 def test_one_and_a_half_percent_are_seen_among_186_metrics() -> None:
     # 62 cases of three metrics, five processes each, know the noise with 248 degrees of freedom.
-    seen = simulated("stalls", make_rule(metrics=186, dof=248), effect_pct=1.5, runs=160, metrics=186)
+    seen = simulated("stalls", make_test(metrics=186, dof=248), effect_pct=1.5, runs=160, metrics=186)
     assert at_least(seen.statuses[Status.REGRESSED], seen.metrics) >= 0.95
 
 
 def test_three_percent_are_seen_with_three_processes_at_most() -> None:
-    seen = simulated("stalls", make_rule(), effect_pct=3.0, runs=500)
+    seen = simulated("stalls", make_test(), effect_pct=3.0, runs=500)
     assert at_least(seen.regressed_by_look[2], seen.metrics) >= 0.999
-    shorter = simulated("stalls", make_rule(most=3), effect_pct=3.0, runs=500)
+    shorter = simulated("stalls", make_test(most=3), effect_pct=3.0, runs=500)
     assert at_least(shorter.statuses[Status.REGRESSED], shorter.metrics) >= 0.999
 
 
 @pytest.mark.parametrize("baseline", [1, 3, 5])
 def test_the_smallest_detectable_change_is_detected(baseline: int) -> None:
-    rule = make_rule(baseline=baseline)
-    seen = simulated("stalls", rule, effect_pct=rule.detectable_pct, runs=500)
+    test = make_test(baseline=baseline)
+    seen = simulated("stalls", test, effect_pct=test.detectable_pct, runs=500)
     # 0.951 with a baseline of 3: 30,000 metrics bound that no closer.
     assert at_least(seen.statuses[Status.REGRESSED], seen.metrics) >= 0.949
 
@@ -140,18 +148,18 @@ def test_the_smallest_detectable_change_is_detected(baseline: int) -> None:
 
 
 def test_kernels_chosen_by_chance_are_refused_as_a_baseline() -> None:
-    seen = simulated("bimodal", make_rule(), runs=200)
+    seen = simulated("bimodal", make_test(), runs=200)
     assert at_least(seen.refused, seen.refused + seen.metrics) >= 0.70
 
 
 def test_a_process_that_was_slowed_down_is_not_blamed_on_the_code() -> None:
-    seen = simulated("throttled", make_rule(), runs=500)
+    seen = simulated("throttled", make_test(), runs=500)
     assert at_most(seen.statuses[Status.REGRESSED], seen.metrics) <= 0.002
     assert at_least(seen.statuses[Status.INCONCLUSIVE], seen.metrics) >= 0.015
 
 
 def test_a_baseline_with_a_slowed_process_is_refused() -> None:
-    seen = simulated("throttled", make_rule(), runs=200)
+    seen = simulated("throttled", make_test(), runs=200)
     # One of five processes in 1 - 0.98^5 of the baselines.
     assert at_least(seen.refused, seen.refused + seen.metrics) >= 0.085
 
@@ -161,7 +169,7 @@ def test_a_baseline_with_a_slowed_process_is_refused() -> None:
 
 def test_other_gates_cry_wolf_and_miss() -> None:
     quiet, slow = (
-        simulated("stalls", make_rule(), effect_pct=effect_pct, runs=500) for effect_pct in (0.0, 3.0)
+        simulated("stalls", make_test(), effect_pct=effect_pct, runs=500) for effect_pct in (0.0, 3.0)
     )
     assert at_least(quiet.mean_gate, quiet.metrics) > 10 * LEVEL
     assert at_least(quiet.single_gate, quiet.metrics) > 8 * LEVEL
@@ -174,20 +182,20 @@ def test_other_gates_cry_wolf_and_miss() -> None:
 
 def test_the_vectorised_rule_is_the_rule() -> None:
     rng = np.random.default_rng(5)
-    rule, shape = make_rule(), (400, 10)
+    test, shape = make_test(), (400, 10)
     centre = rng.choice([0.0, 0.008, 0.012, 0.03, -0.02, -0.15], size=(400, 1))
     times = rng.choice([0.003, 0.03], size=(400, 1)) * rng.standard_normal(shape)
     times[:, 5:] += centre
-    found = outcomes(rule, np.ones(400), times[:, :5], times[:, 5:])
+    found = outcomes(test, np.ones(400), times[:, :5], times[:, 5:])
     assert {STATUSES[each] for each in found.status} == set(STATUSES)
     for row, status, processes in zip(np.exp(times), found.status, found.processes, strict=True):
-        looks = [decide(rule, row[:5], row[5 : 5 + k], Better.LOWER).status for k in range(1, 6)]
+        looks = [decide(test, row[:5], row[5 : 5 + k], Better.LOWER).status for k in range(1, 6)]
         ended = next(look for look, each in enumerate(looks) if each is not None)
         assert (STATUSES[status], processes) == (looks[ended], ended + 1)
 
 
 def test_a_process_is_the_trimmed_mean_of_its_steps() -> None:
-    model = MODELS["stalls"]
+    model = NOISE_MODELS["stalls"]
     of = library(model, LIBRARY, np.random.default_rng(3))
     # 7 images of 25 steps of 2 %: 2 / sqrt(175) = 0.151, times 1.03.
     assert 100 * float(of.log_step.std()) == pytest.approx(0.156, abs=0.006)
@@ -208,7 +216,7 @@ def test_a_trimmed_mean_varies_less_than_a_median_and_stands_stalls_a_mean_does_
 
 
 def test_the_same_seed_gives_the_same_tally() -> None:
-    one, other = (simulated("stalls", make_rule(), runs=20) for _ in range(2))
+    one, other = (simulated("stalls", make_test(), runs=20) for _ in range(2))
     assert one == other
 
 

@@ -8,17 +8,16 @@ import pytest
 
 from perf_tests.harness.report import ab_comparison as report
 from perf_tests.harness.runs.record import Comparison, Pair, Process, Schedule, Side, Status
+from perf_tests.harness.verdicts.ab_clauses import applied, said
 from perf_tests.harness.verdicts.ab_comparison import (
     Question,
-    applied,
     decide,
     differences,
     is_asked,
     judge_comparison,
     known_peak_mib,
     level,
-    rule_of,
-    said,
+    pair_test,
     stable_versions,
     time_of,
     times_of,
@@ -42,7 +41,7 @@ from perf_tests.unit.builders import (
 )
 
 STEP, DECODE, SPEEDUP = (metric_named(name) for name in ("denoise_step_ms", "decode_ms", "speedup_vs_bf16"))
-RULE = rule_of(Noise(sd_pct=0.36, dof=24), level=0.005, max_pairs=10)
+TEST = pair_test(Noise(sd_pct=0.36, dof=24), level=0.005, max_pairs=10)
 """At the noise of the platform."""
 QUIET = (1.002, 0.997, 1.004, 0.999, 0.998)
 """Ratios of five pairs of one stack, as far apart as two processes are."""
@@ -74,8 +73,8 @@ def compared(*ratios: float, **changes: Any) -> Comparison:
     return msgspec.structs.replace(default, **changes)
 
 
-def question(**rules: Any) -> Question:
-    return Question(case=MINI_INT8WO, rules=rules or {"denoise_step_ms": RULE}, least_pairs=5)
+def question(**tests: Any) -> Question:
+    return Question(case=MINI_INT8WO, tests=tests or {"denoise_step_ms": TEST}, least_pairs=5)
 
 
 def judged(*ratios: float, **changes: Any) -> Comparison:
@@ -92,13 +91,13 @@ def slower(pct: float) -> tuple[float, ...]:
 
 
 def test_one_stack_twice_passes_with_five_pairs() -> None:
-    decision = decide(RULE, QUIET)
+    decision = decide(TEST, QUIET)
     assert decision.status is Status.PASS
     assert decision.change_pct == pytest.approx(0.0, abs=0.01)
 
 
 def test_one_percent_on_one_side_is_seen_with_five_pairs() -> None:
-    decision = decide(RULE, slower(1.0))
+    decision = decide(TEST, slower(1.0))
     assert decision.status is Status.REGRESSED
     assert decision.change_pct == pytest.approx(1.0, abs=0.01)
     low, high = decision.interval_pct
@@ -106,26 +105,26 @@ def test_one_percent_on_one_side_is_seen_with_five_pairs() -> None:
 
 
 def test_a_faster_candidate_is_an_improvement_that_needs_no_explanation() -> None:
-    assert decide(RULE, slower(-20.0)).status is Status.IMPROVED
+    assert decide(TEST, slower(-20.0)).status is Status.IMPROVED
 
 
 def test_between_the_bounds_more_pairs_are_wanted_up_to_the_last() -> None:
     undecided = tuple(1.006 for _ in range(10))
-    assert [decide(RULE, undecided[:count]).status for count in (5, 7)] == [None, None]
-    assert decide(RULE, undecided).status is Status.REGRESSED
+    assert [decide(TEST, undecided[:count]).status for count in (5, 7)] == [None, None]
+    assert decide(TEST, undecided).status is Status.REGRESSED
 
 
 def test_pairs_that_lie_too_far_apart_say_nothing() -> None:
-    assert decide(RULE, (0.95, 1.08, 1.0, 0.93, 1.05)).status is Status.INCONCLUSIVE
+    assert decide(TEST, (0.95, 1.08, 1.0, 0.93, 1.05)).status is Status.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("ratios", [QUIET, slower(1.0), slower(-3.0)])
 def test_the_order_of_pairs_does_not_matter(ratios: tuple[float, ...]) -> None:
-    assert decide(RULE, ratios[::-1]).status is decide(RULE, ratios).status
+    assert decide(TEST, ratios[::-1]).status is decide(TEST, ratios).status
 
 
 def test_a_larger_slowdown_of_all_pairs_stays_red() -> None:
-    statuses = [decide(RULE, slower(pct)).status for pct in (1.0, 2.0, 5.0, 50.0)]
+    statuses = [decide(TEST, slower(pct)).status for pct in (1.0, 2.0, 5.0, 50.0)]
     assert statuses == [Status.REGRESSED] * 4
 
 
@@ -211,7 +210,7 @@ def test_the_verdict_is_on_the_statistics_of_the_pairs() -> None:
 
 
 def test_all_times_are_decided_together() -> None:
-    both = question(denoise_step_ms=RULE, decode_ms=RULE)
+    both = question(denoise_step_ms=TEST, decode_ms=TEST)
     assert judge_comparison(both, compared(*(1.006,) * 5)) is None
     found = judge_comparison(both, compared(*slower(1.0)))
     assert found is not None
@@ -278,7 +277,9 @@ def test_a_throttled_side_ends_it_invalid() -> None:
             id="no",
         ),
         pytest.param(
-            (0.95, 1.08, 1.0, 0.93, 1.05), "neither confirmed nor refuted: the pairs lie ", id="cannot tell"
+            (0.95, 1.08, 1.0, 0.93, 1.05),
+            "neither confirmed nor refuted: the pairs scatter",
+            id="cannot tell",
         ),
     ],
 )
