@@ -1,4 +1,4 @@
-"""A/B on one device: fresh pairs of workers, one under each interpreter, measured in turns."""
+"""A/B on one device: fresh pairs of workers, one under each interpreter, measured interleaved."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import msgspec
 
@@ -33,36 +32,40 @@ from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment, Gpu
 
 GENERATIONS = 4
-"""Timed generations of each side in a pair: A B B A A B B A, in which a linear drift favours neither."""
+"""Timed generations of each side in a pair, as A B B A A B B A: a linear drift favours neither side."""
 MIN_PAIRS, MAX_PAIRS = 5, 10
 """Fresh pairs before a comparison is first judged, and the most while it is undecided."""
 RESERVE_MIB = 2048.0
-"""Beside the two peaks: contexts, and what the stable stack takes more than the known one."""
+"""Reserve on top of the two peaks: CUDA contexts, and what a stable stack needs beyond the known peak."""
 USABLE = 0.92
-"""The share of a card's memory that two workers may plan with."""
-OF_BOTH = frozenset({"peak_device_mib", *CONTROLS, CONTROL_CLOCK})
-"""Metrics that see both workers: a counter of the whole card, and kernels timed while the other may load."""
+"""The share of a card's memory that two workers may use together."""
+SHARED_METRICS = frozenset({"peak_device_mib", *CONTROLS, CONTROL_CLOCK})
+"""Metrics that depend on both workers: a counter of the whole card, and kernels timed while the other may
+load."""
 MIB_PER_GIB = 1024
 
 Judge = Callable[[Comparison], Comparison | None]
-"""Asked after each pair and after a failure: the comparison with its verdicts; None: one more pair."""
+"""Called after each pair and after a failure. Returns the comparison with its verdicts, or None for one more
+pair."""
 Refuse = Callable[[str], str | None]
-"""Asked before each pair: why the case is not gone on with."""
+"""Called before each pair with the case's id. Returns why there is no further pair, or None."""
 
 
 def order(generations: int) -> tuple[Side, ...]:
-    """Whose turn it is, for so many generations of each side: A B B A A B B A ..."""
+    """Which side generates next, for that many generations of each side: A B B A A B B A ..."""
     return tuple(Side.STABLE if index % 4 in (0, 3) else Side.CANDIDATE for index in range(2 * generations))
 
 
 def process_order(index: int) -> tuple[Side, Side]:
-    """Which worker of the pair `index` (from 0) is started first; over two pairs A B B A."""
+    """The order in which the workers of the pair `index` (from 0) are started: over two pairs A B B A."""
     return (Side.STABLE, Side.CANDIDATE) if index % 2 == 0 else (Side.CANDIDATE, Side.STABLE)
 
 
 def schedule_of(peak_mib: float | None, gpu: Gpu | None) -> tuple[Schedule, str]:
-    """How the workers of a case share the card, and why; `peak_mib` is the largest known peak of one of them,
-    None where none is known."""
+    """How the two workers of a case share the card, and why.
+
+    `peak_mib` is the largest known peak of one worker, None where none is known.
+    """
     if peak_mib is None or gpu is None:
         return Schedule.BY_PROCESS, "it is not known how much of a card's memory the case takes"
     fits = _fits_twice(peak_mib, gpu)
@@ -74,10 +77,11 @@ def schedule_of(peak_mib: float | None, gpu: Gpu | None) -> tuple[Schedule, str]
 
 
 def builds_together(planned: Planned, run: Run) -> bool:
-    """Whether two resident workers of the case, of which `run` is one alone, may load and quantize at once.
+    """Whether two resident workers of a case may load and quantize at the same time.
 
-    Not where that times kernels, nor where twice its peak is not known to fit: unquantized weights may take
-    more than all that comes later, on which the schedule depends.
+    `run` was measured by one worker alone. They may not where quantizing times kernels, nor where twice the
+    peak of these phases is not known to fit: unquantized weights may take more memory than what follows,
+    which the schedule was chosen for.
     """
     gpu = run.processes[0].environment.gpu
     peaks_mib = [
@@ -97,7 +101,7 @@ def _fits_twice(peak_mib: float, gpu: Gpu) -> bool:
 
 
 class SideError(Exception):
-    """One side of a pair failed."""
+    """A worker of one side of a pair failed."""
 
     def __init__(self, side: Side, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -107,21 +111,22 @@ class SideError(Exception):
 
 @dataclass(slots=True, eq=False)
 class PairRunner:
-    """Measures one pair after the other; each side has its interpreter, its logs and its compile caches."""
+    """Measures pairs; each side has its own interpreter, logs and compile caches."""
 
     launchers: Mapping[Side, Launcher]
     out: Path
     warmups: int = 1
 
     def environment(self, side: Side) -> Environment | None:
-        """What the first worker of the side reported; None before."""
+        """What the first worker of the side reported; None before one did."""
         return self.launchers[side].environment
 
     def measure(self, planned: Planned, index: int, schedule: Schedule, *, together: bool = False) -> Pair:
-        """The pair `index` (from 0). Faults are injected into the candidate only; `together`: two resident
-        workers load and quantize at once (see `builds_together`).
+        """Measure the pair `index` (from 0); faults are injected into the candidate only.
 
-        Raises SideError for the side that failed; neither worker outlives the call.
+        With `together`, two resident workers load and quantize at the same time (see `builds_together`).
+        Raises SideError where a worker fails or the sides compute on different devices. No worker outlives
+        the call.
         """
         processes = (
             self._resident(planned, index, together=together)
@@ -136,19 +141,19 @@ class PairRunner:
             workers = {
                 side: stack.enter_context(self._worker(planned, side, index)) for side in process_order(index)
             }
-            # All are ready before one loads: each looks, as it comes up, whether the GPU is idle.
+            # Both are ready before one loads: a starting worker checks that the GPU is idle.
             replicates = {
                 side: self._replicate(worker, planned, side, index) for side, worker in workers.items()
             }
             _build(replicates, at_once=len(replicates) if together else 1)
             for side, replicate in replicates.items():
-                with _blaming(side):
+                with _attributed_to(side):
                     replicate.warm_up(self.warmups)
             for side in order(GENERATIONS):
-                with _blaming(side):
+                with _attributed_to(side):
                     replicates[side].sample()
             return {
-                side: _without_what_sees_both(self._inspected(side, replicate))
+                side: _without_shared_metrics(self._inspected(side, replicate))
                 for side, replicate in replicates.items()
             }
 
@@ -157,7 +162,7 @@ class PairRunner:
         for side in process_order(index):
             with self._worker(planned, side, index) as worker:
                 replicate = self._replicate(worker, planned, side, index)
-                with _blaming(side):
+                with _attributed_to(side):
                     replicate.build()
                     replicate.warm_up(self.warmups)
                     for _ in range(GENERATIONS):
@@ -167,28 +172,28 @@ class PairRunner:
 
     @contextmanager
     def _worker(self, planned: Planned, side: Side, index: int) -> Iterator[Worker]:
-        """A worker of one side, at first still importing, for as long as it is needed."""
+        """A worker of one side, which is still importing when the context is entered."""
         launcher, stem = self.launchers[side], _stem(planned, side)
         try:
-            with _blaming(side):
+            with _attributed_to(side):
                 worker = launcher.spawn(planned, stem, index)
             with worker:
                 yield worker
-        except BaseException:  # killed, it may have been writing
+        except BaseException:  # the worker may have been killed while it was writing
             launcher.discard_cache(stem)
             raise
 
     def _replicate(self, worker: Worker, planned: Planned, side: Side, index: int) -> Replicate:
-        """The case in a worker of one side, once that is ready."""
+        """The case in a worker of one side; waits until the worker is ready."""
         launcher = self.launchers[side]
         planned = planned if side is Side.CANDIDATE else replace(planned, injections=())
-        with _blaming(side):
+        with _attributed_to(side):
             launcher.greet(worker, planned)
         log = launcher.log_name(_stem(planned, side), index)
         return Replicate(worker, planned, log, plan=launcher.plan_of(planned.case, worker))
 
     def _inspected(self, side: Side, replicate: Replicate) -> Process:
-        with _blaming(side):
+        with _attributed_to(side):
             replicate.inspect()
         return replicate.process(self.out)
 
@@ -198,12 +203,13 @@ class PairCampaign:
 
     def __init__(self, campaign: Campaign) -> None:
         self._campaign = campaign
+        self._comparisons = campaign.store.comparisons
 
     def begin(self, case_id: str, against: str, known_peak_mib: float | None) -> Comparison:
-        """The comparison of a measured case before its first pair; one of a resumed session that was
-        brought to an end, if nothing it depends on has changed.
+        """The comparison of a measured case before its first pair.
 
-        `against` is the interpreter of the stable stack.
+        `against` is the interpreter of the stable stack. A resumed session gets its finished comparison back
+        where nothing that it depends on has changed. Raises what `Campaign.run` raises.
         """
         run = self._campaign.run(case_id)
         schedule, why = schedule_of(known_peak_mib, run.processes[0].environment.gpu)
@@ -224,10 +230,10 @@ class PairCampaign:
         return earlier if earlier is not None and _is_settled(earlier, start) else start
 
     def compare(self, start: Comparison, runner: PairRunner, judge: Judge, refuse: Refuse) -> Comparison:
-        """Measure pairs until `judge` has enough of them, or `refuse` says why there are no more; what is
-        measured is in the record at once.
+        """Measure pairs until `judge` has enough of them or `refuse` gives a reason to stop.
 
-        One that is judged already is returned as it is; a side that fails ends it, as its failure.
+        The record is written after each pair. A comparison with verdicts is returned as it is. A failing side
+        ends the comparison with its failure. Raises PerfError where the record cannot be written.
         """
         if start.verdicts:
             return start
@@ -239,7 +245,8 @@ class PairCampaign:
             else:
                 comparison = self._one_pair(comparison, runner)
                 judged = judge(comparison)
-            self._file_comparison(judged or comparison)
+            self._comparisons[comparison.id] = judged or comparison
+            self._campaign.store.write()
         return judged
 
     def _one_pair(self, comparison: Comparison, runner: PairRunner) -> Comparison:
@@ -249,7 +256,7 @@ class PairCampaign:
             pair = runner.measure(planned, len(comparison.pairs), comparison.schedule, together=together)
         except SideError as error:
             return _with_environments(_failed(comparison, error), runner)
-        except BaseException:  # Ctrl-C, SIGTERM, a full disk: the finished pairs are kept
+        except BaseException:  # Ctrl-C, SIGTERM or a full disk: complete pairs are kept
             reason = f"{_after(comparison)}{REASON_OF_PROGRESS[Progress.INTERRUPTED]}"
             stopped = msgspec.structs.replace(comparison, reason=reason)
             self._comparisons[comparison.id] = _with_environments(stopped, runner)
@@ -257,29 +264,20 @@ class PairCampaign:
         pairs = (*comparison.pairs, pair)
         return _with_environments(msgspec.structs.replace(comparison, pairs=pairs), runner)
 
-    def _file_comparison(self, comparison: Comparison) -> None:
-        self._comparisons[comparison.id] = comparison
-        self._campaign.store.write()
 
-    @property
-    def _comparisons(self) -> dict[str, Comparison]:
-        return self._campaign.store.comparisons
-
-
-def _is_settled(before: Comparison, now: Comparison) -> bool:
+def _is_settled(earlier: Comparison, now: Comparison) -> bool:
     same = all(
-        getattr(before, name) == getattr(now, name) for name in ("digest", "platform", "against", "injected")
+        getattr(earlier, name) == getattr(now, name) for name in ("digest", "platform", "against", "injected")
     )
-    return same and bool(before.verdicts) and before.failure is None
+    return same and bool(earlier.verdicts) and earlier.failure is None
 
 
 def _failed(comparison: Comparison, error: SideError) -> Comparison:
-    """One more try by process where two workers did not fit after all, else the end."""
-    crowded = comparison.schedule is Schedule.RESIDENT and error.failure.kind is FailureKind.OOM
-    if crowded:
+    """A comparison that starts again by process where two workers did not fit; otherwise it has failed."""
+    if comparison.schedule is Schedule.RESIDENT and error.failure.kind is FailureKind.OOM:
         return msgspec.structs.replace(
             comparison,
-            pairs=(),  # of another schedule
+            pairs=(),  # earlier ones have another schedule
             schedule=Schedule.BY_PROCESS,
             schedule_reason=f"out of memory with both resident ({error.side}): {error.failure.message}",
         )
@@ -304,7 +302,7 @@ def _stem(planned: Planned, side: Side) -> str:
 
 
 def _build(replicates: Mapping[Side, Replicate], at_once: int) -> None:
-    """Load and quantize, so many at once; the first that fails ends the others, and so does Ctrl-C."""
+    """Load and quantize, `at_once` at a time; the first failure ends all workers, and so does Ctrl-C."""
     builds: dict[Side, Future[None]] = {}
     with ThreadPoolExecutor(at_once) as pool:
         try:
@@ -313,7 +311,7 @@ def _build(replicates: Mapping[Side, Replicate], at_once: int) -> None:
             done, _ = wait(builds.values(), return_when=FIRST_EXCEPTION)
             for side, build in builds.items():
                 if build in done:
-                    with _blaming(side):
+                    with _attributed_to(side):
                         build.result()
         except BaseException:  # the pool waits for its threads, which wait for their workers
             for replicate in replicates.values():
@@ -322,7 +320,7 @@ def _build(replicates: Mapping[Side, Replicate], at_once: int) -> None:
 
 
 @contextmanager
-def _blaming(side: Side) -> Iterator[None]:
+def _attributed_to(side: Side) -> Iterator[None]:
     try:
         yield
     except WorkerError as error:
@@ -332,22 +330,18 @@ def _blaming(side: Side) -> Iterator[None]:
 def _require_one_device(processes: Mapping[Side, Process]) -> None:
     stable, candidate = (processes[side].environment.unit for side in (Side.STABLE, Side.CANDIDATE))
     if stable != candidate:
-        _fail(
-            Side.STABLE,
-            f"the stable stack computes on {stable}, the candidate on {candidate}: show both the same device",
+        message = (
+            f"the stable stack computes on {stable}, the candidate on {candidate}: show both the same device"
         )
+        raise SideError(Side.STABLE, Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=message))
 
 
-def _fail(side: Side, message: str) -> NoReturn:
-    raise SideError(side, Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=message))
-
-
-def _without_what_sees_both(process: Process) -> Process:
-    """Without the numbers that depend on the other worker: nobody shall judge them."""
+def _without_shared_metrics(process: Process) -> Process:
+    """The process without the numbers that depend on the other worker, so that they are never judged."""
     build = process.build
     alone = msgspec.structs.replace(
         build,
-        values={name: value for name, value in build.values.items() if name not in OF_BOTH},
+        values={name: value for name, value in build.values.items() if name not in SHARED_METRICS},
         memory={
             phase: msgspec.structs.replace(window, device_mib=None) for phase, window in build.memory.items()
         },

@@ -1,4 +1,4 @@
-"""One case in one worker process from its build to its report, and the fp32 twin that stands beside it."""
+"""One case in one worker process, from its build to its report."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ from perf_tests.tables.platforms import Timeouts
 
 @dataclass(slots=True)
 class Replicate:
-    """One case in one process while it is measured, and what there is of it so far."""
+    """One case in one process while it is measured, with everything that the worker has reported so far."""
 
     worker: Worker
     planned: Planned
     log: str
     artifacts: Path | None = None
-    """The file of compile-cache artifacts; None: none is loaded or saved."""
+    """The file of the compile-cache artifacts; None where none are loaded or saved."""
     plan: Path | None = None
-    """The file of the plan; None for a scheme without a search."""
+    """The file of the plan that a search finds; None for a scheme without a search."""
     loaded: Loaded | None = None
     quantized: Quantized | None = None
     compiled: Compiled | None = None
@@ -63,12 +63,15 @@ class Replicate:
     sampling_end: SamplingEnd | None = None
     captures: list[Capture] = field(default_factory=list)
     switched: bool = False
-    """Whether the worker held the build already, for another workload."""
+    """Whether the worker held the build already and only switched the workload."""
     spent_before_s: dict[Phase, float] = field(default_factory=dict)
-    """Host seconds the worker had taken before this case, by phase."""
+    """Host seconds that the worker had spent before this case, by phase."""
 
     def build(self, traces: tuple[Trace, ...] = ()) -> None:
-        """Load, record what `traces` name, and quantize."""
+        """Load the pipeline, record the transformer's answers for `traces`, and quantize.
+
+        Raises WorkerError where the worker fails, like every method that asks the worker.
+        """
         case, platform = self.planned.case, self.planned.platform
         load = Load(case=case, device=platform.device, injections=self.planned.injections)
         self.loaded = self._ask(load, Loaded, Phase.LOAD)
@@ -77,7 +80,7 @@ class Replicate:
         self.quantized = self._ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
 
     def switch_workload(self, planned: Planned, artifacts: Path | None) -> Replicate:
-        """The same worker with another workload of its build, as it was before it compiled."""
+        """The replicate of another workload of the build, in this worker; it is not compiled yet."""
         spent_s = dict(self.worker.seconds)
         self._ask(SwitchWorkload(case=planned.case), WorkloadSwitched, Phase.SWITCH_WORKLOAD)
         return Replicate(
@@ -92,7 +95,7 @@ class Replicate:
         )
 
     def warm_up(self, warmups: int) -> None:
-        """Compile, then generate `warmups` times; where latency is composed until the step is steady."""
+        """Compile, then generate `warmups` times, or until the step is steady where latency is composed."""
         request = Compile(artifacts=None if self.artifacts is None else str(self.artifacts))
         self.compiled = self._ask(request, Compiled, Phase.COMPILE)
         composed = self.planned.case.workload.measured_steps is not None
@@ -101,9 +104,10 @@ class Replicate:
         self.warmup_end = end
 
     def sample(self, capture: Path | None = None) -> Sample:
-        """Generate once, timed; again where that is invalid, as often as a process may.
+        """Generate once, timed; an invalid sample is retaken as long as the process has retakes left.
 
-        `capture` is the stem of the files to keep the pictures in, one of each pair; None: none is kept.
+        `capture` is the stem of the files in which the output of each pair of prompt and seed is kept once;
+        None keeps nothing.
         """
         pair = len(self.samples) % PROMPTS
         keeps = capture is not None and len(self.samples) < PROMPTS
@@ -118,12 +122,12 @@ class Replicate:
         return generated.sample
 
     def inspect(self, trace: Path | None = None) -> None:
-        """Ask for what describes the whole process; `trace` is the stem of the files of what was recorded."""
+        """Ask for what describes the whole process; `trace` is the stem of the files of recorded answers."""
         request = Inspect(trace=None if trace is None else str(trace))
         self.inspected = self._ask(request, Inspected, Phase.INSPECT)
 
     def process(self, out: Path) -> Process:
-        """Complete or not; at least loaded."""
+        """The process as it is recorded, complete or not. It must have loaded."""
         return Process(
             environment=self.worker.environment,
             build=self._report(),
@@ -132,7 +136,7 @@ class Replicate:
             retaken=tuple(self.retaken),
             warmup_end=self.warmup_end,
             sampling_end=self.sampling_end,
-            # A pair that was cut short has no ratio.
+            # A twin sample without its sample has no ratio.
             twin_samples=tuple(self.twin_samples[: len(self.samples)]),
             captures=tuple(_relative(capture, out) for capture in self.captures),
             recorded=_with_relative_files(self._recorded, out),
@@ -150,7 +154,7 @@ class Replicate:
         return msgspec.structs.replace(generated, sample=sample)
 
     def _report(self) -> BuildReport:
-        assert self.loaded is not None, "a process that did not load has nothing to report"
+        assert self.loaded is not None, "a process that has not loaded has nothing to report"
         phases = {
             Phase.LOAD: self.loaded,
             Phase.QUANTIZE: self.quantized,
@@ -163,7 +167,7 @@ class Replicate:
         return BuildReport(
             seconds={
                 **self._host_seconds(),
-                # Another case of the build has paid for it already.
+                # The first case of the build in this worker paid for these.
                 **{p: reply.seconds for p, reply in answered.items() if not (self.switched and p in BUILT)},
                 **self._search_seconds(),
                 **self._fidelity_seconds(),
@@ -205,12 +209,14 @@ class Replicate:
 
 
 BUILT = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
-"""Phases that a worker goes through once, whatever it generates afterwards."""
+"""Phases that a worker goes through once for all the workloads it measures."""
 
 
 def _warmup_end(samples: Sequence[Sample], least: int, composed: bool) -> WarmUpEnd | None:
-    """Whether `samples` are warm-ups enough; None: one more. A latency of more steps is composed of steady
-    ones only."""
+    """Why `samples` are enough warm-ups; None for one more.
+
+    A composed latency needs steady steps, any other the `least` number of warm-ups.
+    """
     if len(samples) < least:
         return None
     if not composed:
@@ -224,16 +230,16 @@ def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:
     return {
         Phase.LOAD: timeouts.load_s,
         Phase.QUANTIZE: timeouts.quantize_s,
-        Phase.SEARCH: timeouts.quantize_s + timeouts.compile_s,  # every candidate is compiled
+        Phase.SEARCH: timeouts.quantize_s + timeouts.compile_s,  # a search compiles every candidate
         Phase.COMPILE: timeouts.compile_s,
         Phase.GENERATE: timeouts.generate_s,
         Phase.SWITCH_WORKLOAD: timeouts.quantize_s,
-        Phase.INSPECT: timeouts.generate_s,  # reads counters, and generates once more to count kernels
+        Phase.INSPECT: timeouts.generate_s,  # generates once more to count kernels
     }[phase]
 
 
 def _compile_values(compiled: Compiled | None) -> dict[str, float]:
-    """Cold and warm are two metrics; a cache that was both is neither."""
+    """The compile time as the metric of a cold or of a warm cache; of neither where the cache was mixed."""
     if compiled is None or compiled.cache is None or compiled.cache.state == "mixed":
         return {}
     return {f"compile_{compiled.cache.state}_s": compiled.seconds}

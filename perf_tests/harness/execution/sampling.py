@@ -55,7 +55,7 @@ class SamplingRules:
     decide: Decide
     max_processes: int
     end_sampling: EndSampling = fixed_samples
-    """Ends the samples of a process without an fp32 twin; beside one their number is fixed."""
+    """Ends the samples of a process without an fp32 twin; with one their number is fixed."""
     warmups: int = 1
     """Generations before the first sample, at least."""
 

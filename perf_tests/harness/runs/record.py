@@ -81,13 +81,13 @@ class Progress(StrEnum):
     """How far a run has come; its status says how well it did."""
 
     PLANNED = "planned"
-    """Nothing of it was measured."""
+    """Nothing was measured yet."""
     INTERRUPTED = "interrupted"
-    """It lacks processes, because its session ended."""
+    """The session ended before it had all its processes."""
     MEASURED = "measured"
-    """It needs no more processes: it has enough of them, or one failed. Its INCONCLUSIVE means "not yet"."""
+    """It needs no further process: it has enough, or one failed. INCONCLUSIVE means "not judged yet"."""
     JUDGED = "judged"
-    """Its verdicts are in; INCONCLUSIVE is the outcome."""
+    """Its outcome is filed. INCONCLUSIVE means that the measurements decide nothing."""
 
 
 REASON_OF_PROGRESS = {
@@ -118,16 +118,16 @@ class Verdict(Struct):
     """None without a baseline."""
     change_pct: float | None
     ci_pct: tuple[float, float] | None
-    """95 % interval of `change_pct`; None where the metric has no noise or it is unknown."""
+    """95 % interval of `change_pct`; None where the metric has no noise, or unknown noise."""
     limit: float | None
     """The value beyond which the metric is REGRESSED."""
     reason: str
     """One sentence, always."""
     family_ci_pct: tuple[float, float] | None = None
-    """The interval at the level of the run's noisy metrics, all looks together: without 0 for REGRESSED and
-    IMPROVED."""
+    """The interval at the error level of all noisy metrics and looks of the session together; it excludes 0
+    for REGRESSED and IMPROVED."""
     wants_more: bool = False
-    """Whether more processes would have decided it."""
+    """Whether further processes could have decided it."""
 
 
 class BuildReport(Struct):
@@ -136,7 +136,7 @@ class BuildReport(Struct):
     seconds: dict[str, float]
     """Phase -> seconds."""
     memory: dict[str, MemoryWindow]
-    """Phase -> peaks within it."""
+    """Phase -> peaks during it."""
     weights: dict[str, str]
     """sha256 of a few named tensors before quantization."""
     quantization: Quantization | None
@@ -161,7 +161,7 @@ class Fidelity(Struct, omit_defaults=True):
     """Lowest of all images or frames."""
     identical: bool
     pair_psnrs_db: tuple[float | None, ...] = ()
-    """Of each pair of prompt and seed, the lowest of its images or frames; None where they are identical."""
+    """For each pair of prompt and seed the lowest of its images or frames; None where they are identical."""
     pair_ssims: tuple[float, ...] = ()
     """Of each pair of prompt and seed, the lowest of its images or frames."""
     psnr_mean_db: float | None = None
@@ -178,12 +178,12 @@ class Fidelity(Struct, omit_defaults=True):
     """Of the timed transformer's outputs for the inputs of each of five timesteps, against its outputs before
     it was quantized and compiled."""
     latents_sqnr_db: float | None = None
-    """Of the latents after four steps, against the reference's."""
+    """SQNR of the latents after four steps, against the reference's."""
     flicker_ratio: float | None = None
     """Mean change from frame to frame / that of the reference; also None where the reference's frames do not
     change."""
     reference_arrays: tuple[str, ...] = ()
-    """The captures that these were compared with, files of the run directory."""
+    """The captures of the reference that were compared, as files of the run directory."""
 
 
 class Process(Struct):
@@ -202,7 +202,7 @@ class Process(Struct):
     twin_samples: tuple[Sample, ...] = ()
     """The fp32 twin's generations, the i-th measured along with `samples[i]`; empty where not interleaved."""
     captures: tuple[Capture, ...] = ()
-    """The output of each pair of prompt and seed; of the first process only."""
+    """The output of each pair of prompt and seed; in the first process only."""
     recorded: Recorded | None = None
     """What it computed before it was quantized and compiled; of the first process only."""
     arrays: Arrays | None = None
@@ -224,18 +224,18 @@ class Run(Struct):
     pipeline: str
     status: Status
     reason: str = ""
-    """Why, for every status but PASS."""
+    """Why, for every status except PASS."""
     reference: str | None = None
     """Id of the bf16 reference; None for a case that is one."""
     injected: tuple[str, ...] = ()
     """The faults of a fire drill: a run with any of them is never accepted as a baseline."""
     verdicts: tuple[Verdict, ...] = ()
     measured: dict[str, float] = msgspec.field(default_factory=dict)
-    """Metric name -> median over the processes, of every metric that was measured, gated or only shown."""
+    """Metric name -> median over the processes; of every metric that was measured, gated or only shown."""
     processes: tuple[Process, ...] = ()
     failure: Failure | None = None
     projected: bool = False
-    """Whether `latency_s` and `device_latency_s` are composed from the stages of a shorter generation."""
+    """Whether `latency_s` and `device_latency_s` are composed from stages of a shorter generation."""
     looks: tuple[str, ...] = ()
     """What the sampling rule answered after each process."""
     progress: Progress = Progress.JUDGED
@@ -268,10 +268,10 @@ class Pair(Struct):
 
 
 class Comparison(Struct):
-    """A case under two stacks on one device, at one time (A/B)."""
+    """A case measured under two stacks on one device in one session (A/B)."""
 
     id: str
-    """Of the case."""
+    """Id of the case."""
     digest: str
     platform: str
     pipeline: str
@@ -281,11 +281,11 @@ class Comparison(Struct):
     schedule_reason: str
     status: Status
     reason: str = ""
-    """Why, for every status but PASS."""
+    """Why, for every status except PASS."""
     injected: tuple[str, ...] = ()
-    """The faults of a fire drill, on the candidate's side only."""
+    """The faults of a fire drill, injected into the candidate only."""
     stable: Environment | None = None
-    """None before a worker of the stable stack answered."""
+    """None before a worker of the stable stack was ready."""
     candidate: Environment | None = None
     pairs: tuple[Pair, ...] = ()
     """Their device-level memory counters are left out where both workers were resident."""
@@ -295,7 +295,7 @@ class Comparison(Struct):
     """Upper bound on the probability of a red verdict where the stacks are equal; None without verdicts."""
     failure: Failure | None = None
     failed_side: Side | None = None
-    """Whose failure it is; None without one."""
+    """The side that failed; None without a failure."""
 
     def processes(self, side: Side) -> tuple[Process, ...]:
         """The processes of one side, in the order of the pairs."""
@@ -310,7 +310,7 @@ class RunRecord(Struct):
     """ISO 8601, UTC."""
     command: str
     environment: Environment | None
-    """None before the first worker answered."""
+    """None before the first worker was ready."""
     cases: tuple[Run, ...]
     references: tuple[Run, ...]
     missing: tuple[str, ...] = ()

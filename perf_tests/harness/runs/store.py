@@ -89,7 +89,7 @@ class RunStore:
         """
         run = self.cases.get(case_id) or self._blanks[case_id]
         filed = {verdict.metric: verdict for verdict in (*run.verdicts, *verdicts)}
-        # Without a verdict, INCONCLUSIVE is no outcome.
+        # Without a verdict INCONCLUSIVE means that the run is not judged yet.
         is_judged = filed or status is not Status.INCONCLUSIVE
         run = msgspec.structs.replace(
             run,

@@ -381,7 +381,7 @@ def test_ctrl_c_while_both_load_ends_both(
 def test_nobody_judges_the_control_of_workers_that_were_not_alone() -> None:
     values = {"control_gemm_ms": 1.5, "control_attention_ms": 0.4, "control_sm_clock_mhz": 1600.0}
     process = make_process(build=make_build({**values, "peak_device_mib": 9000.0, "weight_bytes": 64.0}))
-    kept = ab_pairs._without_what_sees_both(process).build.values
+    kept = ab_pairs._without_shared_metrics(process).build.values
     assert not kept.keys() & {*values, "peak_device_mib"}
     assert kept["weight_bytes"] == 64.0
 
