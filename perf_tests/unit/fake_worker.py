@@ -1,9 +1,9 @@
-"""A worker without torch: same command line, same protocol, numbers that follow from the case alone.
+"""A worker without torch: the real command line and protocol, and numbers that depend on the case alone.
 
-The variable PERF_FAKE makes it misbehave: `SWITCH[:ARGUMENT][@GLOB]`, several separated by commas, each
-for the cases whose id matches GLOB (all without one).
+The variable PERF_FAKE makes it misbehave. It holds `SWITCH[:ARGUMENT][@GLOB]`, several of them separated by
+commas. A switch applies to the cases whose id matches GLOB, or to all cases.
 
-    at the start, whatever the case     no-torch  die-on-start  hang-on-start  old-protocol  new-torch:MARKER
+    at the start, for every case        no-torch  die-on-start  hang-on-start  old-protocol  new-torch:MARKER
     instead of an answer                SWITCH:PHASE of empty-reply, garbage, wrong-type, exit, segfault,
                                         killed, hang; without PHASE at a timed generation
     at a timed generation               die-once:MARKER
@@ -103,7 +103,7 @@ class Failed(Exception):
 
 
 class Switches:
-    """PERF_FAKE, parsed."""
+    """The parsed value of PERF_FAKE."""
 
     def __init__(self, text: str) -> None:
         self._switches = [self._parse(switch) for switch in text.split(",") if switch]
@@ -115,14 +115,14 @@ class Switches:
         return name, argument, pattern or "*"
 
     def argument(self, name: str, case_id: str = "") -> str | None:
-        """The switch's argument, None where it is off."""
+        """The argument of the switch, None where the switch is off."""
         for switch, argument, pattern in self._switches:
             if switch == name and fnmatchcase(case_id, pattern):
                 return argument
         return None
 
     def strikes(self, name: str, phase: Phase, case_id: str) -> bool:
-        """Whether the switch is on in `phase`; without an argument it means generating."""
+        """Whether the switch is on in `phase`; a switch without an argument is on while generating."""
         argument = self.argument(name, case_id)
         return argument is not None and (argument or Phase.GENERATE) == phase
 
@@ -307,7 +307,7 @@ class Session:
         return {**times, "device_latency_s": times["latency_s"]}
 
     def _strike(self) -> None:
-        """The faults that spoil a timed generation, as the real worker has them."""
+        """Apply the faults that spoil a timed generation, like the real worker."""
         marker = self._switches.argument("die-once", self.case.id)
         if marker is not None and not Path(marker).exists():
             Path(marker).touch()
@@ -342,7 +342,7 @@ TELEMETRY = Telemetry(
 
 
 def main() -> None:
-    """Greet, then answer one request after the other until the pipe closes or one fails."""
+    """Send Ready, then answer requests until the pipe closes or a request fails."""
     parser = argparse.ArgumentParser(prog="python -m perf_tests.unit.fake_worker")
     parser.add_argument("--request-fd", type=int, required=True)
     parser.add_argument("--reply-fd", type=int, required=True)
@@ -417,7 +417,7 @@ def _handle(session: Session, request: Request) -> Reply:
 
 
 def _send(replies: BinaryIO, message: bytes) -> None:
-    """In two pieces, as a pipe may deliver it."""
+    """Send the message in two pieces, as a pipe may deliver it."""
     middle = len(message) // 2
     for piece in (message[:middle], message[middle:] + b"\n"):
         while piece:
@@ -465,7 +465,7 @@ def _sha256(text: str) -> str:
 
 
 def _picture(noise: float) -> array[float]:
-    """Ramps of SIDE by SIDE pixels, with normal noise of that standard deviation; all within (0, 1)."""
+    """Ramps of SIDE by SIDE pixels plus normal noise with a standard deviation of `noise`, all in (0, 1)."""
     chance = random.Random(0)
     ramp = [0.1 + 0.8 * step / (SIDE - 1) for step in range(SIDE)]
     clean = (value for down in ramp for right in ramp for value in (0.1 + 0.8 * down * right, down, right))
@@ -473,8 +473,10 @@ def _picture(noise: float) -> array[float]:
 
 
 def _npy(picture: array[float], copies: tuple[int, ...], shape: tuple[int, ...]) -> bytes:
-    """https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, version 1.0, by hand: to
-    import numpy takes longer than all the rest."""
+    """The picture as a .npy file, version 1.0, without numpy, whose import takes longer than all the rest.
+
+    https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+    """
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {(*copies, *shape)}}}".encode()
     header = header.ljust(118 - 1) + b"\n"  # with magic, version and length a multiple of 64
     content = picture.tobytes() * math.prod(copies)
@@ -482,7 +484,7 @@ def _npy(picture: array[float], copies: tuple[int, ...], shape: tuple[int, ...])
 
 
 def _png(rgb: bytes, height: int, width: int) -> bytes:
-    """https://www.w3.org/TR/png-3: 8-bit RGB, rows without filter."""
+    """An 8-bit RGB image as a .png file, rows without filter (https://www.w3.org/TR/png-3)."""
     rows = b"".join(b"\0" + rgb[row * width * 3 : (row + 1) * width * 3] for row in range(height))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))

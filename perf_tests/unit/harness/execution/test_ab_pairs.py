@@ -62,13 +62,13 @@ PAIR = Pair(stable=make_process(environment=ENVIRONMENT), candidate=make_process
 # The schedule
 
 
-def test_generations_take_turns_so_that_a_drift_favours_neither() -> None:
+def test_generations_alternate_so_that_a_drift_favours_neither_side() -> None:
     assert order(GENERATIONS) == (A, B, B, A, A, B, B, A)
-    places = {side: [at for at, turn in enumerate(order(GENERATIONS)) if turn is side] for side in Side}
+    places = {side: [at for at, each in enumerate(order(GENERATIONS)) if each is side] for side in Side}
     assert sum(places[A]) == sum(places[B])
 
 
-def test_processes_take_turns_over_two_pairs() -> None:
+def test_processes_alternate_over_two_pairs() -> None:
     assert [side for index in range(3) for side in process_order(index)] == [A, B, B, A, A, B]
 
 
@@ -81,7 +81,9 @@ def test_processes_take_turns_over_two_pairs() -> None:
         pytest.param(None, Schedule.BY_PROCESS, id="not known"),
     ],
 )
-def test_both_are_resident_only_where_twice_the_peak_fits(peak_mib: float | None, schedule: Schedule) -> None:
+def test_workers_are_resident_only_where_twice_the_peak_fits(
+    peak_mib: float | None, schedule: Schedule
+) -> None:
     assert schedule_of(peak_mib, GPU)[0] is schedule
 
 
@@ -105,7 +107,7 @@ def test_the_schedule_says_why() -> None:
         pytest.param(CASES[AUTOQUANT], {"load": 20000.0}, False, id="a search times kernels"),
     ],
 )
-def test_both_are_built_at_once_only_where_nothing_is_timed_and_twice_the_peak_fits(
+def test_workers_are_built_at_once_only_where_nothing_is_timed_and_twice_the_peak_fits(
     case: Case, memory: dict[str, float], expected: bool
 ) -> None:
     windows = {phase: make_memory(device_mib=mib) for phase, mib in memory.items()}
@@ -114,7 +116,7 @@ def test_both_are_built_at_once_only_where_nothing_is_timed_and_twice_the_peak_f
     assert builds_together(Planned(case, H100), run) is expected
 
 
-def test_without_a_gpu_nothing_is_built_at_once() -> None:
+def test_workers_without_a_gpu_are_not_built_at_once() -> None:
     assert not builds_together(Planned(CASE, QUICK), make_run(CASE, processes=(make_process(),)))
 
 
@@ -123,7 +125,7 @@ def test_without_a_gpu_nothing_is_built_at_once() -> None:
 
 @pytest.fixture
 def stable_python(tmp_path: Path) -> Callable[[str], str]:
-    """An interpreter of its own, whose workers misbehave as told."""
+    """Makes an interpreter whose workers misbehave as told."""
 
     def make(switches: str) -> str:
         script = tmp_path / "python-stable"
@@ -145,7 +147,7 @@ def make_runner(out: Path, stable: str = sys.executable) -> PairRunner:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
-    """Process id of the worker and whether it is a warm-up, for every generation that is asked for."""
+    """The worker's process id and whether it is a warm-up, for each generation that was requested."""
     ask, generations = Worker.ask, []
 
     def noted(worker: Worker, request: Request, *others: Any) -> Any:
@@ -157,8 +159,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     return generations
 
 
-def turns(asked: list[tuple[int, bool]]) -> str:
-    """The timed generations, the first worker's as X, the other's as Y."""
+def interleaving(asked: list[tuple[int, bool]]) -> str:
+    """The timed generations in order: X by the first worker, Y by the other."""
     timed = [pid for pid, warmup in asked if not warmup]
     names = dict(zip(dict.fromkeys(timed), "XY", strict=True))
     return "".join(names[pid] for pid in timed)
@@ -167,12 +169,12 @@ def turns(asked: list[tuple[int, bool]]) -> str:
 @pytest.mark.parametrize(
     ("schedule", "expected"), [(Schedule.RESIDENT, "XYYXXYYX"), (Schedule.BY_PROCESS, "XXXXYYYY")]
 )
-def test_a_pair_is_measured_in_turns_and_only_the_candidate_is_slowed(
+def test_a_pair_is_measured_interleaved_and_only_the_candidate_is_slowed(
     tmp_path: Path, asked: list[tuple[int, bool]], schedule: Schedule, expected: str
 ) -> None:
     pair = make_runner(tmp_path).measure(Planned(CASE, QUICK, (SLOWER,)), 0, schedule)
 
-    assert turns(asked) == expected
+    assert interleaving(asked) == expected
     stable_ms, candidate_ms = (
         process.samples[0].values["denoise_step_ms"][0] for process in (pair.stable, pair.candidate)
     )
@@ -205,7 +207,7 @@ def test_a_pair_is_measured_in_turns_and_only_the_candidate_is_slowed(
         ("refused-scheme", FailureKind.UNSUPPORTED, "this torchao has no config of that name"),
     ],
 )
-def test_a_dead_worker_of_the_stable_stack_is_its_failure(
+def test_a_dead_worker_of_the_stable_stack_is_a_failure_of_that_side(
     tmp_path: Path,
     stable_python: Callable[[str], str],
     schedule: Schedule,
@@ -220,7 +222,7 @@ def test_a_dead_worker_of_the_stable_stack_is_its_failure(
     assert not (tmp_path / "cache" / f"{FP8DQROW}.stable").exists()
 
 
-def test_an_interpreter_that_is_not_there_is_the_stable_stacks_failure(tmp_path: Path) -> None:
+def test_a_missing_stable_interpreter_is_a_failure_of_that_side(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, "/nowhere/python")
     with pytest.raises(SideError, match="worker interpreter /nowhere/python could not start") as caught:
         runner.measure(Planned(CASE, QUICK), 0, Schedule.BY_PROCESS)
@@ -232,7 +234,7 @@ def test_an_interpreter_that_is_not_there_is_the_stable_stacks_failure(tmp_path:
 
 @pytest.fixture
 def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Phase]]:
-    """Process id of the worker and what it has answered, in the order in which the answers came."""
+    """The worker's process id and the phase of each answer, in the order of the answers."""
     exchange, answered = Worker._exchange, []
 
     def noted(worker: Worker, message: bytes, reply_type: Any, phase: Phase, timeout_s: float) -> Any:
@@ -246,7 +248,7 @@ def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Phase]]:
 
 @pytest.fixture
 def loading(monkeypatch: pytest.MonkeyPatch) -> threading.Barrier:
-    """Whoever asks a worker to load waits here, until it breaks, for another who does."""
+    """Whoever asks a worker to load waits here for someone else who does; breaks after 20 s."""
     ask, barrier = Worker.ask, threading.Barrier(2, timeout=20.0)
 
     def met(worker: Worker, request: Request, *others: Any) -> Any:
@@ -262,7 +264,7 @@ BUILDING = {Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE}
 
 
 @pytest.mark.usefixtures("loading")
-def test_both_load_at_once_when_both_are_ready_and_all_that_is_timed_stays_alone(
+def test_workers_load_at_once_when_both_are_ready_and_are_timed_one_by_one(
     tmp_path: Path, exchanges: list[tuple[int, Phase]]
 ) -> None:
     pair = make_runner(tmp_path).measure(Planned(CASE, QUICK, (SLOWER,)), 0, Schedule.RESIDENT, together=True)
@@ -284,7 +286,7 @@ def test_both_load_at_once_when_both_are_ready_and_all_that_is_timed_stays_alone
     assert medians == pytest.approx([5.0, 5.05])
 
 
-def test_one_after_the_other_where_they_may_not_be_built_at_once(
+def test_workers_that_may_not_be_built_at_once_are_built_one_by_one(
     tmp_path: Path, exchanges: list[tuple[int, Phase]]
 ) -> None:
     make_runner(tmp_path).measure(Planned(CASE, QUICK), 0, Schedule.RESIDENT)
@@ -316,7 +318,7 @@ def are_gone(workers: list[Worker]) -> list[bool]:
 
 @pytest.fixture
 def failures(monkeypatch: pytest.MonkeyPatch) -> list[FailureKind]:
-    """How each request failed that did."""
+    """The kind of each failed request."""
     ask, kinds = Worker.ask, []
 
     def noted(worker: Worker, *arguments: Any) -> Any:
@@ -331,7 +333,7 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> list[FailureKind]:
 
 
 PATIENT = dataclasses.replace(QUICK, timeouts=dataclasses.replace(QUICK.timeouts, load_s=10.0))
-"""What a worker that hangs costs where nobody ends it."""
+"""A hanging worker costs this much time unless it is ended."""
 
 
 @pytest.mark.usefixtures("loading")
@@ -378,7 +380,7 @@ def test_ctrl_c_while_both_load_ends_both(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_nobody_judges_the_control_of_workers_that_were_not_alone() -> None:
+def test_control_kernels_of_resident_workers_are_not_recorded() -> None:
     values = {"control_gemm_ms": 1.5, "control_attention_ms": 0.4, "control_sm_clock_mhz": 1600.0}
     process = make_process(build=make_build({**values, "peak_device_mib": 9000.0, "weight_bytes": 64.0}))
     kept = ab_pairs._without_shared_metrics(process).build.values
@@ -390,7 +392,7 @@ def test_nobody_judges_the_control_of_workers_that_were_not_alone() -> None:
 
 
 class Scripted(PairRunner):
-    """Gives what it was told to, pair after pair."""
+    """Returns or raises what it was given, pair after pair."""
 
     def __init__(self, *results: Pair | BaseException) -> None:
         super().__init__({}, Path())
@@ -445,7 +447,7 @@ def never(case_id: str) -> None:
 
 
 def enough(count: int) -> Callable[[Comparison], Comparison | None]:
-    """A judge that is content with so many pairs, or with a failure."""
+    """A judge for whom `count` pairs are enough, or a failure."""
 
     def judge(comparison: Comparison) -> Comparison | None:
         if len(comparison.pairs) < count and comparison.failure is None:
@@ -471,7 +473,7 @@ def test_pairs_are_measured_until_the_judge_has_enough(open_campaign: Open, tmp_
     assert (written.schedule, written.digest) == (Schedule.RESIDENT, CASE.digest)
 
 
-def test_a_side_that_fails_ends_the_comparison_as_its_failure(open_campaign: Open) -> None:
+def test_a_side_that_fails_ends_the_comparison(open_campaign: Open) -> None:
     campaign = open_campaign()
     died = SideError(A, make_failure(kind=FailureKind.CRASH, message="worker was killed by SIGSEGV"))
     pairs = PairCampaign(campaign)
@@ -483,7 +485,7 @@ def test_a_side_that_fails_ends_the_comparison_as_its_failure(open_campaign: Ope
     assert comparison.failure.kind is FailureKind.CRASH
 
 
-def test_two_workers_that_do_not_fit_after_all_are_measured_one_by_one(open_campaign: Open) -> None:
+def test_workers_that_do_not_fit_after_all_are_measured_by_process(open_campaign: Open) -> None:
     campaign = open_campaign()
     full = SideError(B, make_failure(message="out of memory at 79 GiB"))
     pairs = PairCampaign(campaign)
@@ -512,7 +514,7 @@ def test_ctrl_c_keeps_the_pairs_that_were_measured(open_campaign: Open, tmp_path
     assert written.reason == "after 2 pairs: interrupted"
 
 
-def test_a_comparison_for_which_there_is_no_time_says_so(open_campaign: Open) -> None:
+def test_a_comparison_that_is_refused_says_why(open_campaign: Open) -> None:
     campaign = open_campaign()
     refusals = iter([None, "the budget of 60 s is spent"])
     pairs = PairCampaign(campaign)
@@ -538,7 +540,7 @@ def settled(start: Comparison) -> Comparison:
         pytest.param({"verdicts": ()}, 5, id="that was not finished"),
     ],
 )
-def test_only_a_finished_comparison_of_the_same_is_resumed(
+def test_a_comparison_is_resumed_only_if_it_is_finished_and_unchanged(
     open_campaign: Open, changes: dict[str, Any], measured: int
 ) -> None:
     campaign = open_campaign()
@@ -558,7 +560,7 @@ def test_a_record_without_comparisons_is_read(tmp_path: Path) -> None:
     assert read_record(tmp_path).comparisons == ()
 
 
-def test_other_devices_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sides_on_different_devices_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = msgspec.structs.replace(ENVIRONMENT, gpu=msgspec.structs.replace(GPU, uuid="GPU-2"))
     processes = {A: make_process(environment=other), B: make_process(environment=ENVIRONMENT)}
     monkeypatch.setattr(PairRunner, "_by_process", lambda *_: processes)

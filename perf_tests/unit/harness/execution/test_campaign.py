@@ -196,7 +196,7 @@ def test_missing_pairs_are_recorded(conduct: Conduct, tmp_path: Path) -> None:
     assert read_record(tmp_path).missing == ("flux-mini-b1-bf16-eager: ssim",)
 
 
-def test_a_full_disk_is_one_sentence_and_costs_no_measurement(conduct: Conduct, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_costs_no_measurement(conduct: Conduct, tmp_path: Path) -> None:
     campaign = conduct(BF16)
     (tmp_path / f"run.json.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(PerfError, match=r"cannot write .*No space left on device"):

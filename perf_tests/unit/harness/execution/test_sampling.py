@@ -45,11 +45,11 @@ def measured(decide: Decide, max_processes: int = 5, start: Run = START) -> Seri
     return series
 
 
-def test_as_many_processes_are_measured_as_the_rule_asks_for() -> None:
+def test_processes_are_measured_until_the_rule_has_enough() -> None:
     assert logs(measured(fixed_processes(3)).run) == ["0", "1", "2"]
 
 
-def test_each_look_is_recorded() -> None:
+def test_looks_are_recorded() -> None:
     assert measured(fixed_processes(2)).run.looks == ("1 process: more", "2 processes: enough")
 
 
@@ -64,7 +64,7 @@ def test_a_rule_that_is_never_satisfied_is_bounded() -> None:
         pytest.param(process("half"), ["0", "half"], id="half"),
     ],
 )
-def test_a_failed_process_ends_the_run_and_keeps_what_there_is(
+def test_a_failed_process_ends_the_series_and_is_kept_if_it_measured_anything(
     partial: Process | None, kept: list[str]
 ) -> None:
     series = Series(START, fixed_processes(3), max_processes=5)
@@ -76,21 +76,21 @@ def test_a_failed_process_ends_the_run_and_keeps_what_there_is(
     assert logs(run) == kept
 
 
-def test_a_case_that_cannot_be_had_here_is_unsupported_and_no_error() -> None:
+def test_an_unsupported_case_is_not_an_error() -> None:
     failure = Failure(kind=FailureKind.UNSUPPORTED, phase=Phase.QUANTIZE, message="no kernels before 8.9")
     series = Series(START, fixed_processes(1), max_processes=5)
     series.failed(failure, None)
     assert series.run.status is Status.UNSUPPORTED
 
 
-def test_a_case_that_is_not_begun_says_why() -> None:
+def test_a_case_that_is_not_started_says_why() -> None:
     series = Series(START, fixed_processes(1), max_processes=5)
     series.refused("the budget of 540 s is spent")
     assert series.is_over
     assert (series.run.status, series.run.reason) == (Status.NOT_RUN, "the budget of 540 s is spent")
 
 
-def test_every_finished_process_was_kept_before_the_rule_is_asked() -> None:
+def test_a_finished_process_is_kept_before_the_rule_is_asked() -> None:
     def interrupted(run: Run) -> Answer:
         raise KeyboardInterrupt
 
@@ -101,34 +101,34 @@ def test_every_finished_process_was_kept_before_the_rule_is_asked() -> None:
 
 
 def test_a_resumed_series_measures_only_what_is_missing() -> None:
-    begun = msgspec.structs.replace(START, processes=(process("before"), process("before")))
-    assert logs(measured(fixed_processes(3), start=begun).run) == ["before", "before", "2"]
+    begun = msgspec.structs.replace(START, processes=(process("earlier"), process("earlier")))
+    assert logs(measured(fixed_processes(3), start=begun).run) == ["earlier", "earlier", "2"]
 
 
 def test_a_resumed_series_that_has_enough_is_over() -> None:
-    begun = msgspec.structs.replace(START, processes=(process("before"),))
+    begun = msgspec.structs.replace(START, processes=(process("earlier"),))
     assert Series(begun, fixed_processes(1), max_processes=5).is_over
 
 
-def test_the_rule_is_asked_about_processes_of_before_only_when_the_case_has_its_turn() -> None:
+def test_the_rule_is_asked_about_earlier_processes_only_when_needed() -> None:
     asked: list[int] = []
 
     def decide(run: Run, /) -> Answer:
         asked.append(len(run.processes))
         return Answer.ENOUGH
 
-    series = Series(msgspec.structs.replace(START, processes=(process("before"),)), decide, max_processes=5)
+    series = Series(msgspec.structs.replace(START, processes=(process("earlier"),)), decide, max_processes=5)
     assert asked == []
     assert series.is_over
     assert asked == [1]
 
 
-def test_a_fixed_number_of_samples_is_that_of_the_platform() -> None:
+def test_a_fixed_number_of_samples_is_set_by_the_platform() -> None:
     two = dataclasses.replace(CPU, samples=2)
     ends = [fixed_samples(MINI_BF16, two, (make_sample(),) * count) for count in (1, 2, 3)]
     assert ends == [None, SamplingEnd.FIXED, SamplingEnd.FIXED]
 
 
 def test_resumed_processes_count_against_the_bound() -> None:
-    begun = msgspec.structs.replace(START, processes=(process("before"), process("before")))
-    assert logs(measured(lambda run: Answer.MORE, 3, begun).run) == ["before", "before", "2"]
+    begun = msgspec.structs.replace(START, processes=(process("earlier"), process("earlier")))
+    assert logs(measured(lambda run: Answer.MORE, 3, begun).run) == ["earlier", "earlier", "2"]

@@ -49,24 +49,24 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_record(tmp_path / "run.json") == RECORD
 
 
-def test_a_directory_stands_for_the_record_it_holds(tmp_path: Path) -> None:
+def test_a_record_is_read_from_its_directory(tmp_path: Path) -> None:
     write_record(tmp_path / "run.json", RECORD)
     assert read_record(tmp_path) == RECORD
 
 
-def test_a_record_is_json_for_people_with_the_words_of_the_report(tmp_path: Path) -> None:
+def test_a_record_is_indented_json_with_the_words_of_the_report(tmp_path: Path) -> None:
     write_record(tmp_path / "run.json", RECORD)
     text = (tmp_path / "run.json").read_text()
     assert text.startswith('{\n "format_version": 1,\n')
     assert json.loads(text)["cases"][0]["status"] == "ERROR(timeout)"
 
 
-def test_writing_leaves_nothing_but_the_record(tmp_path: Path) -> None:
+def test_a_written_record_leaves_no_other_file(tmp_path: Path) -> None:
     write_record(tmp_path / "run.json", RECORD)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_the_previous_record(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_the_previous_record(tmp_path: Path) -> None:
     write_record(tmp_path / "run.json", RECORD)
     (tmp_path / f"run.json.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(
@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_previous_record(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_directory_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(PerfError, match=r"cannot write .*: No such file or directory"):
         write_record(tmp_path / "gone" / "run.json", RECORD)
 
@@ -105,7 +105,7 @@ def test_a_truncated_record_is_named_with_the_remedy(tmp_path: Path, keep: int) 
         read_record(file)
 
 
-def test_json_of_something_else_is_no_record(tmp_path: Path) -> None:
+def test_json_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"machine_info": {}}')
     with pytest.raises(RecordError, match="missing required field `format_version`"):
         read_record(tmp_path)

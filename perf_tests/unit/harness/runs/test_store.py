@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -99,7 +100,7 @@ def test_an_interrupted_run_is_kept_but_not_done(tmp_path: Path) -> None:
         pytest.param({"status": Status.NOT_RUN}, id="not run"),
     ],
 )
-def test_a_resumed_run_of_something_else_is_dropped(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_resumed_run_of_something_else_is_dropped(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert open_store(tmp_path, make_run(**changes)).record.cases == ()
 
 
