@@ -20,7 +20,7 @@ class Weights(StrEnum):
     SYNTHETIC = "synthetic"
     """Computed on the device: a pure function of (parameter name, element index)."""
     PRETRAINED = "pretrained"
-    """The hub's, at the pinned revision, from the local cache."""
+    """Downloaded from the hub at the pinned revision, read from the local cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,14 +78,14 @@ class Case:
     @property
     def digest(self) -> str:
         """sha256 of recipe, workload, weights and pipeline row: two entries with different digests
-        are different cases, whatever their ids. How a case is judged is no part of it."""
+        are different cases, even if their ids agree. How a case is judged does not enter it."""
         content = identity(self)
-        # Where they were declared, by the scheme or by the pipeline, and why, makes no difference.
+        # Who declared an exclusion, the scheme or the pipeline, and why, makes no difference.
         content["build"]["recipe"]["scheme"]["exclusions"] = sorted(self.build.exclusions)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def with_recipe(self, recipe: Recipe) -> Case:
-        """The same pipeline, weights and workload under another recipe."""
+        """This case under another recipe: pipeline, weights and workload stay."""
         return dataclasses.replace(self, build=dataclasses.replace(self.build, recipe=recipe))
 
     @property
@@ -129,8 +129,8 @@ class Row:
     workload: Workload | None = None
     """None: the pipeline's default."""
     exhaustive: bool = False
-    """Whether it belongs to the cross product that is built and proved only when asked for, once and
-    without baselines."""
+    """Whether it belongs to the cross product, which is built and verified only when asked for, in one
+    process and without baselines."""
 
     def case(self, weights: Weights) -> Case:
         """The case of this row with weights from `weights`."""

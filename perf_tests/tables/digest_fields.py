@@ -1,4 +1,4 @@
-"""What of a table row makes a case another case: everything, unless its field says otherwise."""
+"""Which fields of a table row distinguish one case from another: all but those that say otherwise."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NEVER: Final[Mapping[str, Any]] = {_ROLE: "never"}
 """Metadata of a field that only describes or judges: `field(default=..., metadata=NEVER)`."""
 
 UNLESS_DEFAULT: Final[Mapping[str, Any]] = {_ROLE: "unless default"}
-"""Metadata of a field that counts only where it differs from its default, so that adding it to a table
-leaves the recorded baselines of all other rows valid."""
+"""Metadata of a field that enters the digest only where it differs from its default, so that adding the field
+to a table leaves the baselines of all other rows valid."""
 
 
 def identity(value: Any) -> Any:
-    """`value` as JSON-ready data, without the fields that are no part of what it is."""
+    """`value` as JSON-ready data, without the fields that do not enter the digest."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: identity(getattr(value, field.name))

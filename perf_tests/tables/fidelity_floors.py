@@ -1,4 +1,4 @@
-"""TABLE: how close to the bf16 twin the pictures of a pipeline and scheme come; the floor of each case."""
+"""TABLE: how close the pictures of a pipeline and scheme come to the bf16 twin; the floor of each case."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from perf_tests.tables.schemes.rows import (
 from perf_tests.tables.schemes.spec import FidelityFloor, Scheme
 
 TOLERANCES_BELOW: Final = 2
-"""Tolerances of a pair between the lowest that was measured and the floor. A baseline lets one pass, and is
-moved by it once that is accepted: two leave room for that, and however often it is accepted, for no more."""
+"""How many tolerances of a pair lie between the lowest that was measured and the floor. Against a baseline
+one passes, and may be accepted: two leave room for that, but not for accepting it again and again."""
 
 
 def _margin(metric_name: str) -> float:
@@ -42,17 +42,17 @@ SSIM_MARGIN: Final = _margin("ssim")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LowestPair:
-    """The lowest pair that a pipeline with synthetic weights gave under a scheme, of all accepted baselines:
-    whatever the batch size, the compile mode, and what else is quantized."""
+    """The lowest pair that a pipeline with synthetic weights gave under a scheme, among all accepted
+    baselines, over batch sizes, compile modes and toggles."""
 
     pipeline: PipelineSpec
     scheme: Scheme
     psnr_db: float
     """Rounded down, to 0.1."""
     ssim: float
-    """Rounded down, to 0.001; of another pair perhaps."""
+    """Rounded down, to 0.001; possibly that of another pair."""
     on: str
-    """The processor, and the versions that pictures depend on."""
+    """The processor, and the versions of the packages that pictures depend on."""
 
 
 ON_H100: Final = "an NVIDIA H100 80GB HBM3 with torch 2.11.0+cu130 and torchao 0.18.0"
@@ -88,8 +88,8 @@ _ROWS = {(row.pipeline.id, row.scheme.id): row for row in LOWEST_PAIRS}
 def floor_of(case: Case) -> FidelityFloor | None:
     """The lowest PSNR and SSIM that the pictures of `case` may have; None where its scheme has no floor.
 
-    The scheme's, raised where what was measured of its pipeline is far above. Other weights than synthetic
-    ones give other pictures, of which nothing was measured.
+    That of the scheme, raised where the pipeline was measured to be far above it. Only synthetic weights were
+    measured: others give other pictures, and keep the floor of the scheme.
     """
     build = case.build
     floor = build.recipe.scheme.floor
@@ -100,7 +100,7 @@ def floor_of(case: Case) -> FidelityFloor | None:
 
 
 def _raised(floor: FidelityFloor, row: LowestPair) -> FidelityFloor:
-    # Rounded, so that no noise of the subtraction is printed.
+    # Rounded, so that the error of the subtraction is not printed.
     psnr_db = max(floor.psnr_db, round(row.psnr_db - PSNR_MARGIN_DB, 1))
     ssim = max(floor.ssim, round(row.ssim - SSIM_MARGIN, 3))
     if (psnr_db, ssim) == (floor.psnr_db, floor.ssim):

@@ -1,4 +1,4 @@
-"""TABLE: defects of the stack that our recipes go around, each watched until it is gone."""
+"""TABLE: defects of the stack that our recipes work around, each watched until it is fixed."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from perf_tests.tables.platforms import H100, H200, Platform
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KnownIssue:
-    """A defect that a script shows, and of which we want to hear when it is mended."""
+    """A defect that a script reproduces, and that we want to hear about once it is fixed."""
 
     id: str
     script: str
-    """From the root of the repository. `--slowdown` makes it print one line of JSON, whose `slowdown` is how
-    many times as long the defect takes as what it ought to be like."""
+    """Path from the root of the repository. With `--slowdown` it prints one line of JSON, whose `slowdown` is
+    the time with the defect divided by the time without it."""
     reproduces_from: float
-    """The slowdown below which it is mended."""
+    """The slowdown below which it counts as fixed."""
     platforms: tuple[Platform, ...]
     deadline_s: float
     """For the whole script, imports included."""
     link: str
     owner: str
-    """Who looks again when it expires, or is mended."""
+    """Who looks again when the row expires, or the defect is fixed."""
     expires: datetime.date
     then: str
-    """What to do once it is mended: an imperative."""
+    """What to do once it is fixed: an imperative."""
 
 
 INT8WO_COMPILED = KnownIssue(
     id="int8wo-compiled-layer",
     script="tools/repro/int8wo_compile.py",
-    # 665 in November 2026 (torch 2.11), and the published images were 1.1 times as slow as bf16.
+    # 665 in November 2026 (torch 2.11), and the published images took 1.1 times as long as bf16.
     reproduces_from=5.0,
     platforms=(H100, H200),
     deadline_s=90.0,

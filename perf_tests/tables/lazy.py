@@ -17,6 +17,6 @@ class Lazy:
     """`"package.module:Name"`; a method is written `"package.module:Name.method"`."""
     kwargs: dict[str, Value] = field(default_factory=dict)
     nested: dict[str, Lazy] = field(default_factory=dict)
-    """Keyword arguments which are themselves objects of the stack."""
+    """Keyword arguments that are themselves objects of the stack, to be built."""
     named: dict[str, str] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
-    """Keyword arguments which are objects that exist, as `torch:int4`: named, not called."""
+    """Keyword arguments that name existing objects, such as `torch:int4`, which are not called."""

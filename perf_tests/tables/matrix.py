@@ -80,7 +80,7 @@ CPU_REGULAR_ROWS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Uncompilable:
-    """Schemes that inductor cannot compile for a CPU in one pipeline: proved eager only."""
+    """Schemes that inductor cannot compile for a CPU in one pipeline: verified eager only."""
 
     pipeline: PipelineSpec
     schemes: tuple[Scheme, ...]
@@ -91,15 +91,15 @@ UNCOMPILABLE = (
     Uncompilable(
         pipeline=PIXART_MINI,
         schemes=(INT8DQ, INT4DQ, AUTOQUANT),
-        reason="g++ refuses what torch 2.13 writes (conflicting declaration 'at_BFloat16_tmp_acc0_vec'): the "
-        "minimum of activations that three projections quantize is stored three times under one name; "
+        reason="g++ rejects what torch 2.13 generates (conflicting declaration 'at_BFloat16_tmp_acc0_vec'): "
+        "the minimum of activations that three projections quantize is stored three times under one name; "
         "autoquant may choose int8dq",
     ),
 )
 
 
 def _cross_product(regular: tuple[Row, ...]) -> Iterator[Row]:
-    """Every scheme on every miniature that is no `regular` row: eager, and compiled where that works."""
+    """Every scheme on every miniature, eager, and compiled where that works; without the `regular` rows."""
     known = {row.case(Weights.SYNTHETIC).id for row in regular}
     uncompiled = {(each.pipeline.id, scheme.id) for each in UNCOMPILABLE for scheme in each.schemes}
     for pipeline, scheme, mode in itertools.product(MINIATURES, SCHEMES, (EAGER, REGIONAL)):
@@ -133,20 +133,20 @@ SLOW_SCHEMES = (
         scheme=INT8DQ,
         compile=EAGER,
         measured_steps=3,
-        reason="published with 130 s an image of FLUX.1-dev",
+        reason="published as 130 s per image of FLUX.1-dev",
     ),
     SlowScheme(
         scheme=INT4WO,
         compile=EAGER,
         measured_steps=3,
-        reason="its kernel is made for few tokens: 23 ms a pair of FLUX.1-dev's feed-forward layers",
+        reason="its kernel is made for few tokens: a pair of FLUX.1-dev's feed-forward layers takes 23 ms",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequiredSettings:
-    """What a scheme compiled in a mode needs on a GPU to be what its users expect."""
+    """Settings without which a scheme, compiled in this mode, is not what its users expect on a GPU."""
 
     scheme: Scheme
     compile: CompileMode
@@ -201,7 +201,7 @@ def _regional(*schemes: Scheme) -> tuple[Recipe, ...]:
 EITHER = (False, True)
 WITH_TEXT_ENCODER = ("transformer", "text_encoder")
 
-# What has been published (tables/published.py), on whatever GPU.
+# What has been published (tables/published.py), on any GPU.
 FLUX_PUBLISHED = (*_both_modes(BF16), *_both_modes(FP8DQ, FP8WO, INT8DQ, INT8WO, fused=EITHER))
 FLUX_PUBLISHED_FP8DQROW = tuple(
     Recipe(scheme=FP8DQROW, compile=REGIONAL, fuse_qkv=fuse, compile_vae=vae)
@@ -244,7 +244,7 @@ COGVIDEOX_5B_PUBLISHED = (
     *_both_modes(FP8DQROW, FP5_E2M2, FP4_E2M1, fused=EITHER, quantized_components=WITH_TEXT_ENCODER),
 )
 
-# What has not.
+# What has not been published.
 FLUX_FURTHER = (
     Recipe(scheme=INT4WO),
     Recipe(scheme=INT4DQ),
@@ -294,7 +294,7 @@ def _once(*rows: Row) -> tuple[Row, ...]:
 
 
 FOUR_STEPS = dataclasses.replace(COGVIDEOX_5B.workload, steps=4, measured_steps=None)
-"""A whole video of few steps: enough to judge all its frames."""
+"""A whole video in few steps: enough to judge all of its frames."""
 
 GPU_ROWS = _once(
     *(

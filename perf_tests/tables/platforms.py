@@ -29,8 +29,8 @@ class Timeouts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuMatch:
-    """What a GPU must report to be this platform. Name alone is not enough: MIG slices and
-    power-limited or PCIe cards share names, or parts of them, with the full-speed card."""
+    """What a GPU must report to be this platform. The name alone is not enough: MIG slices,
+    power-limited cards and PCIe cards share it, or parts of it, with the full-speed card."""
 
     name: str
     """The exact product name, as NVML reports it."""
@@ -43,7 +43,7 @@ class GpuMatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Noise:
-    """How far the statistics of fresh processes of unchanged code lie apart."""
+    """How far the statistics of fresh processes scatter while the code is unchanged."""
 
     sd_pct: float
     """Standard deviation, in percent."""
@@ -61,17 +61,17 @@ class Platform:
     """None for the CPU platform."""
     timeouts: Timeouts
     process_noise: Noise | None
-    """What is known of noisy metrics before the platform has baselines, which add to it
+    """The noise of noisy metrics that is assumed until the platform has baselines, which refine it
     (`baselines/<platform>/noise.json`); None where no noisy metric is gated."""
     unit_tolerance_pct: float
     """Relative tolerance of absolute times on another unit (another card; another processor model) of
     the same platform than the one the baseline was taken on."""
     cold_start_s: float
-    """What importing and loading take longer in the first worker of a session, whose files are not in memory
-    yet; for plans only."""
+    """How much longer importing and loading take in the first worker of a session, whose files are not in
+    memory yet; only used to forecast costs."""
     samples: int
-    """Timed generations per process: all of them where `interleave_twin`, elsewhere the least. More than
-    there are pairs of prompt and seed, so that the first is repeated."""
+    """Timed generations per process: exactly so many with `interleave_twin`, at least so many without. More
+    than there are pairs of prompt and seed, so that the first pair is repeated."""
     probe: bool
     """Whether the transformer's output is compared with its own before quantization."""
     interleave_twin: bool
@@ -79,8 +79,8 @@ class Platform:
     required_schemes: tuple[str, ...]
     """Ids of the schemes whose loss of support is a failure, not a skip."""
     peak_tflops: dict[str, float] = field(default_factory=dict, hash=False)
-    """What a GEMM multiplies (`Scheme.gemm`) -> the most TFLOP/s that the processor can do; empty where times
-    are held against no roofline."""
+    """What a GEMM multiplies (`Scheme.gemm`) -> the peak TFLOP/s of the processor; empty where times are not
+    compared with a roofline."""
 
 
 def _schemes_with_kernels(capability: tuple[int, int] | None) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ H200 = Platform(
         power_limit_w=(650.0, 750.0),
     ),
     timeouts=GPU_TIMEOUTS,
-    # Taken over from the H100, the same processor; to be measured on an H200.
+    # Copied from the H100, which has the same processor; to be measured on an H200.
     process_noise=Noise(sd_pct=0.36, dof=6),
     unit_tolerance_pct=8.0,
     cold_start_s=16.0,

@@ -22,7 +22,7 @@ from perf_tests.tables.schemes.rows import FP8DQ, SCHEMES
 MAX_LATENCY_RATIO = 1.25
 """Ours / theirs on the same GPU model, beyond which a row needs an explanation."""
 MAX_MODEL_MEMORY_DIFFERENCE_PCT = 2.0
-"""In either direction and on any GPU: bytes do not depend on it."""
+"""In either direction, and on any GPU, on which bytes do not depend."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class PublishedRow:
     quantize_vae: bool = False
     """The table of FLUX.1-dev has no such column."""
     scheme: str
-    """As it is called there."""
+    """As the table calls it."""
     model_memory_gib: float | None
     """After loading; None where it was not published."""
     peak_memory_gib: float | None
@@ -57,10 +57,10 @@ ALIASES = {"fp8": FP8DQ.id, "fp6": "fp6_e3m2", "sparsify": "int8dq-sparse24"}
 QUANTIZED_TOGETHER = dict.fromkeys((COGVIDEOX_5B.id, COGVIDEOX_2B.id), ("transformer", "text_encoder"))
 """Pipelines whose published quantized rows quantize more than the transformer."""
 PLATFORM_OF_GPU = {"H100": H100.id}
-"""Published GPU -> our platform of the same model; an A100 we have not."""
+"""Published GPU -> our platform of the same model; we have none for an A100."""
 
 UNMAPPED: dict[str, str] = {}
-"""Schemes without a case -> why. Those that torchao has dropped are ours now (worker/quantization/)."""
+"""Schemes without a case -> why. Those that torchao has dropped live on in worker/quantization/."""
 
 
 def reason(row: PublishedRow) -> str | None:
@@ -81,7 +81,7 @@ def case_id(row: PublishedRow) -> str | None:
 
 
 def recipe(row: PublishedRow) -> Recipe:
-    """What was done to the published pipeline, as far as a recipe says it; see `DIFFERENCES` for the rest.
+    """What was done to the published pipeline, as far as a recipe can say it; see `DIFFERENCES` for the rest.
 
     KeyError for an unknown scheme.
     """
@@ -107,7 +107,7 @@ def _scheme_id(row: PublishedRow) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """Something that a published row and the case it is mapped to do not have in common."""
+    """Something in which a published row and the case that it is mapped to differ."""
 
     subject: str
     theirs: str
@@ -172,7 +172,7 @@ DIFFERENCES = (
 
 
 def differences(row: PublishedRow) -> tuple[Difference, ...]:
-    """What the row and its case do not have in common."""
+    """In what the row and its case differ."""
     return tuple(each for each in DIFFERENCES if each.applies(row))
 
 
@@ -180,7 +180,7 @@ def differences(row: PublishedRow) -> tuple[Difference, ...]:
 
 
 class Column(StrEnum):
-    """The columns of a published row that ours may not leave without an explanation."""
+    """The columns of a published row from which ours may differ only with an explanation."""
 
     LATENCY = "latency"
     MODEL_MEMORY = "model memory"
@@ -194,7 +194,7 @@ class Explanation:
     """Glob over case ids."""
     of: Column
     ratios: tuple[float, float]
-    """The lowest and the highest ratio, ours / theirs, that it explains: another would be something new."""
+    """The lowest and the highest ratio, ours / theirs, that it explains: one outside is news."""
     text: str
     link: str | None = None
 
@@ -228,7 +228,8 @@ EXPLANATIONS = (
 
 
 def explanation(case: str, of: Column, ratio: float) -> Explanation | None:
-    """Why `of` of the case with id `case` is `ratio` times the published one; None where nobody knows."""
+    """Why column `of` of the case with the id `case` is `ratio` times the published one; None if
+    unexplained."""
     for each in EXPLANATIONS:
         lowest, highest = each.ratios
         if each.of is of and lowest <= ratio <= highest and fnmatchcase(case, each.cases):

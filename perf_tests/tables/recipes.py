@@ -27,16 +27,16 @@ COMPONENT_TOGGLES = {
     "text_encoder_3": "qte3",
     "vae": "qvae",
 }
-"""Components quantized beside the transformer -> how a recipe's id says so."""
+"""Components quantized in addition to the transformer -> how a recipe's id says so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """A setting of the stack, for the whole process, without which a recipe is not what its users expect."""
+    """A process-wide setting of the stack without which a recipe is not what its users expect."""
 
     id: str
     call: Lazy
-    """Made before anything is compiled."""
+    """Called before anything is compiled."""
     reason: str = field(metadata=NEVER)
 
 
@@ -84,7 +84,7 @@ class Recipe:
 
 
 def bf16_twin(recipe: Recipe) -> Recipe:
-    """The unquantized recipe of the same compile mode: what fidelity and speed-up are taken against."""
+    """The bf16 recipe of the same compile mode, which fidelity and speed-up are measured against."""
     return Recipe(scheme=BF16, compile=recipe.compile)
 
 

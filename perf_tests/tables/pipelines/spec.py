@@ -19,11 +19,11 @@ class Module:
     config_cls: str | None = None
     """`"package:Config"` where the class takes one (transformers); None where it takes keywords."""
     gains: dict[str, float] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
-    """Factors on synthetic weights, where a standard deviation of 1 / sqrt(fan_in) is not the architecture's:
+    """Factors on synthetic weights whose standard deviation is not 1 / sqrt(fan_in) in this architecture:
     pattern of parameter names (`fnmatch`) -> factor."""
 
     def with_config(self, **changes: Value) -> Module:
-        """The same class, with some of its config changed."""
+        """This module with some of its config changed."""
         return dataclasses.replace(self, config={**self.config, **changes})
 
 
@@ -45,9 +45,9 @@ FURTHER_PROMPTS = (
     "Three red apples and a brass key on a checkered tablecloth",
     "A crowded night market in the rain, neon signs, wide angle",
 )
-"""What the pairs after the first are asked for, whatever the workload."""
+"""The prompts of all pairs but the first, the same for every workload."""
 PROMPTS = 1 + len(FURTHER_PROMPTS)
-"""Prompts, each with a seed of its own, that the timed generations go through in turns: a picture of each is
+"""How many prompts, each with its own seed, the timed generations cycle through: a picture of each is
 compared with the reference's."""
 
 
@@ -66,8 +66,8 @@ class Workload:
     arguments: dict[str, Value] = field(default_factory=dict)
     """Further keyword arguments of the pipeline call."""
     measured_steps: int | None = field(default=None, metadata=UNLESS_DEFAULT)
-    """Steps that are generated, where the latency of all `steps` is composed from measured stages; None:
-    all of them."""
+    """How many steps are generated, if the latency of all `steps` is composed from measured stages; None: all
+    of them."""
 
     @property
     def generated_steps(self) -> int:
@@ -80,8 +80,8 @@ class Workload:
         return self.batch_size * (self.num_frames or 1) * self.height * self.width
 
     def of_prompt(self, pair: int) -> Workload:
-        """What the generation of that number, from 0 to `PROMPTS - 1`, is asked for: another prompt and seed
-        of the same cost; the first is the workload as it stands."""
+        """The workload of the pair with this number, 0 to `PROMPTS - 1`: its own prompt and seed, at the same
+        cost. Pair 0 is the workload as it stands."""
         prompt = (self.prompt, *FURTHER_PROMPTS)[pair]
         return replace(self, prompt=prompt, seed=self.seed + pair)
 
@@ -101,7 +101,7 @@ class PipelineSpec:
 
     id: str
     family: str = field(metadata=NEVER)
-    """The pytest marker shared by full size and miniature."""
+    """The pytest marker that full size and miniature share."""
     cls: str
     """`"diffusers:Class"`."""
     repo: str
@@ -121,7 +121,7 @@ class PipelineSpec:
     blocks: tuple[str, ...]
     """Module lists of the transformer whose items are its repeated blocks."""
     arguments: dict[str, Value] = field(default_factory=dict)
-    """Arguments of the pipeline's constructor besides its components."""
+    """Arguments of the pipeline's constructor other than its components."""
     single_row: tuple[str, ...] = field(default=(), metadata=NEVER)
     """Linear modules of the transformer that see one row per image: patterns (`fnmatch`) of their names."""
     miniature_of: str | None = field(default=None, metadata=NEVER)
@@ -129,7 +129,8 @@ class PipelineSpec:
     anchor: AnchorFloor | None = field(default=None, metadata=NEVER)
     """None where no anchor is committed for it (baselines/anchors/)."""
     batch_measured_steps: int | None = field(default=None, metadata=NEVER)
-    """`Workload.measured_steps` of batches that are larger than the default workload's; None: as for that."""
+    """`Workload.measured_steps` of batches that are larger than the default workload's; None: the
+    default's."""
 
     def workload_of_batch(self, batch_size: int) -> Workload:
         """The default workload with another batch size."""

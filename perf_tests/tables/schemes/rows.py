@@ -44,14 +44,14 @@ PRUNED_FLOOR = FidelityFloor(
 )
 
 MARGIN_DB = 1.5
-"""Around what was measured on the miniatures: a batch of 4 moves it by 0.3 dB, another processor rounds
-otherwise."""
+"""Margin around what was measured on the miniatures: a batch of 4 moves it by 0.3 dB, and other processors
+round differently."""
 DEPTH_DB = 10.0
-"""What the errors of all layers of a transformer cost, at most, against that of one."""
+"""How much worse than one layer all layers of a transformer are together, at most."""
 
 
 def _measured(lowest_db: float, highest_db: float, *, gemm_db: float) -> Range:
-    """`lowest_db` and `highest_db` are of the miniatures, `gemm_db` of one simulated GEMM."""
+    """The range around what the miniatures gave; `gemm_db` is that of one GEMM (`tools/gemm_sqnr.py`)."""
     return Range(
         low=lowest_db - MARGIN_DB,
         high=highest_db + MARGIN_DB,
@@ -63,7 +63,7 @@ def _measured(lowest_db: float, highest_db: float, *, gemm_db: float) -> Range:
 
 
 def _estimated(gemm_db: float) -> Range:
-    """For a scheme which no miniature has run yet, as it needs a GPU."""
+    """The range for a scheme that no miniature has run yet; `gemm_db` as for `_measured`."""
     return Range(
         low=gemm_db - DEPTH_DB,
         high=gemm_db + MARGIN_DB,
@@ -143,8 +143,8 @@ INT8DQ_SPARSE24 = Scheme(
         low=4.4 - MARGIN_DB,
         high=12.3 + MARGIN_DB,
         source=(
-            "the two largest of each four Gaussian weights keep 86.8 % of their energy, which gives one GEMM "
-            "8.8 dB, and the miniatures, in which errors add up and residuals pass by, gave 4.4 to 12.3 dB"
+            "the two largest of every four Gaussian weights keep 86.8 % of their energy, which gives one "
+            "GEMM 8.8 dB, and the miniatures, where errors add up and residuals pass by, gave 4.4 to 12.3 dB"
         ),
     ),
     fastest_gemm="int8-2:4",
@@ -155,7 +155,7 @@ INT4WO = Scheme(
         target="torchao.quantization:Int4WeightOnlyConfig",
         kwargs={
             "group_size": 128,
-            # Needs no other package, where torchao's default, `plain`, does.
+            # Needs no further package, unlike torchao's default, `plain`.
             "int4_packing_format": "tile_packed_to_4d",
             "set_inductor_config": False,
         },
@@ -212,7 +212,7 @@ FP6_E3M2 = Scheme(
     id="fp6_e3m2",
     config=Lazy(target=FLOATX_CONFIG, kwargs={"ebits": 3, "mbits": 2}),
     weight=FLOATX_WEIGHT,
-    # 6 and 5 bits with a mantissa of 2 are nearer to fp8dq (28.5 dB with one GEMM) than to int4dq (20.4 dB).
+    # 6 and 5 bits, two of them mantissa, are closer to fp8dq (28.5 dB in one GEMM) than to int4dq (20.4 dB).
     floor=EIGHT_BIT_FLOOR,
     output_sqnr_db=_measured(18.2, 24.1, gemm_db=25.6),
 )
@@ -238,8 +238,8 @@ FP8WO = Scheme(
     floor=EIGHT_BIT_FLOOR,
     output_sqnr_db=_measured(22.9, 29.6, gemm_db=31.5),
 )
-# torchao passes over weights of which a dimension is no multiple of 16 when activations are float8, too. No
-# pipeline has one; the evidence would name it.
+# When activations are float8 as well, torchao skips weights with a dimension that is not a multiple of 16. No
+# pipeline has one; the build checks would name it.
 FP8DQ = Scheme(
     id="fp8dq",
     config=Lazy(
@@ -279,7 +279,7 @@ NVFP4 = Scheme(
     ),
     min_capability=(10, 0),
     floor=FOUR_BIT_FLOOR,
-    # torch._scaled_mm wants rows of a multiple of 16 bytes, with two elements in each byte.
+    # torch._scaled_mm wants rows of a multiple of 16 bytes, at two elements a byte.
     in_features_multiple=32,
     out_features_multiple=16,
     output_sqnr_db=_estimated(17.4),
@@ -305,15 +305,15 @@ MXFP8 = Scheme(
 )
 
 AUTOQUANT_MIN_SQNR_DB = 25.0
-"""Per-tensor fp8, the roughest of the candidates, has 28.5 dB with one GEMM of Gaussian channels: a layer
-whose outliers cost it more than 3.5 dB, half as much error again, is left to a finer candidate."""
+"""Per-tensor fp8, the coarsest of the candidates, reaches 28.5 dB with one GEMM of Gaussian channels: a layer
+whose outliers cost more than 3.5 dB, which is half as much error again, is left to a finer candidate."""
 AUTOQUANT = Scheme(
     id="autoquant",
     config=Lazy(target="torchao.quantization:FqnToConfig"),
     search=Search(
         candidates=(BF16, INT8DQ, FP8DQROW, FP8DQ, FP8WO, INT8WO),
         min_sqnr_db=AUTOQUANT_MIN_SQNR_DB,
-        # Above the noise: the steps of one process on an H100 spread by 1.2 to 3.4 %.
+        # Above the noise: the steps of one process on an H100 scatter by 1.2 to 3.4 %.
         margin_pct=5.0,
     ),
     floor=EIGHT_BIT_FLOOR,
@@ -325,7 +325,7 @@ AUTOQUANT = Scheme(
             f"{DEPTH_DB:g} dB less, and a layer that stays as it is errs by nothing"
         ),
     ),
-    # int8 is multiplied as fast.
+    # int8 is multiplied just as fast.
     fastest_gemm="float8_e4m3fn",
 )
 

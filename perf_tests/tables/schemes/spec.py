@@ -16,12 +16,13 @@ class ScaleShape(StrEnum):
     PER_ROW = "per-row"
     PER_TENSOR = "per-tensor"
     PER_GROUP = "per-group"
-    """One for each `QuantizedWeight.group_size` neighbours in a row."""
+    """One for every `QuantizedWeight.group_size` neighbours in a row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizedWeight:
-    """What a weight looks like once a scheme was really applied to it, and what it then takes."""
+    """What a weight looks like once a scheme has really been applied to it, and how many bytes it then
+    takes."""
 
     subclass: str
     """Class name of the tensor subclass, as `type(module.weight).__name__`."""
@@ -40,7 +41,7 @@ class QuantizedWeight:
     tile: tuple[int, int] = field(default=(1, 1), metadata=NEVER)
     """(out_features, in_features) are padded to multiples of these before they are packed."""
     scale_tile: tuple[int, int] = field(default=(1, 1), metadata=NEVER)
-    """The same for the scales, in elements of the weight."""
+    """Before scales are computed, the weight is padded to multiples of these, in elements of the weight."""
 
     @property
     def granularity(self) -> str:
@@ -48,7 +49,7 @@ class QuantizedWeight:
         return self.scale.value if self.group_size is None else f"{self.scale.value}-{self.group_size}"
 
     def describes(self, subclass: str, dtype: str, scale: str | None, dynamic_activation: bool) -> bool:
-        """Whether a weight that looks like this is quantized exactly as the scheme says."""
+        """Whether a weight with these properties is quantized exactly as the scheme says."""
         asked = (self.subclass, self.dtype, self.granularity, self.dynamic_activation)
         return asked == (subclass, dtype, scale, dynamic_activation)
 
@@ -79,7 +80,7 @@ def _padded(shape: tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """What a measured value must lie between, bounds included, and why."""
+    """The bounds, inclusive, between which a measured value must lie, and why."""
 
     low: float
     high: float
@@ -89,8 +90,8 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FidelityFloor:
-    """The lowest PSNR (dB) and SSIM against the bf16 twin that still count as the same picture: absolute, of
-    whole trajectories."""
+    """The lowest PSNR (dB) and SSIM against the bf16 twin at which pictures still count as the same. Both are
+    absolute, and of whole generations."""
 
     psnr_db: float
     ssim: float
@@ -100,34 +101,35 @@ class FidelityFloor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unsteady:
-    """A scheme whose denoise steps take now this long and now that, on a quiet machine, too.
+    """A scheme whose denoise steps vary widely in duration even on a quiet machine.
 
-    A test for the noise of the platform would call most of its runs inconclusive. Times that rest on the step
-    are held against a limit instead, which sees a change of kind.
+    A test that assumes the noise of the platform would call most of its runs inconclusive. Times that rest on
+    the step are compared with a wide limit instead, which only a change of kind exceeds.
     """
 
     slower_pct: float
-    """More than any unchanged process; 100 means twice the time, or half the speed-up."""
+    """The limit, above any unchanged process; 100 means twice the time, or half the speed-up."""
     reason: str
     """What the time depends on, with figures: the end of a sentence."""
 
     @property
     def less_pct(self) -> float:
-        """The same change of a ratio in which the time is divided by."""
+        """The limit for a ratio with the time in its denominator: 100 percent slower is 50 percent less."""
         return 100.0 * self.slower_pct / (100.0 + self.slower_pct)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """How a scheme is chosen for each Linear module, by what it costs and what it saves there."""
+    """How a scheme is chosen for each Linear module: by the time it saves there, and the error it costs."""
 
     candidates: tuple[Scheme, ...]
-    """One of them, which quantizes nothing, is what a module stays where none of the others is chosen."""
+    """One of them quantizes nothing: a module for which no other is chosen stays as it is."""
     min_sqnr_db: float
-    """The lowest SQNR of a module's output against its own before quantization, on the same activations."""
+    """The lowest SQNR that the output of a module may have against its output before quantization, on the
+    same activations."""
     margin_pct: float
-    """By how much of the unquantized module's time a candidate must be faster than that. Without a margin
-    the noise of the timing would choose."""
+    """How much faster than the unquantized module a candidate must be, in percent of its time. Without a
+    margin the noise of the timing would choose."""
 
     @property
     def unquantized(self) -> Scheme:
@@ -143,51 +145,55 @@ class Scheme:
     dtype: str = "bfloat16"
     """dtype of everything that is not quantized, weights and activations."""
     config: Lazy | None = None
-    """The torchao config; None where nothing is quantized. With a `search` the class that takes one config
-    for each module."""
+    """The torchao config; None where nothing is quantized. With a `search`, the class that takes a config for
+    each module."""
     weight: QuantizedWeight | None = None
-    """The evidence a quantized module must show; None where nothing is quantized, or where the candidate
-    that was chosen for it says so (`weight_of`)."""
+    """What the weight of a quantized module must look like; None where nothing is quantized, and with a
+    `search`, where the candidate chosen for the module says it (`weight_of`)."""
     search: Search | None = field(default=None, metadata=UNLESS_DEFAULT)
     """None where every module is quantized alike."""
     min_capability: tuple[int, int] | None = field(default=None, metadata=NEVER)
-    """The lowest CUDA compute capability with the kernels; None where any device will do."""
+    """The lowest CUDA compute capability that has the kernels; None where any device, CPUs included, has
+    them."""
     floor: FidelityFloor | None = field(default=None, metadata=NEVER)
-    """None for a scheme which is itself the reference."""
+    """None for a scheme that quantizes nothing."""
     exclusions: dict[str, str] = field(default_factory=dict, metadata=NEVER)
     """Linear modules left alone in every pipeline: pattern of qualified names (`fnmatch`) -> the reason.
     `Build.exclusions` are those that count."""
     min_rows: int = field(default=1, metadata=NEVER)
-    """The fewest activation rows its kernels take: with more than 1, the modules that a pipeline names as
-    seeing one row per image are left alone."""
+    """The fewest activation rows that its kernels take. Above 1, the modules that a pipeline names as seeing
+    one row per image (`PipelineSpec.single_row`) are left alone."""
     in_features_multiple: int = field(default=1, metadata=UNLESS_DEFAULT)
-    """Linear modules whose in_features are no multiple of this are left alone: torchao refuses them, or
-    returns their weights as they are without a word."""
+    """Linear modules whose in_features are not a multiple of this are left alone: torchao refuses them, or
+    silently leaves their weights as they are."""
     out_features_multiple: int = field(default=1, metadata=UNLESS_DEFAULT)
-    """The same for out_features."""
+    """Linear modules whose out_features are not a multiple of this are left alone."""
     output_sqnr_db: Range | None = field(default=None, metadata=NEVER)
-    """SQNR of the transformer's output against its own before quantization, on the same inputs; None where
+    """SQNR of the transformer's output against its output before quantization, on the same inputs; None where
     nothing is quantized."""
     unsteady: Unsteady | None = field(default=None, metadata=NEVER)
-    """None where the noise of the platform is that of the scheme."""
+    """None where the scheme is no noisier than its platform."""
     fastest_gemm: str | None = field(default=None, metadata=NEVER)
-    """What its fastest GEMMs multiply, by the names of `Platform.peak_tflops`, where the dtypes do not tell;
-    None: `gemm` does."""
+    """What its fastest GEMMs multiply, as a key of `Platform.peak_tflops`, where the dtypes do not tell; None
+    where they do (`gemm`)."""
 
     def has_kernels(self, capability: tuple[int, int] | None) -> bool:
         """Whether a GPU of that compute capability has the kernels; None: a CPU."""
         return self.min_capability is None or (capability is not None and capability >= self.min_capability)
 
     def weight_of(self, chosen: str | None) -> QuantizedWeight | None:
-        """The evidence that modules must show for which the candidate with the id `chosen` was chosen, None
-        for none; of a scheme without a search all modules show the same. None: that of no quantization."""
+        """What the weight of a module must look like for which a search chose the candidate with the id
+        `chosen`.
+
+        None: it must not be quantized. Without a search all modules look alike, and `chosen` is not used.
+        """
         if self.search is None:
             return self.weight
         return next((scheme.weight for scheme in self.search.candidates if scheme.id == chosen), None)
 
     @property
     def gemm(self) -> str:
-        """What its GEMMs multiply: the weight's dtype where activations are quantized, too, else `dtype`."""
+        """What its GEMMs multiply: the weight's dtype if activations are quantized as well, else `dtype`."""
         quantized = self.weight is not None and self.weight.dynamic_activation
         return self.fastest_gemm or (self.weight.dtype if self.weight and quantized else self.dtype)
 
