@@ -81,8 +81,7 @@ def propose(
     Writes nothing. Raises UsageError for a pattern without a match and for an unknown platform, BaselineError
     for a store that cannot be read.
     """
-    if platform is not None and platform not in PLATFORM_BY_ID:
-        raise UsageError(f"--platform {platform!r} is not one of {', '.join(PLATFORM_BY_ID)}")
+    _require_known(platform)
     ineligible: dict[str, str] = {}
     proposed: dict[Path, Baselines] = {}
     changes: list[Change] = []
@@ -95,8 +94,7 @@ def propose(
         path = files.path_of(root, run.platform, run.pipeline)
         before = proposed.get(path) or _read_or_empty(path, run)
         after = _with(before, run, source, reason, first_reason.strip())
-        noise = files.load_noise(root, PLATFORM_BY_ID[run.platform])
-        objection = eligibility.objection_to_entry(run.id, after.cases[run.id], noise)
+        objection = _objection_to_numbers(root, run, after)
         if objection is not None:
             ineligible[run.id] = objection
             continue
@@ -129,6 +127,16 @@ def commit_message(proposal: Proposal, reason: str) -> str:
     platforms = ",".join(sorted({baselines.platform for baselines in proposal.files.values()}))
     cases = sorted({*(change.case for change in proposal.changes), *proposal.unshown})
     return "\n".join((f"baseline({platforms}): {reason.strip()}", "", *(f"- {case}" for case in cases)))
+
+
+def _require_known(platform: str | None) -> None:
+    if platform is not None and platform not in PLATFORM_BY_ID:
+        raise UsageError(f"--platform {platform!r} is not one of {', '.join(PLATFORM_BY_ID)}")
+
+
+def _objection_to_numbers(root: Path, run: Run, after: Baselines) -> str | None:
+    noise = files.load_noise(root, PLATFORM_BY_ID[run.platform])
+    return eligibility.objection_to_entry(run.id, after.cases[run.id], noise)
 
 
 def _selected(record: RunRecord, patterns: tuple[str, ...]) -> tuple[Run, ...]:

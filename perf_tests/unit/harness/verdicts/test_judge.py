@@ -233,7 +233,7 @@ def test_the_reason_of_a_regression_names_change_limit_and_rule() -> None:
     assert reason == "+20.00 % against the baseline, beyond the limit 1064 MiB (baseline + 1 % or 64 MiB)"
 
 
-def test_the_reason_of_a_surprise_asks_for_a_blessing_with_a_reason() -> None:
+def test_the_reason_of_a_surprise_asks_for_it_to_be_accepted_with_a_reason() -> None:
     reason = _judge("model_memory_mib", [50.0] * 3, [100.0] * 3).reason
     assert reason.startswith("unexplained improvement of -50.00 %")
     assert reason.endswith("accept it with a reason")
@@ -255,7 +255,7 @@ def test_what_the_absolute_tolerance_covers_is_no_surprise() -> None:
     ("measured", "status", "wants_more"),
     [
         pytest.param([100.0], Status.PASS, False, id="same"),
-        pytest.param([103.0], Status.INCONCLUSIVE, True, id="one-process-blames-nobody"),
+        pytest.param([103.0], Status.INCONCLUSIVE, True, id="one-process-decides-nothing"),
         pytest.param([103.0, 102.9], Status.REGRESSED, False, id="two-agree"),
         pytest.param([97.0, 97.1], Status.IMPROVED, False, id="faster"),
         pytest.param([80.0, 80.1], Status.SURPRISE, False, id="far-faster"),
