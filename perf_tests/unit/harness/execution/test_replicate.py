@@ -1,4 +1,4 @@
-"""What one process of a case reports, and its fp32 twin."""
+"""What one process of a case reports."""
 
 from __future__ import annotations
 

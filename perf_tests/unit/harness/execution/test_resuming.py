@@ -156,7 +156,7 @@ def test_a_case_on_another_card_gets_a_reference_of_that_card(conduct: Conduct, 
     first, second = "flux1-dev-b1-fp8dqrow-regional", "flux1-dev-b1-int8dq-regional"
     conduct(first, platform=GPU).run(first)
     left = read_record(tmp_path)
-    old = "GPU-of-before"
+    old = "GPU-earlier"
     left = msgspec.structs.replace(
         left,
         cases=tuple(moved(run, old) for run in left.cases),

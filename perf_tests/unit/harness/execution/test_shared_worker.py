@@ -1,4 +1,4 @@
-"""Cases of one build measured in one worker."""
+"""Cases of one build measured in one worker, and the fp32 twin that generates with them."""
 
 from __future__ import annotations
 
