@@ -10,12 +10,13 @@ standard error e_k = sd sqrt(1/k + 1/n):
     one more      otherwise; at the last look K the two bounds meet, so that none is left over
     INCONCLUSIVE  the processes of the run lie further apart than sd allows (F test)
 
-c, c' and the F test share the level of the metric, so that any red verdict on unchanged code has at most that
-probability, all looks together, the error of the baseline and that of sd included; g is such that a slowdown
+c, c' and the F test share the level of the metric: any red verdict on unchanged code has at most that
+probability, over all looks together, the errors of the baseline and of sd included; g is such that a slowdown
 of theta, the smallest detectable change, is missed with at most `MISS_LEVEL`. Constant c: D -+ c e_k holds at
-whichever look a run ends ("repeated confidence interval", Jennison and Turnbull). To end with PASS gives none
-of the level away: c would be smaller if that were counted, and is right where somebody asks for more. No
-verdict against the code rests on a single process while another may be asked for. Logarithms: to scale all
+whichever look a run ends ("repeated confidence interval", Jennison and Turnbull). Ending with PASS
+spends none of the error budget: c would be smaller if that were counted, and stays right where somebody asks
+for more. No
+verdict against the code rests on a single process while another may be asked for. Logarithms: scaling all
 times changes nothing.
 """
 
@@ -33,18 +34,18 @@ from perf_tests.tables.metrics.spec import Better
 from perf_tests.tables.platforms import Noise
 
 FAMILY_LEVEL = 0.05
-"""Probability that a run of unchanged code has any red verdict of a noisy metric: at most this."""
+"""The highest probability that a run of unchanged code has any red verdict on a noisy metric."""
 METRIC_LEVEL = 0.00085
-"""The same for each metric, however few are selected."""
+"""The highest probability of that for a single metric, however few are selected."""
 MISS_LEVEL = 0.05
-"""Probability that the smallest detectable change is not REGRESSED: at most this."""
+"""The highest probability that the smallest detectable change is not REGRESSED."""
 REGRESSED_SHARE, SURPRISE_SHARE, SPREAD_SHARE = 0.8, 0.1, 0.1
 """How the red verdicts share a metric's level. The surprise bounds of the tables are far out, and a spread
 worth stopping for is large: neither needs more."""
 CONFIRMED = 2
-"""Processes without which no run that may ask for more is called anything but PASS."""
+"""With fewer processes, a run that may ask for more is called PASS or nothing."""
 BASELINE_SPREAD_LEVEL = 0.001
-"""Probability that good processes are refused as a baseline because they lie too far apart. A baseline is
+"""Probability that good processes are rejected as a baseline because they scatter too much. A baseline is
 used often: one that mixes two kinds of process, or holds a disturbed one, is better recorded again."""
 
 SIGN = {Better.LOWER: 1.0, Better.HIGHER: -1.0}
@@ -64,7 +65,7 @@ class Bounds:
     regressed: float
     """Above: REGRESSED; below its negative: IMPROVED."""
     surprise: float
-    """Below its negative: an improvement that wants an explanation; infinite where none does."""
+    """Below its negative: an improvement that needs an explanation; infinite where none does."""
     passed: float
     """Below, and not IMPROVED: PASS."""
     spread: float
@@ -80,12 +81,12 @@ class SequentialTest:
     baseline_processes: int
     max_processes: int
     tolerance_pct: float
-    """Changes which are nobody's business, however certain; 1 means by a factor of 1.01 either way."""
+    """Changes too small to matter, however certain; 1 means by a factor of 1.01 either way."""
     surprise_pct: float | None
-    """Improvements by more than this factor want an explanation; None: none does."""
+    """Improvements by more than this need an explanation; None: none does."""
     shared_variance: float = 0.0
     """For ratios to a reference, 1 / its processes in this run + 1 / its processes in the baseline's: its
-    error, in units of the variance between processes, which more processes of the case leave as it is."""
+    error, in units of the variance between processes, which more processes of the case do not reduce."""
 
     @property
     def regressed_limit(self) -> float:
@@ -104,7 +105,7 @@ class SequentialTest:
 
     @property
     def confirmed(self) -> int:
-        """The first look at which the code may be blamed."""
+        """The first look at which a verdict may go against the code."""
         return min(CONFIRMED, self.max_processes)
 
     @property
@@ -117,7 +118,7 @@ class SequentialTest:
         return self.noise.sd_pct / 100 * math.sqrt(1 / processes + self._common_variance)
 
     def spread_limit(self, processes: int) -> float:
-        """How often the variance of so many processes may exceed the pooled one: infinite for one process."""
+        """How many times the pooled variance so many processes may show; infinite for one process."""
         if processes == 1:
             return math.inf
         level = self.level * SPREAD_SHARE / (self.max_processes - 1)
@@ -219,12 +220,12 @@ def _beyond(bounds: Bounds, worse: float) -> Status:
 
 
 def baseline_spread_limit(noise: Noise, processes: int) -> float:
-    """How often the pooled variance so many processes may show, and still become a baseline."""
+    """How many times the pooled variance so many processes may show and still become a baseline."""
     return critical_values.spread_limit(BASELINE_SPREAD_LEVEL, processes, noise.dof)
 
 
 def excess_spread(values: Sequence[float], noise: Noise) -> float | None:
-    """How many times the pooled sd the processes of a new baseline lie apart, where that is too far; None
+    """How many times the pooled sd the processes of a new baseline scatter, where that is too much; None
     where it is not, or there is a single one."""
     if len(values) == 1:
         return None

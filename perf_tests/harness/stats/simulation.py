@@ -176,11 +176,11 @@ class Tally:
     """What the gates said of some simulated metrics."""
 
     metrics: int
-    """Those whose baseline was accepted."""
+    """Metrics whose baseline was accepted."""
     refused: int
-    """Baselines whose processes lie too far apart."""
+    """Baselines whose processes scatter too much."""
     statuses: dict[Status, int]
-    """Ours."""
+    """How many metrics this suite gave each status."""
     red_runs: int
     """Runs with any red metric, of all runs."""
     regressed_by_look: tuple[int, ...]
@@ -256,7 +256,7 @@ def _ratio(pairs: Floats) -> Floats:
 
 
 def _accepted(test: SequentialTest, scale: Floats, baseline: Floats) -> Flags:
-    """Which baselines `excess_spread` has nothing against."""
+    """Which baselines `excess_spread` would accept."""
     processes = baseline.shape[1]
     if processes == 1:
         return np.ones(len(baseline), dtype=np.bool_)
@@ -266,7 +266,7 @@ def _accepted(test: SequentialTest, scale: Floats, baseline: Floats) -> Flags:
 
 
 def _own(model: NoiseModel, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """log of what a process is slower by as a whole."""
+    """Log of the factor by which a process is slower as a whole."""
     own = model.process_sd_pct / 100 * rng.standard_normal(shape)
     if model.modes_pct:
         own += math.log1p(model.modes_pct / 100) * (rng.integers(2, size=shape) - 0.5)

@@ -13,10 +13,10 @@ from perf_tests.tables.schemes.spec import QuantizedWeight
 
 
 def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
-    """Empty where the evidence agrees with the recipe of `case`.
+    """What of `build` contradicts the recipe of `case`, a sentence each; empty where nothing does.
 
-    To be asked once the compile phase is over; a counter that was not reported is no contradiction
-    (its metric is missing, which is a verdict of its own).
+    To be called after the compile phase. A counter that was not reported is not a contradiction: its metric
+    is missing, and has a verdict of its own.
     """
     recipe = case.build.recipe
     found = [*_compile_contradictions(recipe, build)]

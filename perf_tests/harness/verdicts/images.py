@@ -1,4 +1,4 @@
-"""The pictures of each prompt and seed against those of the baseline, each with its own; pure."""
+"""The pictures of each pair of prompt and seed against the same pair in the baseline; pure."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def judge_pairs(
 ) -> Verdict:
     """The verdict on `measured`, one value for each pair, the higher the better.
 
-    REGRESSED where one of them has lost more than the tolerance or is below `floor`, and where they have
-    lost more than the tolerance over the square root of their number on average: a trajectory amplifies
-    rounding, so that a single pair moves by itself, and their mean less. Pairs that an older baseline lacks
-    are held against the floor alone; INCONCLUSIVE where the baseline has more than were measured.
+    REGRESSED where a pair has lost more than the tolerance or is below `floor`, or where the pairs have lost
+    on average more than the tolerance over the square root of their number: a trajectory amplifies rounding,
+    so a single pair moves by itself, and their mean moves less. Pairs that an older baseline lacks are judged
+    by the floor alone; INCONCLUSIVE where the baseline has more pairs than were measured.
 
-    A pair that is as close to its reference as `noise` (see `noise_floor`), or closer, differs by nothing but
-    rounding: it is no evidence, for or against. Without any other pair nothing is told from the pictures:
-    INCONCLUSIVE where `noise` itself is below `floor`, so that no picture could fail.
+    A pair that is as close to its reference as `noise` (see `noise_floor`), or closer, differs by rounding
+    alone and says nothing, for or against. Where no pair says anything the verdict is PASS, or INCONCLUSIVE
+    where `noise` itself is below `floor`, so that no picture could fail.
     """
     if len(measured) < len(baseline):
         finding = f"{len(measured)} of the {len(baseline)} pairs of its baseline were measured"
@@ -56,7 +56,7 @@ def noise_floor(metric: Metric, reference: Run | None) -> float | None:
     """
     processes = reference.processes if reference else ()
     noise = next((process.noise for process in processes if process.noise), None)
-    # The fields of a comparison are called as the metrics are.
+    # The fields of a comparison have the names of the metrics.
     floor: float | None = None if noise is None else getattr(noise, metric.name)
     return floor
 
@@ -84,7 +84,7 @@ def _judged(
 
 
 def _allowance(tolerance: Tolerance, changes: Values) -> float:
-    """Of the mean of the pairs."""
+    """What the mean of the pairs may lose."""
     return tolerance.absolute / math.sqrt(len(changes))
 
 
@@ -124,9 +124,9 @@ def _verdict(
     limit: float | None,
     pairs: Sequence[int] = (),
 ) -> Verdict:
-    """Of `pairs`, where there are some, the means; else of all that stand beside each other."""
-    beside = pairs or range(min(len(measured), len(baseline)))
-    now, before = (statistics.fmean(values[n] for n in beside) for values in (measured, baseline))
+    """With the means over `pairs`; without any, over all pairs that both sides have."""
+    shared = pairs or range(min(len(measured), len(baseline)))
+    now, before = (statistics.fmean(values[n] for n in shared) for values in (measured, baseline))
     return Verdict(
         metric=metric.name,
         status=status,

@@ -1,4 +1,4 @@
-"""Each quantized layer against itself in the baseline, and the names of those that moved most; pure."""
+"""Each quantized layer compared with itself in the baseline, and the layers that moved most, named; pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from perf_tests.tables.metrics.spec import Metric, Tolerance
 NAMED = 3
 """Layers that a verdict names."""
 REDRAWN_SD = 4.0
-"""Standard deviations by which a layer may move where all its rounding errors are drawn anew, as they are by
-inputs that another processor or release rounds otherwise. Of 500 layers, one is beyond that in 30 runs."""
+"""Standard deviations by which a layer may move where all its rounding errors are drawn anew, as happens when
+another processor or release rounds its inputs differently. Of 500 layers, one exceeds this in 30 runs."""
 DB_OF_RATIO = 20 / math.log(10)
 """Decibels of a small relative change of an amplitude."""
 
@@ -26,8 +26,8 @@ DB_OF_RATIO = 20 / math.log(10)
 def judge_layers(metric: Metric, tolerance: Tolerance, run: Run, entry: Entry) -> Verdict:
     """The verdict on one metric of all layers: that of the layer that moved most, either way.
 
-    REGRESSED where a layer moved by more than the tolerance in any process, and where the layers are others
-    than the baseline's; both name the layers.
+    REGRESSED, naming the layers, where one moved by more than the tolerance in any process, or where the
+    layers are not those of the baseline.
     """
     before = layer_values(metric, entry.layers)
     by_process = [layer_values(metric, process.build.layers) for process in run.processes]
@@ -36,7 +36,7 @@ def judge_layers(metric: Metric, tolerance: Tolerance, run: Run, entry: Entry) -
         return _others(metric, before, others)
     moved = _moved(by_process, before)
     allowed = {
-        # By the ratio of the baseline: a layer that has become worse may not move farther for it.
+        # From the ratio in the baseline: a layer that has become worse must not gain allowance by that.
         name: max(tolerance.absolute, REDRAWN_SD * REDRAWN[metric.field](error, entry.layers[name].sqnr_db))
         for name, error in run.processes[0].build.layers.items()
         if name in moved
@@ -59,7 +59,7 @@ def judge_layers(metric: Metric, tolerance: Tolerance, run: Run, entry: Entry) -
 
 
 def with_culprits(judged: Verdict, metric: Metric, run: Run) -> Verdict:
-    """`judged`, which the tables did by the worst layer, with the names of the worst ones where it is red."""
+    """`judged`, the verdict on the worst layer, with the worst layers named where it is red."""
     if judged.status is not Status.REGRESSED:
         return judged
     by_process = [layer_values(metric, process.build.layers) for process in run.processes]
@@ -83,7 +83,8 @@ def _redrawn_sqnr_db(error: LayerError, _sqnr_db: float) -> float:
 
 
 def _redrawn_gain(error: LayerError, sqnr_db: float) -> float:
-    """The same of two gains: errors of the given SQNR have no part of the signal but by chance."""
+    """Standard deviation of the difference of two gains, where errors of that SQNR contain the signal only by
+    chance."""
     return math.sqrt(2.0 / _values(error)) * 10 ** (-sqnr_db / 20)
 
 
@@ -92,7 +93,7 @@ def _redrawn_row_db(error: LayerError, _sqnr_db: float) -> float:
 
 
 def _values(error: LayerError) -> float:
-    """Of the output; without end, so that the tolerance stands alone, where it was not recorded."""
+    """Values in the output; infinite where that was not recorded, which leaves the tolerance alone."""
     return (error.tokens or math.inf) * (error.features or math.inf)
 
 
@@ -160,5 +161,5 @@ def _others(metric: Metric, before: Values, others: Sequence[str]) -> Verdict:
         change_pct=None,
         ci_pct=None,
         limit=None,
-        reason=f"the quantized layers are others than the baseline's: {'; '.join(said)}",
+        reason=f"the quantized layers are not those of the baseline: {'; '.join(said)}",
     )

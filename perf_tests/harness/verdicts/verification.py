@@ -1,4 +1,4 @@
-"""Before anything is judged: is the run what was asked for, and is it the same picture."""
+"""Before anything is judged: whether the run is what was asked for, and shows the same picture; not pure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from perf_tests.tables.platforms import PLATFORM_BY_ID
 
 
 def verify(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
-    """`run` with the fidelity of its captures (files under `out`): ERROR(numerics) where an output is no
-    picture, ERROR(unproven) where the evidence of any process contradicts the recipe."""
+    """`run` with the fidelity of its captures (files under `out`).
+
+    ERROR(numerics) where an output is not a picture, ERROR(unproven) where the build of any process
+    contradicts the recipe.
+    """
     from perf_tests.harness.fidelity import captures
 
     try:
@@ -35,13 +38,13 @@ def verify(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
 
 
 def prepare(cases: Mapping[str, Case], out: Path, run: Run, reference: Run | None) -> Run:
-    """`prove` for a campaign, which knows runs by their ids; then what there is to show of the run."""
+    """`run` verified, with the median of each metric that there is to show; a campaign knows cases by id."""
     proven = verify(cases[run.id], run, reference, out)
     return msgspec.structs.replace(proven, measured=_measured(cases[run.id], proven, reference))
 
 
 def _measured(case: Case, run: Run, reference: Run | None) -> dict[str, float]:
-    """Metric name -> median over processes; of a run that failed only what its failure leaves meaningful."""
+    """Metric name -> median over processes; for a failed run, only what its failure leaves meaningful."""
     platform = PLATFORM_BY_ID[run.platform]
     metrics = (*gates.gated_metrics(case, platform), *gates.shown_metrics(case, platform))
     observed = {
@@ -63,7 +66,8 @@ def _unique(groups: Iterable[tuple[str, ...]]) -> dict[str, None]:
 
 
 def _different_plans(run: Run) -> tuple[str, ...]:
-    """The processes of a run are samples of one thing: a search may choose otherwise each time."""
+    """That the processes followed different plans: a search may choose differently each time, and the
+    processes of a run must be samples of one thing."""
     builds = (process.build.quantization for process in run.processes)
     followed = {each.plan.sha256: each.plan.file for each in builds if each and each.plan}
     if len(followed) < 2:

@@ -111,7 +111,7 @@ def test_other_layers_than_the_baselines_are_a_regression(
     )
     assert verdict.status is Status.REGRESSED
     assert (verdict.measured, verdict.baseline) == (None, None)
-    assert verdict.reason == f"the quantized layers are others than the baseline's: {said}"
+    assert verdict.reason == f"the quantized layers are not those of the baseline: {said}"
 
 
 def test_a_layer_without_rows_to_tell_is_left_out_of_the_worst_row() -> None:

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from perf_tests.harness.verdicts.gates import gated_metrics, shown_metrics
+from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.rows import METRICS
+from perf_tests.tables.metrics.spec import Group, Metric, Trait
+from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
+from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
+from perf_tests.tables.platforms import CPU, H100, Platform
+from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.schemes.rows import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO
+from perf_tests.unit.builders import (
+    FLUX_FP8,
+    MINI_BF16,
+    MINI_INT8WO,
+    make_case,
+)
+
+MINI_BF16_COMPILED = make_case(compile=CompileMode.REGIONAL)
+
+
+def test_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None:
+    gated, shown = gated_metrics(FLUX_FP8, H100), shown_metrics(FLUX_FP8, H100)
+    of_others = {
+        "modules_off_plan",
+        "anchor_sqnr_db",
+        *(metric.name for metric in METRICS if {Trait.VIDEO, Trait.REFERENCE} & {*metric.only_for}),
+    }
+    named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
+    assert sorted(metric.name for metric in (*gated, *shown)) == named
+
+
+def test_metric_that_follows_a_search_is_shown_and_another_judges_the_plan() -> None:
+    case = make_case(scheme=AUTOQUANT)
+    gated = {metric.name for metric in gated_metrics(case, CPU)}
+    shown = {metric.name for metric in shown_metrics(case, CPU)}
+    assert {"quantized_modules", "weight_bytes"} <= shown
+    assert "kernels_per_step" in {metric.name for metric in shown_metrics(case, H100)}
+    assert {"modules_off_plan", "weight_bytes_vs_implied", "graph_breaks"} <= gated
+    assert not gated & shown
+
+
+def test_platform_gates_the_metrics_that_name_its_device() -> None:
+    names = {metric.name for metric in gated_metrics(MINI_INT8WO, CPU)}
+    assert "time_ratio_vs_fp32" in names
+    assert "denoise_step_ms" not in names
+    assert "kernels_per_step" not in names
+    assert "denoise_step_ms" in {metric.name for metric in shown_metrics(MINI_INT8WO, CPU)}
+
+
+def test_eager_case_has_no_compile_times_but_has_compile_counters() -> None:
+    case = make_case(FLUX_FP8.build.pipeline, scheme=INT8WO)
+    names = {metric.name for metric in gated_metrics(case, H100, Group.COMPILE)}
+    assert names == {"compiled_graphs", "graph_breaks", "recompiles", "kernels_per_step"}
+    assert "compile_warm_s" not in {metric.name for metric in shown_metrics(case, H100)}
+
+
+def test_reference_is_not_compared_with_itself() -> None:
+    names = {metric.name for metric in gated_metrics(MINI_BF16, CPU, Group.FIDELITY)}
+    assert names == {"distinct_outputs"}
+
+
+def test_fused_bf16_case_is_compared_with_the_unfused_reference() -> None:
+    names = {metric.name for metric in gated_metrics(make_case(fuse_qkv=True), CPU, Group.FIDELITY)}
+    assert names == {"psnr_db", "ssim", "step_sqnr_db", "latents_sqnr_db", "distinct_outputs"}
+
+
+@pytest.mark.parametrize("platform", [CPU, H100], ids=lambda platform: platform.id)
+def test_compiled_reference_is_compared_with_itself_before_compiling(platform: Platform) -> None:
+    names = {metric.name for metric in gated_metrics(MINI_BF16_COMPILED, platform, Group.FIDELITY)}
+    noise = {"noise_step_sqnr_db", "noise_latents_sqnr_db", "noise_psnr_db", "noise_ssim"}
+    assert names == {*noise, "distinct_outputs"}
+
+
+def test_group_holds_the_metrics_of_one_test_file() -> None:
+    metrics = gated_metrics(MINI_INT8WO, CPU, Group.QUANTIZATION)
+    assert [metric.name for metric in metrics] == ["quantized_modules", "weight_bytes"]
+
+
+FLUX_SPARSE = FLUX_FP8.with_recipe(dataclasses.replace(FLUX_FP8.build.recipe, scheme=INT8DQ_SPARSE24))
+
+
+def test_speed_up_of_an_unsteady_scheme_may_halve() -> None:
+    (gate,) = _gate_of("speedup_vs_bf16", FLUX_SPARSE).gates.values()
+    assert gate.tolerance.relative_pct == 50.0
+
+
+def test_step_of_an_unsteady_scheme_alone_is_not_tested() -> None:
+    noisy = [metric.name for metric in gated_metrics(FLUX_SPARSE, H100) if metric.is_noisy]
+    assert noisy == ["decode_ms"]
+    assert [metric.name for metric in gated_metrics(FLUX_FP8, H100) if metric.is_noisy] == [
+        "denoise_step_ms",
+        "decode_ms",
+        "speedup_vs_bf16",
+    ]
+
+
+def _gate_of(name: str, case: Case) -> Metric:
+    (found,) = (metric for metric in gated_metrics(case, H100) if metric.name == name)
+    return found
+
+
+def test_expected_range_applies_only_where_the_scheme_implies_one() -> None:
+    def names(case: Case, platform: Platform) -> set[str]:
+        return {metric.name for metric in gated_metrics(case, platform, Group.NUMERICS)}
+
+    assert names(MINI_INT8WO, CPU) == {"output_sqnr_db", "weight_bytes_vs_implied"}
+    assert names(FLUX_FP8, H100) == {"weight_bytes_vs_implied"}
+    assert names(MINI_BF16, CPU) == {"anchor_sqnr_db"}
+    assert names(make_case(scheme=FP16), CPU) == set()
+
+
+def test_anchor_is_committed_for_every_miniature_and_for_the_slim_pipeline_of_full_width() -> None:
+    anchored = [spec.id for spec in PIPELINES if spec.anchor]
+    assert sorted(anchored) == sorted((*(spec.id for spec in MINIATURES), FLUX1_DEV_SLIM.id))
