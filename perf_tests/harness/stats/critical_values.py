@@ -99,9 +99,15 @@ def _tail(x: Floats) -> Floats:
 
 def _scaled_nodes(count: int, low: float, highs: Floats) -> tuple[Floats, Floats]:
     """Gauss-Legendre nodes and weights on [low, high], a row for each of `highs`."""
-    nodes, weights = leggauss(count)
+    nodes, weights = _unit_nodes(count)
     halves = (highs[:, None] - low) / 2
     return low + halves * (nodes + 1), halves * weights
+
+
+@cache
+def _unit_nodes(count: int) -> tuple[Floats, Floats]:
+    """Gauss-Legendre nodes and weights on [-1, 1]: eigenvalues, which take longer than one integration."""
+    return leggauss(count)
 
 
 def _chi2_tail(chi2: float, freedom: int) -> float:
@@ -117,20 +123,25 @@ def _chi2_tail(chi2: float, freedom: int) -> float:
 
 def _solve(probability: Callable[[float], float], level: float) -> float:
     """Where a falling `probability` equals `level`, to 1e-6 of it: false position on logarithms, which are
-    nearly straight, with Illinois' halving, so that neither end stays."""
+    nearly straight, with Illinois' halving of an end that stays twice in a row."""
     low, high = 0.0, 1.0
-    while _excess(probability(high), level) > 0:
-        low, high = high, 2 * high
     at_low, at_high = _excess(probability(low), level), _excess(probability(high), level)
+    while at_high > 0:
+        low, high = high, 2 * high
+        at_low, at_high = at_high, _excess(probability(high), level)
+    previous = 0.0
     for _ in range(100):
         middle = (low * at_high - high * at_low) / (at_high - at_low)
         at = _excess(probability(middle), level)
         if abs(at) < 1e-6:
             return middle
         if at > 0:
-            low, at_low, at_high = middle, at, at_high / 2
+            low, at_low = middle, at
+            at_high /= 2 if previous > 0 else 1
         else:
-            high, at_high, at_low = middle, at, at_low / 2
+            high, at_high = middle, at
+            at_low /= 2 if previous < 0 else 1
+        previous = at
     raise AssertionError(f"no critical value for the level {level}")
 
 
