@@ -157,6 +157,8 @@ class Suite:
         return (
             *tests,
             "-p",
+            "benchmark",
+            "-p",
             "no:unraisableexception",  # collects garbage at the end: a tenth of a second in each session
             "-o",
             f"cache_dir={self.folder / 'cache'}",
@@ -170,6 +172,9 @@ class Suite:
 @pytest.fixture
 def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
     """Sessions without a GPU, judged by the recorded baselines."""
+    monkeypatch.setenv(
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"
+    )  # looking for plugins takes a tenth of each session
     for variable in ("CI", "BUILD_NUMBER"):  # pytest prints failures twice where one of these is set
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(pynvml, "nvmlInit", _no_library)

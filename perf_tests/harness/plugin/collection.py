@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 SESSION = pytest.StashKey[PerfSession]()
 TARGET = pytest.StashKey[Target]()
+ROWS = pytest.StashKey[Mapping[str, tuple[Row, Case]]]()
+"""Case id -> its row of the matrix, and the case."""
 SELECTION = pytest.StashKey[Selection]()
 """The selected cases, also those which only another machine can measure."""
 EXHAUSTIVE_GROUPS = (None, Group.NUMERICS)
@@ -45,7 +47,7 @@ def markers() -> Iterator[str]:
 
 
 def rows(weights: Weights) -> Mapping[str, tuple[Row, Case]]:
-    """Case id -> its row of the matrix, and the case."""
+    """What `ROWS` holds, once per session: computing the ids of all cases takes milliseconds."""
     cases = ((row, row.case(weights)) for row in MATRIX)
     return {case.id: (row, case) for row, case in cases}
 
@@ -54,13 +56,13 @@ def generate_cases(metafunc: pytest.Metafunc) -> None:
     """One test per case that `--perf-case` selects and the test has anything to say about."""
     options, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
     group = judged_group(metafunc.definition)
-    chosen = [
-        (row, case)
-        for row, case in rows(options.weights).values()
-        if options.selects(case.id) and _is_judged_by(group, row, case)
-    ]
     metafunc.parametrize(
-        "case", [pytest.param(case, id=case.id, marks=_marks(row, target)) for row, case in chosen]
+        "case",
+        [
+            pytest.param(case, id=case_id, marks=_marks(row, target))
+            for case_id, (row, case) in metafunc.config.stash[ROWS].items()
+            if options.selects(case_id) and _is_judged_by(group, row, case)
+        ],
     )
 
 
@@ -124,7 +126,7 @@ def kept_items(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pyte
 def selection_of(config: pytest.Config, items: Sequence[pytest.Item]) -> Selection:
     """The cases of the judging `items`, each with the platform it is filed under: this machine's or
     another's."""
-    target, by_id = config.stash[TARGET], rows(config.stash[SESSION].options.weights)
+    target, by_id = config.stash[TARGET], config.stash[ROWS]
     selection = Selection()
     for item in filter(is_judging, items):
         case, smoke = _case(item), item.get_closest_marker("exhaustive") is not None
@@ -180,7 +182,7 @@ def _refuse_parallel(config: pytest.Config) -> None:
 
 def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     session, target = config.stash[SESSION], config.stash[TARGET]
-    by_id = rows(session.options.weights)
+    by_id = config.stash[ROWS]
     on_gpu = False
     for item in items:
         case = _case(item)

@@ -13,7 +13,7 @@ import pytest
 
 from perf_tests.harness.execution.machine import Target
 from perf_tests.harness.plugin import collection, options, summary
-from perf_tests.harness.plugin.collection import SELECTION, SESSION, TARGET, or_usage_error
+from perf_tests.harness.plugin.collection import ROWS, SELECTION, SESSION, TARGET, or_usage_error
 from perf_tests.harness.plugin.selection import check_globs
 from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
 from perf_tests.harness.report import plan as plan_report
@@ -45,7 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _read(config: pytest.Config) -> tuple[options.Options, Target]:
     chosen = options.read(config.option)
-    names = [*collection.rows(chosen.weights), *(issue.id for issue in KNOWN_ISSUES)]
+    config.stash[ROWS] = collection.rows(chosen.weights)
+    names = [*config.stash[ROWS], *(issue.id for issue in KNOWN_ISSUES)]
     check_globs(chosen.case_globs, names)
     return chosen, Target.of_this_machine()
 
