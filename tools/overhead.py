@@ -1,8 +1,8 @@
-"""What the harness adds to a generation: paired with a bare loop over the same pipeline, same process.
+"""The time that the harness adds to a generation, measured in pairs with bare calls of the same pipeline.
 
     python tools/overhead.py [--case ID] [--pairs 12]
 
-Prints the 95 % interval of the paired difference, in percent of the bare generation; Student's t over pairs.
+Prints the 95 % interval (Student's t) of the difference within pairs, in percent of the bare generation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Works from a checkout that is not installed, too.
+# The checkout's own package, even where it is not installed: `python tools/x.py` only looks in tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.tables.cases import Weights
@@ -51,7 +51,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % interval."""
+    """The mean of `values`, and the low and high ends of its 95 % interval."""
     mean = statistics.mean(values)
     half = STUDENT_95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
@@ -63,7 +63,7 @@ def _measure(case_id: str, pairs: int) -> Iterator[float]:
         harness_s()
         bare_s()
     for index in range(pairs):
-        # Alternately first, so that a drift of the machine favours neither.
+        # In alternating order, so that a drift of the machine favours neither.
         first, second = (harness_s, bare_s) if index % 2 == 0 else (bare_s, harness_s)
         seconds = {first: first(), second: second()}
         yield (seconds[harness_s] / seconds[bare_s] - 1) * 100

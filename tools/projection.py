@@ -1,10 +1,10 @@
-"""Composed latencies beside those of full generations: is the projection right?
+"""Compares composed latencies with those of full generations: is the projection right?
 
     python tools/projection.py CASE... [--platform ID] [--measured-steps N] [--json FILE]
 
 For each case, in a process of its own: build, quantize and compile; warm up and sample generations of a few
-steps, as the suite does, and compose the latency of all steps; then generate with all steps, three times
-where that is short: a host stall in a generation of a few seconds costs more than the limit.
+steps, as the suite does, and compose the latency of all steps; then generate with all steps. Generations of a
+few seconds are repeated, because one host stall would exceed the limit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-# The checkout's own package, also where it is not installed: `python tools/x.py` looks in tools/ only.
+# The checkout's own package, even where it is not installed: `python tools/x.py` only looks in tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.runs.projection import MAX_WARMUPS, composed, is_steady
@@ -37,18 +37,18 @@ from perf_tests.tables.platforms import PLATFORM_BY_ID, Device
 WITHIN, BEYOND, REFUSED = 0, 1, 2
 
 LIMIT_PCT = 2.0
-"""How far a composed latency may be from a full one."""
+"""How far a composed latency may be from a measured one."""
 MEASURED_STEPS = 6
-"""For cases whose row measures all steps."""
+"""Default for cases whose row measures all steps."""
 SAMPLES = 3
 FULL_SAMPLES = 3
 FULL_S = 30.0
-"""Whole generations are repeated while they have taken less than this together."""
+"""Full generations are repeated, up to `FULL_SAMPLES`, while together they have taken less than this."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One case: its composed latency, and that of a full generation."""
+    """The composed latency of one case, and that of full generations."""
 
     case: str
     steps: int
@@ -57,16 +57,16 @@ class Result:
     composed_s: float
     """Median over the samples."""
     full_s: float
-    """Median over the whole generations."""
+    """Median over the full generations."""
     composed_step_ms: float
     """Median over the steps of all samples."""
     full_step_ms: float
     spent_s: float
-    """Everything but the imports."""
+    """Seconds for everything but the imports."""
     samples: list[dict[str, list[float]]]
     """The values of the short generations."""
     fulls: list[dict[str, list[float]]]
-    """The values of the whole ones."""
+    """The values of the full generations."""
 
     @property
     def ratio(self) -> float:
@@ -75,12 +75,12 @@ class Result:
 
     @property
     def is_within(self) -> bool:
-        """Whether the composed latency can stand for the full one."""
+        """Whether the composed latency can stand in for the full one."""
         return abs(self.ratio - 1) * 100 <= LIMIT_PCT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 all within the limit, 1 one beyond it or not measured, 2 refused."""
+    """Exit code: 0 all within the limit, 1 any beyond it or not measured, 2 refused."""
     options = _parser().parse_args(argv)
     try:
         planned = [_planned(case_id, options) for case_id in options.cases]
@@ -102,20 +102,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("cases", nargs="+", metavar="CASE", help="case id of the matrix")
+    parser.add_argument("cases", nargs="+", metavar="CASE", help="id of a case of the matrix")
     parser.add_argument("--platform", metavar="ID", help="default: the first of the case's row")
     parser.add_argument(
         "--measured-steps",
         type=int,
         metavar="N",
-        help=f"default: what the case's row says, {MEASURED_STEPS} where it measures all steps",
+        help=f"default: as in the case's row, or {MEASURED_STEPS} where it measures all steps",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write results and raw values there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write results and raw values to FILE")
     return parser
 
 
 def _planned(case_id: str, options: argparse.Namespace) -> tuple[Case, Device]:
-    """The case with its workload shortened, and where it runs."""
+    """The case with its workload shortened, and the device that it runs on."""
     by_id = {row.case(Weights.SYNTHETIC).id: row for row in MATRIX}
     if case_id not in by_id:
         near = ", ".join(difflib.get_close_matches(case_id, by_id, n=3)) or "none is near"
@@ -135,21 +135,21 @@ def _device(row: Row, platform_id: str | None) -> Device:
 
 
 def shortened(workload: Workload, steps: int | None) -> Workload:
-    """`workload` with `steps`, or its own, or `MEASURED_STEPS`, to be measured; at most all of them.
+    """`workload` with `steps`, its own measured steps, or `MEASURED_STEPS` to measure; at most all of them.
 
     Raises UsageError where that leaves no steady step.
     """
     measured = min(steps or workload.measured_steps or MEASURED_STEPS, workload.steps)
     if measured < 2:
         raise UsageError(
-            f"measuring {measured} of {workload.steps} steps leaves no steady one, the second at the "
-            "earliest: ask for 2 or more, of a case that takes as many"
+            f"measuring {measured} of {workload.steps} steps leaves no steady one, which is the second "
+            "at the earliest: ask for 2 or more, of a case that has as many"
         )
     return dataclasses.replace(workload, measured_steps=measured)
 
 
 def _each_in_a_process(options: argparse.Namespace) -> list[Result]:
-    """One process after the other: a process gives its memory back, whatever its libraries keep."""
+    """Measure one process after another: only an ended process is sure to give all its memory back."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{number}.json" for number in range(len(options.cases))]
         for case_id, file in zip(options.cases, files, strict=True):
@@ -158,7 +158,7 @@ def _each_in_a_process(options: argparse.Namespace) -> list[Result]:
                 command += ["--platform", options.platform]
             if options.measured_steps:
                 command += ["--measured-steps", str(options.measured_steps)]
-            subprocess.run(command, check=False)  # what it did not write is missing from the table
+            subprocess.run(command, check=False)  # what it did not write will be missing from the table
         texts = [file.read_text() for file in files if file.exists()]
     return [Result(**each) for text in texts for each in json.loads(text)]
 
@@ -182,7 +182,7 @@ def _measured(case_id: str, case: Case, device: Device) -> Result:
     fulls = _whole(session, dataclasses.replace(workload, measured_steps=None))
     whole = [composed(sample, workload).values for sample in samples]
     return Result(
-        case=case_id,  # as it was asked for, which may have been another number of steps
+        case=case_id,  # the id that was asked for; `case` may have another number of steps
         steps=workload.steps,
         measured_steps=workload.generated_steps,
         warmups=len(warmups),
@@ -212,7 +212,7 @@ def _plain(values: dict[str, tuple[float, ...]]) -> dict[str, Any]:
 
 
 def table(results: Iterable[Result]) -> list[str]:
-    """A line per result under a headline; those beyond the limit say so."""
+    """A heading, then one line per result; lines beyond the limit say so."""
     head = ("case", "steps", "warm-ups", "step ms", "full's", "composed s", "full s", "ratio", "spent s", "")
     rows = [
         (

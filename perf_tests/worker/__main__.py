@@ -1,4 +1,4 @@
-"""A worker: one build, then it ends.
+"""A worker: it holds one build, then ends.
 
     python -m perf_tests.worker --request-fd N --reply-fd M
 
@@ -22,12 +22,12 @@ from perf_tests.worker import parent_watch
 
 
 def main() -> None:
-    """Say Ready, then answer one request after the other until the parent closes the pipe."""
+    """Send Ready, then answer one request after another until the parent closes the pipe."""
     arguments = _arguments()
     parent_watch.hold(arguments.request_fd)
-    # A measuring process reads the local cache and nothing else; before diffusers is imported.
+    # A measuring process reads only the local cache; set before diffusers is imported.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # What counts kernels stays attached otherwise, and slows the next workload of this worker by 0.3 %.
+    # Otherwise the profiler stays attached after counting kernels, and slows the next workload by 0.3 %.
     os.environ["TEARDOWN_CUPTI"] = "1"
     with (
         os.fdopen(arguments.request_fd, "rb") as requests,
@@ -85,7 +85,7 @@ def _answer(request: messages.Request, handlers: dict[type[Struct], Handler]) ->
         return handlers[type(request)](request)
     except WorkerError as error:
         return error.failure
-    except Exception as error:  # noqa: BLE001 - whatever the stack under test raises is a result here
+    except Exception as error:  # noqa: BLE001 - anything that the stack under test raises is a result here
         traceback.print_exc()
         return _failure(error, messages.PHASE_OF_REQUEST[type(request)])
 

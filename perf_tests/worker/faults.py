@@ -1,4 +1,4 @@
-"""Fire drill: break exactly one thing, inside the worker, so that anyone can see the gate fire."""
+"""Fire drills: break exactly one thing inside the worker, so that anyone can see a gate fail."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from perf_tests.protocol.messages import Failure, FailureKind, Fault, Injection,
 from perf_tests.worker.fidelity import layers
 from perf_tests.worker.measure.memory import MIB
 
-# Work that occupies the stream for a known time. Matrix products, not sleeping: on a power-capped GPU an
-# idle gap lets the clocks rise afterwards and takes back half of the time it was meant to cost.
+# Work that occupies the stream for a known time. Matrix products instead of sleeping: on a power-capped GPU,
+# clocks rise after an idle gap, which would take back half of the time that it was meant to cost.
 GEMM_SIZE = 4096
 GEMM_CALIBRATION_RUNS = 50
 
-# No machine has this much.
+# More than any machine has.
 TOO_MANY_BYTES = 1 << 60
 
 
 class Faults:
-    """The injected faults of one worker; armed by the first warm-up, which they leave alone."""
+    """The injected faults of one worker; the first warm-up arms them, and is not affected itself."""
 
     def __init__(self, injections: tuple[Injection, ...], device: torch.device) -> None:
         self._amounts = {injection.fault: injection.amount for injection in injections}
@@ -39,24 +39,25 @@ class Faults:
 
     @property
     def injected(self) -> bool:
-        """Whether anything is broken."""
+        """Whether any fault is injected."""
         return bool(self._amounts)
 
     @property
     def armed(self) -> bool:
-        """Whether the faults that need an undisturbed generation have seen one."""
+        """Whether `arm` was called."""
         return self._armed
 
     @property
     def dropped_modules(self) -> int:
-        """How many modules keep their unquantized weights."""
+        """Number of modules that are to keep their unquantized weights."""
         return int(self._amounts.get(Fault.DROP_QUANTIZATION) or 0)
 
     def rescale(self, pipeline: Any) -> None:
-        """Make the scales of one quantized layer of the transformer wrong, for as long as the worker lives.
+        """Falsify the scales of one quantized layer of the transformer, for the rest of the worker's life.
 
-        The middle one by name. Raises WorkerError(load) where no layer is quantized, and where scales are too
-        coarse to hold the fault: a fire drill that breaks nothing would look like a gate that sees nothing.
+        The layer is the middle one by name. Raises WorkerError(load) where no layer is quantized, and where
+        scales are too coarse to represent the fault: a fire drill that breaks nothing would look like a gate
+        that sees nothing.
         """
         scale_pct = self._amounts.get(Fault.SCALE)
         if scale_pct is None:
@@ -71,7 +72,7 @@ class Faults:
             _refuse(f"the scales of {name} are too coarse to be {scale_pct:g} % larger: take a larger amount")
 
     def arm(self, values: Mapping[str, tuple[float, ...]], peak_mib: float) -> None:
-        """Learn from an undisturbed generation how much a percent of time and of memory is."""
+        """Convert percentages to milliseconds and bytes, from the values of an undisturbed generation."""
         self._armed = True
         latency_pct = self._amounts.get(Fault.LATENCY)
         if latency_pct is not None:
@@ -91,7 +92,7 @@ class Faults:
             self._occupy(extra_ms)
 
     def strike(self, pipeline: Any) -> None:
-        """Do what ends a worker, or spoils its numbers, just before a timed generation."""
+        """Just before a timed generation, end the worker or spoil its numbers, where a fault says so."""
         for fault in self._amounts:
             if fault in STRIKES:
                 STRIKES[fault](pipeline, self._device)
@@ -121,9 +122,9 @@ class Faults:
 
 
 def scale_by(weight: Any, factor: float) -> bool:
-    """Multiply all scales of a tensor subclass, rounded to their dtype; whether that changed any.
+    """Multiply all scales of a tensor subclass, rounded to their dtype; returns whether any changed.
 
-    Zero points that are stored with their scales are added to what these give, and grow with them.
+    Zero points that are stored with their scales are added after scaling, and grow with them.
     """
     changed = False
     for name in weight.tensor_data_names:

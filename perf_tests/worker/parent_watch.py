@@ -1,4 +1,4 @@
-"""Ends a worker whose parent is gone, however the parent ended and whatever the worker is busy with."""
+"""Ends a worker once its parent has ended, no matter how, and no matter what the worker is doing."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ GRACE_S = 1.0
 
 
 def hold(request_fd: int) -> None:
-    """Tie this process to the other end of its request pipe; call it before the slow imports.
+    """Watch the parent through the request pipe; call it before the slow imports.
 
-    When the pipe hangs up, the worker has `GRACE_S` to end by itself, then its whole group is killed. The
-    kernel's parent-death signal backs that up, for a main thread that hangs and holds the interpreter lock.
+    When the pipe hangs up, the worker has `GRACE_S` to end by itself; then its whole process group is killed.
+    The kernel's parent-death signal backs this up, for a main thread that hangs holding the interpreter lock.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_outlive, args=(request_fd,), name="parent watch", daemon=True).start()
+    threading.Thread(target=_kill_after_parent, args=(request_fd,), name="parent watch", daemon=True).start()
 
 
-def _outlive(request_fd: int) -> None:
+def _kill_after_parent(request_fd: int) -> None:
     poller = select.poll()
-    poller.register(request_fd, 0)  # hang-up is always reported; requests are the main thread's
+    poller.register(request_fd, 0)  # hang-ups are always reported; requests belong to the main thread
     poller.poll()
     time.sleep(GRACE_S)
-    # A worker started by hand shares the group of whatever started it.
+    # A worker that was started by hand shares the group of its shell.
     end = os.killpg if os.getpgrp() == os.getpid() else os.kill
     end(os.getpid(), signal.SIGKILL)

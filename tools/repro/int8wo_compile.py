@@ -1,4 +1,4 @@
-"""A compiled int8 weight-only layer takes hundreds of times as long as its bf16 twin on CUDA.
+"""On CUDA a compiled int8 weight-only layer takes hundreds of times as long as its bf16 twin.
 
     python tools/repro/int8wo_compile.py                    # every variant, each in a process of its own
     python tools/repro/int8wo_compile.py --variant default  # one of them; one line of JSON
@@ -10,11 +10,11 @@ Int8WeightOnlyConfig.
 Cause: inductor's weight-only pattern (torch/_inductor/fx_passes/quantization.py, `_register_woq_lowerings`)
 rewrites `mm(x, weight.to(bf16)) * scale` to `aten::_weight_int8pack_mm`. That was meant for CPUs; since
 https://github.com/pytorch/pytorch/pull/159325 gave that op a CUDA kernel, which uses no tensor cores,
-`_is_valid_woq_optimization_pattern` accepts CUDA as well, whatever the number of tokens.
+`_is_valid_woq_optimization_pattern` accepts CUDA as well, for any number of tokens.
 
-Way out: the patterns are registered while oneDNN is enabled, once per process, when it first compiles. With
+Workaround: the patterns are registered while oneDNN is enabled, once per process, at the first compile. With
 `torch.backends.mkldnn.set_flags(False)` before that, inductor converts the weight in a pointwise kernel,
-calls the bf16 GEMM, and multiplies with the scale afterwards. Nothing else on a GPU uses oneDNN.
+calls the bf16 GEMM, and multiplies by the scale afterwards. Nothing else on a GPU uses oneDNN.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ VARIANTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One variant's layer."""
+    """Measurements of one variant of the layer."""
 
     variant: str
     tokens: int
     layer_ms: float
-    """Median of 5 calls, by device events."""
+    """Median of 5 calls: by device events, on a CPU by the host clock."""
     sqnr_db: float | None
-    """Against the bf16 layer; None where nothing differs."""
+    """Compared with the bf16 layer; None for identical outputs."""
     rewritten: int
     """How often inductor's weight-only pattern matched."""
     kernels: tuple[str, ...]
@@ -94,14 +94,14 @@ def main() -> None:
 
 
 def slowdown(tokens: int) -> dict[str, Any]:
-    """How many times as long as bf16 the compiled layer takes, and both in full."""
+    """How many times as long as bf16 the compiled layer takes, and the measurements of both."""
     found = {name: measure(name, tokens) for name in ("bf16", "default")}
     ratio = found["default"].layer_ms / found["bf16"].layer_ms
     return {"slowdown": ratio, **{name: asdict(result) for name, result in found.items()}}
 
 
 def _in_a_process(variant: str, tokens: int) -> dict[str, Any]:
-    # Inductor registers its patterns once in a process.
+    # Inductor registers its patterns once per process.
     command = [sys.executable, __file__, "--variant", variant, "--tokens", str(tokens)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -145,7 +145,7 @@ def _prepare(layer: Any, variant: Variant) -> Callable[[Any], Any]:
     from torch._inductor import config as inductor
 
     inductor.pattern_matcher = variant.pattern_matcher
-    # Otherwise what another setting has compiled is found again.
+    # Otherwise the cache would return what was compiled with another setting.
     inductor.force_disable_caches = True
     if variant.quantized:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_

@@ -1,4 +1,4 @@
-"""A generation's output as files."""
+"""Saves a generation's output as files."""
 
 from __future__ import annotations
 

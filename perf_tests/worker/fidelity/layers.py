@@ -1,4 +1,4 @@
-"""The error of each quantized layer on its own, against the layer as it was before quantization."""
+"""The error of each quantized layer on its own, compared with the layer before quantization."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ from perf_tests.worker.model import synthetic
 from perf_tests.worker.quantization.apply import linear_modules
 
 COMPONENT = "transformer"
-"""The only one with denoise steps; quantized text encoders and VAEs are judged by what comes out of them."""
+"""The only component with denoise steps; quantized text encoders and VAEs are judged by the output."""
 
 FUSED = {
     "to_qkv": ("to_q", "to_k", "to_v"),
     "to_kv": ("to_k", "to_v"),
     "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
 }
-"""Projection that diffusers makes (`Attention.fuse_projections`) -> those it is the concatenation of, which
-stay beside it, unused."""
+"""Projection made by diffusers (`Attention.fuse_projections`) -> the projections that it concatenates, which
+stay in the module, unused."""
 
 CHUNK_ELEMENTS = 1 << 24
-"""Of an activation, in float32 at a time: 64 MiB, a few times over."""
+"""Elements of an activation that are converted to float32 at a time: 64 MiB, with a few copies."""
 
 MIN_TOKENS = 16
-"""Fewer say nothing about a row. The one token of a modulation layer makes a row a single number, and those
-next to zero gave -44 dB and a gain of 165 where the layer has 43 dB and 1.000."""
+"""Fewer tokens say nothing about a row. With the single token of a modulation layer a row is one number, and
+rows next to zero gave -44 dB and a gain of 165 where the layer has 43 dB and 1.000."""
 
 Twins = Callable[[str], torch.Tensor | None]
-"""Name of a parameter of the transformer -> its values before quantization, None for a name without any."""
+"""Name of a parameter of the transformer -> its values before quantization; None for an unknown name."""
 
 
 def twins(build: Build, device: torch.device) -> Twins:
-    """What the weights of `build` were, made again one at a time on `device`, in the scheme's dtype.
+    """The original weights of `build`, made again one at a time on `device`, in the scheme's dtype.
 
     Raises WorkerError(unproven) where the file of pretrained weights cannot be found.
     """
@@ -60,7 +60,7 @@ def twins(build: Build, device: torch.device) -> Twins:
 
 
 def quantized(pipeline: Any) -> dict[str, nn.Linear]:
-    """`transformer.qualified.name` -> each of its Linear modules that is quantized and in use."""
+    """`transformer.qualified.name` -> module, for each Linear module that is quantized and in use."""
     modules = {name: module for name, module in linear_modules(pipeline) if name.startswith(f"{COMPONENT}.")}
     unused = {part for name in modules for part in _parts(name)}
     return {
@@ -73,10 +73,10 @@ def quantized(pipeline: Any) -> dict[str, nn.Linear]:
 def compare(pipeline: Any, case: Case, twins: Twins) -> dict[str, LayerError]:
     """The error of each layer of `quantized`, in the first denoise step of `case`; eager pipelines only.
 
-    Teacher forced: a layer answers what its twin would have, so that the next one is given what it would
-    be given in an unquantized pipeline, and answers for its own error alone. Nothing stays attached.
-    Raises WorkerError(unproven) for a layer without a twin, of another shape than its twin, or which the
-    step does not call, and WorkerError(numerics) where a layer answers NaN or infinity.
+    With teacher forcing: the output of each layer is replaced with its twin's, so that the next layer gets
+    the input of an unquantized pipeline and shows its own error alone. Nothing stays attached. Raises
+    WorkerError(unproven) for a layer without a twin, with another shape than its twin's, or which the step
+    does not call, and WorkerError(numerics) where a layer answers NaN or infinity.
     """
     return measure(pipeline, case, twins, quantized(pipeline))
 
@@ -84,7 +84,7 @@ def compare(pipeline: Any, case: Case, twins: Twins) -> dict[str, LayerError]:
 def measure(
     pipeline: Any, case: Case, twins: Twins, modules: Mapping[str, nn.Linear]
 ) -> dict[str, LayerError]:
-    """As `compare`, for `modules` of the transformer, whatever they are."""
+    """Like `compare`, for the Linear modules `modules` of the transformer, quantized or not."""
     errors: dict[str, LayerError] = {}
     looks = case.build.recipe.scheme.weight
     group_size = None if looks is None else looks.group_size
@@ -111,20 +111,20 @@ def measure(
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """What the projection called `name` was fused from; nothing for any other module."""
+    """The projections from which the one called `name` was fused; empty for any other module."""
     owner, _, local = name.rpartition(".")
     return tuple(f"{owner}.{part}" for part in FUSED.get(local, ()))
 
 
 def _twin(name: str, module: nn.Linear, twins: Twins) -> torch.Tensor:
-    """The weight of `module` before quantization, in the dtype that its quantized one stands for."""
+    """The weight of `module` before quantization, in the dtype of its quantized weight."""
     parts = []
     for part in _parts(name) or (name,):
         weight = twins(f"{part.removeprefix(f'{COMPONENT}.')}.weight")
         if weight is None:
             _unproven(
                 f"{name} has no bf16 twin: no weight of the pipeline is called {part}.weight; "
-                "name what it is made of in the table of fused projections"
+                "add what it is made of to FUSED in perf_tests/worker/fidelity/layers.py"
             )
         parts.append(weight)
     twin = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -173,7 +173,7 @@ SOURCES: Mapping[Weights, Callable[[PipelineSpec, torch.dtype, torch.device], Tw
 
 
 def _files(spec: PipelineSpec) -> dict[str, Path]:
-    """Name of each parameter in the transformer's checkpoint -> the file of the hub's cache with it."""
+    """Name of each parameter in the transformer's checkpoint -> the file in the hub's cache that holds it."""
     from diffusers.utils.constants import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
     from safetensors import safe_open
 
@@ -194,7 +194,7 @@ def _cached(spec: PipelineSpec, file: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(spec.repo, f"{COMPONENT}/{file}", revision=spec.revision)
-    # A third answer is a marker: the hub was asked before, and has no such file.
+    # The third possible answer is a marker: the hub was asked before, and has no such file.
     return Path(found) if isinstance(found, str) else None
 
 
@@ -208,21 +208,21 @@ def _error(name: str, reference: torch.Tensor, output: torch.Tensor) -> LayerErr
 
 
 def error_between(reference: torch.Tensor, output: torch.Tensor) -> LayerError:
-    """What `output` differs by from `reference`, both (..., out_features).
+    """How `output` differs from `reference`, both (..., out_features).
 
-    SQNR is 20 log10(||ref|| / ||ref - y||), as torchao's `compute_error` has it, the gain
-    <ref, y> / <ref, ref>. Rows whose reference is zero throughout have neither, and count in the layer's own
-    figures alone; with fewer tokens than `MIN_TOKENS`, no row has, unless all are identical. Raises
+    SQNR is 20 log10(||ref|| / ||ref - y||), as in torchao's `compute_error`; the gain is
+    <ref, y> / <ref, ref>. Rows whose reference is all zeros have neither, and only count in the layer's
+    figures; with fewer tokens than `MIN_TOKENS` no row has figures, unless all are identical. Raises
     ArithmeticError for NaN or infinity, and where the whole reference is zero.
     """
     signal, noise, product = _sums(reference, output)
     energy, error = float(signal.sum()), float(noise.sum())
     if not math.isfinite(energy + error):
-        raise ArithmeticError("there is NaN or infinity in what it answers")
+        raise ArithmeticError("its output holds NaN or infinity")
     if error == 0:
         return LayerError(sqnr_db=IDENTICAL_DB, gain=1.0, worst_row_sqnr_db=IDENTICAL_DB, worst_row_gain=1.0)
     if energy == 0:
-        raise ArithmeticError("its bf16 twin answers nothing but zeros")
+        raise ArithmeticError("the output of its bf16 twin is all zeros")
     tokens = reference.numel() // reference.shape[-1]
     worst_row_sqnr_db, worst_row_gain = _worst_row(signal, noise, product, tokens)
     return LayerError(
@@ -238,7 +238,7 @@ def error_between(reference: torch.Tensor, output: torch.Tensor) -> LayerError:
 def _worst_row(
     signal: torch.Tensor, noise: torch.Tensor, product: torch.Tensor, tokens: int
 ) -> tuple[float, float] | tuple[None, None]:
-    """The lowest SQNR in dB of a row, and the gain that is farthest from 1."""
+    """The lowest SQNR of a row in dB, and the gain that is farthest from 1."""
     if tokens < MIN_TOKENS:
         return None, None
     alive = signal > 0
@@ -251,7 +251,7 @@ def _worst_row(
 def _sums(reference: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """float64 (3, out_features): sums over all tokens of ref * ref, (ref - y) ** 2 and ref * y.
 
-    float32 holds the products of bf16 values exactly, and float64 their sums; no copy in float64 is made.
+    Products of bf16 values are exact in float32 and summed in float64, so nothing is copied to float64.
     """
     features = reference.shape[-1]
     sums = torch.zeros(3, features, dtype=torch.float64, device=reference.device)

@@ -1,4 +1,4 @@
-"""Each scale of a quantized weight beside the others of it: two swapped ones leave a layer its error."""
+"""Each scale of a quantized weight against the others: swapping two hardly changes the layer's error."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import torch
 from torch.nn import functional
 
 MANY_SE, FEW_SE, FEW_ELEMENTS = 5.0, 12.0, 256
-"""Standard errors of a scale's gain that chance explains, for many elements and for fewer than that many: of
-millions of rows a handful has more than five; of 160 thousand groups of 32 one was seen to have nine."""
+"""Standard errors of a scale's gain that chance explains: `MANY_SE` for at least `FEW_ELEMENTS` elements,
+`FEW_SE` for fewer. Of millions of rows a handful has more than five; of 160 thousand groups of 32 one had
+nine."""
 
 MOST_COLUMNS = 1 << 11
-"""Of a weight that are looked at: half as many inputs as FLUX.1-dev has tokens, since a kernel may be slow
-for many (int4wo takes two seconds for a step)."""
+"""Columns of a weight that are examined: half as many inputs as FLUX.1-dev has tokens, since a kernel may be
+slow for many (int4wo takes two seconds for a step)."""
 
 
 def farthest(weight: torch.Tensor, quantized: torch.Tensor, group_size: int | None = None) -> float:
-    """How far the farthest scale of `quantized` is off, beyond what chance explains; 0 for none.
+    """The largest relative error of a scale of `quantized`, beyond what chance explains; 0 for none.
 
-    Both (out_features, in_features), `weight` before it was quantized; a scale is of a row, or of
-    `group_size` neighbours in it. Where it applies, the quantized elements over the others have a slope: the
-    gain g = <w, q> / <w, w>. Counted is by how much it differs from the layer's median, as a share of that,
-    and by more than some standard errors (White 1980: sqrt(sum w^2 (q - g w)^2) / <w, w>): what all scales
-    share is in the gain of the layer. Where `weight` is zero there is no gain.
+    Both are (out_features, in_features), `weight` as it was before quantization; a scale covers a row, or
+    `group_size` neighbours in a row. Over the elements that it covers, the slope of quantized over original
+    weights is its gain g = <w, q> / <w, w>. Its error is the difference between g and the median gain of the
+    layer, as a share of that median, less some standard errors of g (White 1980:
+    sqrt(sum w^2 (q - g w)^2) / <w, w>). What all scales share is in the gain of the layer instead. Scales
+    over nothing but zeros of `weight` have no gain, and are ignored.
     """
     columns = _sampled(weight.shape[1], group_size).to(weight.device)
-    # What the layer multiplies by is asked of its kernel: each input is 1 in one place.
+    # The kernel itself says what the layer multiplies by: each input is 1 in one place.
     identity = weight.new_zeros(columns.numel(), weight.shape[1])
     identity.scatter_(1, columns.reshape(-1, 1), 1)
     q = functional.linear(identity, quantized).T.double().unflatten(1, columns.shape)
@@ -39,13 +41,13 @@ def farthest(weight: torch.Tensor, quantized: torch.Tensor, group_size: int | No
     chance *= FEW_SE if columns.shape[1] < FEW_ELEMENTS else MANY_SE
     centre = gains[alive].median()
     beyond = ((gains - centre).abs() - chance) / centre.abs()
-    return float(beyond[alive].max().clamp_min(0))  # NaN stays NaN, which no gate takes for a number
+    return float(beyond[alive].max().clamp_min(0))  # NaN stays NaN, which no gate accepts
 
 
 def _sampled(size: int, group_size: int | None) -> torch.Tensor:
-    """int64 (scales of a row, elements of each): the columns of a weight that are looked at.
+    """int64 (scales of a row, elements of each): the columns of a weight that are examined.
 
-    Of many, every second, third and so on: of a scale's elements where it is of a row, of the groups else.
+    If there are too many, every second, third and so on: elements where a scale covers a row, else groups.
     """
     every = -(-size // MOST_COLUMNS)
     if group_size is None:

@@ -1,4 +1,4 @@
-"""What a transformer answers to inputs of five steps, and what its scheduler makes of four of them."""
+"""A transformer's answers to the inputs of five steps, and the latents after four of them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from perf_tests.worker.measure import early_stop
 from perf_tests.worker.measure.generate import call_arguments, unproven
 
 STEPS = 5
-"""Of the schedule, from pure noise to the picture: a transformer errs otherwise at each end."""
+"""Steps of the schedule, from pure noise to the picture: a transformer's errors differ between its ends."""
 LATENTS_AFTER = 4
-"""Steps that are taken before latents are compared."""
+"""Steps before the latents are compared."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerTrace:
-    """Recorded on one schedule, all in host memory, so that it outlives what was built on the device."""
+    """A recording over one schedule, all in host memory, so that it outlives what was on the device."""
 
     calls: tuple[Any, ...]
     """Arguments and keyword arguments of each of the transformer's calls."""
     answers: tuple[torch.Tensor, ...]
-    """float32, of the shape of the latents (or of their tokens)."""
+    """float32, in the shape of the latents or of their tokens."""
     latents: torch.Tensor
-    """float32, as they are after `LATENTS_AFTER` steps."""
+    """float32, after `LATENTS_AFTER` steps."""
 
 
 def record(pipeline: Any, case: Case) -> TransformerTrace:
     """The trace of `case`, at its batch size; nothing stays attached to `pipeline`.
 
-    Raises WorkerError(unproven) where its scheduler takes other steps than asked.
+    Raises WorkerError(unproven) where the scheduler takes another number of steps than asked for.
     """
     calls: list[Any] = []
     answers: list[torch.Tensor] = []
@@ -60,7 +60,10 @@ def record(pipeline: Any, case: Case) -> TransformerTrace:
 
 
 def repeat(pipeline: Any, case: Case, before: TransformerTrace, device: torch.device) -> TransformerTrace:
-    """What `pipeline` answers now to the calls of `before` (teacher forced), and its own latents."""
+    """What `pipeline` answers now to the calls of `before` (teacher forcing), and its own latents.
+
+    Raises WorkerError(unproven) where the scheduler takes another number of steps than asked for.
+    """
     answers = []
     with torch.no_grad():
         for call in before.calls:
@@ -95,7 +98,7 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _copied(value: Any, device: torch.device) -> Any:
-    """`value` with every tensor in it copied to `device`: pipelines may write into what they have passed."""
+    """`value` with every tensor in it copied to `device`: pipelines may modify what they have passed on."""
     if isinstance(value, torch.Tensor):
         return value.detach().to(device, copy=True)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Marks in time, on the device's stream or on the host."""
+"""Points in time, taken on the device's stream or on the host."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Mark(Protocol):
 
 
 class Clock(Protocol):
-    """Where marks come from."""
+    """A source of marks."""
 
     def mark(self) -> Mark:
-        """Now, in the order of the work submitted so far."""
+        """The point in time at which the work submitted so far is done."""
 
     def synchronize(self) -> None:
         """Wait until all work submitted so far is done."""

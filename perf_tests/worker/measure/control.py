@@ -1,6 +1,6 @@
-"""The control: two kernels of fixed shapes and data, timed before anything of the suite runs on the device.
+"""Controls: two kernels of fixed shapes and data, timed before anything of the suite runs on the device.
 
-Whatever is tested, they stay the same: when they move, the machine has.
+They are the same for every case and stack: when their times change, the machine has changed.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from perf_tests.worker.measure.telemetry import GpuMonitor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ControlKernels:
-    """Shapes, and how often they are launched: back to back in blocks, of which the median counts."""
+    """Shapes and numbers of launches; launches run back to back in blocks, of which the median counts."""
 
     dtype: torch.dtype
     gemm_size: int
-    """Of three square matrices."""
+    """Rows and columns of the three matrices."""
     gemm_launches: int
-    """In a block."""
+    """Per block."""
     attention_shape: tuple[int, int, int, int]
-    """Batch, heads, tokens, size of a head."""
+    """(batch, heads, tokens, head size)"""
     attention_launches: int
     warmup_blocks: int
     timed_blocks: int
 
 
 CONTROLS = {
-    # 1.1 TFLOP and 0.26 TFLOP a launch: 1.5 ms and 0.4 ms on an H100, so half a second for each of the two.
+    # 1.1 and 0.26 TFLOP per launch: 1.5 and 0.4 ms on an H100, so half a second for each kernel.
     # The attention is that of FLUX.1 at 1024x1024.
     Device.CUDA: ControlKernels(
         dtype=torch.bfloat16,
@@ -46,7 +46,7 @@ CONTROLS = {
         warmup_blocks=5,
         timed_blocks=15,
     ),
-    # A few milliseconds: enough to be the same code.
+    # A few milliseconds: just enough to run the same code.
     Device.CPU: ControlKernels(
         dtype=torch.float32,
         gemm_size=128,
@@ -60,9 +60,9 @@ CONTROLS = {
 
 
 def measure(device: torch.device, monitor: GpuMonitor | None) -> dict[str, float]:
-    """Metric name -> value: milliseconds a launch, and where `monitor` can tell the mean SM clock meanwhile.
+    """Metric name -> value: milliseconds per launch, and the mean SM clock where `monitor` can tell it.
 
-    Leaves no memory behind.
+    Leaves no memory allocated.
     """
     chosen = Device(device.type)
     control, clock = CONTROLS[chosen], CLOCKS[chosen]()
@@ -99,7 +99,7 @@ def _attention(control: ControlKernels, device: torch.device) -> Callable[[], ob
 def _noise(
     count: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, ...]:
-    # Normal values, the same each time: what a GPU draws, and so its clock, follows the data.
+    # Normally distributed, and the same each time: the power a GPU draws, and so its clock, depends on data.
     generator = torch.Generator(device).manual_seed(0)
     return tuple(torch.randn(shape, generator=generator, dtype=dtype, device=device) for _ in range(count))
 

@@ -1,4 +1,4 @@
-"""What dynamo and inductor count about themselves."""
+"""The counters that dynamo and inductor keep about themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from perf_tests.protocol.reports import CompileCache
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """A reading; only differences of two readings mean anything."""
+    """One reading; only the difference of two readings means anything."""
 
     graphs: int
     graph_breaks: int
@@ -36,7 +36,7 @@ def read() -> Counters:
     return Counters(
         graphs=counters["stats"]["unique_graphs"],
         graph_breaks=sum(counters["graph_break"].values()),
-        # A hit of AOTAutograd's cache, which wraps inductor's, need not reach inductor's counter.
+        # A hit in AOTAutograd's cache, which wraps inductor's, may not reach inductor's counter.
         hits=max(inductor["fxgraph_cache_hit"], aot["autograd_cache_hit"]),
         misses=inductor["fxgraph_cache_miss"],
         bypasses=inductor["fxgraph_cache_bypass"],
@@ -44,7 +44,7 @@ def read() -> Counters:
 
 
 def cache(counted: Counters, artifacts: str | None) -> CompileCache:
-    """What the compile cache did in the time that `counted` is of; `artifacts`: and its file."""
+    """What the compile cache did between two readings; `artifacts` is what was done with its file."""
     return CompileCache(
         hits=counted.hits, misses=counted.misses, bypasses=counted.bypasses, artifacts=artifacts
     )

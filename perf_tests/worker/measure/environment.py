@@ -1,4 +1,4 @@
-"""What this process runs on and with."""
+"""The hardware, packages and settings that this process runs with; pins those that decide numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKAGES = (
     "numpy",
     "mslk",
 )
-# Variables that change numbers; folders of caches differ from run to run and change none.
+# Variables that change numbers; cache folders differ from run to run and change none.
 VARIABLE_PREFIXES = ("TORCH", "PYTORCH", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "TRITON_", "CUBLAS_", "CUDNN_")
 VARIABLE_NAMES = ("CUDA_MODULE_LOADING", "CUDA_LAUNCH_BLOCKING", "NVIDIA_TF32_OVERRIDE")
 VARIABLE_EXCEPTIONS = ("_CACHE_DIR", "_DIR", "_PATH", "_HOME")
@@ -36,7 +36,7 @@ SDPA_KERNELS = {
     "math": SDPBackend.MATH,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
-"""Kernels of torch's attention, as `torch.backends.cuda` calls them in its switches."""
+"""Kernels of torch's attention, by their names in the switches of `torch.backends.cuda`."""
 
 
 def describe(gpu: Gpu | None) -> Environment:
@@ -69,7 +69,7 @@ def _packages() -> dict[str, str]:
 
 
 def _cpu_model() -> str:
-    """Model name, family and model number: hypervisors hide the name, and kernels are chosen by these."""
+    """Model name, family and model number: hypervisors hide the name, and the numbers choose kernels."""
     fields: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         key, _, value = line.partition(":")
@@ -79,9 +79,9 @@ def _cpu_model() -> str:
 
 
 def pin() -> None:
-    """Set what decides numbers as torch itself has it: images, packages and whoever was imported may not.
+    """Reset what decides numbers to torch's own defaults, which images and packages may have changed.
 
-    The rest is a variable, `DIFFUSERS_ATTN_BACKEND`, which the parent sets.
+    The attention backend of diffusers is pinned by the parent, with `DIFFUSERS_ATTN_BACKEND`.
     """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
@@ -90,13 +90,13 @@ def pin() -> None:
 
 
 def _sdpa() -> str:
-    """The kernels of torch's attention that are allowed, first the one that is tried first."""
+    """The kernels that torch's attention may use, in the order in which it tries them."""
     enabled = {
         kernel.value: name
         for name, kernel in SDPA_KERNELS.items()
         if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()
     }
-    # Private: nothing public tells the order, which decides what runs and has changed before (torch 2.5).
+    # Private: no public function tells the order, which decides what runs and has changed (in torch 2.5).
     order: list[int] = getattr(torch._C, "_get_sdp_priority_order", list)()
     return ", ".join(enabled[number] for number in order if number in enabled) or "order unknown"
 

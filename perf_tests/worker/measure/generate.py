@@ -30,13 +30,13 @@ from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.worker.measure import early_stop
 from perf_tests.worker.measure.clock import Clock, Mark
 
-# Priming needs a second step: some graphs are compiled for the strides that only a later step sees.
+# A second step, because some graphs are compiled for strides that the first step does not see.
 PRIMING_STEPS = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What one generation took and gave."""
+    """The measurements and the output of one generation."""
 
     values: dict[str, tuple[float, ...]]
     """Metric name -> measured values."""
@@ -45,7 +45,7 @@ class Generation:
 
 
 class Stages:
-    """The marks of one generation, taken by a pipeline's scheduler."""
+    """Takes the marks of one generation at the calls of its pipeline's scheduler."""
 
     def __init__(self, clock: Clock, before_mark: Callable[[str], None]) -> None:
         self.clock = clock
@@ -55,7 +55,7 @@ class Stages:
 
     @contextmanager
     def attached(self, pipeline: Any) -> Iterator[None]:
-        """Let `pipeline`'s scheduler take the marks; afterwards it is as it was."""
+        """Take marks at the calls of the scheduler of `pipeline`, which is restored afterwards."""
         scheduler = pipeline.scheduler
         before = scheduler.set_timesteps, scheduler.step
         scheduler.set_timesteps = self._marked(scheduler.set_timesteps, self._on_timesteps)
@@ -66,7 +66,7 @@ class Stages:
             scheduler.set_timesteps, scheduler.step = before
 
     def _marked(self, function: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
-        # `wraps`, because pipelines look at the signatures of their scheduler's methods.
+        # `wraps`, because pipelines inspect the signatures of their scheduler's methods.
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
@@ -83,18 +83,21 @@ class Stages:
         self.mark("denoise_step_ms" if len(self._marks) > 2 else "first_step_ms")
 
     def begin(self) -> None:
-        """The call begins."""
+        """Mark the start of the pipeline's call."""
         self._marks = []
         self._timesteps_set = 0
         self._marks.append(self.clock.mark())
 
     def mark(self, stage: str) -> None:
-        """`stage` ends here."""
+        """Mark the end of `stage`."""
         self._before_mark(stage)
         self._marks.append(self.clock.mark())
 
     def values(self, steps: int) -> dict[str, tuple[float, ...]]:
-        """Milliseconds per stage; WorkerError(unproven) where the scheduler ran otherwise than asked."""
+        """Metric name -> values of each stage.
+
+        Raises WorkerError(unproven) where the scheduler did not run one schedule of `steps` steps.
+        """
         ran = len(self._marks) - 3
         if self._timesteps_set != 1 or ran != steps:
             unproven(f"asked for {steps} steps, the scheduler ran {ran} in {self._timesteps_set} schedules")
@@ -109,17 +112,17 @@ class Stages:
 
 
 def unproven(message: str) -> NoReturn:
-    """Something else was generated than was asked for."""
+    """Raise WorkerError(unproven): what was generated is not what was asked for."""
     raise WorkerError(Failure(kind=FailureKind.UNPROVEN, phase=Phase.GENERATE, message=message))
 
 
 def generate_once(pipeline: Any, case: Case, stages: Stages) -> Generation:
-    """Generate `case.workload` once, from the seed it names, in the steps that are measured, and time it.
+    """Generate `case.workload` once, with its seed and its measured steps, and time it.
 
-    The values are those of this generation, also where it is shorter than the workload.
-    `latency_s` is the host clock from the call to the synchronised result, `device_latency_s` the same by
-    the stages' clock. Raises WorkerError(numerics) for NaN or a constant image, WorkerError(unproven) for
-    output of another shape or another number of steps than asked.
+    The values are those of this generation, even where it takes fewer steps than the workload has.
+    `latency_s` is host time from the call to the synchronised result, `device_latency_s` the same interval by
+    the clock of `stages`. Raises WorkerError(numerics) for NaN or a constant image, WorkerError(unproven) for
+    a shape or a number of steps that was not asked for.
     """
     arguments = call_arguments(case.build.pipeline, case.workload)
     with stages.attached(pipeline), _quiet(stages.clock):
@@ -135,32 +138,33 @@ def generate_once(pipeline: Any, case: Case, stages: Stages) -> Generation:
 
 
 def prime(pipeline: Any, case: Case) -> None:
-    """Generate with two steps, untimed: compiles what is compiled lazily."""
+    """Generate `PRIMING_STEPS` steps, untimed: compiles what is compiled lazily."""
     workload = dataclasses.replace(case.workload, steps=PRIMING_STEPS, measured_steps=None)
     pipeline(**call_arguments(case.build.pipeline, workload))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StepWork:
-    """The work of a denoise step, counted once a build."""
+    """The work of one denoise step, counted once per build."""
 
     tflop: float
-    """For one image or video: 2 for each multiply-add of GEMMs, convolutions and attention."""
+    """For one image or video: 2 per multiply-add of GEMMs, convolutions and attention."""
     workload: Workload
-    """What it was counted for."""
+    """The workload that it was counted for: one image or video, one step."""
 
     def values(self, workload: Workload) -> dict[str, float]:
-        """Metric name -> value for `workload`; empty where it has another size than what was counted."""
+        """Metric name -> value for `workload`; empty where it differs in more than batch size and steps."""
         if _of_one(workload) != self.workload:
             return {}
         return {"step_tflop": self.tflop * workload.batch_size}
 
 
 def count_step(pipeline: Any, case: Case) -> StepWork:
-    """Count what an eager, unquantized `pipeline` does between two calls of its scheduler, for one image.
+    """Count the work of an eager, unquantized `pipeline` between two calls of its scheduler, for one image.
 
-    A step grows with the batch alone, and one image fits where the batch does once it is quantized. What
-    `torch.utils.flop_counter` does not know counts nothing, so that the count is never too high.
+    The work is proportional to the batch size, and one image fits in memory even where the batch only fits
+    once it is quantized. `torch.utils.flop_counter` ignores what it does not know, so the count is never too
+    high.
     """
     workload = _of_one(case.workload)
     counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
@@ -172,12 +176,12 @@ def count_step(pipeline: Any, case: Case) -> StepWork:
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Of shapes (batch, heads, tokens, size of a head): query times key, and that times value."""
+    """FLOPs for shapes (batch, heads, tokens, head size): query times key, and the result times value."""
     batch, heads, queries, size = query
     return int(2 * batch * heads * queries * key[2] * (size + value[3]))
 
 
-# What flop_counter has of every other device. Without it, the attention of a CPU would be no work.
+# flop_counter knows the attention of every other device. Without this, attention on a CPU would not count.
 UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 
 
@@ -186,16 +190,16 @@ def _of_one(workload: Workload) -> Workload:
 
 
 def settle() -> None:
-    """Collect garbage once, and never look again at what survived: the objects of the stack are here to stay.
+    """Collect garbage once, and exclude what survives from later collections: it is permanent.
 
-    A full collection takes longer than a miniature's generation, and leaves the processor's caches cold.
+    A full collection would take longer than a miniature's generation, and leave the processor's caches cold.
     """
     gc.collect()
     gc.freeze()
 
 
 def call_arguments(spec: PipelineSpec, workload: Workload) -> dict[str, Any]:
-    """Keyword arguments of the pipeline call; the noise comes from the CPU, so it is the same on any GPU."""
+    """Keyword arguments of the pipeline call; noise comes from the CPU, so it is the same on every GPU."""
     frames = {} if workload.num_frames is None else {"num_frames": workload.num_frames}
     return {
         "prompt": workload.prompt,
@@ -212,7 +216,7 @@ def call_arguments(spec: PipelineSpec, workload: Workload) -> dict[str, Any]:
 
 @contextmanager
 def _quiet(clock: Clock) -> Iterator[None]:
-    """No garbage collection, and no work of before, inside the window."""
+    """A window without garbage collection, and without work submitted before it."""
     gc.collect()
     gc.disable()
     clock.synchronize()

@@ -1,4 +1,4 @@
-"""The GPU kernels of a steady denoise step, counted in a generation of their own: to record slows down."""
+"""The GPU kernels of a steady denoise step, counted in a generation of their own: recording slows it down."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from perf_tests.worker.measure.generate import Stages, call_arguments
 METRIC = "kernels_per_step"
 
 KERNEL = "kernel"
-"""Category of a kernel in torch's traces, launched or replayed from a CUDA graph. Copies and fills
-have categories of their own, `gpu_memcpy` and `gpu_memset`."""
+"""Category in torch's traces of a kernel, launched or replayed from a CUDA graph. Copies and fills have
+categories of their own, `gpu_memcpy` and `gpu_memset`."""
 
 Event = Mapping[str, Any]
-"""Of a trace in Chrome's format: `cat` is its category, metadata has none."""
+"""An event of a trace in Chrome's format: `cat` is its category, which metadata does not have."""
 
 
 class NotCounted(Exception):
-    """The kernels of a step are not known, and why."""
+    """Why the kernels of a step could not be counted."""
 
 
 class Recorder(Protocol):
-    """What records the activity of a device between two moments."""
+    """Records the activity of a device between `start` and `stop`."""
 
     def start(self) -> None:
-        """Record from here; NotCounted where that is refused."""
+        """Begin to record. Raises NotCounted where that is refused."""
 
     def stop(self) -> Iterable[Event]:
-        """What happened since `start`."""
+        """End the recording, and return what happened since `start`."""
 
 
 class KinetoRecorder:
-    """torch's profiler; what the device does with it, on a GPU from CUPTI."""
+    """torch's profiler, which records the activity of a GPU with CUPTI."""
 
     def __init__(self, activity: ProfilerActivity = ProfilerActivity.CUDA) -> None:
         self._activity = activity
 
     def start(self) -> None:
-        """Record from here; NotCounted where torch was built without, or the driver refuses."""
+        """Begin to record. Raises NotCounted where torch was built without it, or the driver refuses."""
         if self._activity not in supported_activities():
             raise NotCounted(f"this build of torch cannot record {self._activity.name} activity")
         self._profile = profile(activities=[self._activity])
@@ -57,7 +57,7 @@ class KinetoRecorder:
             raise NotCounted(f"the profiler did not start: {exc}") from exc
 
     def stop(self) -> Iterable[Event]:
-        """What happened since `start`, as exported: only there each event has its category in every torch."""
+        """What happened since `start`, from an export: only there does every torch name categories."""
         self._profile.stop()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "trace.json"
@@ -73,11 +73,14 @@ class StepRecording:
         self._recorder = recorder
         self._clock = clock
         self.events: list[Event] | None = None
-        """None before the second step has returned."""
+        """None until the second step has returned."""
 
     def before_mark(self, stage: str) -> None:
-        """For `Stages`, which names the stage that ends here."""
-        # Without waiting, the device would still be at the step before.
+        """Start or stop recording; `Stages` calls it with the stage that ends.
+
+        Raises NotCounted where recording is refused.
+        """
+        # Without waiting, the device would still be computing the previous step.
         if stage == "first_step_ms":
             self._clock.synchronize()
             self._recorder.start()
@@ -88,10 +91,10 @@ class StepRecording:
 
 
 def measure(pipeline: Any, case: Case, clock: Clock, recorder: Recorder | None = None) -> dict[str, float]:
-    """Metric name -> value; empty, with a warning in the worker's log, where it cannot be told.
+    """Metric name -> value; empty, with a warning in the worker's log, where kernels cannot be counted.
 
-    `pipeline` is warmed up for `case`, and `clock` that of its device. `recorder`: torch's profiler of the
-    GPU's activity, if None.
+    `pipeline` has been warmed up for `case`; `clock` is that of its device. The default `recorder` is torch's
+    profiler of GPU activity.
     """
     try:
         events = record_step(pipeline, case, clock, recorder or KinetoRecorder())
@@ -102,10 +105,10 @@ def measure(pipeline: Any, case: Case, clock: Clock, recorder: Recorder | None =
 
 
 def record_step(pipeline: Any, case: Case, clock: Clock, recorder: Recorder) -> Iterable[Event]:
-    """What `recorder` saw of the second step of the workload, after which the generation is abandoned.
+    """The events of the second step of the workload, after which the generation is stopped.
 
-    It is called as it is timed, so that nothing is compiled for it. Raises NotCounted where there is no
-    second step, where something was compiled all the same, and for what the recorder raises it.
+    The pipeline is called exactly as when it is timed, so that nothing needs compiling. Raises NotCounted
+    where there is no second step, where something was compiled after all, and where `recorder` refuses.
     """
     recording = StepRecording(recorder, clock)
     stages = Stages(clock, recording.before_mark)
@@ -116,12 +119,12 @@ def record_step(pipeline: Any, case: Case, clock: Clock, recorder: Recorder) -> 
     if recording.events is None:
         raise NotCounted("its workload has no second step")
     if counters.read().since(before).graphs:
-        raise NotCounted("it compiled once more, which is no steady step")
+        raise NotCounted("something was compiled during it, so the step was not a steady one")
     return recording.events
 
 
 def count(events: Iterable[Event]) -> int:
-    """Kernels among the `events` of a trace; NotCounted for none, as no step does without."""
+    """Number of kernels among `events`. Raises NotCounted for none, because every step launches some."""
     kernels = sum(1 for event in events if event.get("cat") == KERNEL)
     if not kernels:
         raise NotCounted("the profiler recorded no kernel: it may have no access to the GPU's counters")

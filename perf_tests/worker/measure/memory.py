@@ -1,4 +1,4 @@
-"""Bytes: of weights, and the peaks between two points in time."""
+"""Memory: bytes of weights, and peaks between two points in time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 def plain_tensors(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
-    """The ordinary tensors that a (nested) tensor subclass consists of; itself if it is one."""
+    """The ordinary tensors that make up a tensor subclass, nested or not; an ordinary tensor itself."""
     inner = getattr(tensor, "__tensor_flatten__", None)
     if inner is None or type(tensor) in (torch.Tensor, torch.nn.Parameter):
         return (tensor,)
@@ -35,8 +35,8 @@ def stored_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def clear_workspaces() -> None:
-    """Give back what cuBLAS keeps of its first GEMM: to the allocator it is live memory, like a weight."""
-    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)  # only builds with CUDA have it
+    """Free the workspaces that cuBLAS keeps after its first GEMM, and the allocator counts as live memory."""
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)  # only in builds with CUDA
     if clear is not None:
         clear()
 
@@ -48,7 +48,7 @@ def weight_bytes(pipeline: Any, names: tuple[str, ...]) -> int:
 
 
 def model_mib(pipeline: Any, device: torch.device) -> float:
-    """What the loaded pipeline occupies: live device memory; on a CPU bytes of parameters and buffers."""
+    """MiB that the loaded pipeline occupies: live device memory, or on a CPU its parameters and buffers."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device) / MIB
     tensors = (
@@ -68,14 +68,14 @@ class Meter:
         self._device_peak_mib: float | None = None
 
     def reset(self) -> None:
-        """Begin a window."""
+        """Begin a new window."""
         self._device_peak_mib = None
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         self.look()
 
     def look(self) -> None:
-        """Read the device-level counter, which keeps no peak of its own; not during a generation."""
+        """Sample the memory used on the whole device, which has no peak counter; not during a generation."""
         used_mib = self._device_used_mib() if self._device_used_mib else None
         if used_mib is not None:
             self._device_peak_mib = max(used_mib, self._device_peak_mib or 0.0)
@@ -93,7 +93,7 @@ class Meter:
 
 
 def peaks(windows: Iterable[MemoryWindow]) -> dict[str, float]:
-    """Metric name -> highest value of all windows, for the counters the device has."""
+    """Metric name -> highest value over all windows, for the counters that the device has."""
     found = list(windows)
     highest = {
         "peak_allocated_mib": [w.allocated_mib for w in found if w.allocated_mib is not None],

@@ -1,4 +1,4 @@
-"""The transformer's output on the same inputs, before and after quantization."""
+"""Compares the transformer's output on the same inputs before and after quantization."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from perf_tests.worker.measure.generate import call_arguments
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """What a pipeline calls its transformer with first, and what an unquantized one answers.
+    """The inputs of a pipeline's first transformer call, and the output of the unquantized transformer.
 
-    The inputs are given, not generated (teacher forcing): one call has the error of the weights and
-    activations alone, where a trajectory has that of every step before as well.
+    Replaying the inputs (teacher forcing) leaves only the error of weights and activations in one call; a
+    trajectory would add the errors of all earlier steps.
     """
 
     arguments: tuple[Any, ...]
@@ -28,9 +28,9 @@ class Probe:
     output: torch.Tensor
 
     def sqnr_db(self, pipeline: Any) -> float:
-        """SQNR in dB of what the transformer answers now; `IDENTICAL_DB` where it answers the same.
+        """SQNR in dB of the transformer's output now; `IDENTICAL_DB` where it is identical.
 
-        Raises WorkerError(numerics) for an answer with NaN or infinity.
+        Raises WorkerError(numerics) for an output with NaN or infinity.
         """
         output = _answer(pipeline.transformer, self.arguments, self.keywords)
         if not bool(torch.isfinite(output).all()):
@@ -42,13 +42,13 @@ class Probe:
 def record(pipeline: Any, case: Case) -> Probe:
     """The probe of an unquantized, unfused pipeline; nothing stays attached to it.
 
-    Fusing comes later because fused projections are to give the same: what they change counts, too.
+    It is recorded before fusing, so that any change in the output that fusing makes counts as an error.
     """
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def keep_first(_module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         if not calls:
-            # A copy: pipelines may write into what they have passed.
+            # A copy: pipelines may modify the tensors that they have passed on.
             calls.append(copy.deepcopy((arguments, keywords)))
 
     workload = dataclasses.replace(case.workload, steps=1, measured_steps=None)
@@ -69,7 +69,7 @@ def _answer(transformer: Any, arguments: tuple[Any, ...], keywords: dict[str, An
 
 
 def sqnr_db(reference: torch.Tensor, output: torch.Tensor) -> float:
-    """20 log10(||x|| / ||x - y||), as torchao's `compute_error` (torchao/quantization/utils.py) has it."""
+    """SQNR in dB, 20 log10(||x|| / ||x - y||), as in torchao's `compute_error` (quantization/utils.py)."""
     x, y = reference.double(), output.double()
     noise = torch.linalg.vector_norm(x - y)
     if noise == 0:

@@ -1,4 +1,4 @@
-"""The state of the GPU and its host over a generation: read before and after it, never while it runs."""
+"""The state of the GPU and its host around a generation: read before and after it, never during it."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ HIDDEN = "NVML lists no process, not even this worker: a container hides them"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
-    """What later readings are compared with."""
+class Readings:
+    """Readings before a generation, which later readings are compared with."""
 
     throttled_ns: Mapping[str, int]
     ecc_errors: Mapping[str, int]
     sm_clock_us: int
-    """Time of the newest SM clock sample, by NVML's clock."""
+    """Time of the newest SM clock sample, in NVML's own time."""
     utilization_us: int
-    """The same of the processes' utilization."""
+    """Time of the newest sample of the processes' utilization, in NVML's own time."""
     unaccounted_mib: float | None
     pressure: host.PressureMeter
 
 
 class GpuMonitor:
-    """One GPU, the one torch uses; made before the worker computes on it."""
+    """Watches the GPU that torch uses; created before the worker computes on it."""
 
     def __init__(self) -> None:
         pynvml.nvmlInit()
         uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
         self._card = nvml.Card(pynvml.nvmlDeviceGetHandleByUUID(uuid))
-        # Seconds were spent on imports: whoever keeps the GPU busy now, or its memory, is not this worker,
-        # and the session's others wait.
+        # Imports took seconds, and the session's other workers wait: any work or memory on the GPU now is
+        # somebody else's.
         self._idle_utilization_pct = self._card.utilization_pct()
         alone = not host.computing(host.session_pids() - {os.getpid()})
         self._allocated_before_mib = self._card.allocated_mib() if alone else None
         self.begin()
 
     def describe(self) -> Gpu:
-        """What identifies the card."""
+        """Name, UUID and properties of the card."""
         return nvml.describe(self._card.handle)
 
     def used_mib(self) -> float | None:
@@ -54,9 +54,9 @@ class GpuMonitor:
         return self._card.used_mib()
 
     def begin(self) -> None:
-        """A generation is about to begin, of which `read` tells what happened."""
+        """Take the readings before a generation; `values` and `read` are relative to them."""
         card = self._card
-        self._before = Look(
+        self._before = Readings(
             throttled_ns=card.throttled_ns(),
             ecc_errors=card.ecc_errors(),
             sm_clock_us=card.last_sm_clock_us(),
@@ -66,12 +66,12 @@ class GpuMonitor:
         )
 
     def values(self) -> dict[str, tuple[float, ...]]:
-        """Metric name -> what was measured since `begin`; without what NVML has no samples of."""
+        """Metric name -> what was measured since `begin`; leaves out what NVML has no samples of."""
         mhz = self._card.mean_sm_clock_mhz(self._before.sm_clock_us)
         return {} if mhz is None else {"mean_sm_clock_mhz": (mhz,)}
 
     def read(self) -> Telemetry:
-        """Everything else at once; deltas, means and shares are those since `begin`."""
+        """Everything else, read at once; deltas, means and shares refer to the time since `begin`."""
         card, before = self._card, self._before
         pressure_pct = before.pressure.pressure_pct()
         throttled_ns, ecc_errors = card.throttled_ns(), card.ecc_errors()
@@ -97,7 +97,7 @@ class GpuMonitor:
         )
 
     def _unaccounted_mib(self) -> float | None:
-        """Memory in use that is not this worker's allocator's: contexts, code, the other workers, others."""
+        """MiB in use outside this worker's allocator: contexts, code, other workers, other users."""
         used_mib = self._card.used_mib()
         return None if used_mib is None else used_mib - torch.cuda.memory_reserved() / MIB
 
@@ -119,11 +119,11 @@ def foreign(
     computing: int,
     own: int,
 ) -> tuple[str, ...]:
-    """The processes on the GPU that are not this session's, one phrase each, by pid where it means anything.
+    """The processes on the GPU that do not belong to this session, in one phrase each.
 
-    `busy_pct` is process id -> SM utilization, `ours` the session's process ids, of which `computing` many
-    hold a context, and `own` is this worker's. Where `own` is not listed, NVML counts in another process
-    namespace (a container), and only numbers can be compared.
+    `busy_pct` is process id -> SM utilization, `ours` are the session's process ids, of which `computing`
+    hold a context, and `own` is this worker's id. Where NVML does not list `own`, it uses the ids of another
+    process namespace (a container), and only the numbers of processes can be compared.
     """
     pids = {process.pid for process in processes}
     if own not in pids:
@@ -135,7 +135,7 @@ def foreign(
 
 
 def _by_number(strangers: int, busy: int) -> tuple[str, ...]:
-    said = ((strangers, "of unknown id hold a context"), (busy, "of unknown id computed beside the worker"))
+    said = ((strangers, "of unknown id hold a context"), (busy, "of unknown id computed at the same time"))
     return tuple(f"{number} {what}" for number, what in said if number > 0)
 
 

@@ -1,4 +1,4 @@
-"""A case's pipeline on the device, unquantized: from the hub's weights, or from computed ones."""
+"""A case's pipeline on the device, unquantized, with weights from the hub or computed ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from perf_tests.worker.model.tokenizers import offline
 
 
 def build(case_build: Build, device: torch.device) -> Any:
-    """The pipeline of `case_build` on `device`, in its scheme's dtype, ready to generate, silent.
+    """The pipeline of `case_build` on `device`, in its scheme's dtype, without progress bars.
 
     Raises WorkerError(load) where pretrained weights are not in the local cache.
     """
@@ -28,12 +28,12 @@ def build(case_build: Build, device: torch.device) -> Any:
 
 
 def components(pipeline: Any) -> dict[str, nn.Module]:
-    """Name -> module of every component with weights."""
+    """Name -> module, for every component with weights."""
     return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
 
 
 def empty(row: Module) -> nn.Module:
-    """The component of `row` with its parameters on the meta device, without values."""
+    """The component of `row` with its parameters on the meta device, that is, without values."""
     from accelerate import init_empty_weights
 
     cls = resolve(row.cls)
@@ -41,7 +41,7 @@ def empty(row: Module) -> nn.Module:
     with init_empty_weights(include_buffers=False):
         module = cls(**row.config) if row.config_cls is None else cls(resolve(row.config_cls)(**row.config))
     if row.config_cls is not None:
-        # The empty-weights context copies each parameter it registers, which unties shared embeddings.
+        # The empty-weights context copies each parameter that is registered, which unties shared embeddings.
         module.tie_weights()
     frozen: nn.Module = module.eval().requires_grad_(False)
     return frozen
@@ -78,7 +78,7 @@ BUILDERS = {Weights.SYNTHETIC: _synthetic, Weights.PRETRAINED: _pretrained}
 
 
 def weight_digests(pipeline: Any) -> dict[str, str]:
-    """sha256 of each component's first matrix: tells one set of weights from another."""
+    """Parameter name -> sha256 of each component's first matrix, which identifies a set of weights."""
     digests = {}
     for name, module in components(pipeline).items():
         parameter, tensor = next((n, p) for n, p in module.named_parameters() if p.ndim >= 2)

@@ -1,4 +1,4 @@
-"""Compile what the recipe says."""
+"""Compile the parts of a pipeline that its recipe names."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from perf_tests.tables.cases import Build
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.worker.model.lazy import construct
 
-# Not `fullgraph`: a graph break is counted and judged beside everything else, instead of ending the case.
-# Shapes are those of one workload, so nothing is gained by `dynamic`.
+# Not `fullgraph`: a graph break is to be counted and judged like everything else, not to end the case.
+# All shapes are those of one workload, so `dynamic` would gain nothing.
 OPTIONS: dict[str, Any] = {"dynamic": False}
 
 
 def apply(pipeline: Any, build: Build) -> None:
-    """Make the recipe's settings and mark modules for compilation; it happens when they are first called."""
+    """Apply the recipe's settings and mark modules for compilation, which happens at their first call."""
     for setting in build.recipe.settings:
         construct(setting.call)
     MODES[build.recipe.compile](pipeline, build)
     if build.recipe.compile_vae:
-        # The pipeline calls `decode`, not the module.
+        # The pipeline calls `decode`, and not the module itself.
         import torch
 
         pipeline.vae.decode = torch.compile(pipeline.vae.decode, **OPTIONS)

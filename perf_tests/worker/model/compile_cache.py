@@ -1,7 +1,7 @@
-"""Compile-cache artifacts in a file: what was compiled in one process spares another the compiling.
+"""Compile-cache artifacts in a file: what one process compiled, another need not compile again.
 
-A file is good for the same graphs under the same torch, triton and device; whoever names it keeps them apart.
-Of others nothing is found, which the counters of the compile cache tell.
+A file is valid for the same graphs under the same torch, triton and device; the caller names one for each of
+them. With any other file nothing is found in the cache, which its counters show.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from perf_tests.protocol.messages import Failure, FailureKind, Phase
 LOADED = "loaded"
 SAVED = "saved"
 EMPTY = "empty"
-"""Compiling left nothing that can be saved; the bypasses of the cache tell why."""
+"""Compiling left nothing to save; the counter of bypasses tells why."""
 
 
 def load(file: Path) -> str | None:
     """Fill this process's compile caches from `file`: `LOADED`, or None where it does not exist yet.
 
-    To be called before anything is compiled. Raises WorkerError(load) for a file that cannot be read, or
-    that does not hold artifacts of this torch. Artifacts are pickles: trust the folder as you trust code.
+    Call it before anything is compiled. Raises WorkerError(load) for a file that cannot be read, or does not
+    hold artifacts of this torch. Artifacts are pickles: trust the folder as you would trust code.
     """
     try:
         content = file.read_bytes()
@@ -35,7 +35,7 @@ def load(file: Path) -> str | None:
         _refuse(f"cannot read the compile-cache artifacts {file}: {error.strerror}; make it readable", error)
     try:
         info = torch.compiler.load_cache_artifacts(content)
-    except Exception as error:  # noqa: BLE001 - what a pickle of another version does is anyone's guess
+    except Exception as error:  # noqa: BLE001 - a pickle of another version can raise anything
         _refuse(f"{_broken(file, content)} ({type(error).__name__}: {error}); delete it", error)
     if info is None or info.empty():
         _refuse(f"{_broken(file, content)}; delete it, and the next run writes it again")
@@ -43,7 +43,7 @@ def load(file: Path) -> str | None:
 
 
 def save(file: Path) -> str:
-    """Write everything this process compiled to `file`, at once or not at all: `SAVED`, or `EMPTY`.
+    """Write everything that this process compiled to `file`, atomically: `SAVED`, or `EMPTY`.
 
     Raises WorkerError(load) where the disk refuses.
     """

@@ -1,11 +1,11 @@
 """Full-size weights without a download: a pure function of (parameter name, element index).
 
-A weight is an integer hash of its name and index, looked up in a table of 1021 values that is rounded
+A weight is an integer hash of its name and index, looked up in a table of 1021 values that are rounded
 to the parameter's dtype once. Only integer operations touch the index, so the bits are the same on
 every device and torch version, and any parameter can be made alone, in any order.
 
-Shape of the distribution: the sum of four uniform bytes (Irwin-Hall), mean 0, variance 1 / fan_in (times
-the square of a gain, where the table gives one), within 3.5 standard deviations; vectors are norms (1) or
+The distribution is that of the sum of four uniform bytes (Irwin-Hall): mean 0, variance 1 / fan_in (times
+the square of a gain, where the table has one), within 3.5 standard deviations. Vectors are norms (1) or
 biases (0).
 """
 
@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-# Chunks bound the int64 scratch memory to a few GiB on the device.
+# Elements per chunk: bounds the int64 scratch memory on the device to a few GiB.
 CHUNK = 1 << 26
 
 MASK = 0xFFFFFFFF
 # Constants of a 32-bit mixer with low bias (github.com/skeeto/hash-prospector, "lowbias32" family).
-# Both are below 2**31, so that no product of theirs with a 32-bit value leaves int64.
+# Both are below 2**31, so that their products with 32-bit values fit in int64.
 MIX_1, MIX_2 = 0x21F0AAAD, 0x735A2D97
 
 SUM_OF_BYTES_MEAN = 510
@@ -63,7 +63,7 @@ def _sums(name: str, start: int, stop: int, device: torch.device) -> torch.Tenso
 def fill(name: str, parameter: torch.Tensor, gain: float = 1.0) -> None:
     """Write `gain` times the synthetic weight called `name` into `parameter`, in place.
 
-    Whatever its dtype and device; vectors are not scaled.
+    `parameter` may have any dtype and device; vectors are not scaled.
     """
     if parameter.ndim < 2:
         parameter.fill_(0.0 if name.endswith("bias") else 1.0)
@@ -90,12 +90,12 @@ def materialise(
     device: torch.device,
     gains: Mapping[str, float] | None = None,
 ) -> None:
-    """Replace the meta parameters of `module` by synthetic ones on `device`; buffers keep their values.
+    """Replace the meta parameters of `module` with synthetic ones on `device`; buffers keep their values.
 
-    `gains`: pattern of parameter names -> factor on their values; the first that matches counts.
+    `gains` is pattern of parameter names -> factor on their values; the first match counts.
 
-    Parameters that share storage stay shared: the first of their names decides their values. As in a
-    loaded checkpoint, the float buffers that it holds have `dtype`, those computed beside it their own.
+    Shared parameters stay shared, and the first of their names decides their values. Float buffers that a
+    checkpoint stores get `dtype`, as if loaded from one; computed buffers keep their own.
     """
     made: dict[int, nn.Parameter] = {}
     for name, owner, local, empty in list(_owners(module)):
@@ -112,7 +112,7 @@ def materialise(
 
 
 def gain_of(name: str, gains: Mapping[str, float]) -> float:
-    """The gain of the parameter `name`: that of the first pattern it matches, else 1."""
+    """The gain of the parameter `name`: that of the first pattern that matches, else 1."""
     return next((gain for pattern, gain in gains.items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
 
 

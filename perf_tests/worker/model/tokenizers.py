@@ -1,4 +1,4 @@
-"""Tokenizers without a download: every byte is a token, the special tokens sit where the checkpoint's do."""
+"""Tokenizers without a download: every byte is a token, and special tokens have the ids of the checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from perf_tests.tables.pipelines.spec import Tokenizer
 
 
 def offline(row: Tokenizer) -> Any:
-    """A transformers fast tokenizer: ids, length and padding behave as the checkpoint's do, words do not.
+    """A transformers fast tokenizer with the id range, length and padding of the checkpoint, not its words.
 
     Speed and memory of a text encoder depend on the padded length alone.
     """
@@ -38,6 +38,6 @@ def offline(row: Tokenizer) -> Any:
         bos_token="<bos>" if row.bos_token_id is not None else None,
         pad_token="<pad>" if "<pad>" in specials else "<eos>",
         padding_side="right",
-        # What the checkpoints' tokenizers return: pipelines hand all of it to the text encoder.
+        # Exactly what the checkpoints' tokenizers return: pipelines pass all of it to the text encoder.
         model_input_names=["input_ids", "attention_mask"],
     )

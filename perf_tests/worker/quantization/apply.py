@@ -1,4 +1,4 @@
-"""Apply a recipe's fusion and quantization, and return the evidence that it took effect."""
+"""Apply a recipe's fusion and quantization, and report what each linear module became."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ REFUSALS = (
     AssertionError,
     RuntimeError,
 )
-"""What torchao, or a kernel of it, raises where API, device or shape do not fit. torch.OutOfMemoryError is
-a RuntimeError, too, and means something else."""
+"""What torchao or one of its kernels raises where API, device or shape do not fit. torch.OutOfMemoryError is
+also a RuntimeError, but means something else: let it pass before catching these."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Chosen:
-    """What each module is to be quantized with."""
+    """The scheme that each module is to be quantized with."""
 
     schemes: Mapping[str, Scheme]
-    """By `component.qualified.name`; the same for all unless it was searched for."""
+    """By `component.qualified.name`; all the same unless there was a search."""
     report: PlanReport | None = None
     """None without a search."""
 
     @property
     def quantized(self) -> dict[str, QuantizedWeight]:
-        """What is to be quantized -> what it must look like then."""
+        """Name of each module to quantize -> what its weight must look like afterwards."""
         return {name: scheme.weight for name, scheme in self.schemes.items() if scheme.weight is not None}
 
     def of_plan(self, name: str) -> str | None:
-        """Id of the scheme that the plan chose for the module; None for one that it does not choose for."""
+        """Id of the scheme that the plan chose for the module; None where it chose none, or there is none."""
         return self.schemes[name].id if self.report and name in self.schemes else None
 
 
 Choose = Callable[[dict[str, nn.Linear]], Chosen]
-"""Asked with the quantizable modules of a pipeline which is laid out and fused."""
+"""Called with the quantizable modules of a pipeline that is already laid out and fused."""
 
 
 def apply(pipeline: Any, build: Build, *, drop: int = 0, choose: Choose | None = None) -> Quantization:
-    """Lay out, fuse, quantize in place on the device, and look at every linear module afterwards.
+    """Lay out, fuse and quantize in place on the device, then inspect every linear module.
 
-    `choose` is there for a scheme with a search, and only then. `drop` of the modules that are quantized get
-    their weights back (fire drill). Raises WorkerError(load) where the stack refuses the scheme: whether it
-    supports it at all was asked before (`support.check`); and where a plan quantizes fewer than `drop`.
+    `choose` is given for a scheme with a search, and only then. For a fire drill, `drop` of the quantized
+    modules get their old weights back. Raises WorkerError(load) where the stack refuses a scheme that it
+    supports in general (`support.check` comes first), and where a plan quantizes fewer than `drop` modules.
     """
     if build.recipe.channels_last:
         _lay_out_channels_last(pipeline)
@@ -80,7 +80,7 @@ def apply(pipeline: Any, build: Build, *, drop: int = 0, choose: Choose | None =
     _quantize(pipeline, build, chosen)
     for name, weight in dropped.items():
         targets[name].weight = weight
-    return _evidence(pipeline, build, chosen, weights)
+    return _inspect(pipeline, build, chosen, weights)
 
 
 def _to_drop(chosen: Chosen, drop: int) -> list[str]:
@@ -110,7 +110,7 @@ def linear_modules(pipeline: Any) -> Iterator[tuple[str, nn.Linear]]:
 
 
 def quantizable(pipeline: Any, build: Build) -> Iterator[tuple[str, nn.Linear]]:
-    """The linear modules that are to be quantized."""
+    """Every linear module that the recipe says to quantize, as (`component.qualified.name`, module)."""
     if build.recipe.scheme.config is None:
         return
     for name, module in _candidates(pipeline, build):
@@ -120,7 +120,7 @@ def quantizable(pipeline: Any, build: Build) -> Iterator[tuple[str, nn.Linear]]:
 
 
 def _candidates(pipeline: Any, build: Build) -> Iterator[tuple[str, nn.Linear]]:
-    """The linear modules of the components to quantize."""
+    """Every linear module of the components that the recipe quantizes."""
     for name, module in linear_modules(pipeline):
         if any(_is_of(component, name) for component in build.recipe.quantized_components):
             yield name, module
@@ -131,13 +131,13 @@ def _local(name: str) -> str:
 
 
 def broken_rule(module: nn.Linear, scheme: Scheme) -> str | None:
-    """The rule about shapes that keeps `module` from being quantized."""
+    """The shape rule of `scheme` that keeps `module` from being quantized; None where it breaks none."""
     rules = scheme.shape_rules.items()
     return next((rule for rule, (size, multiple) in rules if getattr(module, size) % multiple), None)
 
 
 def _count(pipeline: Any, build: Build, targets: dict[str, nn.Linear], chosen: Chosen) -> WeightCount | None:
-    """What the parameters of the quantized components are to become, from their shapes before that."""
+    """What the parameters of the quantized components are to become, computed from their original shapes."""
     if build.recipe.scheme.config is None:
         return None
     parts = components(pipeline)
@@ -155,7 +155,7 @@ def _count(pipeline: Any, build: Build, targets: dict[str, nn.Linear], chosen: C
 
 
 def implied_bytes(count: WeightCount) -> float:
-    """Bytes of the quantized components' parameters, as the bit widths of their schemes imply them."""
+    """Bytes of the quantized components' parameters that the bit widths of their schemes imply."""
     assert count.quantized_bytes is not None, "counted by an earlier version"
     return count.other_bytes + count.quantized_bytes
 
@@ -184,8 +184,11 @@ def _quantize(pipeline: Any, build: Build, chosen: Chosen) -> None:
 def _instructions(
     scheme: Scheme, config: Lazy, asked: Mapping[str, Scheme]
 ) -> tuple[Any, Callable[[nn.Module, str], bool] | None]:
-    """Config and filter for the modules `asked` of a component: one config for all, or, where schemes were
-    chosen, one that names the modules, which takes no filter; None as a config leaves a module as it is."""
+    """Config and filter for the modules `asked` of a component.
+
+    One config for all, or, where schemes were chosen, one that names each module and takes no filter; there a
+    config of None leaves a module as it is.
+    """
     if scheme.search is None:
         return construct(config), lambda _module, name: name in asked
     by_name = ((name, each.config and construct(each.config)) for name, each in asked.items())
@@ -201,18 +204,18 @@ def _refuse(message: str, cause: Exception | None = None) -> NoReturn:
 
 
 Look = tuple[str, str, str | None, bool]
-"""Subclass, dtype of the quantized values, granularity of the scales, dynamic activation."""
+"""Subclass, dtype of the quantized values, granularity of the scales, dynamically quantized activations."""
 
 SCALES = {"scale": 1, "scale_and_zero": 2}
-"""Attribute of a tensor subclass that holds scales -> numbers a scale takes in it."""
+"""Attribute of a tensor subclass that holds scales -> stored numbers per scale."""
 ACTIVATION = ("act_quant_kwargs", "activation_quantization")
 """Attributes of a tensor subclass that say how activations are quantized; None where they are not."""
 
 
 def look(weight: torch.Tensor, asked: QuantizedWeight | None = None) -> Look:
-    """What a linear module's weight is.
+    """What the weight of a linear module is.
 
-    Some counts of scales have two names (a row as wide as a group): that of `asked` is used where it fits.
+    A number of scales may have two names (where a row is as wide as a group): that of `asked` wins.
     """
     dtype = getattr(weight, "target_dtype", getattr(weight, "qdata", weight).dtype)
     dynamic = any(getattr(weight, name, None) is not None for name in ACTIVATION)
@@ -234,7 +237,7 @@ def _granularity(weight: torch.Tensor, asked: QuantizedWeight | None) -> str | N
     return named.get(count, grouped)
 
 
-def _evidence(pipeline: Any, build: Build, chosen: Chosen, weights: WeightCount | None) -> Quantization:
+def _inspect(pipeline: Any, build: Build, chosen: Chosen, weights: WeightCount | None) -> Quantization:
     groups: dict[tuple[str, str | None, Look], list[str]] = collections.defaultdict(list)
     scheme, quantized = build.recipe.scheme, chosen.quantized
     unquantized = []
@@ -285,6 +288,6 @@ def count_as_asked(quantization: Quantization, recipe: Recipe) -> int:
 
 
 def count_off_plan(quantization: Quantization, recipe: Recipe) -> int:
-    """Modules that the plan chose a scheme for and that are not as it says, quantized or not."""
+    """Modules for which the plan chose a scheme and which are not as it says, quantized or not."""
     chosen = (group for group in quantization.groups if group.chosen is not None)
     return sum(group.count for group in chosen if not group.looks_like(recipe.scheme.weight_of(group.chosen)))

@@ -1,7 +1,7 @@
-"""Plans of searches in files: what one process chose for each module, another of its kind follows.
+"""Plans of searches in files: what one process chose for each module, later processes follow.
 
-A plan is good for the same model on the same torch, triton, torchao and device. Whoever names the file keeps
-them apart, and the plan says itself what it is of: the two are compared before it is followed.
+A plan is valid for the same model on the same torch, triton, torchao and device. The caller names a file for
+each of these, and the plan itself says what it belongs to; the two are compared before a plan is followed.
 """
 
 from __future__ import annotations
@@ -28,75 +28,75 @@ from perf_tests.worker.model.build import components
 FORMAT_VERSION = 1
 
 PACKAGES = ("torch", "triton", "torchao")
-"""What the times of a layer depend on."""
+"""The packages that the times of a layer depend on."""
 
 ADVICE = "delete it, and the next run searches again, or choose another folder with --perf-autoquant-plans"
 
 
 class PlanModel(Struct):
-    """What the layers of a plan belong to."""
+    """The pipeline whose layers a plan is about."""
 
     pipeline: str
     weights: str
-    """Where they come from."""
+    """The source of the weights."""
     recipe: str
     case: str
-    """Its workload gives the layers their rows."""
+    """Id of the case, whose workload decides how many rows the layers see."""
     case_digest: str
-    """Of the rows of the tables: candidates, floor and margin of the search among them."""
+    """Digest of its table rows, which include the candidates, the floor and the margin of the search."""
     modules_sha256: str
-    """Over name, shape and dtype of every parameter, fused and not yet quantized."""
+    """Over name, shape and dtype of every parameter, after fusing and before quantizing."""
 
 
 class PlanStack(Struct):
-    """What the times of a plan were taken on."""
+    """The stack that the times of a plan were taken with."""
 
     packages: dict[str, str]
     """Version of each of `PACKAGES`; `absent` where it is not installed."""
     device: str
-    """Its type."""
+    """Device type: `cuda` or `cpu`."""
     device_name: str
-    """The GPU's, or the processor's."""
+    """Of the GPU or the processor."""
 
 
 class CandidateResult(Struct, omit_defaults=True):
-    """One scheme on the layers of one shape."""
+    """What one scheme gave on the layers of one shape."""
 
     median_ms: float | None = None
     """Of one call; None where it was not timed."""
     sqnr_db: float | None = None
-    """The lowest of its layers; None for the unquantized layer, and where no layer ran."""
+    """The lowest of the layers; None for the unquantized scheme, and where no layer ran."""
     reason: str | None = None
-    """Why it was not timed, or not to the end."""
+    """Why it was not timed, or was given up."""
 
 
 class PlanShape(Struct):
-    """Layers that do the same work."""
+    """Layers that do equal work."""
 
     rows: int
-    """Of the activations, all dimensions but the last together."""
+    """Of the activations: the product of all dimensions but the last."""
     in_features: int
     out_features: int
     bias: bool
     candidates: dict[str, CandidateResult]
-    """By the ids of the schemes."""
+    """By scheme id."""
     chosen: dict[str, int]
-    """Scheme -> layers it was chosen for."""
+    """Scheme id -> number of layers it was chosen for."""
 
 
 class PlanLayer(Struct):
     """One module."""
 
     shape: int | None
-    """Which of the plan's shapes; None where no step called it."""
+    """Index into the plan's shapes; None where the step did not call the module."""
     sqnr_db: dict[str, float]
-    """Candidate -> SQNR of its output against the unquantized module's."""
+    """Candidate -> SQNR in dB of its output against that of the unquantized module."""
     chosen: str
-    """Id of a scheme."""
+    """Id of the scheme."""
 
 
 class AutoquantPlan(Struct):
-    """What was found, and what it is of."""
+    """What a search found, and what it belongs to."""
 
     format_version: int
     model: PlanModel
@@ -110,7 +110,7 @@ class AutoquantPlan(Struct):
 
 
 class _PlanFormat(msgspec.Struct):
-    """What every format has."""
+    """The part of a plan that is the same in every format."""
 
     format_version: int
 
@@ -135,7 +135,7 @@ def _parameters(pipeline: Any) -> Iterator[str]:
 
 
 def stack_of(device: torch.device) -> PlanStack:
-    """What this process computes with."""
+    """The stack that this process computes with."""
     found = environment.describe(None)
     on_gpu = device.type == "cuda"
     return PlanStack(
@@ -148,10 +148,10 @@ def stack_of(device: torch.device) -> PlanStack:
 def load(
     file: Path, model: PlanModel, stack: PlanStack, modules: Collection[str], candidates: Collection[str]
 ) -> AutoquantPlan | None:
-    """The plan in `file`, which chooses one of `candidates` for each of `modules`; None where there is none.
+    """The plan in `file`, which chooses one of `candidates` for each of `modules`; None if there is no file.
 
-    Raises WorkerError(load) for a file that cannot be read or is no whole plan, and for a plan of another
-    model, another stack or another device than this.
+    Raises WorkerError(load) for a file that cannot be read or is not a complete plan, and for the plan of
+    another model, stack or device.
     """
     try:
         content = file.read_bytes()
@@ -162,7 +162,9 @@ def load(
     plan = _decoded(file, content)
     differences = [*_differences("", plan.model, model), *_differences("", plan.stack, stack)]
     if differences:
-        _refuse(f"the plan {file} is of another {_kind(plan, model)}: {'; '.join(differences)}; {ADVICE}")
+        _refuse(
+            f"the plan {file} belongs to another {_kind(plan, model)}: {'; '.join(differences)}; {ADVICE}"
+        )
     if defect := _defect(plan, frozenset(modules), frozenset(candidates)):
         _refuse(f"the plan {file} is broken: {defect}; {ADVICE}")
     return plan
@@ -172,12 +174,12 @@ def _defect(plan: AutoquantPlan, modules: frozenset[str], candidates: frozenset[
     others = sorted(plan.layers.keys() ^ modules)
     if others:
         return (
-            f"it chooses for {len(plan.layers)} modules of the {len(modules)} that are to be quantized, and "
-            f"{others[0]!r} is not among both"
+            f"it chooses for {len(plan.layers)} modules where {len(modules)} are to be quantized, and only "
+            f"one of the two includes {others[0]!r}"
         )
     wrong = [name for name, layer in plan.layers.items() if layer.chosen not in candidates]
     if wrong:
-        return f"it chooses {plan.layers[wrong[0]].chosen!r} for {wrong[0]}, which is none of its candidates"
+        return f"it chooses {plan.layers[wrong[0]].chosen!r} for {wrong[0]}, which is not a candidate"
     return None
 
 
@@ -197,7 +199,7 @@ def _kind(plan: AutoquantPlan, model: PlanModel) -> str:
 
 
 def _differences(prefix: str, found: Any, wanted: Any) -> Iterator[str]:
-    """`name found where wanted is wanted`, of all that differs between two structs or dictionaries."""
+    """One phrase per difference between two structs or dictionaries: `name <found>, wanted <wanted>`."""
     mine, theirs = _as_dict(wanted), _as_dict(found)
     for name, value in mine.items():
         if isinstance(value, dict):
@@ -211,7 +213,7 @@ def _as_dict(value: Any) -> dict[str, Any]:
 
 
 def save(file: Path, plan: AutoquantPlan) -> None:
-    """Write `plan` to `file`, at once or not at all. Raises WorkerError(load) where the disk refuses."""
+    """Write `plan` to `file` atomically. Raises WorkerError(load) where the disk refuses."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_atomically(file, msgspec.json.format(msgspec.json.encode(plan), indent=1) + b"\n")
@@ -221,7 +223,7 @@ def save(file: Path, plan: AutoquantPlan) -> None:
 
 
 def report(file: Path, plan: AutoquantPlan, search_s: float | None) -> PlanReport:
-    """`plan`, which `file` holds by now, in short; `search_s` is None where it was there."""
+    """A summary of `plan`, which is in `file`; `search_s` is None where the file already existed."""
     chosen = Counter(layer.chosen for layer in plan.layers.values())
     return PlanReport(
         file=file.name,

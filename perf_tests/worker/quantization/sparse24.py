@@ -1,6 +1,6 @@
-"""int8 dynamic activation with 2:4 sparse int8 weights: torch's own kernels under a torchao config.
+"""int8 dynamic activations with 2:4 sparse int8 weights: torch's own kernels behind a torchao config.
 
-torchao had it as `Int8DynamicActivationInt8WeightConfig(layout=SemiSparseLayout())` until 0.16.
+torchao offered it as `Int8DynamicActivationInt8WeightConfig(layout=SemiSparseLayout())` until 0.16.
 """
 
 from __future__ import annotations
@@ -18,30 +18,31 @@ from torchao.utils import TorchAOBaseTensor
 
 GROUP, KEPT = 4, 2
 WEIGHT_MULTIPLE = 32
-"""What cuSPARSELt wants rows and columns of a sparse int8 matrix to be multiples of; its dense one:"""
+"""cuSPARSELt needs rows and columns of a sparse int8 matrix to be multiples of this."""
 TOKENS_MULTIPLE = 16
+"""cuSPARSELt needs the number of columns of the dense matrix to be a multiple of this."""
 HIGHEST = 127
-"""Largest magnitude of a quantized value; -128 is left out, so that the range is symmetric."""
+"""Largest magnitude of a quantized value; -128 is not used, so that the range is symmetric."""
 SMALLEST_SCALE = torch.finfo(torch.float32).eps
-"""torchao's; a row of zeros has it."""
+"""The same as torchao's; the scale of a row of zeros."""
 
 
 @dataclass(frozen=True)
 class Int8DynamicActivationInt8SemiSparseWeightConfig(AOBaseConfig):  # type: ignore[misc] # torchao is untyped
-    """Prune each linear weight to 2:4 by magnitude, then quantize it to int8 per row, and activations per
-    token while they are multiplied."""
+    """Prune each linear weight to 2:4 by magnitude and quantize it to int8 per row; activations are quantized
+    per token when they are multiplied."""
 
 
 class Int8SemiSparseTensor(TorchAOBaseTensor):  # type: ignore[misc] # torchao is untyped
-    """A weight of shape (out_features, in_features) with at most two non-zeros in four neighbours of a row.
+    """A weight of shape (out_features, in_features), at most two non-zeros in each four neighbours of a row.
 
     `qdata` is (out_features, in_features * 5 / 8) int8: the kept values, then 2 bits of position for each of
-    them. In which order is the business of the kernels of one device type, `packed_for`. `scale` is
-    (out_features, 1) float32.
+    them, in the order that the kernels of the device type `packed_for` define. `scale` is (out_features, 1)
+    float32.
     """
 
     tensor_data_names = ["qdata", "scale"]  # noqa: RUF012 # torchao reads and copies them as lists
-    tensor_attribute_names = ["act_quant_kwargs", "packed_for", "dtype"]  # noqa: RUF012 # the same
+    tensor_attribute_names = ["act_quant_kwargs", "packed_for", "dtype"]  # noqa: RUF012 # torchao reads and copies them as lists
 
     def __new__(
         cls,
@@ -75,8 +76,8 @@ class Int8SemiSparseTensor(TorchAOBaseTensor):  # type: ignore[misc] # torchao i
     def from_hp(cls, weight: torch.Tensor) -> Int8SemiSparseTensor:
         """Prune, quantize and pack a weight of shape (out_features, in_features) in any float dtype.
 
-        Raises ValueError where a dimension is no multiple of 32, NotImplementedError where the device has no
-        kernels.
+        Raises ValueError where a dimension is not a multiple of 32, NotImplementedError where the device has
+        no kernels.
         """
         rows, columns = weight.shape
         if rows % WEIGHT_MULTIPLE or columns % WEIGHT_MULTIPLE:
@@ -89,8 +90,8 @@ class Int8SemiSparseTensor(TorchAOBaseTensor):  # type: ignore[misc] # torchao i
         return cls(compress(quantized.qdata), quantized.scale, per_row, weight.device.type, weight.dtype)
 
     def dequantize(self, output_dtype: torch.dtype | None = None) -> torch.Tensor:
-        """The dense weight, with its zeros, in `output_dtype` or else in the dtype it had."""
-        # cuSPARSELt has no way back but a product with one. int8 is exact in the bfloat16 of the product.
+        """The dense weight, with its zeros, in `output_dtype`, by default the dtype that it had."""
+        # cuSPARSELt can only unpack by multiplying with the identity; int8 is exact in the bfloat16 product.
         identity = torch.eye(self.shape[1], dtype=torch.int8, device=self.qdata.device)
         values: torch.Tensor = product(self.qdata, identity, torch.ones_like(self.scale))
         return (values * self.scale).to(output_dtype or self.dtype)
@@ -100,7 +101,7 @@ torch.serialization.add_safe_globals([Int8SemiSparseTensor])
 
 
 def prune(weight: torch.Tensor) -> torch.Tensor:
-    """`weight` (rows, columns) with the two smallest magnitudes of each four neighbours of a row at zero.
+    """`weight` (rows, columns) with the two smallest magnitudes of each four neighbours in a row set to zero.
 
     The rule of torchao's SemiSparseLayout, made reproducible: of equal magnitudes the later ones stay.
     """
@@ -110,33 +111,33 @@ def prune(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _quantize(rows: torch.Tensor, how: QuantizeTensorToInt8Kwargs) -> Int8Tensor:
-    """Each row of a matrix as int8, to nearest even, with a float32 scale (rows, 1): its amax / 127."""
-    # Not by torchao's choice of scales: it divides bfloat16 by bfloat16 where it is not compiled, and takes
-    # its extremes in bfloat16, which inductor of torch 2.13 cannot compile for a CPU where projections share
-    # their input ("conflicting declaration 'at_BFloat16_tmp_acc0_vec'").
+    """Each row of a matrix as int8, rounded to nearest even, and float32 scales (rows, 1): its amax / 127."""
+    # Not torchao's own choice of scales: uncompiled it divides bfloat16 by bfloat16, and it takes extremes in
+    # bfloat16, which inductor of torch 2.13 cannot compile for a CPU where projections share their input
+    # ("conflicting declaration 'at_BFloat16_tmp_acc0_vec'").
     scale = (rows.float().abs().amax(dim=1, keepdim=True) / HIGHEST).clamp(min=SMALLEST_SCALE)
     return Int8Tensor.from_hp(rows, how.granularity, how.mapping_type, scale=scale)
 
 
 def _columns(packed: torch.Tensor) -> int:
-    """in_features of a packed weight."""
+    """Columns (in_features) of the matrix that `packed` holds."""
     return packed.shape[1] * 8 // 5
 
 
 @library.custom_op("perf_tests::sparse24_compress", mutates_args=(), device_types="cpu")
 def compress(weight: torch.Tensor) -> torch.Tensor:
-    """Pack an int8 matrix (rows, columns) that is 2:4 sparse into (rows, columns * 5 / 8) bytes, the size of
-    `torch._cslt_compress`.
+    """Pack a 2:4 sparse int8 matrix (rows, columns) into (rows, columns * 5 / 8) bytes, the size that
+    `torch._cslt_compress` produces.
 
-    On a CPU a row is its kept values, then their positions, four in a byte, the first in the lowest bits.
-    Raises ValueError for a matrix that is not 2:4 sparse, NotImplementedError without kernels.
+    On a CPU a packed row is its kept values, then their positions, four to a byte, the first in the lowest
+    bits. Raises ValueError for a matrix that is not 2:4 sparse, NotImplementedError without kernels.
     """
     rows, columns = weight.shape
     groups = weight.reshape(rows, columns // GROUP, GROUP)
     zero = groups == 0
     if bool((zero.sum(-1) < GROUP - KEPT).any()):
-        raise ValueError("a matrix to pack has more than two non-zeros in four neighbours: prune it before")
-    # A stable sort puts the non-zeros first; where there are fewer than two, zeros fill the places.
+        raise ValueError("the matrix has more than two non-zeros in four neighbours: prune it before packing")
+    # A stable sort puts non-zeros first; where there are fewer than two, zeros fill up.
     positions = zero.byte().argsort(dim=-1, stable=True)[..., :KEPT].sort(-1).values
     values = groups.gather(-1, positions).reshape(rows, -1)
     fours = positions.reshape(rows, -1, 4) << torch.arange(0, 8, 2)
@@ -161,7 +162,7 @@ def _compress_fake(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _decompress(packed: torch.Tensor) -> torch.Tensor:
-    """What the CPU's `compress` packed, as int8 (rows, columns)."""
+    """The int8 matrix (rows, columns) that the CPU kernel of `compress` packed."""
     rows, columns = packed.shape[0], _columns(packed)
     values, fours = packed.split([columns // 2, columns // 8], dim=1)
     positions = (fours.contiguous().view(torch.uint8).unsqueeze(-1) >> torch.arange(0, 8, 2)) & 3
@@ -174,15 +175,15 @@ def _decompress(packed: torch.Tensor) -> torch.Tensor:
 def product(packed: torch.Tensor, tokens: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """`scale * (weight @ tokens.T)`, accumulated in int32 and rounded once, to bfloat16.
 
-    `tokens` is int8 (n, in_features) with n a multiple of 16, `scale` float32 (out_features, 1), the result
-    (out_features, n): the way cuSPARSELt has it, the sparse matrix on the left.
+    `tokens` is int8 (n, in_features) with n a multiple of 16, `scale` is float32 (out_features, 1), and the
+    result (out_features, n): as in cuSPARSELt, the sparse matrix is on the left.
     """
     return (torch._int_mm(_decompress(packed), tokens.t()) * scale).to(torch.bfloat16)
 
 
 @product.register_kernel("cuda")
 def _product_cuda(packed: torch.Tensor, tokens: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    # The int8 kernels want the dense matrix by columns: the transposed view of contiguous tokens.
+    # The int8 kernels need the dense matrix in column-major order: the transposed view of contiguous tokens.
     dense = tokens.contiguous().t()
     return torch._cslt_sparse_mm(packed, dense, alpha=scale.flatten(), out_dtype=torch.bfloat16)
 
@@ -193,8 +194,10 @@ def _product_fake(packed: torch.Tensor, tokens: torch.Tensor, scale: torch.Tenso
 
 
 def _linear(activations: torch.Tensor, weight: Any, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`activations` (..., in_features) times the weight, as torchao had it: the product is rounded to
-    bfloat16 before the scales of the tokens, and any number of tokens will do."""
+    """`activations` (..., in_features) times the weight, for any number of tokens.
+
+    As in torchao's former version, the product is rounded to bfloat16 before the scales of the tokens apply.
+    """
     _require_packed_for(weight, activations.device.type)
     flat = activations.reshape(-1, activations.shape[-1])
     tokens = _quantize(flat, weight.act_quant_kwargs)

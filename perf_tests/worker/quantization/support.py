@@ -1,4 +1,4 @@
-"""Whether this stack can do a scheme on this device: found by doing it to one small module."""
+"""Whether this stack supports a scheme on this device, found by applying it to one small module."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from perf_tests.worker.model import synthetic
 from perf_tests.worker.model.lazy import construct
 from perf_tests.worker.quantization.apply import REFUSALS
 
-# Multiples of every group, tile and padding there is; enough rows for every kernel.
+# Multiples of every group, tile and padding in use; enough rows for every kernel.
 FEATURES, ROWS = 256, 64
 
 
 def check(scheme: Scheme, device: torch.device) -> None:
     """Raises WorkerError(unsupported) where stack or device refuse the scheme; leaves nothing behind.
 
-    A module that comes out as something else than the scheme says is not refused: the evidence of the
-    pipeline finds that, and a loss must not be skipped. torch.OutOfMemoryError passes through.
+    A module that becomes something other than the scheme says is not refused: the build checks find that in
+    the pipeline, where it must fail and not be skipped. torch.OutOfMemoryError passes through.
     """
     _require_capability(scheme, device)
     if scheme.config is None:
@@ -61,17 +61,17 @@ def _dotted(capability: tuple[int, int]) -> str:
 def _try(config: Lazy, dtype: torch.dtype, device: torch.device) -> None:
     from torchao.quantization import quantize_
 
-    # Filled, not initialised: torch's random generators stay where they are.
+    # Filled, not initialised: torch's random generators keep their state.
     model = nn.Sequential(nn.Linear(FEATURES, FEATURES, device="meta"))
     synthetic.materialise("support", model, dtype=dtype, device=device)
     rows = torch.empty(ROWS, FEATURES, dtype=dtype, device=device)
     synthetic.fill("support.rows", rows)
-    # None stands for the default filter, and is all that a config which names its modules takes.
+    # None is the default filter, and all that a config which names its modules accepts.
     quantize_(model, construct(config), filter_fn=None)
     with torch.no_grad():
         model(rows)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)  # a kernel that fails is heard of only here
+        torch.cuda.synchronize(device)  # a failing kernel is reported only here
 
 
 def _unsupported(message: str) -> NoReturn:

@@ -128,7 +128,7 @@ def test_few_tokens_tell_nothing_about_a_row(tokens: int, told: bool) -> None:
     [
         pytest.param(REFERENCE, OUTPUT * float("nan"), "NaN or infinity", id="nan"),
         pytest.param(REFERENCE, OUTPUT * float("inf"), "NaN or infinity", id="infinity"),
-        pytest.param(REFERENCE * 0, OUTPUT, "nothing but zeros", id="no-signal"),
+        pytest.param(REFERENCE * 0, OUTPUT, "all zeros", id="no-signal"),
     ],
 )
 def test_an_error_without_a_value_is_refused(

@@ -28,7 +28,7 @@ def process(pid: int, used_mib: float | None = 500.0) -> ComputeProcess:
     ("pids", "busy_pct", "strangers"),
     [
         pytest.param([OWN], {OWN: 99}, (), id="alone"),
-        pytest.param([OWN, SIBLING], {OWN: 99, SIBLING: 40}, (), id="beside another worker of the session"),
+        pytest.param([OWN, SIBLING], {OWN: 99, SIBLING: 40}, (), id="with another worker of the session"),
         pytest.param([OWN, 4711], {OWN: 99}, ("process 4711 (500 MiB)",), id="an idle stranger"),
         pytest.param(
             [OWN, 4711], {4711: 87}, ("process 4711 (500 MiB, 87 % of the SMs' time)",), id="a busy stranger"
@@ -55,7 +55,7 @@ def test_a_stranger_is_whoever_is_not_of_the_session(
             [0, 0, 0],
             {70001: 9, 70002: 9},
             1,
-            ("2 of unknown id hold a context", "1 of unknown id computed beside the worker"),
+            ("2 of unknown id hold a context", "1 of unknown id computed at the same time"),
             id="hidden ids",
         ),
     ],

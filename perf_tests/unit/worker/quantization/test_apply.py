@@ -70,44 +70,44 @@ def transformer_groups(groups: tuple[ModuleGroup, ...]) -> dict[tuple[str, str, 
 def test_each_module_of_the_filter_is_what_the_scheme_says(
     make_pipeline: Make, scheme: Scheme, expected: dict[tuple[str, str, str | None, bool], int]
 ) -> None:
-    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=scheme)))
-    assert transformer_groups(evidence.groups) == expected
-    assert evidence.unquantized == ()
+    report = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=scheme)))
+    assert transformer_groups(report.groups) == expected
+    assert report.unquantized == ()
 
 
 def test_exclusions_are_counted_by_pattern(make_pipeline: Make) -> None:
-    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8DQ)))
-    assert evidence.expected_modules == ALL - BATCH_ROWS
-    assert evidence.excluded == {"*norm*.linear": 9, "time_*embed*": 6}
+    report = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8DQ)))
+    assert report.expected_modules == ALL - BATCH_ROWS
+    assert report.excluded == {"*norm*.linear": 9, "time_*embed*": 6}
 
 
 def test_modules_whose_shape_does_not_fit_are_left_alone_and_counted(make_pipeline: Make) -> None:
-    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT4DQ)))
-    assert evidence.expected_modules == ALL - NARROW
-    assert evidence.excluded == {"in_features not a multiple of 32": NARROW}
+    report = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT4DQ)))
+    assert report.expected_modules == ALL - NARROW
+    assert report.excluded == {"in_features not a multiple of 32": NARROW}
 
 
 def test_a_rule_that_no_shape_breaks_is_counted_as_none(make_pipeline: Make) -> None:
     scheme = dataclasses.replace(INT8WO, in_features_multiple=16, out_features_multiple=16)
-    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=scheme)))
-    assert evidence.expected_modules == ALL
-    assert evidence.excluded == {
+    report = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=scheme)))
+    assert report.expected_modules == ALL
+    assert report.excluded == {
         "in_features not a multiple of 16": 0,
         "out_features not a multiple of 16": 0,
     }
 
 
 def test_text_encoders_and_vae_are_left_alone(make_pipeline: Make) -> None:
-    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8WO)))
-    others = {g.subclass for g in evidence.groups if g.component != "transformer"}
+    report = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8WO)))
+    others = {g.subclass for g in report.groups if g.component != "transformer"}
     assert others == {"Parameter"}
 
 
 def test_a_dropped_module_is_named(make_pipeline: Make) -> None:
     recipe = Recipe(scheme=INT8WO)
-    evidence = apply.apply(make_pipeline(), flux_mini(recipe), drop=1)
-    assert evidence.unquantized == ("transformer.time_text_embed.timestep_embedder.linear_1",)
-    assert apply.count_as_asked(evidence, recipe) == ALL - 1
+    report = apply.apply(make_pipeline(), flux_mini(recipe), drop=1)
+    assert report.unquantized == ("transformer.time_text_embed.timestep_embedder.linear_1",)
+    assert apply.count_as_asked(report, recipe) == ALL - 1
 
 
 def test_a_shape_that_a_scheme_passes_over_in_silence_is_named(make_pipeline: Make) -> None:
@@ -115,8 +115,8 @@ def test_a_shape_that_a_scheme_passes_over_in_silence_is_named(make_pipeline: Ma
     # 8 is no multiple of 16: torchao's float8 configs return such a weight as it is, without a word.
     pipeline.transformer.x_embedder = torch.nn.Linear(8, 256, dtype=torch.bfloat16)
     config = Lazy(target="perf_tests.unit.worker.quantization.test_apply:passes_over", kwargs={})
-    evidence = apply.apply(pipeline, flux_mini(Recipe(scheme=dataclasses.replace(INT8WO, config=config))))
-    assert evidence.unquantized == ("transformer.x_embedder",)
+    report = apply.apply(pipeline, flux_mini(Recipe(scheme=dataclasses.replace(INT8WO, config=config))))
+    assert report.unquantized == ("transformer.x_embedder",)
 
 
 def passes_over() -> Any:
@@ -141,18 +141,18 @@ def passes_over() -> Any:
 
 
 def test_fused_projections_are_quantized_beside_the_separate_ones(make_pipeline: Make) -> None:
-    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8WO, fuse_qkv=True)))
+    report = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8WO, fuse_qkv=True)))
     # Two double blocks gain two fused projections each, four single blocks one each.
-    assert evidence.expected_modules == ALL + 2 * 2 + 4
-    assert evidence.unquantized == ()
+    assert report.expected_modules == ALL + 2 * 2 + 4
+    assert report.unquantized == ()
 
 
 def test_other_components_are_quantized_where_the_recipe_names_them(make_pipeline: Make) -> None:
     recipe = Recipe(scheme=INT8WO, quantized_components=("transformer", "text_encoder_2", "vae"))
-    evidence = apply.apply(make_pipeline(), flux_mini(recipe))
+    report = apply.apply(make_pipeline(), flux_mini(recipe))
     # 14 of the T5 miniature, and the attention of the VAE: 4 each in encoder and decoder.
-    assert evidence.expected_modules == ALL + 14 + 8
-    assert evidence.unquantized == ()
+    assert report.expected_modules == ALL + 14 + 8
+    assert report.unquantized == ()
 
 
 def test_channels_last_lays_out_convolutions_and_changes_no_bytes(make_pipeline: Make) -> None:
@@ -179,8 +179,8 @@ def is_channels_last(weight: torch.Tensor) -> bool:
 
 
 def test_weights_are_counted_from_their_shapes_before_quantizing(make_pipeline: Make) -> None:
-    evidence = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT4DQ)))
-    count = evidence.weights
+    report = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT4DQ)))
+    count = report.weights
     assert count is not None
     assert INT4DQ.weight is not None
     assert (count.elements, count.scales) == (9_146_368, 9_146_368 // 32)

@@ -171,27 +171,27 @@ def test_a_plan_can_be_read(searched: tuple[Path, Case]) -> None:
 def test_another_process_follows_the_plan_and_does_not_search(
     make_pipeline: Make, searched: tuple[Path, Case]
 ) -> None:
-    evidence = applied(make_pipeline, searched)
-    assert evidence.plan is not None
-    assert evidence.plan.file == "flux-mini.json"
-    assert evidence.plan.search_s is None
-    assert evidence.plan.chosen == {"fp8wo": ONE_ROW, "int8dq": ALL - ONE_ROW}
+    report = applied(make_pipeline, searched)
+    assert report.plan is not None
+    assert report.plan.file == "flux-mini.json"
+    assert report.plan.search_s is None
+    assert report.plan.chosen == {"fp8wo": ONE_ROW, "int8dq": ALL - ONE_ROW}
 
 
 def test_each_module_becomes_what_the_plan_chose_for_it(
     make_pipeline: Make, searched: tuple[Path, Case]
 ) -> None:
-    evidence = applied(make_pipeline, searched)
+    report = applied(make_pipeline, searched)
     looks = {
         (group.chosen, group.subclass, group.dynamic_activation): group.count
-        for group in evidence.groups
+        for group in report.groups
         if group.component == "transformer"
     }
     assert looks == {("fp8wo", "Float8Tensor", False): ONE_ROW, ("int8dq", "Int8Tensor", True): ALL - ONE_ROW}
     recipe = searched[1].build.recipe
-    assert apply.count_as_asked(evidence, recipe) == ALL
-    assert apply.count_off_plan(evidence, recipe) == 0
-    assert contradictions(searched[1], make_build(quantization=evidence)) == ()
+    assert apply.count_as_asked(report, recipe) == ALL
+    assert apply.count_off_plan(report, recipe) == 0
+    assert contradictions(searched[1], make_build(quantization=report)) == ()
 
 
 def test_layers_that_nothing_beats_stay_as_they_are_and_are_counted(
@@ -202,22 +202,22 @@ def test_layers_that_nothing_beats_stay_as_they_are_and_are_counted(
     # fp8 weights have 31 dB here.
     strict = dataclasses.replace(AUTOQUANT, search=dataclasses.replace(SEARCH, min_sqnr_db=45.2))
     case = case.with_recipe(Recipe(scheme=strict))
-    evidence = applied(make_pipeline, (tmp_path / "plan.json", case), measure=slow)
-    assert evidence.plan is not None
+    report = applied(make_pipeline, (tmp_path / "plan.json", case), measure=slow)
+    assert report.plan is not None
     # int8wo keeps 45.25 dB in x_embedder alone.
-    assert evidence.plan.chosen == {"bf16": ALL - 1, "int8wo": 1}
-    assert (evidence.expected_modules, evidence.unquantized) == (1, ())
-    assert contradictions(case, make_build(quantization=evidence)) == ()
-    assert evidence.weights is not None
-    assert evidence.weights.quantized_bytes == 16 * 256 + 256 * 5
+    assert report.plan.chosen == {"bf16": ALL - 1, "int8wo": 1}
+    assert (report.expected_modules, report.unquantized) == (1, ())
+    assert contradictions(case, make_build(quantization=report)) == ()
+    assert report.weights is not None
+    assert report.weights.quantized_bytes == 16 * 256 + 256 * 5
 
 
 def test_the_fire_drill_drops_what_the_plan_quantizes_and_is_found(
     make_pipeline: Make, searched: tuple[Path, Case]
 ) -> None:
-    evidence = applied(make_pipeline, searched, drop=2)
-    assert apply.count_off_plan(evidence, searched[1].build.recipe) == 2
-    (found,) = contradictions(searched[1], make_build(quantization=evidence))
+    report = applied(make_pipeline, searched, drop=2)
+    assert apply.count_off_plan(report, searched[1].build.recipe) == 2
+    (found,) = contradictions(searched[1], make_build(quantization=report))
     assert found.startswith(f"{ALL - 2} of {ALL} Linear modules are quantized as autoquant says")
 
 

@@ -154,9 +154,7 @@ def test_the_codes_are_those_that_torchao_had(ebits: int, mbits: int) -> None:
 
 @pytest.mark.parametrize(("ebits", "mbits"), [(0, 3), (-1, 2), (3, -1), (4, 4), (8, 0)])
 def test_widths_that_are_no_format_are_refused(ebits: int, mbits: int) -> None:
-    message = (
-        f"{ebits} exponent bits and {mbits} mantissa bits are no floatx format: ask for at least 1 and 0"
-    )
+    message = f"{ebits} exponent bits and {mbits} mantissa bits are not a floatx format: use at least 1 and 0"
     with pytest.raises(ValueError, match=message):
         FloatxWeightOnlyConfig(ebits=ebits, mbits=mbits)
     with pytest.raises(ValueError, match=message):

@@ -101,17 +101,17 @@ def test_where_there_is_no_plan_there_is_none(tmp_path: Path) -> None:
     [
         pytest.param(
             {"model": msgspec.structs.replace(MODEL, modules_sha256="b" * 64)},
-            f"is of another model than this worker's: modules_sha256 {'b' * 64}, wanted {'a' * 64}; ",
+            f"belongs to another model than this worker's: modules_sha256 {'b' * 64}, wanted {'a' * 64}; ",
             id="model",
         ),
         pytest.param(
             {"stack": msgspec.structs.replace(STACK, packages=STACK.packages | {"torch": "2.11.0"})},
-            "is of another stack or device than this worker's: packages torch 2.11.0, wanted 2.13.0; ",
+            "belongs to another stack or device than this worker's: packages torch 2.11.0, wanted 2.13.0; ",
             id="torch",
         ),
         pytest.param(
             {"stack": msgspec.structs.replace(STACK, device_name="NVIDIA H200")},
-            "is of another stack or device than this worker's: device_name NVIDIA H200, wanted NVIDIA H100",
+            "belongs to another stack or device than this worker's: device_name NVIDIA H200, wanted NVIDIA",
             id="gpu",
         ),
         pytest.param(
@@ -124,12 +124,12 @@ def test_where_there_is_no_plan_there_is_none(tmp_path: Path) -> None:
         ),
         pytest.param(
             {"layers": {"transformer.ff": PLAN.layers["transformer.ff"]}},
-            "is broken: it chooses for 1 modules of the 2 that are to be quantized, and 'transformer.emb",
+            "is broken: it chooses for 1 modules where 2 are to be quantized, and only one of the two ",
             id="module-missing",
         ),
         pytest.param(
             {"layers": PLAN.layers | {"transformer.ff": PlanLayer(shape=0, sqnr_db={}, chosen="int3")}},
-            "is broken: it chooses 'int3' for transformer.ff, which is none of its candidates; delete it",
+            "is broken: it chooses 'int3' for transformer.ff, which is not a candidate; delete it",
             id="unknown-candidate",
         ),
     ],

@@ -160,16 +160,16 @@ def test_a_weight_takes_five_bits_an_element_and_a_scale_a_row() -> None:
 
 def test_stored_bytes_of_a_pipeline_are_the_implied_ones(make_pipeline: Any, make_case: Any) -> None:
     pipeline, build = make_pipeline(), make_case(Recipe(scheme=INT8DQ_SPARSE24)).build
-    evidence = apply.apply(pipeline, build)
-    assert evidence.unquantized == ()
+    report = apply.apply(pipeline, build)
+    assert report.unquantized == ()
     # x_embedder has 16 in_features, proj_out 16 out_features.
-    assert evidence.excluded == {
+    assert report.excluded == {
         "in_features not a multiple of 32": 1,
         "out_features not a multiple of 32": 1,
     }
-    assert evidence.expected_modules == 60
-    assert evidence.weights is not None
-    assert memory.weight_bytes(pipeline, ("transformer",)) == apply.implied_bytes(evidence.weights)
+    assert report.expected_modules == 60
+    assert report.weights is not None
+    assert memory.weight_bytes(pipeline, ("transformer",)) == apply.implied_bytes(report.weights)
 
 
 @pytest.mark.parametrize("shape", [(192,), (1, 192), (17, 192), (2, 9, 192), (2, 3, 16, 192)], ids=str)
