@@ -8,6 +8,7 @@ Prints the 95 % interval (Student's t) of the difference within pairs, in percen
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import statistics
 import sys
@@ -45,9 +46,17 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--case", default="flux-mini-b1-bf16-eager")
+    parser.add_argument("--case", default="flux-mini-b1-bf16-eager", type=_case_id, metavar="ID")
     parser.add_argument("--pairs", type=int, default=12, choices=[n + 1 for n in STUDENT_95])
     return parser.parse_args()
+
+
+def _case_id(text: str) -> str:
+    ids = [row.case(Weights.SYNTHETIC).id for row in MATRIX]
+    if text not in ids:
+        nearest = ", ".join(difflib.get_close_matches(text, ids, n=3)) or "none resembles it"
+        raise argparse.ArgumentTypeError(f"{text!r} is none of the {len(ids)} cases; nearest: {nearest}")
+    return text
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:

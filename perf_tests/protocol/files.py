@@ -1,12 +1,25 @@
-"""Files that are replaced in one step, so that no reader ever sees half of one."""
+"""Files that are read only where they are files, and replaced in one step, so that no reader ever sees half of
+one."""
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of the file `path`.
+
+    Raises OSError where it cannot be read, and for a pipe, a device or a socket, on which reading would wait
+    for ever.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
+    return path.read_bytes()
 
 
 def replace_atomically(path: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from perf_tests.harness.stats.critical_values import MIN_DOF
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import BaselineError
-from perf_tests.protocol.files import replace_atomically
+from perf_tests.protocol.files import read_regular, replace_atomically
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.rows import NOISY, PAIRED
@@ -209,7 +209,7 @@ def write_noise(path: Path, noise: Mapping[str, Noise]) -> None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path).decode()
     except (OSError, UnicodeDecodeError) as exc:
         raise BaselineError(f"the baseline file {path} cannot be read: {exc}") from exc
 

@@ -40,10 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     chosen, target = or_usage_error(partial(_read, config))
     config.stash[TARGET] = target
-    config.stash[SESSION] = PerfSession(chosen, tuple(config.invocation_params.args), target.unit)
+    config.stash[SESSION] = PerfSession(chosen, config.invocation_params.args, target.unit)
 
 
 def _read(config: pytest.Config) -> tuple[options.Options, Target]:
+    options.check_interpreter(config.invocation_params.args)
     chosen = options.read(config.option)
     config.stash[ROWS] = collection.rows(chosen.weights)
     names = [*config.stash[ROWS], *(issue.id for issue in KNOWN_ISSUES)]

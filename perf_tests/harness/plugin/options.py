@@ -6,7 +6,7 @@ import argparse
 import fnmatch
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,8 +167,8 @@ def declare(group: pytest.OptionGroup) -> None:
 
 def read(option: argparse.Namespace) -> Options:
     """The options as given. Raises UsageError for a value that cannot be followed."""
-    if option.perf_processes < 1:
-        raise UsageError(f"--perf-processes {option.perf_processes}: at least one process measures a case")
+    for refuse in REFUSALS:
+        refuse(option)
     return Options(
         case_globs=tuple(option.perf_case),
         out=Path(option.perf_out),
@@ -188,6 +188,43 @@ def read(option: argparse.Namespace) -> Options:
         autoquant_plans=None if option.perf_autoquant_plans is None else Path(option.perf_autoquant_plans),
         against=option.perf_against,
     )
+
+
+def _refuse_process_counts(option: argparse.Namespace) -> None:
+    processes, most = option.perf_processes, option.perf_max_processes
+    if processes < 1:
+        raise UsageError(f"--perf-processes {processes}: at least one process measures a case")
+    if most < 1:
+        raise UsageError(f"--perf-max-processes {most}: at least one process measures a case")
+    if processes > most:
+        raise UsageError(
+            f"--perf-processes {processes}: at most {most} processes measure a case; "
+            f"raise --perf-max-processes, too, where more are meant"
+        )
+
+
+def _refuse_missing_baselines(option: argparse.Namespace) -> None:
+    if not Path(option.perf_baselines).is_dir():
+        raise UsageError(
+            f"--perf-baselines {option.perf_baselines}: there is no such folder; make an empty one where "
+            "there are no baselines yet"
+        )
+
+
+REFUSALS = (_refuse_process_counts, _refuse_missing_baselines)
+
+
+def check_interpreter(arguments: Sequence[str]) -> None:
+    """Raise UsageError for a Python that skips assertions, and for text that no record can hold."""
+    if sys.flags.optimize:
+        raise UsageError("python -O and PYTHONOPTIMIZE skip the assertions of this suite: run it without")
+    for text in (*arguments, str(Path.cwd())):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{text!r} is not UTF-8, which is what run.json is written in: use another name"
+            ) from None
 
 
 def parse_duration(text: str) -> float:

@@ -14,7 +14,7 @@ from perf_tests.harness.runs.record import (
     RunRecord,
 )
 from perf_tests.protocol.errors import PerfError, RecordError
-from perf_tests.protocol.files import replace_atomically
+from perf_tests.protocol.files import read_regular, replace_atomically
 
 PROGRESS_OF_REASON = {
     **{reason: progress for progress, reason in REASON_OF_PROGRESS.items()},
@@ -51,7 +51,7 @@ def read_record(path: Path) -> RunRecord:
     """
     file = path / "run.json" if path.is_dir() else path
     try:
-        content = file.read_bytes()
+        content = read_regular(file)
     except OSError as error:
         raise RecordError(
             f"cannot read the run record {file}: {error.strerror}; give a run.json or the directory of a run"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.protocol.files import replace_atomically
+from perf_tests.protocol.files import read_regular, replace_atomically
 
 
 def _temporary(path: Path) -> Path:
@@ -72,3 +72,14 @@ def test_a_folder_that_does_not_exist_is_an_error_and_is_not_made(tmp_path: Path
     with pytest.raises(FileNotFoundError):
         replace_atomically(tmp_path / "gone" / "plan.json", b"new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(OSError, match="it is a pipe or a device, not a file"):
+        read_regular(tmp_path / "run.json")
+
+
+def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(b"\xff\x00")
+    assert read_regular(tmp_path / "run.json") == b"\xff\x00"

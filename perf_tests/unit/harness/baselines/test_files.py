@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,3 +300,12 @@ def test_noise_that_cannot_be_trusted_is_refused(tmp_path: Path, text: str, prob
 def test_an_entry_of_fewer_than_three_processes_is_provisional() -> None:
     assert make_entry({"ssim": [1.0, 1.0]}).provisional
     assert not make_entry({"ssim": [1.0, 1.0, 1.0]}).provisional
+
+
+@pytest.mark.parametrize("name", ["flux-mini.json", "noise.json"])
+def test_a_pipe_in_place_of_a_file_is_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "h100").mkdir()
+    os.mkfifo(tmp_path / "h100" / name)
+    with pytest.raises(BaselineError, match="cannot be read: .*it is a pipe or a device, not a file"):
+        files.load(tmp_path, "h100")
+        files.load_noise(tmp_path, H100)

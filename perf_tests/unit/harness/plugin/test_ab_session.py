@@ -70,7 +70,8 @@ def test_a_slowdown_of_one_percent_in_the_candidate_is_seen_without_a_baseline(s
 
 @pytest.mark.usefixtures("few_pairs")
 def test_one_stack_against_itself_is_quiet(suite: Suite) -> None:
-    suite.baselines = suite.folder / "nowhere"
+    suite.baselines = suite.folder / "empty"
+    suite.baselines.mkdir()
     result = run(suite, SAME_STACK)
 
     assert {metric: suite.statuses(FP8DQROW)[metric] for metric in (STEP, "decode_ms")} == {
@@ -116,7 +117,8 @@ def test_a_green_verdict_is_not_compared(suite: Suite) -> None:
 
 
 def test_a_stable_stack_that_dies_is_named_and_nothing_is_green(suite: Suite) -> None:
-    suite.baselines = suite.folder / "nowhere"
+    suite.baselines = suite.folder / "empty"
+    suite.baselines.mkdir()
     script = suite.folder / "python-stable"
     script.write_text(f'#!/bin/sh\nPERF_FAKE=segfault exec {sys.executable} "$@"\n')
     script.chmod(0o755)

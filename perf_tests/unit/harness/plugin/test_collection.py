@@ -43,6 +43,19 @@ from perf_tests.unit.harness.plugin.sessions import (
         ),
         ((ONLY_INT8WO, "--perf-processes=0"), "--perf-processes 0: at least one process measures a case"),
         (
+            (ONLY_INT8WO, "--perf-max-processes=0"),
+            "--perf-max-processes 0: at least one process measures a case",
+        ),
+        (
+            (ONLY_INT8WO, "--perf-processes", "9"),
+            "--perf-processes 9: at most 5 processes measure a case; raise --perf-max-processes",
+        ),
+        (
+            (ONLY_INT8WO, "--perf-baselines=/nope"),
+            "--perf-baselines /nope: there is no such folder; make an empty one where there are no",
+        ),
+        ((ONLY_INT8WO, "--perf-out=run\udcff"), r"'--perf-out=run\udcff' is not UTF-8"),
+        (
             (ONLY_INT8WO, "--perf-require-gpu"),
             "--perf-require-gpu: no selected case can run here; this machine has no",
         ),

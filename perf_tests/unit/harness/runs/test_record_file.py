@@ -138,3 +138,11 @@ def test_a_run_older_than_its_progress_tells_it_in_its_reason(
     (tmp_path / "run.json").write_bytes(msgspec.json.encode(old))
     record = read_record(tmp_path)
     assert [run.progress for run in (*record.cases, *record.references)] == [progress, progress]
+
+
+def test_a_pipe_in_place_of_a_record_is_one_sentence(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(
+        RecordError, match="cannot read the run record .*: it is a pipe or a device, not a fi"
+    ):
+        read_record(tmp_path)
