@@ -1,5 +1,4 @@
-"""Files that are read only where they are files, and replaced in one step, so that no reader ever sees half of
-one."""
+"""Files that are replaced in one step, so that no reader ever sees half of one, and read without waiting."""
 
 from __future__ import annotations
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from perf_tests.harness.plugin.command_line import join_values
 from perf_tests.unit.conftest import BF16, FAKE_WORKER, ROOT
 
 BUILD_OF_BF16 = (
@@ -25,7 +27,12 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        # The folder of this checkout first, in case another one is installed.
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))),
+            **variables,
+        },
         capture_output=True,
         text=True,
         timeout=120,
@@ -65,3 +72,56 @@ def test_a_file_that_is_no_record_is_not_accepted(tmp_path: Path, content: bytes
     result = run("tools/rebaseline.py", "apply", str(tmp_path), "--only", "*", "--reason", "any")
     assert result.returncode == 2
     assert says in said(result)
+
+
+def test_tests_side_by_side_are_refused_by_the_process_in_charge(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    arguments = (*BUILD_OF_BF16, "-n", "2", f"--perf-out={tmp_path / 'run'}")
+    result = run("-m", "pytest", *arguments)
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: pytest-xdist runs tests side by side, and they would share one GPU: run with -n 0" in said(
+        result
+    )
+    assert not (tmp_path / "run").exists()
+
+
+# Values after a space
+
+
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        (("-m", "cpu", "--perf-out", "/tmp"), ("-m", "cpu", "--perf-out=/tmp")),
+        (("--perf-out", "/tmp", "tests", "-q"), ("--perf-out=/tmp", "tests", "-q")),
+        (("--perf-plan", "/tmp"), ("--perf-plan", "/tmp")),
+        (("--perf-out", "/tmp/not-there"), ("--perf-out", "/tmp/not-there")),
+        (("--perf-out=x", "/tmp"), ("--perf-out=x", "/tmp")),
+        (("--performance", "/tmp"), ("--performance", "/tmp")),
+        (("--perf-out", "--perf-out", "/tmp"), ("--perf-out", "--perf-out=/tmp")),
+    ],
+)
+def test_an_existing_path_is_joined_to_the_option_it_follows(
+    given: tuple[str, ...], joined: tuple[str, ...]
+) -> None:
+    assert join_values(given) == joined
+
+
+def test_a_run_directory_outside_of_the_checkout_may_follow_a_space(tmp_path: Path) -> None:
+    # As `pip install -e .` leaves it behind.
+    installed = tmp_path / "site" / "anything-1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: anything\nVersion: 1.0\n")
+    entry_points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    lines = [f"{name} = {module}" for name, module in entry_points["pytest11"].items()]
+    (installed / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines]))
+    (tmp_path / "run").mkdir()
+
+    arguments = [each for each in BUILD_OF_BF16 if not each.endswith(".py")]
+    path = os.pathsep.join((str(ROOT), str(installed.parent)))
+    result = run(
+        "-m", "pytest", *arguments, "-k", "test_build", "--perf-out", str(tmp_path / "run"), PYTHONPATH=path
+    )
+
+    assert "1 passed" in said(result)
+    assert result.returncode == pytest.ExitCode.OK
+    assert (tmp_path / "run" / "run.json").exists()

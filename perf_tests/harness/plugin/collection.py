@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -28,6 +29,9 @@ ROWS = pytest.StashKey[Mapping[str, tuple[Row, Case]]]()
 """Case id -> its row of the matrix, and the case."""
 SELECTION = pytest.StashKey[Selection]()
 """The selected cases, also those which only another machine can measure."""
+SUITE = Path(__file__).parents[2]
+"""The folder of the judging tests."""
+SIDE_BY_SIDE = "pytest-xdist runs tests side by side, and they would share one GPU: run with -n 0"
 EXHAUSTIVE_GROUPS = (None, Group.NUMERICS)
 """What the tests of the cross product judge: the build, and what the tables imply without a baseline."""
 
@@ -170,14 +174,18 @@ def prepare(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     Raises PerfError for options that cannot be followed, baselines that cannot be read, and a GPU that is not
     there, not known, or taken.
     """
-    _refuse_parallel(config)
+    if getattr(config.option, "numprocesses", None):
+        raise UsageError(SIDE_BY_SIDE)
     _select(config, items)
     _lock_gpu(config)
 
 
-def _refuse_parallel(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
-        raise UsageError("pytest-xdist runs tests side by side, and they would share one GPU: run with -n 0")
+def refuse_side_by_side(config: pytest.Config, node_ids: Iterable[str]) -> None:
+    """Raise UsageError where one of the tests that a worker of pytest-xdist has collected judges a case."""
+    files = {config.rootpath / node_id.partition("::")[0] for node_id in node_ids}
+    # The ids are all that the process in charge is told; the suite's own tests may run side by side.
+    if any(file.parent == SUITE for file in files):
+        raise UsageError(SIDE_BY_SIDE)
 
 
 def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:

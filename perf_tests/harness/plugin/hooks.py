@@ -29,9 +29,7 @@ pytest_plugins = ["perf_tests.harness.plugin.fixtures"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options of the suite."""
-    # Before it knows these options, pytest looks for its configuration next to every argument that is a path.
-    title = "performance of quantized and compiled diffusion pipelines (paths with =: --perf-out=DIR)"
-    options.declare(parser.getgroup("perf", title))
+    options.declare(parser.getgroup("perf", "performance of quantized and compiled diffusion pipelines"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,8 +77,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Tell the session what was selected, now that every plugin has deselected what it wants to."""
     session.config.stash[SELECTION] = collection.selection_of(session.config, session.items)
     judging = list(filter(collection.is_judging, session.items))
-    if judging:
+    if judging and not hasattr(session.config, "workerinput"):  # else the process in charge refuses them all
         or_usage_error(partial(collection.prepare, session.config, judging))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+    """Refuse to measure side by side, in the process in charge: an error of its workers is a traceback."""
+    or_usage_error(partial(collection.refuse_side_by_side, node.config, ids))
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:

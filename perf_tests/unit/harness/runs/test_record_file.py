@@ -142,7 +142,5 @@ def test_a_run_older_than_its_progress_tells_it_in_its_reason(
 
 def test_a_pipe_in_place_of_a_record_is_one_sentence(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.json")
-    with pytest.raises(
-        RecordError, match="cannot read the run record .*: it is a pipe or a device, not a fi"
-    ):
+    with pytest.raises(RecordError, match=r"cannot read the run record .*: it is a pipe"):
         read_record(tmp_path)
