@@ -31,6 +31,7 @@ from perf_tests.protocol.messages import Compile, Generate, Load, Quantize
 from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.matrix import MATRIX
+from perf_tests.tables.metrics.spec import STEP
 from perf_tests.tables.pipelines.spec import Workload
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Device
 
@@ -188,8 +189,8 @@ def _measured(case_id: str, case: Case, device: Device) -> Result:
         warmups=len(warmups),
         composed_s=statistics.median(values["latency_s"][0] for values in whole),
         full_s=statistics.median(values["latency_s"][0] for values in fulls),
-        composed_step_ms=statistics.median(step for values in whole for step in values["denoise_step_ms"]),
-        full_step_ms=statistics.median(step for values in fulls for step in values["denoise_step_ms"]),
+        composed_step_ms=statistics.median(step for values in whole for step in values[STEP]),
+        full_step_ms=statistics.median(step for values in fulls for step in values[STEP]),
         spent_s=time.perf_counter() - started_s,
         samples=[_plain(sample.values) for sample in samples],
         fulls=[_plain(values) for values in fulls],

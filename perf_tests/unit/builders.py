@@ -150,7 +150,7 @@ ORDINARY_GROUP = make_group(
 
 
 def make_quantization(*groups: ModuleGroup, **changes: Any) -> Quantization:
-    """`groups`, or four modules quantized as int8wo says, beside an ordinary text encoder."""
+    """`groups`, or four modules quantized as int8wo says, with an ordinary text encoder."""
     default = Quantization(
         expected_modules=4,
         groups=(*(groups or (make_group(),)), ORDINARY_GROUP),
@@ -206,7 +206,7 @@ FIDELITY = Fidelity(
 
 
 def make_process(**changes: Any) -> Process:
-    """One process with two samples, a twin's sample beside each, and a comparison with the reference."""
+    """One process with two samples, a twin's sample for each, and a comparison with the reference."""
     default = Process(
         environment=make_environment(),
         build=make_build(),

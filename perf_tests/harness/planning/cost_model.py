@@ -26,6 +26,7 @@ from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.harness.stats import precision
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.spec import STAGES, STEP
 from perf_tests.tables.platforms import Platform
 
 WARMUPS = 1
@@ -161,15 +162,14 @@ class _Stages:
 
 
 def _stages(entry: Entry) -> _Stages | None:
-    names = ("encode_ms", "first_step_ms", "denoise_step_ms", "decode_ms")
-    ms = {name: statistics.median(entry.metrics[name]) for name in names if name in entry.metrics}
+    ms = {name: statistics.median(entry.metrics[name]) for name in STAGES if name in entry.metrics}
     if not {"encode_ms", "first_step_ms", "decode_ms"} <= ms.keys():
         return None
     return _Stages(
         encode_ms=ms["encode_ms"],
         first_step_ms=ms["first_step_ms"],
         # A generation of one step has no later one.
-        step_ms=ms.get("denoise_step_ms", ms["first_step_ms"]),
+        step_ms=ms.get(STEP, ms["first_step_ms"]),
         decode_ms=ms["decode_ms"],
     )
 

@@ -12,6 +12,7 @@ from functools import partial
 from perf_tests.harness.baselines import files
 from perf_tests.harness.baselines.files import Baselines, Entry
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.spec import STEP
 
 Published = Mapping[str, Mapping[str, float]]
 """Case id -> GPU -> published latency in seconds; only ratios on one GPU are used."""
@@ -83,7 +84,7 @@ def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[
         theirs.recipe.scheme.id != mine.recipe.scheme.id,
         theirs.recipe.scheme.config is not None,
         abs(math.log(case.workload.pixels / other.case.workload.pixels)),
-        -max(other.entry.metrics.get("denoise_step_ms", (0.0,))),
+        -max(other.entry.metrics.get(STEP, (0.0,))),
         other.case.id,
     )
 

@@ -32,6 +32,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perf_tests.protocol.reports import Sample
+from perf_tests.tables.metrics.spec import STAGES, STEP
 from perf_tests.tables.pipelines.spec import Workload
 
 STALL_PCT = 8.0
@@ -61,7 +62,7 @@ def composed(sample: Sample, workload: Workload) -> Sample:
 
 def is_steady(samples: Sequence[Sample]) -> bool:
     """Whether the last two generations took the same time per step, so that another warm-up is not needed."""
-    steps = [sample.values.get("denoise_step_ms", ()) for sample in samples[-2:]]
+    steps = [sample.values.get(STEP, ()) for sample in samples[-2:]]
     if len(steps) < 2 or not all(steps):
         return False
     before_ms, last_ms = map(statistics.median, steps)
@@ -76,7 +77,7 @@ def steady_step_ms(steps_ms: Sequence[float]) -> float:
 
 
 def _latencies(values: Values, steps: int) -> dict[str, tuple[float, ...]]:
-    stages = [values.get(name, ()) for name in ("encode_ms", "first_step_ms", "denoise_step_ms", "decode_ms")]
+    stages = [values.get(name, ()) for name in STAGES]
     if not all(stages):
         return {}
     encode_ms, first_ms, _, decode_ms = map(statistics.median, stages)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from perf_tests.harness.runs.record import Process, Run
 from perf_tests.protocol.reports import Sample, Telemetry
+from perf_tests.tables.metrics.spec import STEP
 from perf_tests.tables.platforms import Platform
 from perf_tests.tables.schemes.spec import Scheme
 
@@ -43,7 +44,6 @@ CONTROLS = {"control_gemm_ms": "GEMM", "control_attention_ms": "attention"}
 """Metric of the control -> its name in a sentence."""
 CONTROL_CLOCK = "control_sm_clock_mhz"
 SAMPLE_CLOCK = "mean_sm_clock_mhz"
-STEP = "denoise_step_ms"
 
 Values = Mapping[str, Sequence[float]]
 

@@ -133,7 +133,9 @@ def _capture(metric: Metric, process: Process, _reference: Run | None) -> float:
     assert process.fidelity is not None, "processes without a comparison are left out by observe()"
     value = _of_comparison(metric, process.fidelity)
     if value is None and Trait.VIDEO in metric.only_for:
-        raise NotMeasured(f"the output is no video, or its reference does not move: it has no {metric.name}")
+        raise NotMeasured(
+            f"the output is not a video, or its reference does not move: it has no {metric.name}"
+        )
     if value is None:
         raise NotMeasured(f"the transformer was not asked again: it has no {metric.name}")
     return value

@@ -52,7 +52,7 @@ def location_error_pct(samples: Sequence[Sample], name: str) -> float:
     """Standard error of the trimmed mean of `name` over `samples`, in percent of it.
 
     From the median absolute difference between neighbouring generations, step by step: the steps of one
-    generation differ in a pattern that repeats, which is no noise, and a stall is not the rule. A single
+    generation differ in a pattern that repeats, which is not noise, and stalls are rare. A single
     sample has no such error: infinite.
     """
     if len(samples) < 2:

@@ -169,8 +169,8 @@ class Decision:
     interval_pct: tuple[float, float]
     """95 % interval, Student's t: of this look alone."""
     family_interval_pct: tuple[float, float]
-    """The change -+ c standard errors, which holds at all looks that may blame the code together, each side
-    with the level of REGRESSED. Excludes 0 for REGRESSED and IMPROVED."""
+    """The change -+ c standard errors, which holds at all looks that may go against the code together, each
+    side with the level of REGRESSED. Excludes 0 for REGRESSED and IMPROVED."""
     limit_pct: float
     """The change beyond which this look is REGRESSED."""
     spread_ratio: float | None

@@ -151,7 +151,7 @@ def _kinds(
     test: SequentialTest, look: int, scale: Floats, change: Floats, spread: Floats
 ) -> dict[Status, Flags]:
     """Which metrics are what after `look` processes: the first that applies counts, none is one more."""
-    last, blamed = test.max_processes, look >= test.confirmed
+    last, confirmed = test.max_processes, look >= test.confirmed
     error, last_error = scale * test.standard_error(look), scale * test.standard_error(last)
     tolerance, explained = _log(test.tolerance_pct), _log(test.surprise_pct)
     limit = np.maximum(tolerance, test.regressed_limit * error)
@@ -160,9 +160,9 @@ def _kinds(
     passed = (change < theta - test.missed_limit * error) | (look == last)
     return {
         Status.INCONCLUSIVE: spread > test.spread_limit(look) * (scale * test.noise.sd_pct / 100) ** 2,
-        Status.REGRESSED: blamed & (change > limit),
-        Status.SURPRISE: blamed & (change < -np.maximum(limit, surprise)),
-        Status.IMPROVED: blamed & (change < -limit),
+        Status.REGRESSED: confirmed & (change > limit),
+        Status.SURPRISE: confirmed & (change < -np.maximum(limit, surprise)),
+        Status.IMPROVED: confirmed & (change < -limit),
         Status.PASS: (np.abs(change) <= limit) & passed,
     }
 

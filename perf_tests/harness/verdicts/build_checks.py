@@ -90,7 +90,7 @@ def _wrong_exclusions(build: Build, quantization: Quantization) -> Iterator[str]
                 f"{build.pipeline.id}"
             )
     for pattern, count in quantization.excluded.items():
-        # Whether a shape breaks a rule depends on the pipeline: to have excluded nothing is no contradiction.
+        # Whether a shape breaks a rule depends on the pipeline: excluding nothing is not a contradiction.
         if pattern not in declared and pattern not in build.recipe.scheme.shape_rules:
             yield f"{count} modules were excluded by {pattern!r}, which the scheme does not declare"
 
@@ -107,7 +107,7 @@ def _wrong_plan(build: Build, quantization: Quantization) -> Iterator[str]:
         return
     known = {candidate.id for candidate in scheme.search.candidates}
     for name in sorted(plan.chosen.keys() - known):
-        yield f"the plan {plan.file} chose {name!r}, which is no candidate of {scheme.id}"
+        yield f"the plan {plan.file} chose {name!r}, which is not a candidate of {scheme.id}"
     found: Counter[str] = Counter()
     for group in quantization.groups:
         found[group.chosen or ""] += group.count

@@ -107,7 +107,7 @@ def noisy_metric(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
 
 
 def _shared_variance(facts: Facts, entry: Entry) -> float:
-    """Of the references that a ratio is divided by, now and in the baseline; 0 for what is no ratio."""
+    """Of the reference, now and in the baseline, where the metric is divided by one; else 0."""
     if facts.divided_by is None:
         return 0.0
     # An entry that does not say how many processes its reference had is taken to have had one.

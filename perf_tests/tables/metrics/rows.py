@@ -32,34 +32,24 @@ def _off_one(gain: float) -> float:
 
 
 METRICS = (
-    Metric(
-        name=STEP,
-        units="ms",
-        better=Better.LOWER,
-        group=Group.LATENCY,
-        reader=Reader.SAMPLES,
-        rule=Rule.NOISY,
-        gates={
-            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=0.75), surprise=Tolerance(relative_pct=10.0))
-        },
-        per_unit=True,
-        precise=True,
-        drift_limit_pct=DRIFT_LIMIT_PCT,
-        verified_only=True,
-    ),
-    Metric(
-        name="decode_ms",
-        units="ms",
-        better=Better.LOWER,
-        group=Group.LATENCY,
-        reader=Reader.SAMPLES,
-        rule=Rule.NOISY,
-        gates={
-            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=2.0), surprise=Tolerance(relative_pct=20.0))
-        },
-        per_unit=True,
-        drift_limit_pct=DRIFT_LIMIT_PCT,
-        verified_only=True,
+    *(
+        Metric(
+            name=name,
+            units="ms",
+            better=Better.LOWER,
+            group=Group.LATENCY,
+            reader=Reader.SAMPLES,
+            rule=Rule.NOISY,
+            gates={Device.CUDA: Gate(tolerance=tolerance, surprise=surprise)},
+            per_unit=True,
+            precise=name == STEP,
+            drift_limit_pct=DRIFT_LIMIT_PCT,
+            verified_only=True,
+        )
+        for name, tolerance, surprise in (
+            (STEP, Tolerance(relative_pct=0.75), Tolerance(relative_pct=10.0)),
+            ("decode_ms", Tolerance(relative_pct=2.0), Tolerance(relative_pct=20.0)),
+        )
     ),
     Metric(
         name="speedup_vs_bf16",

@@ -77,7 +77,7 @@ class Reader(StrEnum):
 
 
 class Rule(StrEnum):
-    """How a metric is judged where it is gated (`verdicts.rules.RULES`)."""
+    """How a metric is judged where it is gated (`verdicts.judge.RULES`)."""
 
     EXPECTED_RANGE = "expected range"
     """Every process lies within `expected`; there is no baseline."""

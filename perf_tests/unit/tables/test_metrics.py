@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from perf_tests.tables.metrics.rows import METRICS
-from perf_tests.tables.metrics.spec import Metric
+from perf_tests.harness.runs.record import Fidelity
+from perf_tests.harness.stats.observations import READERS
+from perf_tests.harness.verdicts.judge import RULES
+from perf_tests.protocol.reports import LayerError
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME, METRICS
+from perf_tests.tables.metrics.spec import Better, Metric, Reader, Rule
 from perf_tests.tables.platforms import Device
 
 each_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
@@ -44,3 +48,50 @@ def test_surprise_is_never_smaller_than_the_tolerance(metric: Metric) -> None:
     for gate in metric.gates.values():
         if gate.surprise is not None:
             assert gate.surprise.relative_pct >= gate.tolerance.relative_pct
+
+
+EXPECTED = (Rule.EXPECTED_RANGE, Rule.EXPECTED_OF_LAYERS)
+FIELDS_OF = {
+    Reader.CAPTURE: Fidelity,
+    Reader.PAIRS: Fidelity,
+    Reader.NOISE: Fidelity,
+    Reader.LAYERS: LayerError,
+}
+
+
+@each_metric
+def test_range_is_given_exactly_where_the_rule_needs_one(metric: Metric) -> None:
+    assert (metric.expected is not None) is (metric.rule in EXPECTED)
+
+
+@each_metric
+def test_field_is_one_of_the_record_that_the_reader_reads(metric: Metric) -> None:
+    record = FIELDS_OF.get(metric.reader)
+    assert metric.field in (record.__struct_fields__ if record else ("",))
+
+
+@each_metric
+def test_ratio_names_the_metric_it_is_formed_from(metric: Metric) -> None:
+    is_ratio = metric.reader in (Reader.TWIN_RATIO, Reader.REFERENCE_RATIO)
+    assert (metric.of in METRIC_BY_NAME) is is_ratio
+
+
+@each_metric
+def test_worst_of_several_layers_is_defined_exactly_for_layers(metric: Metric) -> None:
+    assert (metric.badness is not None) is (metric.reader is Reader.LAYERS)
+
+
+@each_metric
+def test_rule_that_needs_a_direction_has_one(metric: Metric) -> None:
+    if metric.rule in (Rule.NOISY, Rule.PER_PAIR, Rule.WITHIN_TOLERANCE):
+        assert metric.better is not Better.EXACT
+
+
+@pytest.mark.parametrize("reader", Reader, ids=str)
+def test_every_reader_is_in_the_table_of_readers(reader: Reader) -> None:
+    assert reader in READERS
+
+
+@pytest.mark.parametrize("rule", Rule, ids=str)
+def test_every_rule_is_in_the_table_of_rules(rule: Rule) -> None:
+    assert rule in RULES

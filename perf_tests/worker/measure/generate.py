@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.spec import CONSTANT_STD
+from perf_tests.tables.metrics.spec import CONSTANT_STD, STEP
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.worker.measure import early_stop
 from perf_tests.worker.measure.clock import Clock, Mark
@@ -80,7 +80,7 @@ class Stages:
         self.mark("encode_ms")
 
     def _on_step(self) -> None:
-        self.mark("denoise_step_ms" if len(self._marks) > 2 else "first_step_ms")
+        self.mark(STEP if len(self._marks) > 2 else "first_step_ms")
 
     def begin(self) -> None:
         """Mark the start of the pipeline's call."""
@@ -105,7 +105,7 @@ class Stages:
         return {
             "encode_ms": (spans[0],),
             "first_step_ms": (spans[1],),
-            "denoise_step_ms": tuple(spans[2:-1]),
+            STEP: tuple(spans[2:-1]),
             "decode_ms": (spans[-1],),
             "device_latency_s": (self._marks[0].until_ms(self._marks[-1]) / 1e3,),
         }

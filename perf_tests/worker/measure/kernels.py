@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch.profiler import ProfilerActivity, profile, supported_activities
 
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.spec import STEP
 from perf_tests.worker.measure import counters, early_stop
 from perf_tests.worker.measure.clock import Clock
 from perf_tests.worker.measure.generate import Stages, call_arguments
@@ -84,7 +85,7 @@ class StepRecording:
         if stage == "first_step_ms":
             self._clock.synchronize()
             self._recorder.start()
-        elif stage == "denoise_step_ms":
+        elif stage == STEP:
             self._clock.synchronize()
             self.events = list(self._recorder.stop())
             early_stop.stop()

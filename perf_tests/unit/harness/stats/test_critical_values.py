@@ -18,7 +18,7 @@ from perf_tests.harness.stats.critical_values import at_least, at_most, change_l
         pytest.param(0.00001, 60, 4.631252, id="student-60-far-out"),
     ],
 )
-def test_a_single_look_is_students_t(level: float, dof: int, quantile: float) -> None:
+def test_single_look_is_students_t(level: float, dof: int, quantile: float) -> None:
     assert change_limit(level, 5, (1,), dof) == pytest.approx(quantile, rel=1e-5)
 
 
@@ -35,7 +35,7 @@ def test_equal_steps_of_information_give_pococks_constants(looks: tuple[int, ...
     assert change_limit(0.025, 1e9, looks, 100_000) == pytest.approx(limit, abs=2e-3)
 
 
-def test_the_error_of_the_baseline_is_common_to_all_looks() -> None:
+def test_error_of_the_baseline_is_common_to_all_looks() -> None:
     # Checked with scipy's multivariate normal. The fewer baseline processes, the less a look adds.
     looks = (1, 2, 3, 4, 5)
     assert change_limit(0.025, 1, looks, 100_000) == pytest.approx(2.2629, abs=1e-3)
@@ -50,7 +50,7 @@ def test_the_error_of_the_baseline_is_common_to_all_looks() -> None:
         pytest.param(0.00002, 2, 60, 21.448495, id="f-1-60-far-out"),
     ],
 )
-def test_the_spread_is_judged_by_f(level: float, values: int, dof: int, quantile: float) -> None:
+def test_spread_is_judged_by_f(level: float, values: int, dof: int, quantile: float) -> None:
     assert spread_limit(level, values, dof) == pytest.approx(quantile, rel=1e-5)
 
 

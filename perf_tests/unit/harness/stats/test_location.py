@@ -25,7 +25,7 @@ from perf_tests.tables.platforms import Noise
         pytest.param((*range(1, 20), 900.0), 10.5, id="two-of-twenty-at-each-end"),
     ],
 )
-def test_a_trimmed_mean_leaves_a_tenth_out_at_each_end(values: tuple[float, ...], expected: float) -> None:
+def test_trimmed_mean_leaves_a_tenth_out_at_each_end(values: tuple[float, ...], expected: float) -> None:
     assert trimmed_mean(values) == trimmed_mean(values[::-1]) == pytest.approx(expected)
 
 
@@ -53,6 +53,6 @@ def test_without_baselines_the_noise_is_what_the_platform_is_known_for() -> None
     assert pooled_noise([], Noise(sd_pct=0.36, dof=6)) == Noise(sd_pct=0.36, dof=6)
 
 
-def test_a_geometric_mean_of_equal_values_is_that_value() -> None:
+def test_geometric_mean_of_equal_values_is_that_value() -> None:
     assert geometric_mean((0.1,) * 3) == 0.1
     assert geometric_mean((1.0, 4.0)) == pytest.approx(2.0)

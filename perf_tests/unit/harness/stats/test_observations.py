@@ -133,13 +133,13 @@ def test_each_pair_has_its_own_value_and_five_steps_have_their_worst() -> None:
     assert observe(metric_named("latents_sqnr_db"), run, None).values == (23.9,)
 
 
-def test_a_transformer_that_was_not_asked_again_is_missing() -> None:
+def test_transformer_that_was_not_asked_again_is_missing() -> None:
     process = make_process(fidelity=Fidelity(psnr_db=31.5, ssim=0.97, identical=False))
     assert "the transformer was not asked again: it has no step_sqnr_db" in _missing("step_sqnr_db", process)
     assert "it has no latents_sqnr_db" in _missing("latents_sqnr_db", process)
 
 
-def test_the_noise_floor_is_read_from_a_compiled_reference() -> None:
+def test_noise_floor_is_read_from_a_compiled_reference() -> None:
     noise = Fidelity(psnr_db=47.8, ssim=0.9997, identical=False, step_sqnrs_db=(36.3, 35.8))
     run = make_run(processes=(make_process(noise=noise),))
     assert observe(metric_named("noise_psnr_db"), run, None).values == (47.8,)
@@ -199,7 +199,7 @@ def test_what_a_video_has_is_read_from_its_comparison(name: str, value: float) -
 def test_what_only_a_video_has_is_missing_for_an_image_even_an_identical_one(identical: bool) -> None:
     build = make_build(quantization=make_quantization(ORDINARY_GROUP, expected_modules=0))
     process = make_process(build=build, fidelity=Fidelity(psnr_db=None, ssim=1.0, identical=identical))
-    assert "the output is no video" in _missing("psnr_mean_db", process)
+    assert "the output is not a video" in _missing("psnr_mean_db", process)
     assert "it has no flicker_ratio" in _missing("flicker_ratio", process)
 
 
@@ -214,19 +214,19 @@ def test_fidelity_names_the_failure_of_the_reference() -> None:
     assert "failed: out of memory at 79 GiB" in missing
 
 
-def test_an_image_identical_to_the_reference_is_no_psnr() -> None:
+def test_image_identical_to_the_reference_is_no_psnr() -> None:
     process = make_process(fidelity=Fidelity(psnr_db=None, ssim=1.0, identical=True))
     assert "identical to the bf16 reference: psnr_db is infinite" in _missing("psnr_db", process)
 
 
-def test_an_image_identical_to_the_reference_is_a_rounding_step_apart_where_nothing_is_quantized() -> None:
+def test_image_identical_to_the_reference_is_a_rounding_step_apart_where_nothing_is_quantized() -> None:
     build = make_build(quantization=make_quantization(ORDINARY_GROUP, expected_modules=0))
     process = make_process(build=build, fidelity=Fidelity(psnr_db=None, ssim=1.0, identical=True))
     values = observe(metric_named("psnr_db"), make_run(processes=(process,)), None).values
     assert values == pytest.approx((144.4944,), abs=1e-4)
 
 
-def test_a_metric_missing_from_one_process_is_missing_and_says_what_was_reported() -> None:
+def test_metric_missing_from_one_process_is_missing_and_says_what_was_reported() -> None:
     without = make_process(build=msgspec.structs.replace(make_build(), values={"recompiles": 0.0}))
     run = make_run(processes=(make_process(), without))
     missing = observe(metric_named("model_memory_mib"), run, None).missing
@@ -243,46 +243,46 @@ def test_one_process_is_enough_for_a_metric_that_says_so() -> None:
     assert observe(metric_named("compile_cold_s"), run, None).values == (40.0,)
 
 
-def test_a_sample_without_the_metric_makes_it_missing() -> None:
+def test_sample_without_the_metric_makes_it_missing() -> None:
     without = msgspec.structs.replace(make_sample(), values={"latency_s": (1.0,)})
     missing = _missing("decode_ms", make_process(samples=(make_sample(), without)))
     assert "a sample has no decode_ms, only latency_s" in missing
 
 
 @pytest.mark.parametrize("metric", ["denoise_step_ms", "distinct_outputs", "time_ratio_vs_fp32"])
-def test_a_process_without_samples_is_missing(metric: str) -> None:
+def test_process_without_samples_is_missing(metric: str) -> None:
     assert "it has no samples" in _missing(metric, make_process(samples=(), twin_samples=()))
 
 
-def test_a_run_without_processes_is_missing() -> None:
+def test_run_without_processes_is_missing() -> None:
     missing = observe(metric_named("latency_s"), make_run(processes=()), None).missing
     assert missing is not None
     assert "no process was measured" in missing
 
 
-def test_a_compiled_reference_that_was_not_compared_with_itself_is_missing() -> None:
+def test_compiled_reference_that_was_not_compared_with_itself_is_missing() -> None:
     missing = observe(metric_named("noise_psnr_db"), make_run(), None).missing
     assert missing is not None
     assert missing.endswith("no process was compared with itself before it was compiled")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_number_that_is_not_finite_is_missing_even_where_the_median_would_hide_it(value: float) -> None:
+def test_number_that_is_not_finite_is_missing_even_where_the_median_would_hide_it(value: float) -> None:
     process = make_process(samples=(make_sample({"denoise_step_ms": [1.0, 2.0, 3.0, value]}),))
     assert f"was reported as {value}" in _missing("denoise_step_ms", process)
 
 
-def test_a_build_value_that_is_not_finite_is_missing() -> None:
+def test_build_value_that_is_not_finite_is_missing() -> None:
     process = make_process(build=make_build({"weight_bytes": math.nan}))
     assert "weight_bytes is nan, not a finite number" in _missing("weight_bytes", process)
 
 
-def test_a_twin_that_took_no_time_is_missing() -> None:
+def test_twin_that_took_no_time_is_missing() -> None:
     twins = (make_sample({"latency_s": [0.0]}),) * 2
     assert "latency_s was reported as 0.0" in _missing("time_ratio_vs_fp32", make_process(twin_samples=twins))
 
 
-def test_a_stall_does_not_move_the_statistic_of_a_process() -> None:
+def test_stall_does_not_move_the_statistic_of_a_process() -> None:
     steps = [100.0, 101.0, 99.0, 100.0, 100.5, 99.5, 100.0, 100.0]
     stalled = make_process(samples=(make_sample({"denoise_step_ms": [*steps, 750.0]}),))
     (value,) = observe(metric_named("denoise_step_ms"), make_run(processes=(stalled,)), None).values
@@ -290,6 +290,6 @@ def test_a_stall_does_not_move_the_statistic_of_a_process() -> None:
 
 
 @pytest.mark.parametrize("metric", ["denoise_step_ms", "speedup_vs_bf16"])
-def test_a_time_of_nothing_has_no_relative_change(metric: str) -> None:
+def test_time_of_nothing_has_no_relative_change(metric: str) -> None:
     run, reference = make_run(processes=(_process(0.0),)), make_reference(processes=(_process(0.0),))
     assert observe(metric_named(metric), run, reference).missing is not None

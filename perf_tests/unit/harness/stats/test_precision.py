@@ -32,7 +32,7 @@ def test_noise_between_generations_is_not_moved_by_a_stall(
     assert generation_noise_pct(run) == pytest.approx(noise_pct)
 
 
-def test_the_noisiest_process_counts() -> None:
+def test_noisiest_process_counts() -> None:
     calm, wild = _process(100.0, 100.0, 100.0), _process(100.0, 110.0, 120.0)
     assert generation_noise_pct(make_run(processes=(calm, wild))) == pytest.approx(1.4826 * 10 / 110 * 100)
 
@@ -47,19 +47,19 @@ def _images(count: int, sd_pct: float = 2.0, pattern_pct: float = 0.0) -> list[S
     ]
 
 
-def test_the_error_of_a_process_is_that_of_its_steps() -> None:
+def test_error_of_a_process_is_that_of_its_steps() -> None:
     # 2 % / sqrt(200) x 1.03
     assert location_error_pct(_images(8), "denoise_step_ms") == pytest.approx(0.146, abs=0.015)
 
 
-def test_a_pattern_that_repeats_is_no_error() -> None:
+def test_pattern_that_repeats_is_no_error() -> None:
     assert location_error_pct(_images(8, sd_pct=0.0, pattern_pct=6.0), "denoise_step_ms") < 1e-9
 
 
 NOISE_PCT = {"denoise_step_ms": 0.39}
 
 
-def test_a_process_is_sampled_until_it_is_precise() -> None:
+def test_process_is_sampled_until_it_is_precise() -> None:
     images = _images(9)
     ends = {count: sampling_end(images[:count], NOISE_PCT, 3) for count in range(1, 10)}
     precise = [count for count, end in ends.items() if end is SamplingEnd.PRECISE]
@@ -93,7 +93,7 @@ def test_one_sample_is_never_precise() -> None:
         pytest.param({"latency_s": [60.0], "measured_latency_s": [5.9]}, None, id="composed"),
     ],
 )
-def test_a_slow_generation_is_not_repeated_for_precision(
+def test_slow_generation_is_not_repeated_for_precision(
     latency: dict[str, list[float]], end: SamplingEnd | None
 ) -> None:
     rough = [make_sample({"denoise_step_ms": [100.0 + each], **latency}) for each in (0.0, 5.0, -5.0)]

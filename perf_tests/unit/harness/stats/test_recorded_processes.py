@@ -108,7 +108,7 @@ def test_there_are_24_processes_of_the_slim_workload() -> None:
 @pytest.mark.parametrize(
     ("name", "typical_ms", "sd_pct"), [("denoise_step_ms", 19.300, 0.175), ("decode_ms", 91.237, 0.100)]
 )
-def test_the_processes_lie_closer_together_than_those_of_the_platform(
+def test_processes_lie_closer_together_than_those_of_the_platform(
     name: str, typical_ms: float, sd_pct: float
 ) -> None:
     values = statistics_ms(name)

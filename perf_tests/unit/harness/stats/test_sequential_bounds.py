@@ -51,7 +51,7 @@ def status(*measured: float, test: SequentialTest = TEST, better: Better = LOWER
         pytest.param((100.1,), Status.PASS, id="one-process-excludes-a-slowdown"),
         pytest.param((99.0,), Status.PASS, id="faster-is-no-slowdown"),
         pytest.param((100.8,), None, id="one-process-cannot-tell"),
-        pytest.param((103.0,), None, id="nobody-is-blamed-for-one-process"),
+        pytest.param((103.0,), None, id="one-process-decides-nothing"),
         pytest.param((85.0,), None, id="nor-praised"),
         pytest.param((103.0, 102.8), Status.REGRESSED, id="two-processes-agree"),
         pytest.param((97.0, 97.2), Status.IMPROVED, id="faster"),
@@ -75,7 +75,7 @@ def test_where_one_process_is_all_there_is_it_decides() -> None:
     assert status(97.0, test=test) is Status.IMPROVED
 
 
-def test_a_ratio_that_falls_is_worse() -> None:
+def test_ratio_that_falls_is_worse() -> None:
     assert status(97.0, 97.2, better=HIGHER) is Status.REGRESSED
     assert status(103.0, 102.8, better=HIGHER) is Status.IMPROVED
     assert decide(TEST, BASELINE, (97.0, 97.2), HIGHER).limit_pct == pytest.approx(-1.18, abs=0.01)
@@ -85,14 +85,14 @@ def test_no_improvement_is_unexplained_where_the_metric_has_no_bound_for_it() ->
     assert status(50.0, 50.2, test=make_test(surprise_pct=None)) is Status.IMPROVED
 
 
-def test_a_change_within_the_tolerance_passes_however_certain_it_is() -> None:
+def test_change_within_the_tolerance_passes_however_certain_it_is() -> None:
     calm = make_test(noise=Noise(sd_pct=0.01, dof=60))
     processes = (100.70, 100.71, 100.70)
     assert decide(calm, (100.0,) * 5, processes, LOWER).status is Status.PASS
     assert decide(calm, (100.0,) * 5, (100.80, 100.81), LOWER).status is Status.REGRESSED
 
 
-def test_a_provisional_baseline_gates_at_what_it_can_see() -> None:
+def test_provisional_baseline_gates_at_what_it_can_see() -> None:
     one, full = make_test(baseline_processes=1), TEST
     assert full.detectable_pct == pytest.approx(1.43, abs=0.01)
     assert one.detectable_pct == pytest.approx(2.40, abs=0.01)
@@ -100,14 +100,14 @@ def test_a_provisional_baseline_gates_at_what_it_can_see() -> None:
     assert status(102.5, 102.4, test=one) is Status.REGRESSED
 
 
-def test_the_error_of_a_reference_is_not_measured_away() -> None:
+def test_error_of_a_reference_is_not_measured_away() -> None:
     # Speed-ups: one process of the reference in this run, five in the baseline's.
     shared = make_test(shared_variance=1 / 1 + 1 / 5)
     assert shared.standard_error(5) == pytest.approx(0.0039 * (1 / 5 + 1 / 5 + 1 + 1 / 5) ** 0.5)
     assert shared.detectable_pct == pytest.approx(2.76, abs=0.01)
 
 
-def test_intervals_hold_the_change_and_blame_excludes_none() -> None:
+def test_intervals_hold_the_change_and_exclude_zero_where_the_code_changed() -> None:
     decision = decide(TEST, BASELINE, (102.0, 102.0), LOWER)
     assert decision.change_pct == pytest.approx(2.0, abs=0.01)
     # 0.39 % sqrt(1/2 + 1/5) = 0.3263 %, times t = 2.000 and c = 3.662
@@ -116,7 +116,7 @@ def test_intervals_hold_the_change_and_blame_excludes_none() -> None:
     assert decision.limit_pct == pytest.approx(1.202, abs=0.005)
 
 
-def test_the_spread_is_told_with_its_limit() -> None:
+def test_spread_is_told_with_its_limit() -> None:
     decision = decide(TEST, BASELINE, (103.0, 100.0), LOWER)
     # (ln 1.03)^2 / 2 over 0.0039^2
     assert decision.spread_ratio == pytest.approx(28.72, abs=0.01)
@@ -124,7 +124,7 @@ def test_the_spread_is_told_with_its_limit() -> None:
     assert decide(TEST, BASELINE, (100.0,), LOWER).spread_ratio is None
 
 
-def test_a_time_of_nothing_has_no_change() -> None:
+def test_time_of_nothing_has_no_change() -> None:
     with pytest.raises(ValueError, match=r"0\.0 has no relative change"):
         decide(TEST, BASELINE, (100.0, 0.0), LOWER)
 
@@ -140,7 +140,7 @@ def test_a_time_of_nothing_has_no_change() -> None:
         pytest.param(186, 0.05 / 186, id="more"),
     ],
 )
-def test_the_more_metrics_the_less_each_may_err(noisy_metrics: int, level: float) -> None:
+def test_more_metrics_the_less_each_may_err(noisy_metrics: int, level: float) -> None:
     assert metric_level(noisy_metrics) == level
 
 
@@ -151,7 +151,7 @@ def test_what_is_less_certain_is_judged_more_carefully() -> None:
     assert make_test(level=metric_level(186)).regressed_limit == pytest.approx(4.020, abs=1e-3)
 
 
-def test_the_bounds_meet_at_the_last_look_and_never_cross_before() -> None:
+def test_bounds_meet_at_the_last_look_and_never_cross_before() -> None:
     bounds = [TEST.bounds(processes) for processes in range(1, 6)]
     assert bounds[-1].passed == pytest.approx(bounds[-1].regressed, rel=1e-12)
     assert all(each.passed < each.regressed for each in bounds[:-1])
@@ -168,7 +168,7 @@ def drawn(source: random.Random, least: int = 1) -> list[float]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_order_of_processes_changes_nothing(seed: int) -> None:
+def test_order_of_processes_changes_nothing(seed: int) -> None:
     source = random.Random(seed)
     for _ in range(20):
         measured = drawn(source)
@@ -197,9 +197,9 @@ ORDER = (Status.SURPRISE, Status.IMPROVED, Status.PASS, None, Status.REGRESSED)
 def test_more_slowdown_never_looks_better() -> None:
     source = random.Random(2)
     for _ in range(100):
-        measured = drawn(source, least=2)  # one process blames and praises nobody
+        measured = drawn(source, least=2)  # one process decides neither way
         seen = [status(*(factor * each for each in measured)) for factor in (1.0, 1.001, 1.005, 1.02, 1.2)]
-        if Status.INCONCLUSIVE in seen:  # whatever the speed, the processes lie as far apart
+        if Status.INCONCLUSIVE in seen:  # the speed does not change how much the processes scatter
             assert set(seen) == {Status.INCONCLUSIVE}
             continue
         ranks = [ORDER.index(each) for each in seen]

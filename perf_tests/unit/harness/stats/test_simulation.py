@@ -91,7 +91,7 @@ def test_unchanged_code_is_red_no_more_often_than_stated(model: str) -> None:
         pytest.param({"most": 3}, id="three-candidates"),
     ],
 )
-def test_the_stated_rate_holds_whatever_the_settings(settings: dict[str, Any]) -> None:
+def test_stated_rate_holds_under_all_settings(settings: dict[str, Any]) -> None:
     seen = simulated("stalls", make_test(**settings))
     assert at_most(seen.red, seen.metrics) <= LEVEL
 
@@ -137,7 +137,7 @@ def test_three_percent_are_seen_with_three_processes_at_most() -> None:
 
 
 @pytest.mark.parametrize("baseline", [1, 3, 5])
-def test_the_smallest_detectable_change_is_detected(baseline: int) -> None:
+def test_smallest_detectable_change_is_detected(baseline: int) -> None:
     test = make_test(baseline=baseline)
     seen = simulated("stalls", test, effect_pct=test.detectable_pct, runs=500)
     # 0.951 with a baseline of 3: 30,000 metrics bound that no closer.
@@ -152,13 +152,13 @@ def test_kernels_chosen_by_chance_are_refused_as_a_baseline() -> None:
     assert at_least(seen.refused, seen.refused + seen.metrics) >= 0.70
 
 
-def test_a_process_that_was_slowed_down_is_not_blamed_on_the_code() -> None:
+def test_slowed_down_process_is_not_a_regression_of_the_code() -> None:
     seen = simulated("throttled", make_test(), runs=500)
     assert at_most(seen.statuses[Status.REGRESSED], seen.metrics) <= 0.002
     assert at_least(seen.statuses[Status.INCONCLUSIVE], seen.metrics) >= 0.015
 
 
-def test_a_baseline_with_a_slowed_process_is_refused() -> None:
+def test_baseline_with_a_slowed_process_is_refused() -> None:
     seen = simulated("throttled", make_test(), runs=200)
     # One of five processes in 1 - 0.98^5 of the baselines.
     assert at_least(seen.refused, seen.refused + seen.metrics) >= 0.085
@@ -180,7 +180,7 @@ def test_other_gates_cry_wolf_and_miss() -> None:
 # The simulation itself
 
 
-def test_the_vectorised_rule_is_the_rule() -> None:
+def test_vectorised_rule_is_the_rule() -> None:
     rng = np.random.default_rng(5)
     test, shape = make_test(), (400, 10)
     centre = rng.choice([0.0, 0.008, 0.012, 0.03, -0.02, -0.15], size=(400, 1))
@@ -194,7 +194,7 @@ def test_the_vectorised_rule_is_the_rule() -> None:
         assert (STATUSES[status], processes) == (looks[ended], ended + 1)
 
 
-def test_a_process_is_the_trimmed_mean_of_its_steps() -> None:
+def test_process_is_the_trimmed_mean_of_its_steps() -> None:
     model = NOISE_MODELS["stalls"]
     of = library(model, LIBRARY, np.random.default_rng(3))
     # 7 images of 25 steps of 2 %: 2 / sqrt(175) = 0.151, times 1.03.
@@ -205,7 +205,7 @@ def test_a_process_is_the_trimmed_mean_of_its_steps() -> None:
     assert known_sd_pct("stalls") == pytest.approx(math.hypot(0.36, 0.156), abs=0.006)
 
 
-def test_a_trimmed_mean_varies_less_than_a_median_and_stands_stalls_a_mean_does_not() -> None:
+def test_trimmed_mean_varies_less_than_a_median_and_stands_stalls_a_mean_does_not() -> None:
     rng = np.random.default_rng(4)
     steps = 1 + 0.02 * rng.standard_normal((1500, 75))
     steps[rng.random(1500) < 0.12, 10] += 5.0
@@ -215,12 +215,12 @@ def test_a_trimmed_mean_varies_less_than_a_median_and_stands_stalls_a_mean_does_
     assert trimmed < 0.9 * medians < 0.5 * means
 
 
-def test_the_same_seed_gives_the_same_tally() -> None:
+def test_same_seed_gives_the_same_tally() -> None:
     one, other = (simulated("stalls", make_test(), runs=20) for _ in range(2))
     assert one == other
 
 
-def test_the_tool_prints_the_three_gates(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tool_prints_the_three_gates(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ("--simulated", "6000", "--metrics", "60", "--effect", "3", "--images", "2", "--dof", "60")
     assert TOOL["main"](settings) == 0
     printed = capsys.readouterr().out

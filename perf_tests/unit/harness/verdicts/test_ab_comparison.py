@@ -104,7 +104,7 @@ def test_one_percent_on_one_side_is_seen_with_five_pairs() -> None:
     assert 0.4 < low < 0.6 < 1.4 < high < 1.6
 
 
-def test_a_faster_candidate_is_an_improvement_that_needs_no_explanation() -> None:
+def test_faster_candidate_is_an_improvement_that_needs_no_explanation() -> None:
     assert decide(TEST, slower(-20.0)).status is Status.IMPROVED
 
 
@@ -119,17 +119,17 @@ def test_pairs_that_lie_too_far_apart_say_nothing() -> None:
 
 
 @pytest.mark.parametrize("ratios", [QUIET, slower(1.0), slower(-3.0)])
-def test_the_order_of_pairs_does_not_matter(ratios: tuple[float, ...]) -> None:
+def test_order_of_pairs_does_not_matter(ratios: tuple[float, ...]) -> None:
     assert decide(TEST, ratios[::-1]).status is decide(TEST, ratios).status
 
 
-def test_a_larger_slowdown_of_all_pairs_stays_red() -> None:
+def test_larger_slowdown_of_all_pairs_stays_red() -> None:
     statuses = [decide(TEST, slower(pct)).status for pct in (1.0, 2.0, 5.0, 50.0)]
     assert statuses == [Status.REGRESSED] * 4
 
 
 @pytest.mark.parametrize(("times", "each"), [(1, 0.005), (10, 0.005), (20, 0.0025), (60, 0.05 / 60)])
-def test_the_level_bounds_the_family(times: int, each: float) -> None:
+def test_level_bounds_the_family(times: int, each: float) -> None:
     assert level(times) == pytest.approx(each)
 
 
@@ -142,7 +142,7 @@ def test_noisy_times_are_compared_and_a_ratio_by_its_time() -> None:
     assert [time_of(metric_named(name)) for name in others] == [None] * 5
 
 
-def test_a_platform_without_noisy_metrics_compares_nothing() -> None:
+def test_platform_without_noisy_metrics_compares_nothing() -> None:
     assert times_of(FLUX_FP8, H100) == (STEP, DECODE)
     assert times_of(MINI_INT8WO, CPU) == ()
 
@@ -166,7 +166,7 @@ def test_regressed_times_and_those_without_a_baseline_are_asked_about(
     assert is_asked(make_verdict(metric, status), metric_named(metric)) is asked
 
 
-def test_the_known_peak_is_the_largest_of_the_run_and_its_baseline() -> None:
+def test_known_peak_is_the_largest_of_the_run_and_its_baseline() -> None:
     build = make_build({"peak_device_mib": 30000.0, "peak_reserved_mib": 29000.0})
     run = make_run(processes=(make_process(build=build),))
     assert known_peak_mib(run, {}) == 30000.0
@@ -196,7 +196,7 @@ def test_before_the_fifth_pair_nothing_is_decided() -> None:
     assert judge_comparison(question(), compared(*slower(50.0)[:4])) is None
 
 
-def test_the_verdict_is_on_the_statistics_of_the_pairs() -> None:
+def test_verdict_is_on_the_statistics_of_the_pairs() -> None:
     comparison = judged(*slower(1.0))
     (verdict,) = comparison.verdicts
     assert (comparison.status, verdict.status) == (Status.REGRESSED, Status.REGRESSED)
@@ -231,7 +231,7 @@ def test_identical_stacks_are_quiet() -> None:
     ("kind", "status"),
     [(FailureKind.CRASH, Status.CRASH), (FailureKind.UNSUPPORTED, Status.INCONCLUSIVE)],
 )
-def test_a_side_that_fails_is_named_and_never_green(kind: FailureKind, status: Status) -> None:
+def test_side_that_fails_is_named_and_never_green(kind: FailureKind, status: Status) -> None:
     failure = make_failure(kind=kind, message="no config of that name")
     comparison = judged(failure=failure, failed_side=Side.STABLE)
     assert comparison.status is status
@@ -242,7 +242,7 @@ def test_a_side_that_fails_is_named_and_never_green(kind: FailureKind, status: S
     assert not verdict.status.is_green
 
 
-def test_a_side_that_is_not_what_was_asked_for_ends_it() -> None:
+def test_side_that_is_not_what_was_asked_for_ends_it() -> None:
     bare = make_build(quantization=None)
     pair = Pair(stable=process(100.0, build=bare), candidate=process(100.0))
     comparison = judged(pairs=(pair,))
@@ -250,7 +250,7 @@ def test_a_side_that_is_not_what_was_asked_for_ends_it() -> None:
     assert "what was built is not what was asked for" in comparison.reason
 
 
-def test_a_throttled_side_ends_it_invalid() -> None:
+def test_throttled_side_ends_it_invalid() -> None:
     hot = make_telemetry(throttle_reasons=("HwThermalSlowdown",))
     pair = Pair(stable=process(100.0), candidate=process(150.0, telemetry=hot))
     comparison = judged(pairs=(pair,))
@@ -284,7 +284,7 @@ def test_a_throttled_side_ends_it_invalid() -> None:
     ],
 )
 @pytest.mark.parametrize("metric", [STEP, SPEEDUP], ids=lambda each: each.name)
-def test_a_regression_stays_red_and_says_whether_it_is_confirmed(
+def test_regression_stays_red_and_says_whether_it_is_confirmed(
     metric: Any, ratios: tuple[float, ...], clause: str
 ) -> None:
     before = make_verdict(metric.name, Status.REGRESSED, change_pct=4.0)
@@ -318,7 +318,7 @@ def test_memory_is_never_judged_by_a_comparison(status: Status) -> None:
 # The report
 
 
-def test_a_failure_text_says_whether_and_against_what() -> None:
+def test_failure_text_says_whether_and_against_what() -> None:
     comparison = judged(*slower(3.1))
     verdict = applied(make_verdict(STEP.name, Status.REGRESSED), STEP, comparison)
     lines = report.explanation(verdict, STEP, comparison)
@@ -330,14 +330,14 @@ def test_a_failure_text_says_whether_and_against_what() -> None:
     assert all(len(line) <= 160 for line in lines)
 
 
-def test_a_verdict_that_was_not_asked_about_is_not_explained() -> None:
+def test_verdict_that_was_not_asked_about_is_not_explained() -> None:
     comparison = judged(*QUIET)
     verdict = make_verdict("peak_reserved_mib", Status.REGRESSED)
     assert said(verdict, metric_named("peak_reserved_mib"), comparison) is None
     assert report.explanation(verdict, metric_named("peak_reserved_mib"), comparison) == []
 
 
-def test_the_table_has_a_line_per_time_and_names_what_differs() -> None:
+def test_table_has_a_line_per_time_and_names_what_differs() -> None:
     dead = judged(failure=make_failure(), failed_side=Side.STABLE)
     lines = report.table([judged(*slower(1.0)), dead], UNITS)
     assert re.fullmatch(

@@ -32,11 +32,11 @@ def test_ordinary_modules_agree_with_an_unquantized_recipe() -> None:
     assert contradictions(MINI_BF16, make_build(quantization=quantization)) == ()
 
 
-def test_a_compiled_build_with_graphs_and_cache_counters_agrees() -> None:
+def test_compiled_build_with_graphs_and_cache_counters_agrees() -> None:
     assert contradictions(REGIONAL, make_build({"compiled_graphs": 2.0}, cache=COLD_CACHE)) == ()
 
 
-def test_a_dropped_module_is_named() -> None:
+def test_dropped_module_is_named() -> None:
     quantization = make_quantization(make_group(count=3), unquantized=("transformer_blocks.1.attn.to_q",))
     assert contradictions(MINI_INT8WO, make_build(quantization=quantization)) == (
         "3 of 4 Linear modules are quantized as int8wo says; not as it says: transformer_blocks.1.attn.to_q",
@@ -52,7 +52,7 @@ def test_a_dropped_module_is_named() -> None:
         pytest.param({"dynamic_activation": True}, id="activation"),
     ],
 )
-def test_a_module_quantized_otherwise_is_not_counted_and_is_described(look: dict[str, str | bool]) -> None:
+def test_module_quantized_otherwise_is_not_counted_and_is_described(look: dict[str, str | bool]) -> None:
     build = make_build(quantization=make_quantization(make_group(**look)))
     count, looks = contradictions(MINI_INT8WO, build)
     assert count.startswith("0 of 4 Linear modules")
@@ -66,41 +66,41 @@ def test_modules_of_several_groups_are_counted_together() -> None:
     assert contradictions(MINI_INT8WO, make_build(quantization=quantization)) == ()
 
 
-def test_a_quantized_module_of_an_unquantized_recipe_is_a_contradiction() -> None:
+def test_quantized_module_of_an_unquantized_recipe_is_a_contradiction() -> None:
     quantization = make_quantization(make_group(), expected_modules=0)
     (found,) = contradictions(MINI_BF16, make_build(quantization=quantization))
     assert found.startswith("4 Linear modules of transformer are Int8Tensor int8")
     assert found.endswith("but the scheme bf16 quantizes nothing")
 
 
-def test_a_quantized_module_of_another_component_is_a_contradiction() -> None:
+def test_quantized_module_of_another_component_is_a_contradiction() -> None:
     quantization = make_quantization(make_group(), make_group(component="text_encoder_2", count=2))
     (found,) = contradictions(MINI_INT8WO, make_build(quantization=quantization))
     assert found.startswith("2 Linear modules of text_encoder_2")
     assert found.endswith("but the recipe quantizes only transformer")
 
 
-def test_a_quantized_module_of_another_component_does_not_stand_in_for_a_dropped_one() -> None:
+def test_quantized_module_of_another_component_does_not_stand_in_for_a_dropped_one() -> None:
     quantization = make_quantization(make_group(count=3), make_group(component="vae", count=1))
     found = contradictions(MINI_INT8WO, make_build(quantization=quantization))
     assert found[0].startswith("3 of 4 Linear modules")
 
 
-def test_a_scheme_that_found_nothing_to_quantize_is_a_contradiction() -> None:
+def test_scheme_that_found_nothing_to_quantize_is_a_contradiction() -> None:
     quantization = make_quantization(ORDINARY_GROUP, expected_modules=0)
     assert contradictions(MINI_INT8WO, make_build(quantization=quantization)) == (
         "the scheme int8wo found no Linear module to quantize",
     )
 
 
-def test_an_exclusion_that_excluded_nothing_is_a_contradiction() -> None:
+def test_exclusion_that_excluded_nothing_is_a_contradiction() -> None:
     scheme = dataclasses.replace(INT8WO, exclusions={"*.proj_out": "too narrow"})
     assert contradictions(make_case(scheme=scheme), make_build()) == (
         "the exclusion '*.proj_out' of the scheme int8wo excluded no module of flux-mini",
     )
 
 
-def test_an_exclusion_that_took_modules_out_agrees() -> None:
+def test_exclusion_that_took_modules_out_agrees() -> None:
     scheme = dataclasses.replace(INT8WO, exclusions={"*.proj_out": "too narrow"})
     build = make_build(quantization=make_quantization(excluded={"*.proj_out": 1}))
     assert contradictions(make_case(scheme=scheme), build) == ()
@@ -116,12 +116,12 @@ SHAPE_RULE = "in_features not a multiple of 32"
 
 
 @pytest.mark.parametrize("excluded", [{}, {SHAPE_RULE: 0}, {SHAPE_RULE: 3}], ids=["unsaid", "none", "three"])
-def test_a_rule_about_shapes_may_exclude_modules_or_none(excluded: dict[str, int]) -> None:
+def test_rule_about_shapes_may_exclude_modules_or_none(excluded: dict[str, int]) -> None:
     build = make_build(quantization=make_quantization(make_group(**INT4DQ_LOOK), excluded=excluded))
     assert contradictions(make_case(scheme=INT4DQ), build) == ()
 
 
-def test_a_rule_about_shapes_of_another_scheme_is_a_contradiction() -> None:
+def test_rule_about_shapes_of_another_scheme_is_a_contradiction() -> None:
     build = make_build(quantization=make_quantization(excluded={SHAPE_RULE: 3}))
     assert contradictions(MINI_INT8WO, build) == (
         "3 modules were excluded by 'in_features not a multiple of 32', which the scheme does not declare",
@@ -136,19 +136,19 @@ def test_groups_of_another_size_are_not_what_the_scheme_says() -> None:
     )
 
 
-def test_an_exclusion_that_nobody_declared_is_a_contradiction() -> None:
+def test_undeclared_exclusion_is_a_contradiction() -> None:
     build = make_build(quantization=make_quantization(excluded={"*.norm": 2}))
     assert contradictions(MINI_INT8WO, build) == (
         "2 modules were excluded by '*.norm', which the scheme does not declare",
     )
 
 
-def test_a_compile_that_fell_back_is_a_contradiction() -> None:
+def test_compile_that_fell_back_is_a_contradiction() -> None:
     (found,) = contradictions(REGIONAL, make_build({"compiled_graphs": 0.0}, cache=COLD_CACHE))
     assert "int8wo-regional compiles, but no graph was compiled" in found
 
 
-def test_a_compiled_recipe_without_cache_counters_is_a_contradiction() -> None:
+def test_compiled_recipe_without_cache_counters_is_a_contradiction() -> None:
     (found,) = contradictions(REGIONAL, make_build({"compiled_graphs": 2.0}))
     assert "cache was never asked" in found
 
@@ -159,12 +159,12 @@ def test_graphs_and_cache_counters_of_an_eager_recipe_are_contradictions() -> No
     assert "is eager, but inductor's cache counters were reported" in cache
 
 
-def test_an_eager_recipe_with_a_compiled_vae_compiles() -> None:
+def test_eager_recipe_with_a_compiled_vae_compiles() -> None:
     case = make_case(scheme=INT8WO, compile_vae=True)
     assert contradictions(case, make_build({"compiled_graphs": 1.0}, cache=COLD_CACHE)) == ()
 
 
-def test_a_build_without_module_counts_is_a_contradiction() -> None:
+def test_build_without_module_counts_is_a_contradiction() -> None:
     case = make_case(scheme=BF16)
     assert contradictions(case, make_build(quantization=None)) == (
         "the worker did not report what the Linear modules are",
@@ -183,12 +183,12 @@ def test_modules_that_are_what_the_plan_chose_for_each_agree() -> None:
     assert contradictions(SEARCHED, make_build(quantization=quantization)) == ()
 
 
-def test_a_plan_that_leaves_all_modules_as_they_are_agrees() -> None:
+def test_plan_that_leaves_all_modules_as_they_are_agrees() -> None:
     quantization = make_quantization(AS_IT_IS, expected_modules=0, plan=make_plan(bf16=2))
     assert contradictions(SEARCHED, make_build(quantization=quantization)) == ()
 
 
-def test_a_dropped_module_of_a_plan_is_named() -> None:
+def test_dropped_module_of_a_plan_is_named() -> None:
     dropped = make_group(subclass="Parameter", dtype="bfloat16", scale=None, count=1, chosen="int8wo")
     quantization = make_quantization(
         make_group(count=3, chosen="int8wo"),
@@ -213,29 +213,29 @@ def test_modules_quantized_as_another_candidate_than_theirs_are_described() -> N
 
 
 @pytest.mark.parametrize("chosen", ["bf16", None], ids=["left-by-the-plan", "not-in-the-plan"])
-def test_a_module_that_the_plan_leaves_alone_must_not_be_quantized(chosen: str | None) -> None:
+def test_module_that_the_plan_leaves_alone_must_not_be_quantized(chosen: str | None) -> None:
     plan = make_plan(**{"bf16": 4} if chosen else {})
     quantization = make_quantization(make_group(chosen=chosen), expected_modules=0, plan=plan)
     (found,) = contradictions(SEARCHED, make_build(quantization=quantization))
     assert found.endswith("but the plan of autoquant leaves them as they are")
 
 
-def test_modules_that_the_plan_counts_and_nobody_found_are_a_contradiction() -> None:
+def test_modules_that_the_plan_counts_and_were_not_found_are_a_contradiction() -> None:
     quantization = make_quantization(AS_IT_IS, expected_modules=0, plan=make_plan(bf16=5))
     assert contradictions(SEARCHED, make_build(quantization=quantization)) == (
         "the plan plan.json chose bf16 for 5 modules, and 2 were found",
     )
 
 
-def test_a_choice_that_is_no_candidate_is_a_contradiction() -> None:
+def test_choice_that_is_no_candidate_is_a_contradiction() -> None:
     group = make_group(subclass="Parameter", dtype="bfloat16", scale=None, chosen="int3wo")
     quantization = make_quantization(group, expected_modules=0, plan=make_plan(int3wo=4))
     assert contradictions(SEARCHED, make_build(quantization=quantization)) == (
-        "the plan plan.json chose 'int3wo', which is no candidate of autoquant",
+        "the plan plan.json chose 'int3wo', which is not a candidate of autoquant",
     )
 
 
-def test_a_search_without_a_plan_and_a_plan_without_a_search_are_contradictions() -> None:
+def test_search_without_a_plan_and_a_plan_without_a_search_are_contradictions() -> None:
     unplanned = make_build(quantization=make_quantization(AS_IT_IS, expected_modules=0))
     assert contradictions(SEARCHED, unplanned) == (
         "the worker reported no plan, and the recipe asks for a scheme that is chosen for each module",

@@ -37,7 +37,7 @@ def test_four_pairs_may_lose_half_of_what_a_single_one_may(
     assert judged(measured).status is status
 
 
-def test_the_sentence_names_the_pair_that_lost_most() -> None:
+def test_sentence_names_the_pair_that_lost_most() -> None:
     reason = judged((34.0, 34.0, 31.5, 35.0)).reason
     assert reason.startswith(
         "pair 2 moved by -3.5 dB, beyond the limit -3 dB of one (34, 34, 31.5, 35 against"
@@ -62,7 +62,7 @@ def test_fewer_pairs_than_the_baseline_has_are_no_pass() -> None:
     assert verdict.reason.startswith("1 of the 4 pairs of its baseline were measured")
 
 
-def test_the_noise_of_bf16_is_said_beside_pairs_that_are_farther() -> None:
+def test_noise_of_bf16_is_said_beside_pairs_that_are_farther() -> None:
     verdict = judged(BASELINE, noise=47.8)
     assert verdict.status is Status.PASS
     assert verdict.reason.endswith("35); bf16 compiled against eager is at 47.8 dB")
@@ -77,14 +77,14 @@ def test_the_noise_of_bf16_is_said_beside_pairs_that_are_farther() -> None:
         pytest.param((46.0, 31.5, 33.0, 46.0), Status.REGRESSED, id="no-evidence-of-a-gain"),
     ],
 )
-def test_a_pair_at_the_noise_floor_counts_for_nothing(measured: tuple[float, ...], status: Status) -> None:
+def test_pair_at_the_noise_floor_counts_for_nothing(measured: tuple[float, ...], status: Status) -> None:
     verdict = judged(measured, (45.0, 34.0, 35.0, 46.0), noise=40.0)
     assert verdict.status is status
     assert verdict.reason.startswith("2 pairs moved by ")
     assert verdict.reason.endswith("2 of 4 pairs are at this noise floor, and no evidence")
 
 
-def test_a_noise_floor_below_the_schemes_own_is_no_pass() -> None:
+def test_noise_floor_below_the_schemes_own_is_no_pass() -> None:
     assert judged((19.5, 18.0), (20.5, 19.0), noise=19.0).status is Status.REGRESSED
     for measured in ((19.5, 19.4), (33.0, 34.0)):
         verdict = judged(measured, (33.0, 34.0), noise=19.0)
@@ -110,7 +110,7 @@ def test_where_the_only_pair_of_the_baseline_is_no_evidence_the_others_have_thei
         assert (verdict.status, verdict.limit) == (status, 20.0)
 
 
-def test_the_noise_floor_is_what_compiling_costs_the_reference() -> None:
+def test_noise_floor_is_what_compiling_costs_the_reference() -> None:
     noise = Fidelity(psnr_db=47.8, ssim=0.999, identical=False)
     compiled = make_reference(processes=(make_process(), make_process(noise=noise)))
     found = [images.noise_floor(metric_named(name), compiled) for name in ("psnr_db", "ssim")]

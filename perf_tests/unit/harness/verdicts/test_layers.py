@@ -1,4 +1,4 @@
-"""Each layer is held against itself, either way, and the culprits are named."""
+"""Each layer is compared with itself, either way, and the culprits are named."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def judged(
         pytest.param("layer_worst_row_sqnr_db", {"worst_row_sqnr_db": 28.9}, 29.0, id="row-worse"),
     ],
 )
-def test_a_layer_that_moves_either_way_is_named(name: str, changes: dict[str, float], limit: float) -> None:
+def test_layer_that_moves_either_way_is_named(name: str, changes: dict[str, float], limit: float) -> None:
     verdict = judged(name, make_layers(**changes))
     (moved,) = changes.values()
     assert (verdict.status, verdict.measured) == (Status.REGRESSED, moved)
@@ -66,13 +66,13 @@ def test_a_layer_that_moves_either_way_is_named(name: str, changes: dict[str, fl
         ("layer_sqnr_db", {"gain": 1.5}),
     ],
 )
-def test_a_layer_within_the_tolerance_passes(name: str, changes: dict[str, float]) -> None:
+def test_layer_within_the_tolerance_passes(name: str, changes: dict[str, float]) -> None:
     verdict = judged(name, make_layers(**changes))
     assert verdict.status is Status.PASS
     assert verdict.reason.startswith("none of 2 layers moved by more than ")
 
 
-def test_a_good_layer_does_not_hide_a_bad_one_nor_a_good_process() -> None:
+def test_good_layer_does_not_hide_a_bad_one_nor_a_good_process() -> None:
     verdict = judged("layer_sqnr_db", make_layers(), make_layers(sqnr_db=30.0), make_layers())
     assert (verdict.status, verdict.measured, verdict.baseline) == (Status.REGRESSED, 30.0, 40.0)
     said = "1 of 2 layers moved by more than 0.1 dB and its rounding"
@@ -114,7 +114,7 @@ def test_other_layers_than_the_baselines_are_a_regression(
     assert verdict.reason == f"the quantized layers are not those of the baseline: {said}"
 
 
-def test_a_layer_without_rows_to_tell_is_left_out_of_the_worst_row() -> None:
+def test_layer_without_rows_to_tell_is_left_out_of_the_worst_row() -> None:
     untold: dict[str, Any] = {"worst_row_sqnr_db": None, "worst_row_gain": None}
     verdict = judged("layer_worst_row_sqnr_db", make_layers(**untold), before=make_layers(**untold))
     assert (verdict.status, verdict.measured) == (Status.PASS, 30.0)
@@ -135,28 +135,28 @@ SINGLE_TOKEN = {"tokens": 1, "features": 3072}
         pytest.param("layer_gain", {"sqnr_db": 26.0, "gain": 1.0053}, Status.REGRESSED, id="gain-beyond"),
     ],
 )
-def test_a_layer_of_few_values_may_move_as_far_as_its_rounding_errors_drawn_anew(
+def test_layer_of_few_values_may_move_as_far_as_its_rounding_errors_drawn_anew(
     name: str, changes: dict[str, float], status: Status
 ) -> None:
     before = make_layers(sqnr_db=26.0) if "gain" in changes else make_layers()
     assert judged(name, make_layers(**changes, **SINGLE_TOKEN), before=before).status is status
 
 
-def test_a_layer_that_has_become_worse_may_not_move_farther_for_it() -> None:
+def test_layer_that_has_become_worse_may_not_move_farther_for_it() -> None:
     # By 0.00102 at the 40 dB of the baseline; at 20 dB it were 0.0102.
     assert (
         judged("layer_gain", make_layers(sqnr_db=20.0, gain=1.005, **SINGLE_TOKEN)).status is Status.REGRESSED
     )
 
 
-def test_the_worst_row_may_move_as_far_as_that_of_few_tokens() -> None:
+def test_worst_row_may_move_as_far_as_that_of_few_tokens() -> None:
     # 4 x 8.686 / sqrt(64) = 4.34 dB
     for worst_row_sqnr_db, status in ((25.7, Status.PASS), (25.6, Status.REGRESSED)):
         layers = make_layers(worst_row_sqnr_db=worst_row_sqnr_db, tokens=64, features=3072)
         assert judged("layer_worst_row_sqnr_db", layers).status is status
 
 
-def test_a_layer_of_many_values_has_the_tolerance_alone() -> None:
+def test_layer_of_many_values_has_the_tolerance_alone() -> None:
     many = {"tokens": 4608, "features": 3072}
     assert judged("layer_sqnr_db", make_layers(sqnr_db=39.89, **many)).status is Status.REGRESSED
     assert judged("layer_gain", make_layers(gain=1.0011, **many)).status is Status.REGRESSED

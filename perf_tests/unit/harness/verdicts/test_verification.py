@@ -47,7 +47,7 @@ def test_captures_are_compared_with_those_of_the_reference(tmp_path: Path) -> No
     assert process.fidelity.psnr_db == pytest.approx(40.0, abs=0.01)  # an error of 0.01 everywhere
 
 
-def test_an_output_that_is_not_a_picture_fails_its_case_and_not_the_session(tmp_path: Path) -> None:
+def test_output_that_is_not_a_picture_fails_its_case_and_not_the_session(tmp_path: Path) -> None:
     reference = make_reference(processes=(saved(tmp_path, "reference", RAMP),))
     verified = verify(
         MINI_INT8WO, make_run(processes=(saved(tmp_path, "case", RAMP * 0),)), reference, tmp_path
@@ -59,12 +59,12 @@ def test_an_output_that_is_not_a_picture_fails_its_case_and_not_the_session(tmp_
     assert verified.reason.startswith("the measured output is black in image 0")
 
 
-def test_a_reference_that_is_not_a_picture_fails_as_well(tmp_path: Path) -> None:
+def test_reference_that_is_not_a_picture_fails_as_well(tmp_path: Path) -> None:
     black = make_reference(processes=(saved(tmp_path, "reference", RAMP * 0),))
     assert verify(MINI_BF16, black, None, tmp_path).status is Status.NUMERICS
 
 
-def test_a_capture_that_is_gone_fails_its_case_and_is_named(tmp_path: Path) -> None:
+def test_capture_that_is_gone_fails_its_case_and_is_named(tmp_path: Path) -> None:
     run = make_run(processes=(saved(tmp_path, "case", RAMP),))
     (tmp_path / "case.npy").unlink()
     verified = verify(MINI_INT8WO, run, None, tmp_path)
@@ -96,14 +96,14 @@ def test_what_two_processes_contradict_alike_is_said_once(tmp_path: Path) -> Non
     assert twice.failure == once.failure
 
 
-def test_a_run_is_proved_against_the_recipe_of_its_own_case(tmp_path: Path) -> None:
+def test_run_is_proved_against_the_recipe_of_its_own_case(tmp_path: Path) -> None:
     cases = {case.id: case for case in (MINI_BF16, MINI_INT8WO)}
     run = msgspec.structs.replace(make_run(), id=MINI_BF16.id)
-    # The builder's default build is quantized, which nobody asked of bf16.
+    # The builder's default build is quantized, which bf16 does not ask for.
     assert prepare(cases, tmp_path, run, None).status is Status.UNPROVEN
 
 
-def test_a_campaigns_run_says_what_was_measured_median_over_processes(tmp_path: Path) -> None:
+def test_campaigns_run_says_what_was_measured_median_over_processes(tmp_path: Path) -> None:
     processes = tuple(make_process(build=make_build({"model_memory_mib": mib})) for mib in (10.0, 11.0, 15.0))
     run = make_run(processes=processes)
     measured = prepare({MINI_INT8WO.id: MINI_INT8WO}, tmp_path, run, None).measured
