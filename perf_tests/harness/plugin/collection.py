@@ -177,7 +177,9 @@ def prepare(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     if getattr(config.option, "numprocesses", None):
         raise UsageError(SIDE_BY_SIDE)
     _select(config, items)
-    _lock_gpu(config)
+    if not config.option.collectonly:
+        _lock_gpu(config)
+        config.stash[SESSION].check_resumed()
 
 
 def refuse_side_by_side(config: pytest.Config, node_ids: Iterable[str]) -> None:
@@ -212,7 +214,7 @@ def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
 def _lock_gpu(config: pytest.Config) -> None:
     """One suite on one GPU, until pytest ends."""
     session, target = config.stash[SESSION], config.stash[TARGET]
-    if session.selection.is_on_gpu and target.unit is not None and not config.option.collectonly:
+    if session.selection.is_on_gpu and target.unit is not None:
         config.add_cleanup(GpuLock(target.unit).release)
 
 

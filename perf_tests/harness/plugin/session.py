@@ -12,6 +12,7 @@ from perf_tests.harness.execution.campaign import Callbacks, Campaign
 from perf_tests.harness.execution.launcher import Stack
 from perf_tests.harness.execution.sampling import SamplingRules
 from perf_tests.harness.planning.budget import Budget
+from perf_tests.harness.plugin import resuming
 from perf_tests.harness.plugin.ab_session import AbSession
 from perf_tests.harness.plugin.judging import CaseJudge, outcome
 from perf_tests.harness.plugin.ledger import BUILD
@@ -42,6 +43,8 @@ class PerfSession:
         self.judging = CaseJudge(options, self.selection, self._baselines, self._reference)
         self._ab = AbSession(options, self.selection, self._baselines)
         self._campaign: Campaign | None = None
+        self.kept: tuple[Run, ...] = ()
+        """The selected cases that a resumed session had measured."""
         self.problem: str | None = None
         """What kept the run directory from being written; None where nothing did."""
 
@@ -63,6 +66,14 @@ class PerfSession:
         self._ab.check()
         self.selection.check_drills(self.options.drills)
 
+    def check_resumed(self) -> None:
+        """Raise PerfError where the record to be resumed cannot be, for one of another stack among others."""
+        if not self.options.resume:
+            return
+        out, resumed = self._directory
+        if resumed is not None:
+            resuming.check_stack(resumed, self.selection.planned(self.options), self._stack, out)
+
     # Measuring
 
     @cached_property
@@ -70,6 +81,15 @@ class PerfSession:
         if self.options.resume:
             return resume_run_directory(self.options.out)
         return prepare_run_directory(self.options.out), None
+
+    @property
+    def _stack(self) -> Stack:
+        return Stack(
+            python=self.options.python,
+            command=self.options.worker_command,
+            artifacts=self.options.compile_cache and self.options.compile_cache.absolute(),
+            plans=self.options.autoquant_plans and self.options.autoquant_plans.absolute(),
+        )
 
     @cached_property
     def _budget(self) -> Budget:
@@ -80,6 +100,7 @@ class PerfSession:
         """The campaign of all selected cases. Raises PerfError where the run directory cannot be written."""
         if self._campaign is None:
             self._campaign = self._open_campaign()
+            self.kept = resuming.kept_cases(self._campaign.record, self.selection.cases)
         return self._campaign
 
     def _open_campaign(self) -> Campaign:
@@ -89,12 +110,7 @@ class PerfSession:
         return Campaign(
             self.selection.planned(self.options),
             out,
-            Stack(
-                python=self.options.python,
-                command=self.options.worker_command,
-                artifacts=self.options.compile_cache and self.options.compile_cache.absolute(),
-                plans=self.options.autoquant_plans and self.options.autoquant_plans.absolute(),
-            ),
+            self._stack,
             SamplingRules(
                 decide=self.judging.decide,
                 max_processes=self.judging.max_processes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from perf_tests.harness.execution.machine import Target
+from perf_tests.harness.plugin import resuming
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Selection
 from perf_tests.harness.plugin.session import PerfSession
@@ -41,6 +42,8 @@ def performance(session: PerfSession, record: RunRecord, selection: Selection) -
     control = judging.control(record)
     if control is not None and control.moved:
         yield [control.text]
+    if session.kept:
+        yield [resuming.sentence(session.kept, len(selection.cases), record.created_at)]
     yield costs.table(record.cases, record.references)
     if session.options.show_plan:
         yield plan_report.accuracy(session.forecaster.accuracy(selection, record))

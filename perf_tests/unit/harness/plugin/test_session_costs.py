@@ -11,7 +11,7 @@ import pytest
 from perf_tests.harness.runs.record import RunRecord, Status
 from perf_tests.harness.runs.record_file import write_record
 from perf_tests.unit.conftest import BF16, COMPILED, FP8DQROW, INT8WO, Misbehave, Suite, workers_of
-from perf_tests.unit.harness.plugin.sessions import ONLY_BF16, ONLY_INT8WO, THREE, screen, until
+from perf_tests.unit.harness.plugin.sessions import BUILD, ONLY_BF16, ONLY_INT8WO, THREE, screen, until
 
 # Plan
 
@@ -85,9 +85,39 @@ def test_a_finished_run_is_judged_again_and_not_measured(suite: Suite, misbehave
     suite.run(ONLY_BF16)
     before = suite.case(BF16)
     misbehave("exit:load")
+    result = suite.run("--perf-resume", ONLY_BF16, ONLY_INT8WO, tests=(BUILD,))
 
-    assert suite.run("--perf-resume", ONLY_BF16).ret == pytest.ExitCode.OK
-    assert suite.case(BF16) == before
+    assert suite.case(BF16).processes == before.processes
+    began = suite.record().created_at
+    assert (
+        f"--perf-resume: 1 of 2 cases were not measured again, but kept from the session of {began} "
+        f"on fake processor: {BF16}"
+    ) in screen(result).splitlines()
+
+
+def test_a_finished_run_of_another_stack_is_not_resumed(suite: Suite, misbehave: Misbehave) -> None:
+    marker = suite.folder / "torch was upgraded"
+    misbehave(f"new-torch:{marker}")
+    suite.run(ONLY_BF16)
+    before = (suite.out / "run.json").read_bytes()
+    result = suite.run("--perf-resume", ONLY_BF16)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert (
+        f"--perf-resume: {suite.out} cannot be continued here: stack changed during the run: "
+        "torch 2.13.0 -> 2.14.0; use the interpreter that it was begun with"
+    ) in screen(result)
+    assert (suite.out / "run.json").read_bytes() == before
+    assert suite.run("--perf-resume", ONLY_BF16, "--collect-only").ret == pytest.ExitCode.OK
+
+
+def test_a_finished_run_is_not_resumed_without_a_stack(suite: Suite, misbehave: Misbehave) -> None:
+    suite.run(ONLY_BF16)
+    misbehave("no-torch")
+    result = suite.run("--perf-resume", ONLY_BF16)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "No module named 'torch'" in screen(result)
 
 
 def test_an_earlier_case_that_is_not_selected_makes_nothing_red(suite: Suite) -> None:
@@ -110,7 +140,7 @@ def test_a_record_that_cannot_be_read_is_not_resumed(suite: Suite) -> None:
     (suite.out / "run.json").write_text('{"format_version": 1, "cas')
     result = suite.run("--perf-resume", ONLY_BF16)
 
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "is truncated or not a run.json" in screen(result)
     assert (suite.out / "run.json").read_text() == '{"format_version": 1, "cas'
 
