@@ -29,8 +29,7 @@ from dataclasses import dataclass
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.stats import critical_values
 from perf_tests.harness.stats.location import log_mean, log_variance
-from perf_tests.tables.metrics.rows import DRIFT_LIMIT_PCT
-from perf_tests.tables.metrics.spec import Better
+from perf_tests.tables.metrics.spec import DRIFT_LIMIT_PCT, Better
 from perf_tests.tables.platforms import Noise
 
 FAMILY_LEVEL = 0.05

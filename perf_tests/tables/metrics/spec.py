@@ -22,6 +22,9 @@ STEP: Final = "denoise_step_ms"
 STAGES: Final = ("encode_ms", "first_step_ms", STEP, "decode_ms")
 """The metrics of a generation's stages, in the order in which they run."""
 
+DRIFT_LIMIT_PCT: Final = 5.0
+"""Of all accepted changes together: five steps of 1 % are too many."""
+
 
 class Better(StrEnum):
     """The direction in which a metric improves."""
@@ -138,6 +141,11 @@ class Gate:
     tolerance: Tolerance = Tolerance()
     surprise: Tolerance | None = None
     """An improvement beyond this fails until it is accepted with a reason; None: no improvement does."""
+
+
+BY_RULE: Final = Gate()
+"""The gate of a metric whose rule needs no tolerance."""
+BY_RULE_EVERYWHERE: Final = dict.fromkeys(Device, BY_RULE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,68 @@
+"""TABLE: the metrics of what was compiled, and of what compiling takes."""
+
+from __future__ import annotations
+
+from perf_tests.tables.metrics.spec import (
+    BY_RULE,
+    BY_RULE_EVERYWHERE,
+    Better,
+    Gate,
+    Group,
+    Metric,
+    Reader,
+    Rule,
+    Tolerance,
+    Trait,
+)
+from perf_tests.tables.platforms import Device
+
+METRICS = (
+    *(
+        Metric(
+            name=name,
+            units="",
+            better=Better.EXACT,
+            group=Group.COMPILE,
+            reader=Reader.BUILD,
+            rule=Rule.EXACT,
+            gates=BY_RULE_EVERYWHERE,
+        )
+        for name in ("compiled_graphs", "graph_breaks", "recompiles")
+    ),
+    Metric(
+        name="kernels_per_step",
+        units="",
+        better=Better.EXACT,
+        group=Group.COMPILE,
+        reader=Reader.BUILD,
+        rule=Rule.EXACT,
+        gates={Device.CUDA: BY_RULE},
+        follows_search=True,
+        # Inductor decides what is fused, and the libraries that come with torch how a GEMM is split.
+        same_packages=("torch", "triton"),
+    ),
+    Metric(
+        name="compile_cold_s",
+        units="s",
+        better=Better.LOWER,
+        group=Group.COMPILE,
+        reader=Reader.BUILD,
+        # Host work, and hosts differ: a gate against doubled compile times, not against percents.
+        gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=10.0))},
+        verified_only=True,
+        only_for=(Trait.COMPILED,),
+        cold_caches_only=True,
+        some_processes=True,
+    ),
+    Metric(
+        name="compile_warm_s",
+        units="s",
+        better=Better.LOWER,
+        group=Group.COMPILE,
+        reader=Reader.BUILD,
+        gates={},
+        verified_only=True,
+        only_for=(Trait.COMPILED,),
+        some_processes=True,
+    ),
+)

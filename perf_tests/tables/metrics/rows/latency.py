@@ -1,0 +1,110 @@
+"""TABLE: the metrics of time, and of the work that takes it."""
+
+from __future__ import annotations
+
+from perf_tests.tables.metrics.spec import (
+    DRIFT_LIMIT_PCT,
+    STEP,
+    Better,
+    Gate,
+    Group,
+    Metric,
+    Reader,
+    Rule,
+    Tolerance,
+    Trait,
+)
+from perf_tests.tables.platforms import Device
+
+METRICS = (
+    *(
+        Metric(
+            name=name,
+            units="ms",
+            better=Better.LOWER,
+            group=Group.LATENCY,
+            reader=Reader.SAMPLES,
+            rule=Rule.NOISY,
+            gates={Device.CUDA: Gate(tolerance=tolerance, surprise=surprise)},
+            per_unit=True,
+            precise=name == STEP,
+            drift_limit_pct=DRIFT_LIMIT_PCT,
+            verified_only=True,
+        )
+        for name, tolerance, surprise in (
+            (STEP, Tolerance(relative_pct=0.75), Tolerance(relative_pct=10.0)),
+            ("decode_ms", Tolerance(relative_pct=2.0), Tolerance(relative_pct=20.0)),
+        )
+    ),
+    Metric(
+        name="speedup_vs_bf16",
+        units="x",
+        better=Better.HIGHER,
+        group=Group.LATENCY,
+        reader=Reader.REFERENCE_RATIO,
+        of=STEP,
+        rule=Rule.NOISY,
+        gates={
+            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=1.5), surprise=Tolerance(relative_pct=10.0))
+        },
+        drift_limit_pct=DRIFT_LIMIT_PCT,
+        verified_only=True,
+        only_for=(Trait.COMPARED,),
+    ),
+    Metric(
+        name="time_ratio_vs_fp32",
+        units="x",
+        better=Better.LOWER,
+        group=Group.LATENCY,
+        reader=Reader.TWIN_RATIO,
+        of="latency_s",
+        # A shared two-core machine: only a change of kind (a kernel that fell back) is visible here.
+        gates={Device.CPU: Gate(tolerance=Tolerance(relative_pct=75.0))},
+        per_unit=True,
+        verified_only=True,
+    ),
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=Better.LOWER,
+            group=Group.LATENCY,
+            reader=Reader.SAMPLES,
+            gates={},
+            per_unit=True,
+            verified_only=True,
+        )
+        for name, units in (
+            ("latency_s", "s"),
+            ("device_latency_s", "s"),
+            ("encode_ms", "ms"),
+            ("first_step_ms", "ms"),
+        )
+    ),
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=better,
+            group=Group.LATENCY,
+            reader=reader,
+            gates={},
+            per_unit=True,
+        )
+        for name, units, better, reader in (
+            ("mean_sm_clock_mhz", "MHz", Better.HIGHER, Reader.SAMPLES),
+            # Fixed kernels, timed before anything is built: a change is the machine's.
+            ("control_gemm_ms", "ms", Better.LOWER, Reader.BUILD),
+            ("control_attention_ms", "ms", Better.LOWER, Reader.BUILD),
+            ("control_sm_clock_mhz", "MHz", Better.HIGHER, Reader.BUILD),
+        )
+    ),
+    Metric(
+        name="step_tflop",
+        units="TFLOP",
+        better=Better.LOWER,
+        group=Group.LATENCY,
+        reader=Reader.BUILD,
+        gates={},
+    ),
+)

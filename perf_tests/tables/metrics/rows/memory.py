@@ -1,0 +1,58 @@
+"""TABLE: the metrics of memory."""
+
+from __future__ import annotations
+
+from perf_tests.tables.metrics.spec import DRIFT_LIMIT_PCT, Better, Gate, Group, Metric, Reader, Tolerance
+from perf_tests.tables.platforms import Device
+
+METRICS = (
+    Metric(
+        name="model_memory_mib",
+        units="MiB",
+        better=Better.LOWER,
+        group=Group.MEMORY,
+        reader=Reader.BUILD,
+        gates={
+            device: Gate(tolerance=Tolerance(relative_pct=0.5), surprise=Tolerance(relative_pct=0.5))
+            for device in Device
+        },
+        drift_limit_pct=DRIFT_LIMIT_PCT,
+        verified_only=True,
+    ),
+    *(
+        Metric(
+            name=name,
+            units="MiB",
+            better=Better.LOWER,
+            group=Group.MEMORY,
+            reader=Reader.BUILD,
+            gates={Device.CUDA: Gate(tolerance=tolerance, surprise=surprise)},
+            drift_limit_pct=DRIFT_LIMIT_PCT,
+            verified_only=True,
+        )
+        for name, tolerance, surprise in (
+            (
+                "peak_allocated_mib",
+                Tolerance(relative_pct=1.0, absolute=64.0),
+                Tolerance(relative_pct=5.0, absolute=64.0),
+            ),
+            (
+                "peak_reserved_mib",
+                Tolerance(relative_pct=3.0, absolute=256.0),
+                Tolerance(relative_pct=10.0, absolute=256.0),
+            ),
+        )
+    ),
+    *(
+        Metric(
+            name=name,
+            units="MiB",
+            better=Better.LOWER,
+            group=Group.MEMORY,
+            reader=Reader.BUILD,
+            gates={},
+            verified_only=True,
+        )
+        for name in ("peak_device_mib", "peak_rss_mib")
+    ),
+)

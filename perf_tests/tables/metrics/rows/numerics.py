@@ -1,0 +1,42 @@
+"""TABLE: the metrics that are judged by a range which the tables imply, without a baseline."""
+
+from __future__ import annotations
+
+from perf_tests.tables.metrics import expected
+from perf_tests.tables.metrics.spec import BY_RULE, BY_RULE_EVERYWHERE, Better, Group, Metric, Reader, Rule
+from perf_tests.tables.platforms import Device
+
+METRICS = (
+    *(
+        Metric(
+            name=name,
+            units="dB",
+            better=Better.HIGHER,
+            group=Group.NUMERICS,
+            reader=Reader.BUILD,
+            rule=Rule.EXPECTED_RANGE,
+            expected=implied,
+            gates=gates,
+        )
+        for name, implied, gates in (
+            ("output_sqnr_db", expected.output_sqnr_db, {Device.CPU: BY_RULE}),
+            ("anchor_sqnr_db", expected.anchor_sqnr_db, BY_RULE_EVERYWHERE),
+        )
+    ),
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=Better.EXACT,
+            group=Group.NUMERICS,
+            reader=Reader.BUILD,
+            rule=Rule.EXPECTED_RANGE,
+            expected=implied,
+            gates=BY_RULE_EVERYWHERE,
+        )
+        for name, units, implied in (
+            ("weight_bytes_vs_implied", "x", expected.weight_bytes_vs_implied),
+            ("modules_off_plan", "", expected.modules_off_plan),
+        )
+    ),
+)

@@ -1,0 +1,21 @@
+"""TABLE: the metrics of what quantization made of the weights."""
+
+from __future__ import annotations
+
+from perf_tests.tables.metrics.spec import BY_RULE_EVERYWHERE, Better, Group, Metric, Reader, Rule
+
+METRICS = (
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=Better.EXACT,
+            group=Group.QUANTIZATION,
+            reader=Reader.BUILD,
+            rule=Rule.EXACT,
+            gates=BY_RULE_EVERYWHERE,
+            follows_search=True,
+        )
+        for name, units in (("quantized_modules", ""), ("weight_bytes", "B"))
+    ),
+)
