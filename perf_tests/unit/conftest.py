@@ -115,9 +115,11 @@ class Suite:
         self._pytester = pytester
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def run(self, *arguments: str, tests: tuple[str, ...] = TESTS) -> pytest.RunResult:
-        """Run a session inside this process."""
-        return self._pytester.runpytest_inprocess(*self._command(arguments, tests))
+    def run(
+        self, *arguments: str, tests: tuple[str, ...] = TESTS, plugins: tuple[object, ...] = ()
+    ) -> pytest.RunResult:
+        """Run a session inside this process, with further `plugins`."""
+        return self._pytester.runpytest_inprocess(*self._command(arguments, tests), plugins=plugins)
 
     def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[bytes]:
         """Start a session in a process of its own, its output in `session.log`; `settings` go to Popen."""

@@ -32,6 +32,8 @@ SELECTION = pytest.StashKey[Selection]()
 SUITE = Path(__file__).parents[2]
 """The folder of the judging tests."""
 SIDE_BY_SIDE = "pytest-xdist runs tests side by side, and they would share one GPU: run with -n 0"
+COLLECTED = pytest.StashKey[set[Group | None]]()
+"""The groups of metrics that collected tests judge, deselected tests included; None stands for the build."""
 EXHAUSTIVE_GROUPS = (None, Group.NUMERICS)
 """What the tests of the cross product judge: the build, and what the tables imply without a baseline."""
 
@@ -60,6 +62,7 @@ def generate_cases(metafunc: pytest.Metafunc) -> None:
     """One test per case that `--perf-case` selects and the test has anything to say about."""
     options, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
     group = judged_group(metafunc.definition)
+    metafunc.config.stash[COLLECTED].add(group)
     metafunc.parametrize(
         "case",
         [
@@ -138,6 +141,23 @@ def selection_of(config: pytest.Config, items: Sequence[pytest.Item]) -> Selecti
     return selection
 
 
+def uncollected_groups(config: pytest.Config) -> tuple[Group | None, ...]:
+    """The groups that no test judges though the whole suite was asked for: its file was deleted or ignored.
+
+    Empty where the command line names single files or tests, or only the tests that failed last.
+    """
+    if config.option.lf or not _is_whole_suite(config):
+        return ()
+    return tuple(group for group in (None, *Group) if group not in config.stash[COLLECTED])
+
+
+def _is_whole_suite(config: pytest.Config) -> bool:
+    """Whether nobody chose among the files of the suite."""
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        return True
+    return any(SUITE.is_relative_to(Path(argument).resolve()) for argument in config.args)
+
+
 def is_judging(item: pytest.Item) -> bool:
     """Whether the test judges a case; the suite's own tests and those of known issues do not."""
     return item.get_closest_marker("judges") is not None
@@ -192,7 +212,7 @@ def refuse_side_by_side(config: pytest.Config, node_ids: Iterable[str]) -> None:
 
 def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     session, target = config.stash[SESSION], config.stash[TARGET]
-    by_id = config.stash[ROWS]
+    by_id, uncollected = config.stash[ROWS], uncollected_groups(config)
     on_gpu = False
     for item in items:
         case = _case(item)
@@ -202,8 +222,10 @@ def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
             raise UsageError(target.problem)
         here = [platform for platform in platforms if target.can_measure(platform)]
         on_gpu = on_gpu or any(platform.device is Device.CUDA for platform in here)
+        unjudged = [group for group in uncollected if _is_judged_by(group, row, case)]
         for platform in here[:1]:
-            session.select(case, platform, judged_group(item), smoke=row.exhaustive)
+            for group in (judged_group(item), *unjudged):
+                session.select(case, platform, group, smoke=row.exhaustive)
     if session.options.require_gpu and not on_gpu:
         raise UsageError(
             f"--perf-require-gpu: no selected case can run here; this machine has {target.found}"

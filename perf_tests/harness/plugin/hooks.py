@@ -13,7 +13,7 @@ import pytest
 
 from perf_tests.harness.execution.machine import Target
 from perf_tests.harness.plugin import collection, options, summary
-from perf_tests.harness.plugin.collection import ROWS, SELECTION, SESSION, TARGET, or_usage_error
+from perf_tests.harness.plugin.collection import COLLECTED, ROWS, SELECTION, SESSION, TARGET, or_usage_error
 from perf_tests.harness.plugin.selection import check_globs
 from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
 from perf_tests.harness.report import plan as plan_report
@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     chosen, target = or_usage_error(partial(_read, config))
     config.stash[TARGET] = target
+    config.stash[COLLECTED] = set()
     config.stash[SESSION] = PerfSession(chosen, config.invocation_params.args, target.unit)
 
 
@@ -115,21 +116,28 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Close the ledger: a verdict that is still owed, or a failed case without a failed test, is red."""
-    perf = session.config.stash[SESSION]
-    if not _owes_verdicts(session.config, exitstatus):
-        return
-    interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around all others: none of them may forgive what is red
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
+    """Close the ledger, and fail the session where the record does, whatever became of its tests."""
+    is_red = _owes_verdicts(session.config, exitstatus) and _is_red(
+        session.config.stash[SESSION], interrupted=exitstatus == pytest.ExitCode.INTERRUPTED
+    )
+    try:
+        return (yield)
+    finally:
+        if is_red and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _is_red(perf: PerfSession, *, interrupted: bool) -> bool:
+    """Close the session; whether a verdict is red or still owed, or a case failed."""
     try:
         record = perf.close(interrupted=interrupted)
     except PerfError as error:
         perf.problem = str(error)
-        record = None
-    failed = record is not None and not perf.judging.is_all_green(record)
-    if exitstatus == pytest.ExitCode.OK and (perf.judging.ledger.missing() or failed or perf.problem):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return True
+    owes = bool(perf.judging.ledger.missing() or perf.problem)
+    return owes or (record is not None and not perf.judging.is_all_green(record))
 
 
 def _owes_verdicts(config: pytest.Config, exitstatus: int) -> bool:
@@ -160,6 +168,7 @@ def pytest_terminal_summary(
     missing = perf.judging.ledger.missing() if _owes_verdicts(config, exitstatus) else ()
     if missing:
         terminalreporter.section("selected, but no verdict was given", red=True)
+        _write(terminalreporter, summary.uncollected(collection.uncollected_groups(config)))
         _write(terminalreporter, summary.by_case(missing))
     if perf.problem:
         terminalreporter.section(UNWRITABLE, red=True)

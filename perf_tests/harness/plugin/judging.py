@@ -116,8 +116,11 @@ class CaseJudge:
         return run.status is Status.UNSUPPORTED and not required
 
     def is_all_green(self, record: RunRecord) -> bool:
-        """Whether every selected case in `record` is; cases that only a resumed run holds do not count."""
-        return all(self.is_green(run) for run in record.cases if run.id in self._selection.cases)
+        """Whether every selected case in `record` is, and every verdict on one; cases that only a resumed run
+        holds do not count."""
+        runs = [run for run in record.cases if run.id in self._selection.cases]
+        verdicts = [verdict for run in runs for verdict in run.verdicts]
+        return all(map(self.is_green, runs)) and all(verdict.status.is_green for verdict in verdicts)
 
     def entries(self) -> dict[str, Entry]:
         """Case id -> baseline entry of the selected cases that have one."""

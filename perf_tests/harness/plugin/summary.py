@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from perf_tests.harness.execution.machine import Target
 from perf_tests.harness.plugin import resuming
+from perf_tests.harness.plugin.ledger import BUILD
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Selection
 from perf_tests.harness.plugin.session import PerfSession
@@ -14,6 +15,7 @@ from perf_tests.harness.report import costs, terminal
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.runs.record import RunRecord
 from perf_tests.tables.metrics.rows import METRICS, UNITS
+from perf_tests.tables.metrics.spec import Group
 
 Paragraph = Sequence[str]
 """Lines; an empty paragraph is not printed."""
@@ -56,6 +58,12 @@ def performance(session: PerfSession, record: RunRecord, selection: Selection) -
         yield [f"provisional baselines (fewer than 3 processes): {', '.join(provisional)}"]
     if not session.problem:
         yield [f"raw samples: {session.options.out}/run.json"]
+
+
+def uncollected(groups: Sequence[Group | None]) -> Paragraph:
+    """One line per group of metrics that no test of the suite judges."""
+    names = [BUILD if group is None else group.value for group in groups]
+    return [f"no test was collected that judges {name}: is test_{name}.py there?" for name in names]
 
 
 def by_case(pairs: Sequence[str]) -> Paragraph:
