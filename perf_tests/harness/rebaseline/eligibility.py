@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from perf_tests.harness.baselines.files import Entry
 from perf_tests.harness.rebaseline.candidates import CASES, drift_of, reference_of, shows_noise
 from perf_tests.harness.runs import validity
-from perf_tests.harness.runs.record import Run, RunRecord, Status
+from perf_tests.harness.runs.record import Progress, Run, RunRecord, Status
 from perf_tests.harness.stats import location, observations, precision, sequential_bounds
 from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.tables.cases import Case
@@ -53,7 +53,9 @@ def _injected(run: Run, _record: RunRecord) -> str | None:
 def _failed(run: Run, _record: RunRecord) -> str | None:
     if run.failure is not None:
         return f"it failed: {run.failure.message}"
-    unjudged = run.status is Status.INCONCLUSIVE and not run.verdicts
+    if run.progress is Progress.INTERRUPTED:
+        return "it was interrupted before it had all its processes"
+    unjudged = run.status is Status.INCONCLUSIVE and run.progress is Progress.MEASURED
     if run.status.is_error or (run.status in UNMEASURED and not unjudged):
         return f"it is {run.status}: {run.reason}"
     for each in run.verdicts:

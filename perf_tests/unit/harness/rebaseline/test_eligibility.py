@@ -5,7 +5,7 @@ import pytest
 
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.rebaseline.eligibility import drifted, objection_to_entry, objection_to_run
-from perf_tests.harness.runs.record import Run, RunRecord, Status
+from perf_tests.harness.runs.record import Progress, Run, RunRecord, Status
 from perf_tests.tables.platforms import H100, Noise
 from perf_tests.unit.builders import (
     CPU_MODEL,
@@ -49,6 +49,16 @@ def test_a_run_is_eligible_with_any_verdict_that_could_be_given(status: Status) 
 
 def test_a_run_that_was_not_judged_is_eligible() -> None:
     assert objection(make_run(verdicts=())) is None
+
+
+def test_a_run_that_was_interrupted_is_not_eligible() -> None:
+    run = make_run(progress=Progress.INTERRUPTED, reason="interrupted")
+    assert objection(run) == "it was interrupted before it had all its processes"
+
+
+def test_a_run_whose_measurements_decided_nothing_is_not_eligible() -> None:
+    run = make_run(progress=Progress.JUDGED, reason="nothing was judged")
+    assert objection(run) == "it is INCONCLUSIVE: nothing was judged"
 
 
 def test_a_run_of_another_platform_than_asked_for_is_not_eligible() -> None:
@@ -119,7 +129,8 @@ def test_one_verdict_that_could_not_be_given_makes_the_run_ineligible(status: St
 
 
 def test_an_inconclusive_run_that_was_judged_is_not_eligible() -> None:
-    run = make_run(status=Status.INCONCLUSIVE, reason="noise", verdicts=(make_verdict("ssim", Status.PASS),))
+    verdicts = (make_verdict("ssim", Status.PASS),)
+    run = make_run(status=Status.INCONCLUSIVE, reason="noise", verdicts=verdicts, progress=Progress.JUDGED)
     assert objection(run) == "it is INCONCLUSIVE: noise"
 
 
