@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
 POLL_S = 0.2
 """How often to ask about a silent peer: one that died may have left its pipe to a child."""
 CHUNK_BYTES = 1 << 16
+MAX_LINE_BYTES = 64 << 20
+"""The longest line that is read. The errors of a thousand layers, the largest answer there is, take a quarter of
+a megabyte."""
+
+
+class OversizedLineError(Exception):
+    """A line that does not end within `MAX_LINE_BYTES`."""
 
 
 class Pipes:
@@ -25,7 +33,11 @@ class Pipes:
         self._request_fd = request_fd
         self._reply_fd = reply_fd
         self._is_over = is_over
-        self._received = bytearray()
+        self._lines: deque[bytes] = deque()
+        """Complete, and not received yet."""
+        self._unfinished: list[bytes] = []
+        """The pieces of the line after them: joined once, because adding to one buffer copies it each time."""
+        self._unfinished_bytes = 0
         self.is_open = True
 
     def send(self, message: bytes, deadline: float) -> None:
@@ -42,17 +54,25 @@ class Pipes:
     def receive(self, deadline: float) -> bytes:
         """The next line, without its end.
 
-        Raises TimeoutError at the deadline, and EOFError where the peer is over or has closed its end.
+        Raises TimeoutError at the deadline, even if the peer never stops writing, OversizedLineError for a line
+        that does not end, and EOFError where the peer is over or has closed its end.
         """
-        while b"\n" not in self._received:
+        while not self._lines:
             self._wait(self._reply_fd, select.POLLIN, deadline)
             chunk = os.read(self._reply_fd, CHUNK_BYTES)
             if not chunk:
                 raise EOFError
-            self._received += chunk
-        line, _, rest = self._received.partition(b"\n")
-        self._received = rest
-        return bytes(line)
+            self._take(chunk)
+        return self._lines.popleft()
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the peer has written anything that was not received."""
+        if self._lines or self._unfinished_bytes:
+            return True
+        poller = select.poll()
+        poller.register(self._reply_fd, select.POLLIN)
+        return any(event & select.POLLIN for _, event in poller.poll(0))
 
     def close(self) -> None:
         """Hang up. Idempotent."""
@@ -60,6 +80,16 @@ class Pipes:
             self.is_open = False
             os.close(self._request_fd)
             os.close(self._reply_fd)
+
+    def _take(self, chunk: bytes) -> None:
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            self._lines.append(b"".join((*self._unfinished, end)))
+            self._unfinished, self._unfinished_bytes = [], 0
+        self._unfinished.append(rest)
+        self._unfinished_bytes += len(rest)
+        if self._unfinished_bytes > MAX_LINE_BYTES:
+            raise OversizedLineError
 
     def _wait(self, fd: int, event: int, deadline: float) -> None:
         """Until `fd` is ready; TimeoutError at the deadline, EOFError where the peer is over and silent."""
@@ -69,9 +99,10 @@ class Pipes:
             # Asked before the poll: what the peer wrote before it died is still read.
             is_over = self._is_over()
             remaining_s = deadline - time.monotonic()
-            if poller.poll(0 if is_over else max(0.0, min(remaining_s, POLL_S)) * 1000):
+            # Before the poll as well: a peer that never stops writing is always ready.
+            if remaining_s <= 0:
+                raise TimeoutError
+            if poller.poll(0 if is_over else min(remaining_s, POLL_S) * 1000):
                 return
             if is_over:
                 raise EOFError
-            if remaining_s <= 0:
-                raise TimeoutError

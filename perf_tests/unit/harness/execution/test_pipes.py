@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from perf_tests.harness.execution import pipes
-from perf_tests.harness.execution.pipes import Pipes
+from perf_tests.harness.execution.pipes import OversizedLineError, Pipes
 
 GENEROUS_S = 30.0  # never waited for
 
@@ -49,6 +49,58 @@ def test_lines_that_arrive_together_are_received_one_by_one(peer: Peer) -> None:
     os.write(peer.reply_fd, b"one\ntwo\n")
     assert peer.pipes.receive(_in(GENEROUS_S)) == b"one"
     assert peer.pipes.receive(_in(GENEROUS_S)) == b"two"
+
+
+def test_a_line_of_many_pieces_is_received_whole(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipes, "CHUNK_BYTES", 3)
+    os.write(peer.reply_fd, b"one and two\n\nthree\n")
+    assert [peer.pipes.receive(_in(GENEROUS_S)) for _ in range(3)] == [b"one and two", b"", b"three"]
+
+
+class Flood:
+    """A peer that never stops writing, and a clock on which each look takes a second."""
+
+    def __init__(self, peer: Peer, monkeypatch: pytest.MonkeyPatch, chunk: bytes) -> None:
+        self.chunks = 0
+        self.now_s = 0.0
+        self._chunk = chunk
+        os.write(peer.reply_fd, b"x")  # so that there is always something to read
+        monkeypatch.setattr(os, "read", self._read)
+        monkeypatch.setattr(time, "monotonic", self._monotonic)
+
+    def _read(self, _descriptor: int, _size: int) -> bytes:
+        self.chunks += 1
+        return self._chunk
+
+    def _monotonic(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+
+def test_a_peer_that_never_stops_writing_costs_the_deadline(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flood = Flood(peer, monkeypatch, b"x" * 100)
+    with pytest.raises(TimeoutError):
+        peer.pipes.receive(10.0)
+    assert flood.chunks == 9
+
+
+def test_a_line_that_does_not_end_is_given_up(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    flood = Flood(peer, monkeypatch, b"x" * (16 << 20))
+    with pytest.raises(OversizedLineError):
+        peer.pipes.receive(10_000.0)
+    assert flood.chunks == 5  # 64 MiB are read, and no more
+
+
+def test_what_was_written_and_not_received_is_known(peer: Peer) -> None:
+    assert not peer.pipes.has_unread
+    os.write(peer.reply_fd, b"one\ntwo\n")
+    assert peer.pipes.has_unread
+    peer.pipes.receive(_in(GENEROUS_S))
+    assert peer.pipes.has_unread
+    peer.pipes.receive(_in(GENEROUS_S))
+    assert not peer.pipes.has_unread
 
 
 def test_half_a_line_is_not_received(peer: Peer) -> None:
