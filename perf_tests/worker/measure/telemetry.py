@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pynvml
 import torch
 
-from perf_tests.protocol import nvml
+from perf_tests.protocol import nvml, pressure
 from perf_tests.protocol.reports import Gpu, Telemetry
 from perf_tests.worker.measure import host
 
@@ -28,7 +28,7 @@ class Readings:
     utilization_us: int
     """Time of the newest sample of the processes' utilization, in NVML's own time."""
     unaccounted_mib: float | None
-    pressure: host.PressureMeter
+    waiting: pressure.PressureMeter
 
 
 class GpuMonitor:
@@ -62,7 +62,7 @@ class GpuMonitor:
             sm_clock_us=card.last_sm_clock_us(),
             utilization_us=card.last_utilization_us(),
             unaccounted_mib=self._unaccounted_mib(),
-            pressure=host.PressureMeter(),
+            waiting=pressure.PressureMeter(),
         )
 
     def values(self) -> dict[str, tuple[float, ...]]:
@@ -73,7 +73,7 @@ class GpuMonitor:
     def read(self) -> Telemetry:
         """Everything else, read at once; deltas, means and shares refer to the time since `begin`."""
         card, before = self._card, self._before
-        pressure_pct = before.pressure.pressure_pct()
+        pressure_pct = before.waiting.pressure_pct()
         throttled_ns, ecc_errors = card.throttled_ns(), card.ecc_errors()
         processes = card.compute_processes()
         return Telemetry(
@@ -91,7 +91,7 @@ class GpuMonitor:
             unaccounted_mib=_difference(before.unaccounted_mib, self._unaccounted_mib()),
             allocated_before_mib=self._allocated_before_mib,
             idle_utilization_pct=self._idle_utilization_pct,
-            load_per_core=host.load_per_core(),
+            load_per_core=pressure.load_per_core(),
             cpu_pressure_pct=pressure_pct,
             unavailable=dict(card.unavailable),
         )

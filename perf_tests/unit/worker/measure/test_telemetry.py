@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import pynvml
 import pytest
 import torch
 
+from perf_tests.protocol import pressure
 from perf_tests.protocol.nvml import ComputeProcess
 from perf_tests.worker.measure import host
 from perf_tests.worker.measure.telemetry import GpuMonitor, foreign
@@ -124,8 +124,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     monkeypatch.setattr("os.getpid", lambda: OWN)
     monkeypatch.setattr(host, "session_pids", lambda: frozenset(OURS))
     monkeypatch.setattr(host, "computing", lambda pids: frozenset({OWN}) & pids)
-    monkeypatch.setattr(host, "load_per_core", lambda: 0.25)
-    monkeypatch.setattr(host.PressureMeter, "pressure_pct", lambda pressure: 1.5)
+    monkeypatch.setattr(pressure, "load_per_core", lambda: 0.25)
+    monkeypatch.setattr(pressure.PressureMeter, "pressure_pct", lambda meter: 1.5)
     return fake
 
 
@@ -208,27 +208,3 @@ def test_who_computes_has_cuda_open_and_who_watches_has_not(tmp_path: Path) -> N
 
 def test_this_process_and_its_parent_belong_to_the_session() -> None:
     assert {os.getpid(), os.getppid()} <= host.session_pids()
-
-
-SOME = "some avg10=0.02 avg60=0.39 avg300=0.25 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"
-
-
-def test_pressure_is_the_containers_where_it_has_its_own(tmp_path: Path) -> None:
-    own, hosts = tmp_path / "cpu.pressure", tmp_path / "cpu"
-    hosts.write_text(SOME.format(3309749624))
-    assert host.stalled_us((own, hosts)) == 3309749624
-    own.write_text(SOME.format(12))
-    assert host.stalled_us((own, hosts)) == 12
-
-
-def test_a_kernel_that_tells_no_pressure_leaves_it_open(
-    tmp_path: Path,
-) -> None:
-    assert host.stalled_us((tmp_path / "cpu",)) is None
-    assert host.PressureMeter(stalled_us=None).pressure_pct() is None
-
-
-def test_pressure_is_the_share_of_the_time_since_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "stalled_us", lambda: 1_500_000)
-    monkeypatch.setattr(time, "monotonic", lambda: 102.0)
-    assert host.PressureMeter(started_s=100.0, stalled_us=1_000_000).pressure_pct() == 25.0
