@@ -238,6 +238,9 @@ class Failure(Struct, tag="failure"):
     """One sentence."""
     details: str = ""
     """Traceback, or the end of the worker's log."""
+    excuse: str = ""
+    """Why it says nothing about the stack under test: then the case is INVALID. Empty where it does. Only the
+    parent sets it; a worker cannot excuse itself."""
 
 
 Reply = Ready | Loaded | Quantized | Compiled | Generated | WorkloadSwitched | Inspected | Failure

@@ -15,7 +15,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from perf_tests.harness.execution import gpu_lock, worker_process
+from perf_tests.harness.execution import gpu_lock, inherited, worker_process
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.runs.record import Run, RunRecord, Status
@@ -75,6 +75,20 @@ def forked_workers() -> Iterator[None]:
         patch.setattr(worker_process, "start_process", server.start_process)
         yield
     server.close()
+
+
+class QuietHost:
+    """A `PressureMeter` of a host on which no task waits, whatever else this machine does meanwhile."""
+
+    def pressure_pct(self) -> float:
+        """Percent of the time since creation."""
+        return 0.0
+
+
+@pytest.fixture(autouse=True)
+def quiet_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that does not answer in time is not excused by what else this machine does."""
+    monkeypatch.setattr(worker_process, "PressureMeter", QuietHost)
 
 
 @pytest.fixture(scope="session")
@@ -194,7 +208,7 @@ def misbehave(monkeypatch: pytest.MonkeyPatch) -> Misbehave:
     """Make the fake workers that this process starts from now on misbehave (see `fake_worker`)."""
 
     def tell(switches: str) -> None:
-        monkeypatch.setitem(worker_process.ALWAYS, "PERF_FAKE", switches)
+        monkeypatch.setitem(inherited.ALWAYS, "PERF_FAKE", switches)
 
     return tell
 

@@ -5,7 +5,8 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
 
     at the start, for every case        no-torch  die-on-start  hang-on-start  old-protocol  new-torch:MARKER
     instead of an answer                SWITCH:PHASE of empty-reply, garbage, wrong-type, exit, segfault,
-                                        killed, hang; without PHASE at a timed generation
+                                        killed, hang, flood, escapes, excuses-itself, answers-twice;
+                                        without PHASE at a timed generation
     at a timed generation               die-once:MARKER
     in the answers                      missing-metric:NAME  huge-reply  refused-scheme  same-picture
                                         throttled:COUNT (the first timed generations on a GPU)
@@ -78,6 +79,7 @@ from perf_tests.tables.recipes import CompileMode
 from perf_tests.worker import parent_watch
 
 REQUESTS = msgspec.json.Decoder(Request)
+OMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 STEP_MS = 20.0
 MODULES = 24
 BYTES_PER_MODULE = 1 << 20
@@ -380,7 +382,7 @@ def _ready(switches: Switches) -> Ready:
         cpu_model="fake processor",
         cpu_count=2,
         settings={"float32_matmul_precision": "highest"},
-        variables={name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ},
+        variables={name: os.environ[name] for name in OMP if name in os.environ},
     )
     old = switches.argument("old-protocol") is not None
     return Ready(protocol_version=0 if old else PROTOCOL_VERSION, environment=environment)
@@ -449,6 +451,15 @@ STRIKES: dict[Fault, Callable[[], None]] = {
     Fault.NAN: lambda: _fail(FailureKind.NUMERICS, "injected: the output holds NaN"),
     Fault.CRASH: lambda: _kill_self(signal.SIGSEGV),
 }
+ESCAPES = Failure(
+    kind=FailureKind.LOAD,
+    phase=Phase.LOAD,
+    message="\x1b]0;owned\x07\x1b[2Jall is well\u202e",
+    details="\x9b31mred\nnext line\tafter a tab",
+)
+EXCUSED = Failure(
+    kind=FailureKind.LOAD, phase=Phase.LOAD, message="it was the host", excuse="the host was busy"
+)
 INSTEAD: dict[str, Callable[[], bytes]] = {
     "empty-reply": lambda: b"",
     "garbage": lambda: b"Segmentation fault (core dumped)",
@@ -457,6 +468,10 @@ INSTEAD: dict[str, Callable[[], bytes]] = {
     "segfault": lambda: _kill_self(signal.SIGSEGV),
     "killed": lambda: _kill_self(signal.SIGKILL),
     "hang": _hang,
+    "flood": lambda: b"x" * (8 << 20),
+    "escapes": lambda: msgspec.json.encode(ESCAPES),
+    "excuses-itself": lambda: msgspec.json.encode(EXCUSED),
+    "answers-twice": lambda: b"\n".join([msgspec.json.encode(WorkloadSwitched(seconds=0.0))] * 2),
 }
 
 

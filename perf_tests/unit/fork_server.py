@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any, BinaryIO
 
-from perf_tests.harness.execution import worker_process
+from perf_tests.harness.execution import inherited, worker_process
 from perf_tests.unit import fake_worker
 
 START_PROCESS = worker_process.start_process
@@ -88,7 +88,7 @@ class ForkServer:
         process = subprocess.Popen(
             [sys.executable, "-m", "perf_tests.unit.fork_server", str(served)],
             stdin=subprocess.DEVNULL,
-            cwd=worker_process.REPOSITORY,
+            cwd=inherited.REPOSITORY,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             pass_fds=(served,),
         )

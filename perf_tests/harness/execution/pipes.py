@@ -13,8 +13,8 @@ POLL_S = 0.2
 """How often to ask about a silent peer: one that died may have left its pipe to a child."""
 CHUNK_BYTES = 1 << 16
 MAX_LINE_BYTES = 64 << 20
-"""The longest line that is read. The errors of a thousand layers, the largest answer there is, take a quarter of
-a megabyte."""
+"""The longest line that is read. The largest answer there is, with the errors of a thousand layers, takes a
+quarter of a megabyte."""
 
 
 class OversizedLineError(Exception):
@@ -36,7 +36,7 @@ class Pipes:
         self._lines: deque[bytes] = deque()
         """Complete, and not received yet."""
         self._unfinished: list[bytes] = []
-        """The pieces of the line after them: joined once, because adding to one buffer copies it each time."""
+        """The pieces of the line after them; joined once, because a growing buffer is copied each time."""
         self._unfinished_bytes = 0
         self.is_open = True
 
@@ -54,8 +54,8 @@ class Pipes:
     def receive(self, deadline: float) -> bytes:
         """The next line, without its end.
 
-        Raises TimeoutError at the deadline, even if the peer never stops writing, OversizedLineError for a line
-        that does not end, and EOFError where the peer is over or has closed its end.
+        Raises TimeoutError at the deadline, even if the peer never stops writing, OversizedLineError for a
+        line that does not end, and EOFError where the peer is over or has closed its end.
         """
         while not self._lines:
             self._wait(self._reply_fd, select.POLLIN, deadline)

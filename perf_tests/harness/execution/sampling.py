@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Process, Run, SamplingEnd, Status
+from perf_tests.harness.runs.record import Process, Run, SamplingEnd, Status, status_of
 from perf_tests.protocol.messages import Failure
 from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case
@@ -97,7 +97,7 @@ class Series:
             self.run,
             processes=self.run.processes if partial is None else (*self.run.processes, partial),
             failure=failure,
-            status=STATUS_OF_FAILURE[failure.kind],
+            status=status_of(failure),
             reason=failure.message,
         )
 

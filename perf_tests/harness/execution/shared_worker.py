@@ -16,7 +16,7 @@ from perf_tests.harness.execution.replicate import Replicate
 from perf_tests.harness.execution.sampling import SamplingRules, Series, fixed_samples
 from perf_tests.harness.execution.worker_process import Worker
 from perf_tests.harness.runs.directory import CAPTURES
-from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Progress, Run, SamplingEnd, Status
+from perf_tests.harness.runs.record import Progress, Run, SamplingEnd, Status, status_of
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Trace
 from perf_tests.protocol.reports import Sample
@@ -165,7 +165,7 @@ class Twin:
             failure = msgspec.structs.replace(
                 error.failure, message=f"fp32 twin {self.planned.case.id}: {error.failure.message}"
             )
-            status = STATUS_OF_FAILURE[failure.kind]
+            status = status_of(failure)
             self._note(failure=failure, status=status, reason=failure.message, progress=Progress.MEASURED)
             if not self._restarts_left:
                 raise WorkerError(failure) from error

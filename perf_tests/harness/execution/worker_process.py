@@ -6,17 +6,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NoReturn, Self, TypeVar
 
 import msgspec
 
-from perf_tests.harness.execution.pipes import Pipes
+from perf_tests.harness.execution.inherited import REPOSITORY, worker_environment
+from perf_tests.harness.execution.pipes import MAX_LINE_BYTES, OversizedLineError, Pipes
+from perf_tests.harness.execution.plain_text import harmless, harmless_strings
 from perf_tests.harness.execution.process_group import ProcessGroup
+from perf_tests.harness.runs import validity
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, WorkerError
 from perf_tests.protocol.messages import (
@@ -29,11 +30,11 @@ from perf_tests.protocol.messages import (
     Reply,
     Request,
 )
+from perf_tests.protocol.pressure import PressureMeter, load_per_core
 from perf_tests.protocol.reports import Environment
 
 R = TypeVar("R", bound=Struct)
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 COMMAND = ("-m", "perf_tests.worker")
 
 REPLIES = msgspec.json.Decoder(Reply)
@@ -43,6 +44,8 @@ CLOSE_S = 5.0
 KILL_S = 10.0
 """Seconds the kernel has to end a killed worker; one that is stuck in a driver may never end."""
 LOG_LINES = 20
+LOG_BYTES = 1 << 16
+"""As much of the end of a log is read, however much a worker has written."""
 QUOTED_BYTES = 200
 
 DOING = {
@@ -54,51 +57,6 @@ DOING = {
     Phase.SWITCH_WORKLOAD: "switching to another workload",
     Phase.INSPECT: "being inspected",
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Inherited:
-    """Environment variables of the parent that a worker gets as well."""
-
-    names: tuple[str, ...]
-    """Patterns (`fnmatch`)."""
-    reason: str
-
-
-INHERITED = (
-    Inherited(names=("PATH", "LD_LIBRARY_PATH"), reason="where compilers and the CUDA libraries are"),
-    Inherited(names=("PYTHONPATH", "VIRTUAL_ENV"), reason="where the stack under test is"),
-    Inherited(names=("HOME", "USER", "TMPDIR"), reason="folders that libraries insist on"),
-    Inherited(names=("LANG", "LC_ALL"), reason="encoding of logs"),
-    Inherited(names=("CUDA_*", "NVIDIA_*"), reason="which GPUs this session may use"),
-    Inherited(names=("HF_*",), reason="where pretrained weights are stored, and the token for gated ones"),
-    Inherited(names=("TRITON_*",), reason="where Triton finds ptxas and libcuda"),
-)
-NOT_INHERITED = {
-    "CUDA_CACHE_PATH": "a cache of another run would turn a cold compilation warm",
-    "TRITON_CACHE_DIR": "a cache of another run would turn a cold compilation warm",
-    "TRITON_CACHE_MANAGER": "a remote cache would turn a cold compilation warm",
-}
-ALWAYS = {
-    "PYTHONFAULTHANDLER": "1",  # the Python stack of a segmentation fault in the log
-    "PYTHONUNBUFFERED": "1",  # the last words of a killed worker in the log
-    "DIFFUSERS_ATTN_BACKEND": "native",  # torch's attention, even if diffusers comes to prefer another
-}
-
-
-def worker_environment(parent: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: the variables of `parent` that it may have, overridden by `variables`.
-
-    This repository comes first on its PYTHONPATH.
-    """
-    patterns = [name for group in INHERITED for name in group.names]
-    allowed = {
-        name: value
-        for name, value in parent.items()
-        if name not in NOT_INHERITED and any(fnmatchcase(name, pattern) for pattern in patterns)
-    }
-    search_path = os.pathsep.join(filter(None, (str(REPOSITORY), allowed.get("PYTHONPATH"))))
-    return {**allowed, **ALWAYS, "PYTHONPATH": search_path, **variables}
 
 
 def start_process(
@@ -150,11 +108,13 @@ class Worker:
         log: Path,
         command: tuple[str, ...] = COMMAND,
         variables: Mapping[str, str] | None = None,
+        secrets: Collection[str] = (),
     ) -> Self:
         """A worker that is still importing: `greet` it before asking it for anything.
 
-        `command` is what follows the interpreter; `variables` override the inherited ones. Raises WorkerError
-        (`load`) where there is no such interpreter, and PerfError where the log cannot be written.
+        `command` is what follows the interpreter; `variables` override the inherited ones; `secrets` names
+        those variables with secrets that are inherited. Raises WorkerError (`load`) where there is no such
+        interpreter, and PerfError where the log cannot be written.
         """
         interpreter = str(Path(python).absolute()) if os.sep in python else python
         child_reads, request_fd = os.pipe()
@@ -166,7 +126,7 @@ class Worker:
                     request_fd=child_reads,
                     reply_fd=child_writes,
                     output=output,
-                    environment=worker_environment(os.environ, variables or {}),
+                    environment=worker_environment(os.environ, variables or {}, secrets),
                 )
         except BaseException as error:
             os.close(request_fd)
@@ -246,14 +206,17 @@ class Worker:
 
     def _exchange(self, message: bytes, reply_type: type[R], phase: Phase, timeout_s: float) -> R:
         assert self._pipes.is_open, "a worker that was closed or failed is not asked again"
-        started = time.monotonic()
+        if message and self._pipes.has_unread:
+            self._fail(FailureKind.CRASH, phase, f"the worker spoke before it was asked to {phase}")
+        started, pressure = time.monotonic(), PressureMeter()
         try:
             self._pipes.send(message, started + timeout_s)
             line = self._pipes.receive(started + timeout_s)
         except TimeoutError:
-            self.kill()
-            survives = "" if self._group.is_reaped else f"; process {self.pid} cannot be killed"
-            self._fail(FailureKind.TIMEOUT, phase, f"no answer to {phase} within {timeout_s:g} s{survives}")
+            self._time_out(phase, timeout_s, pressure)
+        except OversizedLineError:
+            written = f"the worker wrote more than {MAX_LINE_BYTES >> 20} MiB"
+            self._fail(FailureKind.CRASH, phase, f"{written} and no whole answer to {phase}")
         except (EOFError, BrokenPipeError):
             self._explain_end(phase)
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - started
@@ -270,10 +233,20 @@ class Worker:
             self._fail(FailureKind.CRASH, phase, f"{expected} {quoted!r}: {error}")
         if isinstance(reply, Failure):
             self.kill()
-            raise WorkerError(reply)
+            # Only this process decides whether a failure is the host's fault.
+            raise WorkerError(harmless_strings(msgspec.structs.replace(reply, excuse="")))
         if not isinstance(reply, reply_type):
-            self._fail(FailureKind.CRASH, phase, f"{expected} {_tag(type(reply))!r}: {quoted}")
-        return reply
+            self._fail(FailureKind.CRASH, phase, f"{expected} {_tag(type(reply))!r}: {harmless(quoted)}")
+        return harmless_strings(reply)
+
+    def _time_out(self, phase: Phase, timeout_s: float, pressure: PressureMeter) -> NoReturn:
+        pressure_pct, load = pressure.pressure_pct(), load_per_core()
+        self.kill()
+        survives = "" if self._group.is_reaped else f"; process {self.pid} cannot be killed"
+        seen = f"no answer to {phase} within {timeout_s:g} s, while {validity.how_busy(pressure_pct, load)}"
+        excuse = validity.excuse_of_timeout(pressure_pct, load)
+        message = "; ".join(filter(None, (seen, excuse)))
+        self._fail(FailureKind.TIMEOUT, phase, f"{message}{survives}", excuse=excuse)
 
     def _explain_end(self, phase: Phase) -> NoReturn:
         status = self._group.await_exit(CLOSE_S)
@@ -284,18 +257,21 @@ class Worker:
             raise WorkerError(_not_started(self._python, last_words, tail))
         self._fail(FailureKind.CRASH, phase, f"{_end(status)} while {DOING[phase]}")
 
-    def _fail(self, kind: FailureKind, phase: Phase, message: str) -> NoReturn:
+    def _fail(self, kind: FailureKind, phase: Phase, message: str, *, excuse: str = "") -> NoReturn:
         self.kill()
-        raise WorkerError(Failure(kind=kind, phase=phase, message=message, details=log_tail(self._log)))
+        details = log_tail(self._log)
+        raise WorkerError(Failure(kind=kind, phase=phase, message=message, details=details, excuse=excuse))
 
 
 def log_tail(log: Path) -> str:
-    """The last `LOG_LINES` lines of a worker's log; empty where there is no log."""
+    """The last `LOG_LINES` lines of a worker's log, made harmless; empty where there is no log."""
     try:
-        text = log.read_text(errors="replace")
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_BYTES))
+            text = file.read(LOG_BYTES).decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.rstrip().splitlines()[-LOG_LINES:])
+    return harmless("\n".join(text.rstrip().splitlines()[-LOG_LINES:]))
 
 
 def _open_log(log: Path) -> BinaryIO:

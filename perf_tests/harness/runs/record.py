@@ -107,6 +107,11 @@ STATUS_OF_FAILURE = {
 }
 
 
+def status_of(failure: Failure) -> Status:
+    """The status of a case that failed so: INVALID where the failure is excused."""
+    return Status.INVALID if failure.excuse else STATUS_OF_FAILURE[failure.kind]
+
+
 class Verdict(Struct):
     """One metric of one case, judged."""
 

@@ -141,14 +141,15 @@ class RunStore:
         self._started_at, self._command_line = resumed.created_at, resumed.command
         self.cases = {run.id: _to_be_judged(run) for run in resumed.cases if self._is_as_planned(run)}
         self._unselected = tuple(run for run in resumed.cases if run.id not in self._blanks)
-        here = [run for run in resumed.references if is_of_unit(run, self._unit)]
+        references = [run for run in resumed.references if not _is_excused(run)]
+        here = [run for run in references if is_of_unit(run, self._unit)]
         self.references = {run.id: run for run in here}
-        self._foreign = tuple(run for run in resumed.references if run not in here)
+        self._foreign = tuple(run for run in references if run not in here)
         self.comparisons = {each.id: each for each in resumed.comparisons}
 
     def _is_as_planned(self, run: Run) -> bool:
         now = self._blanks.get(run.id)
-        if now is None or run.status is Status.NOT_RUN:
+        if now is None or run.status is Status.NOT_RUN or _is_excused(run):
             return False
         return (run.digest, run.platform, run.injected) == (now.digest, now.platform, now.injected)
 
@@ -156,6 +157,11 @@ class RunStore:
 def is_of_unit(run: Run, unit: str | None) -> bool:
     """Whether the run was measured on this card or processor; one without processes fits every unit."""
     return unit is None or not run.processes or run.processes[0].environment.unit == unit
+
+
+def _is_excused(run: Run) -> bool:
+    """Whether it failed for a reason that another session need not meet again."""
+    return run.failure is not None and bool(run.failure.excuse)
 
 
 def _to_be_judged(run: Run) -> Run:

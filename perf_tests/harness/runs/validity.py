@@ -37,6 +37,13 @@ CPU_PRESSURE_PCT = 25.0
 kernels has had to wait as well."""
 LOAD_PER_CORE = 1.5
 """Limit on the load average where the kernel reports no pressure; compiling alone brings it to 1."""
+TIMEOUT_PRESSURE_PCT = 50.0
+"""Share of the wait for an answer in which some task waited for a processor: beyond it, the host explains
+that no answer came. A worker that hangs, or spins, makes nobody wait; and the limits of the phases are
+several times what they take on a host that does nothing else."""
+TIMEOUT_LOAD_PER_CORE = 2.0
+"""Limit where the kernel reports no pressure: every processor had a second task to serve. A worker brings the
+load to 1 by itself."""
 
 CONTROL_TOLERANCE_PCT = 2.0
 """The control's two kernels repeat within half a percent on an undisturbed card."""
@@ -150,13 +157,27 @@ def _disturbed_unseen(telemetry: Telemetry, during: str) -> str | None:
 
 def _busy_host(telemetry: Telemetry, during: str) -> str | None:
     pressure_pct, load = telemetry.cpu_pressure_pct, telemetry.load_per_core
-    if pressure_pct is None:
-        if load is None or load <= LOAD_PER_CORE:
-            return None
-        return f"the host was busy{during}: load {load:.2f} per processor"
-    if pressure_pct <= CPU_PRESSURE_PCT:
+    if (load or 0.0) <= LOAD_PER_CORE if pressure_pct is None else pressure_pct <= CPU_PRESSURE_PCT:
         return None
-    return f"the host was busy{during}: tasks waited for a processor {pressure_pct:.0f} % of the time"
+    return f"the host was busy{during}: {how_busy(pressure_pct, load or 0.0)}"
+
+
+def how_busy(pressure_pct: float | None, load: float) -> str:
+    """How busy the host was, as a clause; `load` is per processor and counts where pressure is unknown."""
+    if pressure_pct is None:
+        return f"the load was {load:.2f} per processor"
+    return f"tasks waited for a processor {pressure_pct:.0f} % of the time"
+
+
+def excuse_of_timeout(pressure_pct: float | None, load: float) -> str:
+    """Why a worker's silence says nothing about the stack under test; empty where it does.
+
+    `pressure_pct` is the pressure over the wait, None where it is unknown; `load` is the load per processor.
+    """
+    busy = load > TIMEOUT_LOAD_PER_CORE if pressure_pct is None else pressure_pct > TIMEOUT_PRESSURE_PCT
+    if not busy:
+        return ""
+    return "the host was too busy to call that a hang, measure again when it is not"
 
 
 CHECKS: tuple[Callable[[Telemetry, str], str | None], ...] = (

@@ -16,12 +16,12 @@ import msgspec
 
 from perf_tests.harness.runs import environments, validity
 from perf_tests.harness.runs.record import (
-    STATUS_OF_FAILURE,
     Comparison,
     Run,
     Side,
     Status,
     Verdict,
+    status_of,
 )
 from perf_tests.harness.stats import critical_values, observations
 from perf_tests.harness.stats.location import log_mean, log_variance
@@ -239,7 +239,7 @@ def _unproven(comparison: Comparison, case: Case) -> tuple[Side, Failure] | None
 
 def _failure(comparison: Comparison, failure: Failure) -> tuple[Status, str]:
     """A scheme that one side lacks excuses its run, not the comparison."""
-    status = STATUS_OF_FAILURE[failure.kind]
+    status = status_of(failure)
     whose = {Side.STABLE: f"stable stack ({comparison.against})", Side.CANDIDATE: "candidate"}
     side = whose[comparison.failed_side or Side.CANDIDATE]
     return (

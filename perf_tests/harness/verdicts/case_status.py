@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perf_tests.harness.runs.record import REASON_OF_PROGRESS, STATUS_OF_FAILURE, Progress, Run, Status
+from perf_tests.harness.runs.record import REASON_OF_PROGRESS, Progress, Run, Status, status_of
 
 SEVERITY = (
     Status.CRASH,
@@ -30,7 +30,7 @@ DECLARED = frozenset({Status.UNSUPPORTED, Status.NOT_RUN, Status.INVALID})
 def overall(run: Run) -> tuple[Status, str]:
     """The status of the case of `run`, and why; the reason is empty for PASS only."""
     if run.failure is not None:
-        return STATUS_OF_FAILURE[run.failure.kind], run.failure.message
+        return status_of(run.failure), run.failure.message
     if run.status.is_error:
         return run.status, run.reason
     found = [(each.status, f"{each.metric}: {each.reason}") for each in run.verdicts]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Run
+from perf_tests.harness.runs.record import Run, status_of
 from perf_tests.harness.stats import observations
 from perf_tests.harness.verdicts import build_checks, gates
 from perf_tests.protocol.errors import PerfError
@@ -57,7 +57,7 @@ def _measured(case: Case, run: Run, reference: Run | None) -> dict[str, float]:
 
 def _failed(run: Run, kind: FailureKind, message: str, details: str = "") -> Run:
     failure = Failure(kind=kind, phase=Phase.INSPECT, message=message, details=details)
-    status = STATUS_OF_FAILURE[kind]
+    status = status_of(failure)
     return msgspec.structs.replace(run, failure=failure, status=status, reason=message)
 
 

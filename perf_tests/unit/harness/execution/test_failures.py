@@ -15,7 +15,7 @@ from perf_tests.protocol.messages import (
     Injection,
     Phase,
 )
-from perf_tests.unit.conftest import Misbehave
+from perf_tests.unit.conftest import Misbehave, QuietHost
 from perf_tests.unit.harness.execution.campaigns import (
     BF16,
     COMPILED,
@@ -28,11 +28,18 @@ from perf_tests.unit.harness.execution.campaigns import (
     living_workers,
 )
 
+WAITED = "while tasks waited for a processor 0 % of the time"
+
 
 @pytest.mark.parametrize(
     ("fault", "status", "reason"),
     [
-        pytest.param(Fault.HANG, Status.TIMEOUT, "no answer to generate within 1 s", id="hang"),
+        pytest.param(
+            Fault.HANG,
+            Status.TIMEOUT,
+            f"no answer to generate within 1 s, {WAITED}",
+            id="hang",
+        ),
         pytest.param(Fault.OOM, Status.OOM, "injected: out of memory", id="oom"),
         pytest.param(Fault.NAN, Status.NUMERICS, "injected: the output holds NaN", id="nan"),
         pytest.param(Fault.CRASH, Status.CRASH, "worker was killed by SIGSEGV while generating", id="crash"),
@@ -46,6 +53,21 @@ def test_a_fault_fails_its_case_and_no_other(
     assert (run.status, run.reason, run.injected) == (status, reason, (fault.value,))
     assert campaign.run(COMPILED).failure is None
     assert living_workers() == []
+
+
+def test_a_hang_on_a_busy_host_is_invalid_and_measured_again_by_a_session_that_resumes(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(QuietHost, "pressure_pct", lambda _: 93.0)
+    run = conduct(BF16, platform=CPU_HASTY, injected=(Injection(fault=Fault.HANG),)).run(BF16)
+    assert run.status is Status.INVALID
+    assert run.reason == (
+        "no answer to generate within 1 s, while tasks waited for a processor 93 % of the time; "
+        "the host was too busy to call that a hang, measure again when it is not"
+    )
+    monkeypatch.undo()
+    again = conduct(BF16, resumed=read_record(tmp_path)).run(BF16)
+    assert (again.failure, len(again.processes)) == (None, 1)
 
 
 def test_a_failed_process_keeps_what_it_measured(conduct: Conduct, misbehave: Misbehave) -> None:

@@ -45,6 +45,7 @@ def test_a_worker_on_the_cpu_sees_no_gpu_and_uses_every_processor_it_may(conduct
     environment = conduct(BF16).run(BF16).processes[0].environment
     assert environment.gpu is None
     assert environment.variables["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
+    assert environment.variables["OMP_WAIT_POLICY"] == "passive"
 
 
 def test_a_worker_on_a_gpu_reports_it_and_its_memory(conduct: Conduct) -> None:

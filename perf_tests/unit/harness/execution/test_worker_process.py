@@ -12,10 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.execution import worker_process
-from perf_tests.harness.execution.worker_process import REPOSITORY, Worker, worker_environment
+from perf_tests.harness.execution import pipes, worker_process
+from perf_tests.harness.execution.inherited import REPOSITORY
+from perf_tests.harness.execution.worker_process import LOG_BYTES, Worker, log_tail
+from perf_tests.harness.runs.record import Status, status_of
+from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, WorkerError
 from perf_tests.protocol.messages import (
+    PHASE_OF_REQUEST,
+    Compile,
+    Compiled,
     Failure,
     FailureKind,
     Fault,
@@ -29,10 +35,14 @@ from perf_tests.protocol.messages import (
     Phase,
     Quantize,
     Quantized,
+    Request,
+    SwitchWorkload,
+    WorkloadSwitched,
 )
 from perf_tests.tables.cases import Weights
 from perf_tests.tables.matrix import CPU_ROWS
 from perf_tests.tables.platforms import Device
+from perf_tests.unit.conftest import QuietHost
 from perf_tests.unit.fork_server import START_PROCESS
 
 FAKE = ("-m", "perf_tests.unit.fake_worker")
@@ -177,7 +187,90 @@ def test_a_failure_is_raised_as_the_worker_told_it(tmp_path: Path) -> None:
 def test_a_silent_worker_is_killed_at_its_timeout(tmp_path: Path) -> None:
     failure = failure_of_load(tmp_path, "hang:load", timeout_s=0.2)
     assert failure.kind is FailureKind.TIMEOUT
-    assert failure.message == "no answer to load within 0.2 s"
+    assert failure.message == (
+        "no answer to load within 0.2 s, while tasks waited for a processor 0 % of the time"
+    )
+    assert failure.excuse == ""
+
+
+REQUESTS: list[tuple[Request, type[Struct]]] = [
+    (LOAD, Loaded),
+    (Quantize(), Quantized),
+    (Compile(), Compiled),
+    (Generate(), Generated),
+    (SwitchWorkload(case=CASE), WorkloadSwitched),
+    (Inspect(), Inspected),
+]
+
+
+@pytest.mark.parametrize(("request_", "reply_type"), REQUESTS, ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(
+    ("pressure_pct", "load", "excused", "busy"),
+    [
+        pytest.param(93.0, 0.0, True, "tasks waited for a processor 93 % of the time", id="pressure"),
+        pytest.param(49.0, 9.0, False, "tasks waited for a processor 49 % of the time", id="load-alone"),
+        pytest.param(None, 5.5, True, "the load was 5.50 per processor", id="load"),
+        pytest.param(None, 1.9, False, "the load was 1.90 per processor", id="little-load"),
+    ],
+)
+def test_a_timeout_in_any_phase_quotes_the_host_and_is_excused_by_a_busy_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request_: Request,
+    reply_type: type[Struct],
+    pressure_pct: float | None,
+    load: float,
+    excused: bool,
+    busy: str,
+) -> None:
+    monkeypatch.setattr(QuietHost, "pressure_pct", lambda _: pressure_pct)
+    monkeypatch.setattr(worker_process, "load_per_core", lambda: load)
+    phase = PHASE_OF_REQUEST[type(request_)]
+    with start(tmp_path, f"hang:{phase}") as worker:
+        if request_ is not LOAD:
+            worker.ask(LOAD, Loaded, GENEROUS_S)
+        with pytest.raises(WorkerError) as caught:
+            worker.ask(request_, reply_type, 0.02)
+    failure = caught.value.failure
+    assert failure.kind is FailureKind.TIMEOUT
+    assert failure.message.startswith(f"no answer to {phase} within 0.02 s, while {busy}")
+    assert (status_of(failure), bool(failure.excuse)) == (
+        (Status.INVALID, True) if excused else (Status.TIMEOUT, False)
+    )
+
+
+def test_a_worker_cannot_excuse_its_own_failure(tmp_path: Path) -> None:
+    failure = failure_of_load(tmp_path, "excuses-itself:load")
+    assert (failure.message, failure.excuse) == ("it was the host", "")
+
+
+def test_escape_sequences_in_what_a_worker_says_are_spelled_out(tmp_path: Path) -> None:
+    failure = failure_of_load(tmp_path, "escapes:load")
+    assert failure.message == r"\x1b]0;owned\x07\x1b[2Jall is well\u202e"
+    assert failure.details == "\\x9b31mred\nnext line\tafter a tab"
+
+
+def test_escape_sequences_in_a_log_are_spelled_out_and_only_its_end_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    log.write_bytes(b"x" * (2 * LOG_BYTES) + b"\n\x1b[31mlast words\n")
+    first, last = log_tail(log).splitlines()
+    assert (len(first), last) == (LOG_BYTES - len("\n\x1b[31mlast words\n"), r"\x1b[31mlast words")
+
+
+def test_an_answer_without_an_end_is_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipes, "MAX_LINE_BYTES", 1 << 20)
+    failure = failure_of_load(tmp_path, "flood:load")
+    assert failure.kind is FailureKind.CRASH
+    assert failure.message == "the worker wrote more than 64 MiB and no whole answer to load"
+
+
+def test_a_worker_that_answers_before_it_is_asked_is_not_believed(tmp_path: Path) -> None:
+    with start(tmp_path, "answers-twice:turn") as worker:
+        worker.ask(LOAD, Loaded, GENEROUS_S)
+        switch = SwitchWorkload(case=CASE)
+        worker.ask(switch, WorkloadSwitched, GENEROUS_S)  # both lines arrive in one piece
+        with pytest.raises(WorkerError, match="the worker spoke before it was asked to turn"):
+            worker.ask(switch, WorkloadSwitched, GENEROUS_S)
 
 
 def test_half_an_answer_does_not_count(tmp_path: Path) -> None:
@@ -286,7 +379,8 @@ def test_an_interpreter_that_ends_silently_is_named_with_its_exit_code(tmp_path:
 
 def test_an_import_that_hangs_costs_its_timeout(tmp_path: Path) -> None:
     failure = failure_of_start(tmp_path, "hang-on-start", timeout_s=0.2)
-    assert (failure.kind, failure.message) == (FailureKind.TIMEOUT, "no answer to import within 0.2 s")
+    assert failure.kind is FailureKind.TIMEOUT
+    assert failure.message.startswith("no answer to import within 0.2 s, while tasks waited")
 
 
 def test_a_worker_of_another_protocol_is_refused_with_both_versions(tmp_path: Path) -> None:
@@ -365,25 +459,6 @@ def test_a_busy_worker_ends_with_its_parent_even_if_another_process_holds_the_pi
     assert is_gone_within_5_s(pid)
     os.close(request_fd)
     os.close(held_here)
-
-
-def test_variables_reach_a_worker_only_if_allowed_and_the_callers_override_them() -> None:
-    parent = {"PATH": "/bin", "TRITON_CACHE_DIR": "/old", "CUDA_VISIBLE_DEVICES": "1", "AWS_SECRET": "s"}
-    environment = worker_environment(parent, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"})
-    assert environment == {
-        "PATH": "/bin",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "2",
-        "DIFFUSERS_ATTN_BACKEND": "native",
-        "PYTHONFAULTHANDLER": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": str(REPOSITORY),
-    }
-
-
-def test_this_repository_comes_before_everything_else_on_the_search_path() -> None:
-    environment = worker_environment({"PYTHONPATH": "/theirs"}, {})
-    assert environment["PYTHONPATH"] == f"{REPOSITORY}{os.pathsep}/theirs"
 
 
 def test_a_failed_worker_is_not_asked_again(tmp_path: Path) -> None:

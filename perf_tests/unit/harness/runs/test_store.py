@@ -45,6 +45,14 @@ def elsewhere(run: Run) -> Run:
     return msgspec.structs.replace(run, processes=(make_process(environment=environment),))
 
 
+def test_a_failure_that_the_host_excuses_is_not_kept_by_a_session_that_resumes(tmp_path: Path) -> None:
+    failed = make_run(failure=make_failure(), status=Status.OOM)
+    excused = make_run(failure=make_failure(excuse="the host was busy"), status=Status.INVALID)
+    assert open_store(tmp_path, failed).cases == {CASE: failed}
+    assert open_store(tmp_path, excused, references=(excused,)).record.cases == ()
+    assert open_store(tmp_path, excused, references=(excused,)).references == {}
+
+
 # Filing
 
 

@@ -12,6 +12,7 @@ from perf_tests.harness.runs.record import Process
 from perf_tests.harness.runs.validity import (
     control,
     control_values,
+    excuse_of_timeout,
     in_cycles,
     invalidity,
     must_retake,
@@ -97,7 +98,7 @@ from perf_tests.unit.builders import make_build, make_process, make_run, make_sa
         ),
         pytest.param(
             {"load_per_core": 2.0},
-            "the host was busy: load 2.00 per processor",
+            "the host was busy: the load was 2.00 per processor",
             id="load, where the kernel tells no pressure",
         ),
     ],
@@ -320,3 +321,13 @@ def test_the_control_of_a_session_is_that_of_all_its_processes() -> None:
         "control_attention_ms": [0.4, 0.5],
         "control_sm_clock_mhz": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("pressure_pct", "load", "excused"),
+    [(50.1, 0.0, True), (50.0, 99.0, False), (None, 2.1, True), (None, 2.0, False)],
+)
+def test_a_worker_without_an_answer_is_excused_by_half_the_time_under_pressure_or_two_tasks_per_processor(
+    pressure_pct: float | None, load: float, excused: bool
+) -> None:
+    assert bool(excuse_of_timeout(pressure_pct, load)) == excused
