@@ -16,10 +16,9 @@ from pathlib import Path
 # The checkout's own package, even where it is not installed: `python tools/x.py` searches only tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.harness.baselines import files
 from perf_tests.harness.compare import published, run_pairs
 from perf_tests.harness.execution.sampling import MAX_PROCESSES
-from perf_tests.harness.rebaseline import candidates
+from perf_tests.harness.rebaseline import candidates, store
 from perf_tests.harness.report import terminal
 from perf_tests.harness.report.published import lines
 from perf_tests.harness.runs.record_file import read_record
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def against_base(options: argparse.Namespace) -> int:
     """Print the verdicts on the candidate, with the base as its baseline."""
     base, candidate = options.records
-    noise = {platform.id: files.load_noise(options.baselines, platform) for platform in PLATFORMS}
+    noise = {platform.id: store.noise_in_force(options.baselines, platform) for platform in PLATFORMS}
     comparison = run_pairs.compare(
         candidates.read_run(base), read_record(candidate), noise, options.max_processes
     )

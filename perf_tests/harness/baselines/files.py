@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from perf_tests.protocol.errors import BaselineError
 from perf_tests.protocol.files import read_regular, replace_atomically
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.rows import NOISY, PAIRED
+from perf_tests.tables.metrics.plausible import MOST_NOISE_PCT, is_plausible, is_plausible_in
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME, NOISY, PAIRED
 from perf_tests.tables.pipelines.spec import PROMPTS
-from perf_tests.tables.platforms import Noise, Platform
+from perf_tests.tables.platforms import Noise
 
 # 2: noise belongs to the platform, not to an entry; the first reference; the processes of the bf16 reference
 # 1: first format, no longer read
@@ -103,19 +106,6 @@ def load(root: Path, platform: str) -> Mapping[str, Baselines]:
     return {path.stem: read(path) for path in sorted(folder.glob("*.json")) if path.name != NOISE}
 
 
-def load_noise(root: Path, platform: Platform) -> Mapping[str, Noise]:
-    """Noisy metric -> how much unchanged fresh processes scatter on `platform`; empty where none is known.
-
-    From noise.json for each metric it names, otherwise from the row of the platform. Raises BaselineError for
-    a file that cannot be trusted.
-    """
-    if platform.process_noise is None:
-        return {}
-    path = noise_path(root, platform.id)
-    found = read_noise(path) if path.exists() else {}
-    return {name: found.get(name, platform.process_noise) for name in sorted(NOISY)}
-
-
 def find(baselines: Mapping[str, Baselines], case: Case) -> Accepted | None:
     """What was accepted for `case`; None where it has no entry."""
     of_pipeline = baselines.get(case.build.pipeline.id)
@@ -145,12 +135,14 @@ def read(path: Path) -> Baselines:
 
 def read_noise(path: Path) -> Mapping[str, Noise]:
     """The noise in `path`. Raises BaselineError."""
+    text = _text(path)
+    _require_unique_keys(text, path)
     try:
-        noise = msgspec.json.decode(_text(path), type=dict[str, Noise])
+        noise = msgspec.json.decode(text, type=dict[str, Noise])
     except msgspec.DecodeError as exc:
         raise BaselineError(f"the noise file {path} does not hold noise: {exc}") from exc
     for metric, each in noise.items():
-        if each.dof < MIN_DOF or not (math.isfinite(each.sd_pct) and each.sd_pct > 0):
+        if each.dof < MIN_DOF or not 0 < each.sd_pct <= MOST_NOISE_PCT:
             raise BaselineError(
                 f"the noise file {path} is broken: {metric} has a noise of {each.sd_pct} % with {each.dof} "
                 "degrees of freedom"
@@ -161,6 +153,7 @@ def read_noise(path: Path) -> Mapping[str, Noise]:
 def loads(text: str, path: Path) -> Baselines:
     """The baselines in `text`, the content of `path`, which is not opened. Raises BaselineError."""
     _require_format(text, path)
+    _require_unique_keys(text, path)
     try:
         baselines = msgspec.json.decode(text, type=Baselines)
     except msgspec.ValidationError as exc:
@@ -249,6 +242,24 @@ def _require_format(text: str, path: Path) -> None:
         )
 
 
+def _require_unique_keys(text: str, path: Path) -> None:
+    """Raise BaselineError where an object names a key twice: readers differ in which of the values counts.
+
+    Text that is not JSON is left to the reader that follows.
+    """
+    doubled: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            doubled.extend(name for name, count in Counter(names).items() if count > 1)
+
+    with suppress(ValueError, RecursionError):
+        json.loads(text, object_pairs_hook=note)
+    if doubled:
+        raise BaselineError(f"the baseline file {path} is broken: it names the key {doubled[0]!r} twice")
+
+
 def _defect(baselines: Baselines) -> str | None:
     for case, entry in baselines.cases.items():
         if entry.provenance not in baselines.provenance:
@@ -267,10 +278,20 @@ def _entry_defect(case: str, entry: Entry) -> str | None:
     if not entry.metrics:
         return f"{case} has no metrics"
     for metric, values in entry.metrics.items():
-        # Paired metrics have one value per prompt and seed, however many processes there are.
-        if not 1 <= len(values) <= (PROMPTS if metric in PAIRED else entry.processes):
+        fewest, most = _counts(metric, entry.processes)
+        if not fewest <= len(values) <= most:
             return f"{metric} of {case} has {len(values)} values from {entry.processes} processes"
     return _numbers_defect(case, entry)
+
+
+def _counts(metric: str, processes: int) -> tuple[int, int]:
+    """The fewest and the most values of `metric` that so many processes give."""
+    row = METRIC_BY_NAME.get(metric)
+    if metric in PAIRED:  # one value per prompt and seed, however many processes there are
+        return 1, PROMPTS
+    if row is None or row.some_processes or not row.reader.reads_every_process:
+        return 1, processes
+    return processes, processes
 
 
 def _numbers_defect(case: str, entry: Entry) -> str | None:
@@ -278,6 +299,8 @@ def _numbers_defect(case: str, entry: Entry) -> str | None:
     for metric, values in (*entry.metrics.items(), *entry.first.items()):
         if not all(math.isfinite(value) for value in values):
             return f"{metric} of {case} holds a number that is not finite"
+        if absurd := [value for value in values if not is_plausible(metric, value)]:
+            return f"{metric} of {case} holds {absurd[0]:g}, which nothing measured can be"
         if metric in compared_as_ratios and min(values, default=0.0) <= 0:
             return f"{metric} of {case} holds {values}; a relative change needs positive values"
     return _layers_defect(case, entry)
@@ -287,6 +310,8 @@ def _layers_defect(case: str, entry: Entry) -> str | None:
     for name, error in entry.layers.items():
         if not all(math.isfinite(value) for value in msgspec.structs.astuple(error) if value is not None):
             return f"the layer {name} of {case} holds a number that is not finite"
+        if not is_plausible_in("dB", error.sqnr_db):
+            return f"the layer {name} of {case} holds {error.sqnr_db:g} dB, which nothing measured can be"
     return None
 
 

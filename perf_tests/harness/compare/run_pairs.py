@@ -128,8 +128,18 @@ def _metrics(run: Run, before: Run) -> tuple[Metric, ...]:
 
 
 def _is_without(metric: Metric, *runs: Run) -> bool:
-    """Whether one of `runs` did not compile cold: sessions may load their compile caches from files."""
-    return metric.cold_caches_only and any(observations.observe(metric, run, None).missing for run in runs)
+    """Whether one of `runs` loaded its compile caches from files, and so was spared from compiling cold.
+
+    One that merely does not report it is judged, and lacks it.
+    """
+    return metric.cold_caches_only and any(
+        observations.observe(metric, run, None).missing and _loaded_its_caches(run) for run in runs
+    )
+
+
+def _loaded_its_caches(run: Run) -> bool:
+    caches = [process.build.cache for process in run.processes]
+    return all(cache is not None and cache.artifacts == "loaded" for cache in caches)
 
 
 def _judged(run: Run, record: RunRecord, before: Run, base: RunFile, significance: Significance) -> Run:

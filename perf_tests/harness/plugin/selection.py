@@ -17,6 +17,7 @@ from perf_tests.harness.planning import relatives, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.planning.relatives import KnownCosts
 from perf_tests.harness.plugin.options import Drill, Options
+from perf_tests.harness.rebaseline import store
 from perf_tests.harness.runs.record import RunRecord
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
@@ -77,10 +78,10 @@ class PlatformBaselines:
         return self._baselines[platform.id]
 
     def noise(self, platform: Platform) -> Mapping[str, Noise]:
-        """Noisy metric -> how much fresh processes scatter on `platform`. Raises BaselineError where the file
+        """Noisy metric -> how much fresh processes scatter on `platform`. Raises BaselineError where a file
         cannot be trusted."""
         if platform.id not in self._noise:
-            self._noise[platform.id] = files.load_noise(self._root, platform)
+            self._noise[platform.id] = store.noise_in_force(self._root, platform)
         return self._noise[platform.id]
 
     def find(self, case: Case, platform: Platform) -> Accepted | None:

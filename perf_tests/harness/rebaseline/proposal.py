@@ -135,7 +135,7 @@ def _require_known(platform: str | None) -> None:
 
 
 def _objection_to_numbers(root: Path, run: Run, after: Baselines) -> str | None:
-    noise = files.load_noise(root, PLATFORM_BY_ID[run.platform])
+    noise = store.noise_in_force(root, PLATFORM_BY_ID[run.platform])
     return eligibility.objection_to_entry(run.id, after.cases[run.id], noise)
 
 

@@ -13,6 +13,7 @@ from perf_tests.harness.rebaseline.candidates import CASES, METRIC_NAMES, shows_
 from perf_tests.harness.rebaseline.eligibility import drifted
 from perf_tests.harness.stats import location
 from perf_tests.protocol.errors import BaselineError, UsageError
+from perf_tests.tables.metrics.plausible import MOST_NOISE_PCT
 from perf_tests.tables.metrics.rows import NOISY
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise, Platform
 
@@ -21,6 +22,7 @@ NOISE_DECIMALS = 4
 NOT_PLATFORMS = frozenset({"anchors", "published", "README.md"})
 """What baselines/ contains apart from the folders of platforms."""
 REWRITE = "fix it with `python tools/rebaseline.py rewrite`"
+NOT_THEIR_NOISE = f"{{path}} does not match the noise of the baselines in its folder: {REWRITE}"
 
 
 def problems(root: Path) -> tuple[str, ...]:
@@ -84,7 +86,7 @@ def _noise_problems(root: Path) -> Iterator[str]:
         path = files.noise_path(root, platform.id)
         noise = noise_of(platform, files.load(root, platform.id).values())
         if path.exists() if noise is None else not _holds(path, noise):
-            yield f"{path} does not match the noise of the baselines in its folder: {REWRITE}"
+            yield NOT_THEIR_NOISE.format(path=path)
 
 
 def _file_problems(path: Path, parts: tuple[str, ...]) -> Iterator[str]:
@@ -122,6 +124,30 @@ def _orphan(case: str, entry: Entry, baselines: Baselines) -> str | None:
 
 
 # Noise
+
+
+def noise_in_force(root: Path, platform: Platform) -> Mapping[str, Noise]:
+    """Noisy metric -> how far unchanged fresh processes lie apart on `platform`; empty where none is judged.
+
+    Computed from the baselines under `root`, of which noise.json is a copy for the reader; from the row of
+    the platform where it has none. Raises BaselineError where that copy is broken or differs, where the
+    baselines lie further apart than those of any machine, and for a file that cannot be trusted.
+    """
+    if platform.process_noise is None:
+        return {}
+    path = files.noise_path(root, platform.id)
+    if path.exists():
+        files.read_noise(path)
+    noise = noise_of(platform, files.load(root, platform.id).values())
+    if path.exists() and (noise is None or not _holds(path, noise)):
+        raise BaselineError(NOT_THEIR_NOISE.format(path=path))
+    for metric, each in (noise or {}).items():
+        if each.sd_pct > MOST_NOISE_PCT:
+            raise BaselineError(
+                f"the processes of the baselines in {path.parent} lie {each.sd_pct:.3g} % apart in {metric}, "
+                f"and {MOST_NOISE_PCT:g} % is the most that a gate can allow for: record them again"
+            )
+    return noise or dict.fromkeys(sorted(NOISY), platform.process_noise)
 
 
 def noise_of(platform: Platform, folder: Iterable[Baselines]) -> dict[str, Noise] | None:

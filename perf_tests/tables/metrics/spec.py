@@ -74,6 +74,11 @@ class Reader(StrEnum):
         return self is Reader.REFERENCE_RATIO
 
     @property
+    def reads_every_process(self) -> bool:
+        """Whether each process of a run gives a value, not only those that left something to compare."""
+        return self not in (Reader.CAPTURE, Reader.PAIRS, Reader.NOISE)
+
+    @property
     def compares_outputs(self) -> bool:
         """Whether the value comes from the outputs of the case and of its bf16 reference."""
         return self in (Reader.CAPTURE, Reader.PAIRS)

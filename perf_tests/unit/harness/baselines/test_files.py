@@ -13,7 +13,7 @@ from perf_tests.harness.baselines import files
 from perf_tests.harness.baselines.files import Accepted
 from perf_tests.protocol.errors import BaselineError
 from perf_tests.protocol.reports import LayerError
-from perf_tests.tables.platforms import CPU, H100, PLATFORM_BY_ID, Noise
+from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
 from perf_tests.unit.builders import (
     MINI_BF16,
     MINI_INT8WO,
@@ -129,6 +129,21 @@ def test_a_committed_file_is_read_and_written_back_byte_for_byte(path: Path) -> 
     assert files.dumps(files.loads(text, path)) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "twice"),
+    [
+        pytest.param('"processes": 1,', '"processes": 1, "processes": 2,', id="entry"),
+        pytest.param('"ssim": [1.0]', '"ssim": [1.0], "ssim": [0.1]', id="metric"),
+        pytest.param('"platform": "cpu",', '"platform": "cpu", "platform": "cpu",', id="file"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(text: str, twice: str) -> None:
+    written = files.dumps(make_baselines(cases={"a": make_entry({"ssim": [1.0]})}))
+    name = text.split('"')[1]
+    with pytest.raises(BaselineError, match=f"names the key '{name}' twice"):
+        files.loads(written.replace(text, twice), PATH)
+
+
 def test_text_does_not_change_when_it_is_read_and_written_again() -> None:
     # Whole numbers given as int are written as float, which is how they are read.
     text = files.dumps(
@@ -188,6 +203,24 @@ def test_a_file_that_cannot_be_trusted_is_refused(
         pytest.param({"first": {"ssim": ()}}, "relative change needs positive values", id="empty-first"),
         pytest.param(
             {"metrics": {"decode_ms": (0.0,)}}, "relative change needs positive values", id="no-time"
+        ),
+        pytest.param(
+            {"metrics": {"weight_bytes": (5.0,)}, "processes": 99},
+            "weight_bytes of a has 1 values from 99 processes",
+            id="too-few",
+        ),
+        pytest.param(
+            {"metrics": {"psnr_db": (-1e9,)}},
+            r"psnr_db of a holds -1e\+09, which nothing measured can be",
+            id="absurd-fidelity",
+        ),
+        pytest.param(
+            {"metrics": {"latency_s": (1e308,)}}, "latency_s of a holds 1e\\+308, which", id="absurd-time"
+        ),
+        pytest.param(
+            {"layers": {"transformer.proj": LayerError(sqnr_db=-1e9, gain=1.0)}},
+            r"the layer transformer.proj of a holds -1e\+09 dB, which nothing",
+            id="absurd-layer",
         ),
         pytest.param({"seconds": {"load": -0.1}}, "a spent -0.1 seconds on load", id="seconds"),
     ],
@@ -258,22 +291,6 @@ def test_a_layer_that_is_not_finite_is_never_written() -> None:
 # Noise
 
 
-def test_noise_is_read_from_its_file_and_otherwise_from_the_platforms_row(tmp_path: Path) -> None:
-    stored = {"decode_ms": Noise(sd_pct=0.9, dof=20)}
-    files.write_noise(files.noise_path(tmp_path, "h100"), stored)
-    prior = Noise(sd_pct=0.36, dof=6)
-    assert files.load_noise(tmp_path, H100) == {
-        **stored,
-        "denoise_step_ms": prior,
-        "speedup_vs_bf16": prior,
-    }
-    assert files.load_noise(tmp_path / "nowhere", H100)["decode_ms"] == prior
-
-
-def test_noise_is_empty_for_a_platform_that_gates_nothing_noisy(tmp_path: Path) -> None:
-    assert files.load_noise(tmp_path, CPU) == {}
-
-
 def test_noise_is_not_taken_for_a_pipeline(tmp_path: Path) -> None:
     files.write(files.path_of(tmp_path, "h100", "flux-mini"), make_baselines(platform="h100"))
     files.write_noise(files.noise_path(tmp_path, "h100"), {"decode_ms": Noise(sd_pct=0.9, dof=20)})
@@ -287,6 +304,17 @@ def test_noise_is_not_taken_for_a_pipeline(tmp_path: Path) -> None:
         pytest.param('{"decode_ms": {"sd_pct": 1}}', "does not hold noise", id="no-degrees"),
         pytest.param('{"decode_ms": {"sd_pct": 0, "dof": 9}}', "decode_ms has a noise of 0.0 %", id="none"),
         pytest.param('{"decode_ms": {"sd_pct": 1, "dof": 3}}', "with 3 degrees of freedom", id="too-few"),
+        *(
+            pytest.param(
+                f'{{"decode_ms": {{"sd_pct": {sd_pct}, "dof": 9}}}}', "has a noise of", id=f"absurd-{sd_pct}"
+            )
+            for sd_pct in ("50", "1000", "1e308")
+        ),
+        pytest.param(
+            '{"decode_ms": {"sd_pct": 1, "dof": 9}, "decode_ms": {"sd_pct": 2, "dof": 9}}',
+            "names the key 'decode_ms' twice",
+            id="twice",
+        ),
     ],
 )
 def test_noise_that_cannot_be_trusted_is_refused(tmp_path: Path, text: str, problem: str) -> None:
@@ -294,7 +322,7 @@ def test_noise_that_cannot_be_trusted_is_refused(tmp_path: Path, text: str, prob
     path.parent.mkdir()
     path.write_text(text)
     with pytest.raises(BaselineError, match=problem):
-        files.load_noise(tmp_path, H100)
+        files.read_noise(path)
 
 
 def test_an_entry_of_fewer_than_three_processes_is_provisional() -> None:

@@ -6,19 +6,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from perf_tests.harness.baselines import files
 from perf_tests.harness.compare.run_pairs import REGRESSED, SAME, UNDECIDED, RunComparison, compare, explained
 from perf_tests.harness.plugin.options import parse_drill
 from perf_tests.harness.plugin.session import PerfSession
-from perf_tests.harness.rebaseline import candidates
+from perf_tests.harness.rebaseline import candidates, store
 from perf_tests.harness.rebaseline.candidates import RunFile
 from perf_tests.harness.rebaseline.proposal import propose, write
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Process, Run, RunRecord, Status
 from perf_tests.harness.runs.record_file import read_record
+from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.protocol.messages import FailureKind
-from perf_tests.tables.metrics.spec import Group
+from perf_tests.tables.metrics.spec import Group, Reader
 from perf_tests.tables.platforms import CPU, H100, PLATFORMS
 from perf_tests.unit.builders import (
+    FLUX_FP8,
     MINI_BF16,
     MINI_INT8WO,
     make_build,
@@ -32,7 +33,7 @@ from perf_tests.unit.conftest import CASES, FP8DQROW, INT8WO, make_options
 
 ID = MINI_INT8WO.id
 NOISE = {
-    platform.id: files.load_noise(Path("nowhere"), platform)  # as the rows of the platforms say
+    platform.id: store.noise_in_force(Path("nowhere"), platform)  # as the rows of the platforms say
     for platform in PLATFORMS
 }
 
@@ -210,3 +211,37 @@ def _measured(
         session.judge(session.measure(case_id), group)
     session.close(interrupted=False)
     return read_record(out)
+
+
+def without(run: Run, metric: str) -> Run:
+    """`run` as if no process had reported `metric`."""
+
+    def strip(process: Process) -> Process:
+        values = {name: value for name, value in process.build.values.items() if name != metric}
+        samples = tuple(
+            msgspec.structs.replace(
+                each, values={name: value for name, value in each.values.items() if name != metric}
+            )
+            for each in process.samples
+        )
+        build = msgspec.structs.replace(process.build, values=values)
+        return msgspec.structs.replace(process, build=build, samples=samples)
+
+    return msgspec.structs.replace(run, processes=tuple(map(strip, run.processes)))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metric.name
+        for metric in gated_metrics(FLUX_FP8, H100)
+        if metric.reader in (Reader.BUILD, Reader.SAMPLES)
+    ],
+)
+def test_a_metric_that_only_the_candidate_lacks_is_never_the_same(metric: str) -> None:
+    run = make_run(FLUX_FP8, H100)
+    comparison = compared(make_record(run), make_record(without(run, metric)))
+    assert metric in comparison.runs[0].measured or any(metric in line for line in explained(comparison)), (
+        explained(comparison)
+    )
+    assert comparison.code != SAME

@@ -11,7 +11,7 @@ from perf_tests.harness.baselines import files
 from perf_tests.harness.rebaseline import store
 from perf_tests.protocol.errors import BaselineError, UsageError
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
-from perf_tests.tables.platforms import H100, Noise
+from perf_tests.tables.platforms import CPU, H100, Noise
 from perf_tests.unit.builders import (
     FLUX_FP8,
     MINI_INT8WO,
@@ -143,7 +143,7 @@ def test_a_rewrite_refuses_a_file_of_format_1(tmp_path: Path) -> None:
 
 def test_noise_of_a_platform_grows_by_what_accepted_processes_show(tmp_path: Path) -> None:
     accept(tmp_path, timed(100.0, 101.0))
-    noise = files.load_noise(tmp_path, H100)
+    noise = store.noise_in_force(tmp_path, H100)
     # (6 x 0.36^2 + 1 x 0.7036^2) / 7, where 0.7036 % is the sd of log(100) and log(101)
     assert noise["denoise_step_ms"] == Noise(sd_pct=0.4264, dof=7)
     # Two equal values are a degree of freedom, too.
@@ -153,7 +153,7 @@ def test_noise_of_a_platform_grows_by_what_accepted_processes_show(tmp_path: Pat
 
 def test_noise_is_not_shown_by_a_single_process(tmp_path: Path) -> None:
     accept(tmp_path, timed(100.0))
-    assert files.load_noise(tmp_path, H100)["denoise_step_ms"] == Noise(sd_pct=0.36, dof=6)
+    assert store.noise_in_force(tmp_path, H100)["denoise_step_ms"] == Noise(sd_pct=0.36, dof=6)
 
 
 def test_noise_gets_no_file_on_a_platform_without_noisy_gates(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_noise_gets_no_file_on_a_platform_without_noisy_gates(tmp_path: Path) ->
 
 def test_noise_of_a_platform_ignores_the_steps_of_unsteady_schemes(tmp_path: Path) -> None:
     accept(tmp_path, unsteady((600.0,) * 3, (1100.0,) * 3))
-    noise = files.load_noise(tmp_path, H100)
+    noise = store.noise_in_force(tmp_path, H100)
     assert noise["denoise_step_ms"] == noise["speedup_vs_bf16"] == Noise(sd_pct=0.36, dof=6)
     assert noise["decode_ms"] == Noise(sd_pct=0.3333, dof=7)
 
@@ -181,3 +181,44 @@ def test_noise_that_does_not_match_the_baselines_is_a_problem_until_it_is_rewrit
     assert "noise.json does not match the noise of the baselines in its folder" in problem
     assert store.rewrite(tmp_path) == (path,)
     assert store.problems(tmp_path) == ()
+
+
+@pytest.mark.parametrize("sd_pct", [2.0, 50.0, 1000.0, 1e308, 1e-300])
+def test_noise_that_the_baselines_do_not_show_is_refused(tmp_path: Path, sd_pct: float) -> None:
+    accept(tmp_path, timed(100.0, 101.0))
+    noise = {**store.noise_in_force(tmp_path, H100), "denoise_step_ms": Noise(sd_pct=sd_pct, dof=7)}
+    files.write_noise(files.noise_path(tmp_path, "h100"), noise)
+    with pytest.raises(BaselineError, match=r"noise\.json (does not match|is broken)"):
+        store.noise_in_force(tmp_path, H100)
+
+
+def test_noise_without_any_baseline_is_refused(tmp_path: Path) -> None:
+    files.write_noise(files.noise_path(tmp_path, "h100"), {"decode_ms": Noise(sd_pct=0.9, dof=20)})
+    with pytest.raises(BaselineError, match="does not match the noise of the baselines"):
+        store.noise_in_force(tmp_path, H100)
+
+
+def test_noise_does_not_need_its_file(tmp_path: Path) -> None:
+    accept(tmp_path, timed(100.0, 101.0))
+    files.noise_path(tmp_path, "h100").unlink()
+    assert store.noise_in_force(tmp_path, H100)["denoise_step_ms"] == Noise(sd_pct=0.4264, dof=7)
+
+
+def test_noise_is_that_of_the_row_where_nothing_was_accepted(tmp_path: Path) -> None:
+    assert store.noise_in_force(tmp_path, H100)["decode_ms"] == Noise(sd_pct=0.36, dof=6)
+
+
+def test_noise_is_empty_for_a_platform_that_gates_nothing_noisy(tmp_path: Path) -> None:
+    assert store.noise_in_force(tmp_path, CPU) == {}
+
+
+def test_baselines_that_lie_further_apart_than_any_machine_are_refused(tmp_path: Path) -> None:
+    accept(tmp_path, timed(100.0, 101.0))
+    path = files.path_of(tmp_path, "h100", "flux1-dev")
+    before = files.read(path)
+    entry = before.cases[FLUX_FP8.id]
+    apart = msgspec.structs.replace(entry, metrics={**entry.metrics, "decode_ms": (1e-3, 1e6)})
+    files.write(path, msgspec.structs.replace(before, cases={FLUX_FP8.id: apart}))
+    files.noise_path(tmp_path, "h100").unlink()
+    with pytest.raises(BaselineError, match=r"lie 554 % apart in decode_ms, and 10 % is the most"):
+        store.noise_in_force(tmp_path, H100)
