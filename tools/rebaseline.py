@@ -12,8 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.rebaseline import candidates, store
-from perf_tests.harness.rebaseline.proposal import Proposal, commit_message, propose, write
+from perf_tests.harness.rebaseline.proposal import Change, Proposal, commit_message, propose, write
 from perf_tests.protocol.errors import PerfError, UsageError
+from perf_tests.tables.metrics.rows import UNITS
 
 SAME, CHANGED, REFUSED = 0, 1, 2
 
@@ -176,7 +177,7 @@ def _print_proposal(proposal: Proposal) -> None:
                     each.metric,
                     _number(each.old),
                     _number(each.new),
-                    _percent(each.change_pct),
+                    _change(each),
                     _percent(each.since_first_pct),
                 )
                 for each in proposal.changes
@@ -202,6 +203,14 @@ def _print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.6g}"
+
+
+def _change(change: Change) -> str:
+    """In decibels for what is measured in them, of which a percentage says nothing."""
+    in_decibels = UNITS.get(change.metric) == "dB"
+    if in_decibels and change.old is not None and change.new is not None:
+        return f"{change.new - change.old:+.2f} dB"
+    return _percent(change.change_pct)
 
 
 def _percent(value: float | None) -> str:

@@ -227,6 +227,8 @@ class Inspected(Struct, tag="inspected"):
     """None where it was not asked for."""
     fidelity_s: float = 0.0
     """Seconds spent answering the recorded calls."""
+    guard_failures: tuple[str, ...] = ()
+    """Why dynamo compiled again after the first warm-up, in its own words."""
 
 
 class Failure(Struct, tag="failure"):

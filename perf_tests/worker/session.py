@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -103,6 +104,7 @@ class CompiledWorkload:
     window: reports.MemoryWindow
     """Of compiling."""
     graphs_after_warmup: int = 0
+    guards_after_warmup: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 class WorkerSession:
@@ -262,6 +264,8 @@ class WorkerSession:
         loaded, compiled = self._loaded, self._compiled
         window = loaded.meter.read()
         counted = counters.read().since(compiled.before)
+        # Before what is measured last, which may compile for itself.
+        failed = counters.guard_failures() - compiled.guards_after_warmup
         values = {
             **loaded.values,
             **self._quantized.values,
@@ -278,7 +282,13 @@ class WorkerSession:
         if loaded.device.type == "cuda":
             # Last: it generates once more, and recording takes memory and time of its own.
             values |= kernels.measure(loaded.pipeline, self._case, loaded.stages.clock)
-        return messages.Inspected(values=values, memory=window, arrays=arrays, fidelity_s=fidelity_s)
+        return messages.Inspected(
+            values=values,
+            memory=window,
+            arrays=arrays,
+            fidelity_s=fidelity_s,
+            guard_failures=tuple(failed),
+        )
 
     def _record_unquantized(self, request: messages.Quantize) -> UnquantizedPipeline:
         pipeline, recipe = self._loaded.pipeline, self._case.build.recipe
@@ -349,6 +359,7 @@ class WorkerSession:
 
     def _warmed_up(self, generation: Generation) -> None:
         compiled, faults = self._compiled, self._loaded.faults
+        compiled.guards_after_warmup = counters.guard_failures()
         compiled.graphs_after_warmup = counters.read().since(compiled.before).graphs
         if not faults.armed:
             peaks = memory.peaks([compiled.window, self._loaded.meter.read()])

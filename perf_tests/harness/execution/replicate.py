@@ -178,6 +178,7 @@ class Replicate:
             cache=self.compiled.cache if self.compiled else None,
             values={**(self.inspected.values if self.inspected else {}), **_compile_values(self.compiled)},
             roofline_ms=self._roofline_ms(),
+            guard_failures=self.inspected.guard_failures if self.inspected else (),
             layers=self.quantized.layers if self.quantized else {},
         )
 

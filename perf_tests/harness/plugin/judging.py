@@ -18,7 +18,7 @@ from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.record import Comparison, Run, RunRecord, SamplingEnd, Status, Verdict
 from perf_tests.harness.stats import precision
 from perf_tests.harness.stats.sequential_bounds import metric_level
-from perf_tests.harness.verdicts.case_status import overall
+from perf_tests.harness.verdicts.case_status import leading, overall
 from perf_tests.harness.verdicts.gates import as_judged, gated_metrics
 from perf_tests.harness.verdicts.judge import judge_metric
 from perf_tests.harness.verdicts.noisy import Significance
@@ -100,12 +100,14 @@ class CaseJudge:
     def verdicts(self, run: Run, group: Group) -> tuple[Verdict, ...]:
         """Verdicts on the gated metrics of `group`.
 
-        An unproven run is judged only by what needs no verification: counters and fidelity, which name the
-        culprit.
+        An unproven run is judged only by what needs no verification, counters and fidelity, which name the
+        culprit; what it does not tell is not missing, but a consequence.
         """
         metrics = self._gated(run.id, group)
-        judged = (metric for metric in metrics if run.failure is None or not metric.verified_only)
-        return tuple(self._verdict(metric, run) for metric in judged)
+        if run.failure is None:
+            return tuple(self._verdict(metric, run) for metric in metrics)
+        verdicts = (self._verdict(metric, run) for metric in metrics if not metric.verified_only)
+        return tuple(each for each in verdicts if each.status is not Status.INCONCLUSIVE)
 
     def is_green(self, run: Run) -> bool:
         """Whether measuring `run` ended in a way that leaves the session green; its verdicts do not count."""
@@ -130,12 +132,13 @@ class CaseJudge:
     # Failure texts
 
     def explain(self, run: Run, judged: Sequence[Verdict], comparison: Comparison | None) -> str:
-        """The failure text of several verdicts on one case: the first in full, one line for each other.
+        """The failure text of several verdicts on one case: the leading one in full, one line for each other.
 
         `comparison` is the case's A/B with another stack; None where there was none.
         """
-        others = [f"  also       {v.metric} {v.status.value}: {v.reason}" for v in judged[1:]]
-        return "\n".join([self._explain_one(run, judged[0], comparison), *others])
+        first, *rest = leading(judged)
+        others = [f"  also       {v.metric} {v.status.value}: {v.reason}" for v in rest]
+        return "\n".join([self._explain_one(run, first, comparison), *others])
 
     def explain_failure(self, run: Run) -> str:
         """The failure text of a case that could not be measured as asked."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
-from perf_tests.harness.report.failure import MAX_LINE_LENGTH, format_change, format_value
-from perf_tests.harness.report.terminal import MAX_REASON_LENGTH, aligned
+from perf_tests.harness.report.terminal import aligned
+from perf_tests.harness.report.wording import flat, format_change, format_value, wrapped
 from perf_tests.harness.runs.record import Comparison, Verdict
 from perf_tests.harness.verdicts import ab_clauses, ab_comparison
 from perf_tests.tables.metrics.spec import Metric
@@ -15,9 +14,6 @@ TITLE = "A/B on this device: candidate (B, --perf-python) against stable (A, --p
 HEADER = ("case", "time", "stable", "candidate", "change", "95 % interval", "pairs", "schedule", "verdict")
 NUMBERS = frozenset(HEADER[2:7])
 MAX_DIFFERENCES = 8
-INDENT = " " * len("  against    ")
-MAX_LINES = 3
-"""How many lines one clause may take."""
 
 
 def explanation(verdict: Verdict, metric: Metric, comparison: Comparison) -> list[str]:
@@ -29,7 +25,11 @@ def explanation(verdict: Verdict, metric: Metric, comparison: Comparison) -> lis
     if clause is None:
         return []
     schedule = f"{comparison.schedule}: {comparison.schedule_reason}"
-    return [*_line("against", clause), *_line("stacks", differing(comparison)), *_line("schedule", schedule)]
+    return [
+        *wrapped("against", clause),
+        *wrapped("stacks", differing(comparison)),
+        *wrapped("schedule", schedule),
+    ]
 
 
 def table(comparisons: Sequence[Comparison], units: Mapping[str, str]) -> list[str]:
@@ -67,7 +67,7 @@ def _error_rate(comparisons: Sequence[Comparison]) -> list[str]:
 def _rows(comparison: Comparison, units: Mapping[str, str]) -> Iterable[tuple[str, ...]]:
     pairs, schedule = str(len(comparison.pairs)), comparison.schedule.value
     if not comparison.verdicts:
-        outcome = _shortened(f"{comparison.status.value}: {comparison.reason}")
+        outcome = flat(f"{comparison.status.value}: {comparison.reason}")
         yield (comparison.id, "-", "-", "-", "-", "-", pairs, schedule, outcome)
     for number, verdict in enumerate(comparison.verdicts):
         unit = units.get(verdict.metric, "")
@@ -89,21 +89,3 @@ def _interval(verdict: Verdict) -> str:
         return "-"
     low, high = verdict.ci_pct
     return f"{low:+.2f} to {high:+.2f} %"
-
-
-def _shortened(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= MAX_REASON_LENGTH else f"{flat[: MAX_REASON_LENGTH - 3]}..."
-
-
-def _line(name: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        " ".join(text.split()),
-        width=MAX_LINE_LENGTH,
-        initial_indent=f"  {name:<10} ",
-        subsequent_indent=INDENT,
-        break_long_words=False,
-        break_on_hyphens=False,
-        max_lines=MAX_LINES,
-        placeholder=" ...",
-    )

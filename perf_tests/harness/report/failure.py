@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import shlex
 from pathlib import PurePath
 
-from perf_tests.harness.baselines.files import Accepted, Provenance
+from perf_tests.harness.baselines.files import Accepted
 from perf_tests.harness.fidelity.heatmaps import HeatMaps, NoHeatMaps
-from perf_tests.harness.runs import environments
+from perf_tests.harness.report import remedies
+from perf_tests.harness.report.wording import flat, format_value, wrapped
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.stats import observations
 from perf_tests.protocol.messages import Phase
 from perf_tests.protocol.reports import Environment
-from perf_tests.tables.metrics.spec import Metric
+from perf_tests.tables.metrics.spec import Better, Metric, Rule
 
-SIGNIFICANT_DIGITS = 4
-MAX_DECIMALS = 4
 MAX_CHANGES = 8
 MAX_DETAIL_LINES = 10
-MAX_LINE_LENGTH = 160
 MAX_LOGS = 4
-WHOLE = ("  accept", "  record", "  pictures", "  reproduce", "  log")
-"""How lines begin that hold commands and paths to copy, and so are not shortened."""
+MAX_GUARDS = 3
+GUARDED = frozenset({"recompiles", "compiled_graphs"})
+"""Metrics that move when a guard fails."""
 
 OUTCOMES = {
     Status.REGRESSED: "regressed",
@@ -33,30 +30,20 @@ OUTCOMES = {
     Status.IMPROVED: "improved",
     Status.PASS: "passed",
 }
-ACCEPTABLE = {
-    Status.REGRESSED: "accept",
-    Status.SURPRISE: "accept",
-    Status.IMPROVED: "accept",
-    Status.NO_BASELINE: "record",
+STATISTICS = {
+    Rule.NOISY: "mean of {processes}",
+    Rule.EXACT: "one of {processes}",
+    Rule.EXPECTED_RANGE: "one of {processes}",
+    Rule.EXPECTED_OF_LAYERS: "the worst layer of {processes}",
+    Rule.PER_LAYER: "the layer that moved most, of {processes}",
+    Rule.PER_PAIR: "mean of {pairs} of {processes}",
 }
-"""Status that can be accepted -> the verb for it. All other statuses have no number that could be trusted."""
+"""Rule -> what is printed of the values of a run; by any other rule, their median."""
 
 ADVICE = {
     Phase.IMPORT: "choose an interpreter that has the stack under test: --perf-python=PYTHON",
 }
 """Phase in which a worker failed -> what to do about it, where its own message cannot say."""
-
-
-def format_value(value: float | None, unit: str) -> str:
-    """`value` and its unit, with four significant digits, or all digits of counts and bytes; `-` for None."""
-    if value is None:
-        return "-"
-    return f"{_digits(value, exact=unit in ('', 'B'))} {unit}".rstrip()
-
-
-def format_change(change_pct: float | None) -> str:
-    """A signed percentage with two decimals; `-` for None."""
-    return "-" if change_pct is None else f"{change_pct:+.2f} %"
 
 
 def explain(
@@ -74,21 +61,25 @@ def explain(
     `environment` is the one the run was measured in; `heat_maps` were written for this verdict, None where
     pictures do not explain it; `run_path` is the folder of run.json.
     """
-    outcome = OUTCOMES.get(verdict.status, verdict.status.value)
+    units = metric.units
     lines = [
-        f"{run.id} on {run.platform}: {metric.name} {outcome}",
-        _line("measured", format_value(verdict.measured, metric.units), _spread(run, metric)),
-        _line("baseline", format_value(verdict.baseline, metric.units), _origin(accepted, environment))
-        if metric.has_baseline
-        else _line("expected", metric.name, "implied by the tables, not by a baseline"),
-        _line("limit", format_value(verdict.limit, metric.units), verdict.reason),
+        f"{run.id} on {run.platform}: {metric.name} {_outcome(verdict, metric)}",
+        *_line("measured", format_value(verdict.measured, units), _spread(run, metric)),
+        *(
+            _line("baseline", format_value(verdict.baseline, units), _origin(accepted, environment))
+            if metric.has_baseline
+            else _line("expected", metric.name, "implied by the tables, not by a baseline")
+        ),
+        *_line("limit", format_value(verdict.limit, units), verdict.reason),
+        *_guards(run, metric),
         *_changed_since(accepted, environment),
+        *remedies.next_step(run, verdict, metric, accepted, environment),
         *_pictures(heat_maps),
         *_injected(run),
-        *(_accept(run, verdict.status, run_path) if metric.has_baseline else ()),
+        *remedies.accept(run, verdict.status, metric, accepted, run_path),
         *_where(run, run_path),
     ]
-    return "\n".join(_cut(line) for line in lines)
+    return "\n".join(lines)
 
 
 def explain_failure(*, run: Run, run_path: str) -> str:
@@ -103,83 +94,52 @@ def explain_failure(*, run: Run, run_path: str) -> str:
     details = failure.details.rstrip().splitlines() if failure and not advice else []
     lines = [
         f"{run.id} on {run.platform}: {run.status.value}{when}",
-        f"  reason     {_flat(failure.message if failure else run.reason) or 'none was given'}",
+        *wrapped("reason", flat(failure.message if failure else run.reason) or "none was given"),
         *advice,
         *_unquantized(run),
         *(f"    | {line}" for line in details[-MAX_DETAIL_LINES:]),
         *_injected(run),
         *_where(run, run_path),
     ]
-    return "\n".join(_cut(line) for line in lines)
-
-
-def differences(provenance: Provenance, environment: Environment) -> list[str]:
-    """`name then -> now` for everything on record that differs between a baseline and a run."""
-    gpu = environment.gpu
-    then = {
-        "python": provenance.python,
-        "GPU": provenance.gpu,
-        "unit": provenance.unit,
-        "driver": provenance.driver,
-        "power limit": _watts(provenance.power_limit_w),
-    }
-    now = {
-        "python": environment.python,
-        "GPU": gpu.name if gpu else None,
-        "unit": environment.unit,
-        "driver": gpu.driver if gpu else None,
-        "power limit": _watts(gpu.power_limit_w if gpu else None),
-    }
-    return [
-        *environments.differences(provenance.packages, environment.packages),
-        *environments.differences(then, now),
-        *environments.differences(provenance.settings, environment.settings),
-    ]
-
-
-# Numbers
-
-
-def _digits(value: float, *, exact: bool) -> str:
-    if not math.isfinite(value):
-        return str(value)
-    if value == 0 or (exact and float(value).is_integer()):
-        return f"{value:,.0f}"
-    decimals = SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(abs(value)))
-    return f"{value:,.{min(max(decimals, 0), MAX_DECIMALS)}f}"
-
-
-def _watts(power_limit_w: float | None) -> str | None:
-    return None if power_limit_w is None else f"{power_limit_w:.0f} W"
+    return "\n".join(lines)
 
 
 # Lines
 
 
-def _line(name: str, value: str, remark: str) -> str:
-    return f"  {name:<10} {value:<14} {_flat(remark)}".rstrip()
+def _line(name: str, value: str, remark: str) -> list[str]:
+    return wrapped(f"{name:<10} {value:<14}", remark)
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _cut(line: str) -> str:
-    if len(line) <= MAX_LINE_LENGTH or line.startswith(WHOLE):
-        return line
-    return line[: MAX_LINE_LENGTH - 3] + "..."
+def _outcome(verdict: Verdict, metric: Metric) -> str:
+    if verdict.status is not Status.REGRESSED or metric.better is not Better.EXACT:
+        return OUTCOMES.get(verdict.status, verdict.status.value)
+    if metric.badness is None:
+        return OUTCOMES[Status.REGRESSED]
+    if verdict.measured is None or verdict.baseline is None:
+        return OUTCOMES[Status.REGRESSED]
+    is_worse = metric.badness(verdict.measured) > metric.badness(verdict.baseline)
+    return OUTCOMES[Status.REGRESSED] if is_worse else "moved"
 
 
 def _spread(run: Run, metric: Metric) -> str:
     # The run of the reference is not at hand, so ratios to it have no value per process here.
     values = observations.observe(metric, run, None).values
-    count = len(values) or len(run.processes)
-    statistic = "mean" if metric.is_noisy else "median"
-    processes = f"{statistic} of {count} process{'es' if count != 1 else ''}"
-    if len(values) < 2:
-        return processes
+    of_pairs = metric.rule is Rule.PER_PAIR
+    count = 1 if of_pairs else len(values) or len(run.processes)
+    said = STATISTICS.get(metric.rule, "median of {processes}").format(
+        processes=_count(count, "process", "processes"), pairs=_count(len(values), "pair", "pairs")
+    )
+    if count == 1 and not of_pairs:
+        said = said.removeprefix("one of ")
+    if len(values) < 2 or metric.rule in (Rule.PER_LAYER, Rule.EXPECTED_OF_LAYERS):
+        return said
     lowest, highest = min(values), max(values)
-    return f"{processes}, {format_value(lowest, '')} to {format_value(highest, metric.units)}"
+    return f"{said}, {format_value(lowest, '')} to {format_value(highest, metric.units)}"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _origin(accepted: Accepted | None, environment: Environment | None) -> str:
@@ -202,7 +162,7 @@ def _origin(accepted: Accepted | None, environment: Environment | None) -> str:
 def _changed_since(accepted: Accepted | None, environment: Environment | None) -> list[str]:
     if accepted is None or environment is None:
         return []
-    changes = differences(accepted.provenance, environment)
+    changes = remedies.differences(accepted.provenance, environment)
     if not changes:
         return ["  changed since the baseline: nothing on record"]
     more = len(changes) - MAX_CHANGES
@@ -219,7 +179,15 @@ def _unquantized(run: Run) -> list[str]:
         return []
     names = ", ".join(quantization.unquantized[:3])
     expected = quantization.expected_modules
-    return [f"  checks     of {expected} modules to quantize, these are not as asked for: {names}"]
+    return wrapped("checks", f"of {expected} modules to quantize, these are not as asked for: {names}")
+
+
+def _guards(run: Run, metric: Metric) -> list[str]:
+    """Why dynamo compiled again, in its own words."""
+    if metric.name not in GUARDED:
+        return []
+    failed = dict.fromkeys(flat(each) for process in run.processes for each in process.build.guard_failures)
+    return [line for guard in list(failed)[:MAX_GUARDS] for line in wrapped("guard", guard)]
 
 
 def _pictures(heat_maps: HeatMaps | NoHeatMaps | None) -> list[str]:
@@ -236,13 +204,6 @@ def _injected(run: Run) -> list[str]:
     if not run.injected:
         return []
     return [f"  injected   {', '.join(run.injected)}: a fire drill is never accepted as a baseline"]
-
-
-def _accept(run: Run, status: Status, run_path: str) -> list[str]:
-    if status not in ACCEPTABLE or run.injected:
-        return []
-    command = f"python tools/rebaseline.py apply {shlex.quote(run_path)} --only '{run.id}'"
-    return [f'  {ACCEPTABLE[status]}     {command} --reason "..." --write']
 
 
 def _where(run: Run, run_path: str) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from perf_tests.harness.baselines.files import Entry
-from perf_tests.harness.report.failure import format_change, format_value
+from perf_tests.harness.report.wording import format_change, format_value
 from perf_tests.harness.runs.record import Run, Status, Verdict
 
 HEADER = ("case", "metric", "baseline", "now", "change", "limit", "verdict")
 NUMBERS = frozenset(HEADER[2:6])
-MAX_REASON_LENGTH = 120
 
 SHOWN = "shown"
 """Printed in place of a verdict: the metric was measured, but no test of this session judges it."""
@@ -77,8 +76,6 @@ def _is_not_measured(run: Run) -> bool:
 
 def _status_row(run: Run) -> Cells:
     reason = " ".join((run.failure.message if run.failure else run.reason).split())
-    if len(reason) > MAX_REASON_LENGTH:
-        reason = reason[: MAX_REASON_LENGTH - 3] + "..."
     return ("-",) * 5 + (": ".join(filter(None, (run.status.value, reason))),)
 
 
@@ -91,7 +88,13 @@ def _verdict_row(verdict: Verdict, unit: str) -> Cells:
         verdict.metric,
         format_value(verdict.baseline, unit),
         format_value(verdict.measured, unit),
-        format_change(verdict.change_pct),
+        _change(verdict, unit),
         format_value(verdict.limit, unit),
         verdict.status.value,
     )
+
+
+def _change(verdict: Verdict, unit: str) -> str:
+    if unit == "dB" and verdict.measured is not None and verdict.baseline is not None:
+        return f"{verdict.measured - verdict.baseline:+.2f} dB"
+    return format_change(verdict.change_pct)

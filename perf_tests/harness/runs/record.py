@@ -153,6 +153,8 @@ class BuildReport(Struct):
     roofline_ms: float | None = None
     """Milliseconds that a denoise step takes at least; None where its work was not counted or the platform
     states no peak."""
+    guard_failures: tuple[str, ...] = ()
+    """Why dynamo compiled again after the first warm-up, in its own words."""
     layers: dict[str, LayerError] = msgspec.field(default_factory=dict)
     """Qualified name -> error of each quantized layer of the transformer; empty where it was not measured."""
 

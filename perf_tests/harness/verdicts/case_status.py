@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from perf_tests.harness.runs.record import REASON_OF_PROGRESS, Progress, Run, Status, status_of
+from collections.abc import Iterable
+
+from perf_tests.harness.runs.record import (
+    REASON_OF_PROGRESS,
+    Progress,
+    Run,
+    Status,
+    Verdict,
+    status_of,
+)
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
+from perf_tests.tables.metrics.spec import Rule
 
 SEVERITY = (
     Status.CRASH,
@@ -27,13 +38,36 @@ DECLARED = frozenset({Status.UNSUPPORTED, Status.NOT_RUN, Status.INVALID})
 """Statuses of a whole case that no verdict can improve."""
 
 
+LEADING = (
+    Rule.EXACT,
+    Rule.EXPECTED_RANGE,
+    Rule.EXPECTED_OF_LAYERS,
+    Rule.PER_LAYER,
+    Rule.WITHIN_TOLERANCE,
+    Rule.PER_PAIR,
+    Rule.NOISY,
+)
+"""Rules, those first whose verdict names a cause rather than an effect of it."""
+
+
+def leading(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """`verdicts`, the worst status first, and of one status those that name a cause."""
+
+    def rank(verdict: Verdict) -> tuple[int, int]:
+        metric = METRIC_BY_NAME.get(verdict.metric)
+        by_rule = LEADING.index(metric.rule) if metric and metric.rule in LEADING else len(LEADING)
+        return SEVERITY.index(verdict.status), by_rule
+
+    return sorted(verdicts, key=rank)
+
+
 def overall(run: Run) -> tuple[Status, str]:
     """The status of the case of `run`, and why; the reason is empty for PASS only."""
     if run.failure is not None:
         return status_of(run.failure), run.failure.message
     if run.status.is_error:
         return run.status, run.reason
-    found = [(each.status, f"{each.metric}: {each.reason}") for each in run.verdicts]
+    found = [(each.status, f"{each.metric}: {each.reason}") for each in leading(run.verdicts)]
     if run.status in DECLARED:
         found.append((run.status, run.reason))
     if not found:

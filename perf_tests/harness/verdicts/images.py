@@ -132,7 +132,7 @@ def _verdict(
         status=status,
         measured=now,
         baseline=before,
-        change_pct=None if before == 0 else (now - before) / before * 100,
+        change_pct=None if before == 0 or metric.is_in_decibels else (now - before) / before * 100,
         ci_pct=None,
         limit=limit,
         reason=f"{finding} ({_listed(measured)} against {_listed(baseline)})",

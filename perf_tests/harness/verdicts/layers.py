@@ -45,7 +45,6 @@ def judge_layers(metric: Metric, tolerance: Tolerance, run: Run, entry: Entry) -
     most = sorted(moved, key=excess.__getitem__, reverse=True)
     beyond = [name for name in most if excess[name] > 1]
     name = most[0]
-    limit = before[name] + (allowed[name] if moved[name] > before[name] else -allowed[name])
     return Verdict(
         metric=metric.name,
         status=Status.REGRESSED if beyond else Status.PASS,
@@ -53,9 +52,18 @@ def judge_layers(metric: Metric, tolerance: Tolerance, run: Run, entry: Entry) -
         baseline=before[name],
         change_pct=None,
         ci_pct=None,
-        limit=limit,
+        limit=_limit(metric, before[name], moved[name], allowed[name], is_beyond=bool(beyond)),
         reason=_sentence(metric, moved, before, beyond=beyond, most=most, allowance=tolerance.absolute),
     )
+
+
+def _limit(metric: Metric, before: float, moved: float, allowed: float, *, is_beyond: bool) -> float:
+    """Of the two, the one that was crossed; where none was, the one on the worse side."""
+    lower, upper = before - allowed, before + allowed
+    if is_beyond:
+        return upper if moved > before else lower
+    assert metric.badness is not None, f"the row of {metric.name} does not say which value is worse"
+    return max(lower, upper, key=metric.badness)
 
 
 def with_culprits(judged: Verdict, metric: Metric, run: Run) -> Verdict:

@@ -155,9 +155,10 @@ def within_tolerance(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
     baseline = statistics.median(entry.metrics[metric.name])
     limit, why = _limit(metric, baseline, gate.tolerance)
     status = _status(metric, measured, baseline, limit=limit, gate=gate)
-    change_pct = _change_pct(measured, baseline)
+    change_pct = _change_pct(metric, measured, baseline)
+    difference = f"{measured - baseline:+.4g} {metric.units}".rstrip()
     reason = noisy.SENTENCES[status].format(
-        change=f"{measured:.6g} {metric.units}".rstrip() if change_pct is None else f"{change_pct:+.2f} %",
+        change=difference if change_pct is None else f"{change_pct:+.2f} %",
         limit=f"{limit:.6g} {metric.units}".rstrip(),
         why=why,
     )
@@ -197,12 +198,12 @@ def _compared(
         status=status,
         measured=measured,
         baseline=baseline,
-        change_pct=_change_pct(measured, baseline),
+        change_pct=_change_pct(metric, measured, baseline),
         ci_pct=None,
         limit=limit,
         reason=reason,
     )
 
 
-def _change_pct(measured: float, baseline: float) -> float | None:
-    return None if baseline == 0 else (measured / baseline - 1.0) * 100.0
+def _change_pct(metric: Metric, measured: float, baseline: float) -> float | None:
+    return None if baseline == 0 or metric.is_in_decibels else (measured / baseline - 1.0) * 100.0

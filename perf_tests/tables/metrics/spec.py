@@ -215,6 +215,16 @@ class Metric:
         return self.expected is None
 
     @property
+    def is_in_decibels(self) -> bool:
+        """Whether its values are logarithms, of which a percentage says nothing."""
+        return self.units == "dB"
+
+    @property
+    def is_relation(self) -> bool:
+        """Whether it must hold by itself: a baseline in which it is broken would make no sense."""
+        return self.reader is Reader.OUTPUTS
+
+    @property
     def rests_on_step(self) -> bool:
         """Whether it is the time of a denoise step, or a ratio of two."""
         return STEP in (self.name, self.of)

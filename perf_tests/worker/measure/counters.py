@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from perf_tests.protocol.reports import CompileCache
@@ -41,6 +43,17 @@ def read() -> Counters:
         misses=inductor["fxgraph_cache_miss"],
         bypasses=inductor["fxgraph_cache_bypass"],
     )
+
+
+def guard_failures() -> Counter[str]:
+    """How often each guard has failed so far, in dynamo's words, so that a function was compiled again.
+
+    Empty where this torch does not tell: it is quoted, not judged.
+    """
+    from torch._dynamo import utils
+
+    by_function: Mapping[object, Sequence[object]] = getattr(utils, "guard_failures", {})
+    return Counter(str(reason) for reasons in by_function.values() for reason in reasons)
 
 
 def cache(counted: Counters, artifacts: str | None) -> CompileCache:

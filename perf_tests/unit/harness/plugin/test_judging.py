@@ -27,6 +27,7 @@ from perf_tests.unit.builders import (
     make_run,
     make_sample,
     make_telemetry,
+    make_verdict,
 )
 from perf_tests.unit.conftest import CASES, FP8DQROW, INT8WO
 from perf_tests.unit.harness.plugin.sessions import QUICK, Open, on_h100
@@ -139,3 +140,29 @@ def test_several_violations_are_one_text_with_one_command(open_session: Open, tm
     assert "  also       weight_bytes NO_BASELINE: no baseline is recorded" in text.splitlines()
     assert text.count("tools/rebaseline.py") == 1
     assert len(text.splitlines()) <= 24
+
+
+def test_what_names_a_cause_is_explained_first(open_session: Open, tmp_path: Path) -> None:
+    session = open_session()
+    run = session.measure(INT8WO)
+    verdicts = [make_verdict(name, Status.REGRESSED) for name in ("psnr_db", "ssim", "distinct_outputs")]
+    text = session.explain(run, verdicts)
+    session.close(interrupted=False)
+
+    assert text.startswith(f"{INT8WO} on cpu: distinct_outputs regressed")
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("  also ")] == [
+        "psnr_db",
+        "ssim",
+    ]
+
+
+def test_an_unproven_build_is_not_blamed_for_what_it_could_not_tell(open_session: Open) -> None:
+    session = open_session()
+    session.measure(INT8WO)
+    failure = make_failure(kind=FailureKind.UNPROVEN)
+    untold = make_process(build=make_build(layers={}), fidelity=None)
+    run = make_run(CASES[INT8WO], status=Status.UNPROVEN, failure=failure, processes=(untold,))
+
+    for group in Group:
+        assert Status.INCONCLUSIVE not in {each.status for each in session.judge(run, group)}
+    session.close(interrupted=False)

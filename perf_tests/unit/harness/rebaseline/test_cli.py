@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perf_tests.harness.baselines import files
@@ -80,6 +81,20 @@ def test_diff_shows_the_change_in_percent(
         "case                       metric        old  new   change    since the first",
         "flux-mini-b1-int8wo-eager  weight_bytes  1    1.25  +25.00 %  -",
     ]
+
+
+def test_diff_shows_a_change_of_decibels_in_decibels(
+    cli: Callable[..., int], run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    capsys.readouterr()
+    before = make_process()
+    assert before.fidelity is not None
+    fidelity = msgspec.structs.replace(before.fidelity, latents_sqnr_db=20.25)
+    after = msgspec.structs.replace(before, fidelity=fidelity)
+    assert cli(run_of(make_record(make_run(processes=(after,))))) == 1
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()]
+    assert [row[4:6] for row in rows if row[1] == "latents_sqnr_db"] == [["-4.75", "dB"]]
 
 
 def test_apply_without_write_only_shows(

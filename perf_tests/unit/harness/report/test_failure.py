@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
 from perf_tests.harness.fidelity.heatmaps import HeatMaps, NoHeatMaps
-from perf_tests.harness.report.failure import explain, explain_failure, format_change, format_value
-from perf_tests.harness.runs.record import BuildReport, Process, Run, Status, Verdict
+from perf_tests.harness.report.failure import explain, explain_failure
+from perf_tests.harness.report.wording import format_change, format_value
+from perf_tests.harness.runs.record import BuildReport, Fidelity, Process, Run, Status, Verdict
 from perf_tests.harness.verdicts.gates import as_judged
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment, Gpu, ModuleGroup, Quantization, Sample
-from perf_tests.tables.metrics.rows import METRICS
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME, METRICS
 from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
 
@@ -235,7 +237,7 @@ def test_changes_fit_on_one_screen_however_many_there_are() -> None:
     assert len(lines) <= 24
 
 
-SSIM = next(metric for metric in METRICS if metric.name == "ssim")
+SSIM = METRIC_BY_NAME["ssim"]
 
 
 HEAT_MAPS = HeatMaps(
@@ -355,3 +357,139 @@ def test_an_unproven_recipe_names_the_layers() -> None:
     assert lines[0].endswith(" on h100: ERROR(unproven)")
     assert lines[1] == "  reason     1 module is not quantized"
     assert lines[2] == "  checks     of 504 modules to quantize, these are not as asked for: blocks.0.proj"
+
+
+# What is printed of the values
+
+
+def measured_line(name: str, *processes: Process, status: Status = Status.REGRESSED) -> str:
+    run = msgspec.structs.replace(RUN, processes=processes)
+    metric = METRIC_BY_NAME[name]
+    verdict = msgspec.structs.replace(VERDICT, metric=name, status=status, measured=30.0, baseline=31.0)
+    return text(run=run, metric=metric, verdict=verdict).splitlines()[1]
+
+
+def process_with(values: dict[str, float], fidelity: Fidelity | None = None) -> Process:
+    made = process(1.0, "logs/1.log")
+    return msgspec.structs.replace(
+        made, build=msgspec.structs.replace(made.build, values=values), fidelity=fidelity
+    )
+
+
+def test_pairs_are_not_called_processes() -> None:
+    fidelity = Fidelity(
+        psnr_db=28.0, ssim=0.9, identical=False, pair_psnrs_db=(28.0, 30.0, 31.0, 31.0), pair_ssims=()
+    )
+    line = measured_line("psnr_db", process_with({}, fidelity))
+    assert line == "  measured   30.00 dB       mean of 4 pairs of 1 process, 28 to 31.00 dB"
+
+
+def test_count_is_that_of_one_process() -> None:
+    two = (process_with({"graph_breaks": 0.0}), process_with({"graph_breaks": 30.0}))
+    assert measured_line("graph_breaks", *two).endswith("one of 2 processes, 0 to 30")
+    assert measured_line("graph_breaks", two[1]).endswith("       1 process")
+
+
+# Layers
+
+
+@pytest.mark.parametrize(
+    ("name", "now", "before", "outcome"),
+    [
+        ("layer_sqnr_db", 41.0, 40.0, "moved"),
+        ("layer_sqnr_db", 39.0, 40.0, "regressed"),
+        ("layer_gain", 1.001, 0.99, "moved"),
+        ("layer_gain", 1.01, 1.001, "regressed"),
+    ],
+)
+def test_a_layer_that_got_better_has_moved(name: str, now: float, before: float, outcome: str) -> None:
+    verdict = msgspec.structs.replace(VERDICT, metric=name, measured=now, baseline=before)
+    lines = text(metric=METRIC_BY_NAME[name], verdict=verdict).splitlines()
+    assert lines[0] == f"{CASE_ID} on h100: {name} {outcome}"
+    assert "the layer that moved most, of 3 processes" in lines[1]
+
+
+# What changed, and what to do
+
+
+def test_a_setting_that_the_baseline_did_not_record_is_not_said_to_have_changed() -> None:
+    now = msgspec.structs.replace(ENVIRONMENT, settings={**ENVIRONMENT.settings, "attention": "native"})
+    words = text(provenance=SAME, environment=now)
+    assert "attention" not in words
+    assert "  changed since the baseline: nothing on record" in words.splitlines()
+
+
+def next_steps(**changes: Any) -> list[str]:
+    return [line for line in text(**changes).splitlines() if line.startswith("  next ")]
+
+
+def test_where_nothing_changed_the_next_step_is_named() -> None:
+    run = msgspec.structs.replace(RUN, reference="flux1-dev-b1-bf16-regional")
+    control = f"  next       see whether the control case moves, too: pytest --perf-case '{run.reference}'"
+    checkout = "  next       look at what this checkout changed: git log --since 2026-11-20"
+    assert next_steps(run=run, provenance=SAME) == [
+        control,
+        "  next       compare with a stable stack on this card: --perf-against PYTHON",
+        checkout,
+    ]
+    assert next_steps(run=run, provenance=SAME, metric=METRIC_BY_NAME["weight_bytes"]) == [control, checkout]
+
+
+def test_where_only_the_card_changed_the_other_card_is_the_next_step() -> None:
+    first, *_ = next_steps(provenance=msgspec.structs.replace(SAME, unit="GPU-2"))
+    assert first == "  next       measure on the card of the baseline, GPU-2"
+
+
+def test_where_something_changed_no_next_step_is_guessed() -> None:
+    assert next_steps() == []
+
+
+@pytest.mark.parametrize(
+    ("provenance", "words"),
+    [
+        pytest.param(PROVENANCE, "  only if    torchao 0.18.0 -> 0.19.0 explains it", id="a-package"),
+        pytest.param(SAME, "  only if    you know the cause: no package has changed", id="none"),
+    ],
+)
+def test_a_count_is_accepted_beside_the_packages_that_may_explain_it(
+    provenance: Provenance, words: str
+) -> None:
+    lines = text(metric=METRIC_BY_NAME["graph_breaks"], provenance=provenance).splitlines()
+    number = lines.index(words)
+    assert lines[number - 1].startswith("  accept     python tools/rebaseline.py apply")
+
+
+def test_what_no_baseline_must_hold_is_not_offered_for_acceptance() -> None:
+    assert "rebaseline" not in text(metric=METRIC_BY_NAME["distinct_outputs"])  # a broken relation
+    unproven = msgspec.structs.replace(RUN, failure=FAILED.failure)
+    assert "rebaseline" not in text(run=unproven, metric=METRIC_BY_NAME["weight_bytes"])
+
+
+def test_the_guards_that_failed_are_quoted() -> None:
+    build = process(1.0, "logs/1.log").build
+    guards = (
+        "L['x'].size()[0] == 2\n  # in forward",
+        "L['x'].size()[0] == 2\n  # in forward",
+        "L['y'] is None",
+    )
+    recompiled = msgspec.structs.replace(
+        RUN.processes[0], build=msgspec.structs.replace(build, guard_failures=guards)
+    )
+    run = msgspec.structs.replace(RUN, processes=(recompiled, RUN.processes[1]))
+
+    assert [
+        line for line in text(run=run, metric=METRIC_BY_NAME["recompiles"]).splitlines() if " guard " in line
+    ] == [
+        "  guard      L['x'].size()[0] == 2 # in forward",
+        "  guard      L['y'] is None",
+    ]
+    assert "guard" not in text(run=run)
+
+
+def test_a_long_reason_is_continued_and_not_cut() -> None:
+    reason = "; ".join(f"transformer.transformer_blocks.{number}.attn.to_q moved" for number in range(8))
+    words = text(verdict=msgspec.structs.replace(VERDICT, reason=reason))
+    assert reason in " ".join(words.split())
+    assert max(map(len, words.splitlines())) <= 160
+    failed = msgspec.structs.replace(FAILED, reason=reason, failure=None)
+    assert reason in " ".join(explain_failure(run=failed, run_path="r").split())

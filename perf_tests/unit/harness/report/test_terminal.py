@@ -88,10 +88,20 @@ def test_a_case_that_did_not_run_says_why() -> None:
     assert table([run], UNITS)[1].endswith("NOT_RUN(budget): the budget of 9m is spent")
 
 
-def test_a_long_reason_is_cut() -> None:
+def test_a_long_reason_is_whole() -> None:
     run = msgspec.structs.replace(JUDGED, status=Status.UNSUPPORTED, reason="x" * 500, verdicts=())
 
-    assert table([run], UNITS)[1].endswith("UNSUPPORTED: " + "x" * 117 + "...")
+    assert table([run], UNITS)[1].endswith("UNSUPPORTED: " + "x" * 500)
+
+
+def test_a_change_of_decibels_is_a_difference() -> None:
+    answers = msgspec.structs.replace(
+        STEP, metric="step_sqnr_db", measured=30.5, baseline=31.25, change_pct=None, limit=30.75
+    )
+    run = msgspec.structs.replace(JUDGED, verdicts=(answers,))
+
+    row = table([run], {"step_sqnr_db": "dB"})[1]
+    assert row.split(maxsplit=2)[2] == "31.25 dB  30.50 dB  -0.75 dB  30.75 dB  REGRESSED"
 
 
 def test_the_table_is_empty_without_runs() -> None:

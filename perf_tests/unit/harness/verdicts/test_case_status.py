@@ -7,7 +7,7 @@ from perf_tests.harness.runs.record import (
     STATUS_OF_FAILURE,
     Status,
 )
-from perf_tests.harness.verdicts.case_status import SEVERITY, overall
+from perf_tests.harness.verdicts.case_status import SEVERITY, leading, overall
 from perf_tests.protocol.messages import FailureKind
 from perf_tests.unit.builders import (
     make_failure,
@@ -63,3 +63,20 @@ def test_case_whose_verdicts_all_pass_passes_without_a_reason() -> None:
 def test_run_that_was_not_judged_is_inconclusive() -> None:
     run = msgspec.structs.replace(make_run(), status=Status.PASS)
     assert overall(run) == (Status.INCONCLUSIVE, "measured, not judged")
+
+
+def test_of_one_status_what_names_a_cause_leads() -> None:
+    names = ("ssim", "denoise_step_ms", "step_sqnr_db", "layer_gain", "modules_off_plan", "distinct_outputs")
+    verdicts = [make_verdict(name, Status.REGRESSED) for name in names]
+    passed = make_verdict("weight_bytes", Status.PASS)
+
+    assert [each.metric for each in leading([passed, *verdicts])] == [
+        "distinct_outputs",
+        "modules_off_plan",
+        "layer_gain",
+        "step_sqnr_db",
+        "ssim",
+        "denoise_step_ms",
+        "weight_bytes",
+    ]
+    assert overall(make_run(verdicts=tuple(verdicts)))[1].startswith("distinct_outputs: ")

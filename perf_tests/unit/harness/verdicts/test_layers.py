@@ -72,6 +72,13 @@ def test_layer_within_the_tolerance_passes(name: str, changes: dict[str, float])
     assert verdict.reason.startswith("none of 2 layers moved by more than ")
 
 
+@pytest.mark.parametrize("sqnr_db", [39.95, 40.05])
+def test_limit_of_layers_that_pass_is_that_of_getting_worse(sqnr_db: float) -> None:
+    verdict = judged("layer_sqnr_db", make_layers(sqnr_db=sqnr_db))
+    assert (verdict.status, verdict.measured) == (Status.PASS, sqnr_db)
+    assert verdict.limit == pytest.approx(39.9)
+
+
 def test_good_layer_does_not_hide_a_bad_one_nor_a_good_process() -> None:
     verdict = judged("layer_sqnr_db", make_layers(), make_layers(sqnr_db=30.0), make_layers())
     assert (verdict.status, verdict.measured, verdict.baseline) == (Status.REGRESSED, 30.0, 40.0)

@@ -164,3 +164,16 @@ def test_floor_is_that_of_the_metric() -> None:
 def test_case_without_a_floor_has_the_tolerance_alone() -> None:
     case = make_case(FLUX_FP8.build.pipeline, fuse_qkv=True)
     assert judged("psnr_db", [15.0], [16.0], case=case).limit == 13.0
+
+
+def test_change_of_decibels_is_said_in_decibels() -> None:
+    fidelity = Fidelity(psnr_db=30.0, ssim=0.9, identical=False, latents_sqnr_db=28.0)
+    run = make_run(FLUX_FP8, H100, processes=(make_process(fidelity=fidelity),))
+    verdict = judged("latents_sqnr_db", [28.0], [30.0], run=run)
+    assert (verdict.status, verdict.change_pct) == (Status.REGRESSED, None)
+    assert verdict.reason == "-2 dB against the baseline, beyond the limit 29 dB (baseline - 1 dB)"
+
+
+def test_change_from_nothing_is_a_difference() -> None:
+    verdict = judged("peak_allocated_mib", [100.0], [0.0])
+    assert verdict.reason.startswith("+100 MiB against the baseline, beyond the limit ")
