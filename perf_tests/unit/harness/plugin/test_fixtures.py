@@ -96,7 +96,7 @@ def test_a_fault_is_red_once_and_in_its_case_only(suite: Suite, monkeypatch: pyt
     } == builds
     for case_id, (_, status) in FAULTS.items():
         assert (suite.case(case_id).status, suite.case(case_id).verdicts) == (status, ())
-    assert suite.case(BF16).reason == "no answer to generate within 0.7 s"
+    assert suite.case(BF16).reason.startswith("no answer to generate within 0.7 s")
     assert suite.case(INT8WO).status is Status.PASS
     assert set(suite.statuses(INT8WO).values()) == {Status.PASS}
     assert suite.record().missing == ()
