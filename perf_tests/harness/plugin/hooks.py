@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TARGET] = target
     config.stash[COLLECTED] = set()
     config.stash[SESSION] = PerfSession(chosen, config.invocation_params.args, target.unit)
+    config.add_cleanup(config.stash[SESSION].release)
 
 
 def _read(config: pytest.Config) -> tuple[options.Options, Target]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from pathlib import Path
 
 from perf_tests.harness.execution.campaign import Callbacks, Campaign
 from perf_tests.harness.execution.launcher import Stack
@@ -18,7 +18,7 @@ from perf_tests.harness.plugin.judging import CaseJudge, outcome
 from perf_tests.harness.plugin.ledger import BUILD
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Forecaster, PlatformBaselines, Selection
-from perf_tests.harness.runs.directory import prepare_run_directory, resume_run_directory
+from perf_tests.harness.runs.directory import RunDirectory, prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import SessionStart
 from perf_tests.harness.verdicts import verification
@@ -43,6 +43,7 @@ class PerfSession:
         self.judging = CaseJudge(options, self.selection, self._baselines, self._reference)
         self._ab = AbSession(options, self.selection, self._baselines)
         self._campaign: Campaign | None = None
+        self._held = ExitStack()
         self.kept: tuple[Run, ...] = ()
         """The selected cases that a resumed session had measured."""
         self.problem: str | None = None
@@ -70,17 +71,19 @@ class PerfSession:
         """Raise PerfError where the record to be resumed cannot be, for one of another stack among others."""
         if not self.options.resume:
             return
-        out, resumed = self._directory
-        if resumed is not None:
-            resuming.check_stack(resumed, self.selection.planned(self.options), self._stack, out)
+        directory = self._directory
+        if directory.resumed is not None:
+            planned = self.selection.planned(self.options)
+            resuming.check_stack(directory.resumed, planned, self._stack, directory.path)
 
     # Measuring
 
     @cached_property
-    def _directory(self) -> tuple[Path, RunRecord | None]:
-        if self.options.resume:
-            return resume_run_directory(self.options.out)
-        return prepare_run_directory(self.options.out), None
+    def _directory(self) -> RunDirectory:
+        take = resume_run_directory if self.options.resume else prepare_run_directory
+        directory = take(self.options.out)
+        self._held.callback(directory.release)
+        return directory
 
     @property
     def _stack(self) -> Stack:
@@ -106,10 +109,10 @@ class PerfSession:
     def _open_campaign(self) -> Campaign:
         cases = [case for case, _ in self.selection.cases.values()]
         known = {case.id: case for case in (*(case.reference for case in cases), *cases)}
-        out, resumed = self._directory
+        directory = self._directory
         return Campaign(
             self.selection.planned(self.options),
-            out,
+            directory.path,
             self._stack,
             SamplingRules(
                 decide=self.judging.decide,
@@ -120,10 +123,10 @@ class PerfSession:
                 started_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 command_line=shlex.join(self._command),
                 unit=self.unit,
-                resumed=resumed,
+                resumed=directory.resumed,
             ),
             Callbacks(
-                prepare=partial(verification.prepare, known, out),
+                prepare=partial(verification.prepare, known, directory.path),
                 admit=self._budget.refusal,
             ),
         )
@@ -142,9 +145,8 @@ class PerfSession:
 
     def judge(self, run: Run, group: Group) -> tuple[Verdict, ...]:
         """Verdicts on the gated metrics of `group`, filed in the record and the ledger."""
-        out, _ = self._directory
         judged = self.judging.verdicts(run, group)
-        verdicts = self._ab.apply(run, judged, self.campaign, out, self._budget.refusal)
+        verdicts = self._ab.apply(run, judged, self.campaign, self._directory.path, self._budget.refusal)
         self.campaign.file(run.id, verdicts, *outcome(run, verdicts))
         self.judging.ledger.settle(run.id, tuple(each.metric for each in verdicts))
         return verdicts
@@ -170,11 +172,16 @@ class PerfSession:
 
     def close(self, *, interrupted: bool) -> RunRecord | None:
         """End all workers and note what was left unsaid; None where nothing was measured or asked for."""
-        if self._campaign is None:
-            return None
-        self._campaign.set_missing(self.judging.ledger.missing())
-        if interrupted:
-            self._campaign.interrupt()
-        else:
-            self._campaign.close()
-        return self._campaign.record
+        with self._held:
+            if self._campaign is None:
+                return None
+            self._campaign.set_missing(self.judging.ledger.missing())
+            if interrupted:
+                self._campaign.interrupt()
+            else:
+                self._campaign.close()
+            return self._campaign.record
+
+    def release(self) -> None:
+        """Let other sessions have the run directory, as `close` does. Idempotent."""
+        self._held.close()

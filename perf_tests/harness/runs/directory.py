@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from perf_tests.harness.runs.file_lock import FileLock, HeldError
 from perf_tests.harness.runs.record import RunRecord
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.protocol.errors import PerfError, RecordError, UsageError
@@ -18,42 +20,77 @@ LOGS, CAPTURES, CACHE, PLANS = "logs", "captures", "cache", "plans"
 FOLDERS = frozenset({LOGS, CAPTURES, CACHE, PLANS})
 
 
-def prepare_run_directory(out: Path) -> Path:
-    """Make `out` an empty directory and return its absolute path.
+LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The directory of one session, which no other session uses until it is released or the process ends."""
+
+    path: Path
+    """Absolute."""
+    lock: FileLock
+    resumed: RunRecord | None = None
+    """The record that it holds; None where it holds none yet."""
+
+    def release(self) -> None:
+        """Let other sessions have the directory. Idempotent."""
+        self.lock.release()
+
+
+def prepare_run_directory(out: Path) -> RunDirectory:
+    """Make `out` an empty directory and lock it.
 
     A run that it holds is moved to `<out>.<date of the run>`, never deleted. Raises UsageError for a
-    directory that holds anything else, and PerfError where the disk refuses.
+    directory that holds anything else or that another session uses, and PerfError where the disk refuses.
     """
     out = out.absolute()
     with _writing(out):
-        names = _names(out)
-        if RECORD in names or _is_unfinished(names):
-            out.rename(_free(out.with_name(f"{out.name}.{_date(out)}")))
-        elif names:
-            raise UsageError(
-                f"{out} holds {min(names)!r}, which is not part of a run; "
-                "give --perf-out a directory of its own"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-    return out
+        # Before it is locked, which may change the time of the folder.
+        date = _date(out) if _names(out) else ""
+        lock = _locked(out)
+        if _names(out):
+            with lock:  # which moves along
+                out.rename(_free(out.with_name(f"{out.name}.{date or _date(out)}")))
+                lock = _locked(out)
+    return RunDirectory(out, lock)
 
 
-def resume_run_directory(out: Path) -> tuple[Path, RunRecord | None]:
-    """The absolute path of `out`, left as it is, and the record that it holds; None where it holds none yet.
+def resume_run_directory(out: Path) -> RunDirectory:
+    """Lock `out`, and read the record that it holds; its files stay as they are.
 
     Raises RecordError for a record that cannot be read, UsageError for a directory that holds anything but a
-    run, and PerfError where the disk refuses.
+    run or that another session uses, and PerfError where the disk refuses.
     """
     out = out.absolute()
     with _writing(out):
+        lock = _locked(out)
         names = _names(out)
-    if RECORD in names:
-        return out, read_record(out / RECORD)
-    return (out if _is_unfinished(names) else prepare_run_directory(out)), None
+    try:
+        return RunDirectory(out, lock, read_record(out / RECORD) if RECORD in names else None)
+    except RecordError:
+        lock.release()
+        raise
+
+
+def _locked(out: Path) -> FileLock:
+    names = _names(out)
+    if names and RECORD not in names and not _is_unfinished(names):
+        raise UsageError(
+            f"{out} holds {min(names)!r}, which is not part of a run; give --perf-out a directory of its own"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(out / LOCK)
+    except HeldError as error:
+        raise UsageError(
+            f"{error.holder} is measuring into {out}, and two sessions would lose each other's records: "
+            "wait until it has ended, or choose another directory with --perf-out"
+        ) from error
 
 
 def _names(out: Path) -> set[str]:
-    return {path.name for path in out.iterdir()} if out.exists() else set()
+    return {path.name for path in out.iterdir()} - {LOCK} if out.exists() else set()
 
 
 def _is_unfinished(names: set[str]) -> bool:
