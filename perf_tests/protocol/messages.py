@@ -18,6 +18,7 @@ from perf_tests.protocol.reports import (
     Environment,
     LayerError,
     MemoryWindow,
+    PipelineState,
     Quantization,
     Recorded,
     Sample,
@@ -191,6 +192,8 @@ class Quantized(Struct, tag="quantized"):
     """By case id."""
     fidelity_s: float = 0.0
     """Seconds spent comparing layers and recording, not included in `seconds`."""
+    state: PipelineState | None = None
+    """What the pipeline became; None from earlier workers."""
 
 
 class Compiled(Struct, tag="compiled"):
@@ -229,6 +232,8 @@ class Inspected(Struct, tag="inspected"):
     """Seconds spent answering the recorded calls."""
     guard_failures: tuple[str, ...] = ()
     """Why dynamo compiled again after the first warm-up, in its own words."""
+    state: PipelineState | None = None
+    """What the pipeline is after its last timed generation; None from earlier workers."""
 
 
 class Failure(Struct, tag="failure"):

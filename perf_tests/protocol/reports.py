@@ -158,6 +158,26 @@ class Quantization(Struct):
     """None without a search."""
 
 
+class ComponentState(Struct):
+    """The parameters of one component at one moment."""
+
+    weight_bytes: int
+    checksum: int
+    """Sum of the 64-bit words that they are stored in; it stays as long as no value changes."""
+    convolutions: int
+    """Weights of two-dimensional convolutions whose strides tell their memory format."""
+    channels_last: int
+    """How many of these are in `torch.channels_last`."""
+
+
+class PipelineState(Struct):
+    """What a quantized pipeline is at one moment; generating must not change any of it."""
+
+    components: dict[str, ComponentState]
+    groups: tuple[ModuleGroup, ...]
+    """Of all linear modules, without what a plan chose for them."""
+
+
 class CompileCache(Struct):
     """Inductor's own counters over the compile phase: lookups that hit, missed, or were bypassed."""
 

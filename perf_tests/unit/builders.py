@@ -27,11 +27,13 @@ from perf_tests.harness.verdicts.noisy import Significance
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import (
     CompileCache,
+    ComponentState,
     Environment,
     Gpu,
     LayerError,
     MemoryWindow,
     ModuleGroup,
+    PipelineState,
     PlanReport,
     Quantization,
     Sample,
@@ -177,6 +179,15 @@ def make_layers(**changes: Any) -> dict[str, LayerError]:
     return {LAYER: first, "transformer.transformer_blocks.1.attn.to_q": usual}
 
 
+def make_state(*groups: ModuleGroup, **changes: Any) -> PipelineState:
+    """A transformer with `groups`, by default four modules quantized as int8wo says; `changes` in it."""
+    transformer = ComponentState(weight_bytes=4096, checksum=123456789, convolutions=2, channels_last=0)
+    return PipelineState(
+        components={"transformer": msgspec.structs.replace(transformer, **changes)},
+        groups=groups or (make_group(),),
+    )
+
+
 def make_build(values: Mapping[str, float] | None = None, **changes: Any) -> BuildReport:
     """An eager int8wo build; every metric of the whole process is 1.0 where `values` does not name it."""
     of_process = {metric.name: 1.0 for metric in METRICS if metric.reader is Reader.BUILD}
@@ -188,6 +199,8 @@ def make_build(values: Mapping[str, float] | None = None, **changes: Any) -> Bui
         cache=None,
         values={**of_process, "compiled_graphs": 0.0, **(values or {})},
         layers=make_layers(),
+        state=make_state(),
+        final_state=make_state(),
     )
     return msgspec.structs.replace(default, **changes)
 

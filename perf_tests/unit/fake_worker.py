@@ -63,11 +63,13 @@ from perf_tests.protocol.reports import (
     Arrays,
     Capture,
     CompileCache,
+    ComponentState,
     Environment,
     Gpu,
     LayerError,
     MemoryWindow,
     ModuleGroup,
+    PipelineState,
     Quantization,
     Recorded,
     Sample,
@@ -140,6 +142,7 @@ class Session:
         self._device = Device.CPU
         self._probed = False
         self._timed = 0
+        self._groups: tuple[ModuleGroup, ...] = ()
 
     def load(self, request: Load) -> Loaded:
         self._device = request.device
@@ -189,7 +192,18 @@ class Session:
             layers=self._layers() if request.layers and weight is not None else {},
             recorded={each.case.id: self._recorded(each.stem) for each in request.traces},
             fidelity_s=0.125 if request.traces else 0.0,
+            state=self._state(tuple(groups)),
         )
+
+    def _state(self, groups: tuple[ModuleGroup, ...]) -> PipelineState:
+        self._groups = groups
+        transformer = ComponentState(
+            weight_bytes=(2 * MODULES - self._quantized) * BYTES_PER_MODULE,
+            checksum=1,
+            convolutions=2,
+            channels_last=2 if self.case.build.recipe.channels_last else 0,
+        )
+        return PipelineState(components={"transformer": transformer}, groups=groups)
 
     def _recorded(self, stem: str) -> Recorded:
         compiled = self._compiles and self.case.is_reference
@@ -272,7 +286,8 @@ class Session:
         values.pop(self._switches.argument("missing-metric", self.case.id) or "", None)
         noise = 0.004 if self._quantized else 0.0
         arrays = self._arrays(f"{request.trace}.timed.npz", noise) if request.trace else None
-        return Inspected(values=values, memory=self._window(peak_mib), arrays=arrays)
+        state = self._state(self._groups)
+        return Inspected(values=values, memory=self._window(peak_mib), arrays=arrays, state=state)
 
     @property
     def _compiles(self) -> bool:

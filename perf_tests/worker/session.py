@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import gc
 import time
-from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -25,7 +24,6 @@ from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import (
     Generation,
     Stages,
-    StepWork,
     count_step,
     generate_once,
     output_sha256,
@@ -34,77 +32,14 @@ from perf_tests.worker.measure.generate import (
 )
 from perf_tests.worker.measure.telemetry import GpuMonitor
 from perf_tests.worker.model import build, compile, compile_cache
-from perf_tests.worker.quantization import apply, autoquant, layer_timing, support
+from perf_tests.worker.phases import (
+    CompiledWorkload,
+    LoadedPipeline,
+    QuantizedPipeline,
+    UnquantizedPipeline,
+)
+from perf_tests.worker.quantization import apply, autoquant, layer_timing, state, support
 from perf_tests.worker.quantization.apply import Choose
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedPipeline:
-    """What `Load` made: the pipeline, and what it is measured with from then on."""
-
-    pipeline: Any
-    device: torch.device
-    weights: dict[str, str]
-    """sha256 of a few named tensors."""
-    stages: Stages
-    meter: memory.Meter
-    faults: Faults
-    gpu: GpuMonitor | None
-    """None on a CPU."""
-    values: dict[str, float]
-    """Metric name -> value: the controls."""
-
-    def release(self) -> None:
-        """Collect garbage, and give back what the allocator only caches."""
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def end_window(self) -> reports.MemoryWindow:
-        """The memory window of the phase that ends here; releases what was only cached."""
-        window = self.meter.read()
-        self.release()
-        return window
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class UnquantizedPipeline:
-    """What was recorded before anything was fused or quantized."""
-
-    work: StepWork
-    probe: probe.Probe | None
-    """None where it was not asked for, and where nothing is to be quantized."""
-    values: dict[str, float]
-    """Metric name -> value: of a bf16 pipeline with an anchor, how close it comes to that."""
-    traces: dict[str, trace.TransformerTrace]
-    """By case id."""
-    recorded: dict[str, reports.Recorded]
-    """By case id: what the parent is told of `traces`."""
-    recording_s: float
-    """What the traces took."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class QuantizedPipeline:
-    """What is known of the build once it is quantized, for every workload."""
-
-    work: StepWork
-    values: dict[str, float]
-    """Metric name -> value."""
-    traces: dict[str, trace.TransformerTrace]
-    """By case id; each is removed once it has been repeated."""
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class CompiledWorkload:
-    """What belongs to the workload that the pipeline was last compiled for."""
-
-    before: counters.Counters
-    """As they were just before: the process may have compiled for another workload."""
-    window: reports.MemoryWindow
-    """Of compiling."""
-    graphs_after_warmup: int = 0
-    guards_after_warmup: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 class WorkerSession:
@@ -185,6 +120,7 @@ class WorkerSession:
             layers=compared,
             recorded=before.recorded,
             fidelity_s=before.recording_s + comparing_s if before.recorded or compared else 0.0,
+            state=state.read(loaded.pipeline, self._case.build),
         )
 
     def compile(self, request: messages.Compile) -> messages.Compiled:
@@ -266,6 +202,8 @@ class WorkerSession:
         counted = counters.read().since(compiled.before)
         # Before what is measured last, which may compile for itself.
         failed = counters.guard_failures() - compiled.guards_after_warmup
+        # After the last generation that is measured, and before any that is not.
+        final = state.read(loaded.pipeline, self._case.build)
         values = {
             **loaded.values,
             **self._quantized.values,
@@ -288,6 +226,7 @@ class WorkerSession:
             arrays=arrays,
             fidelity_s=fidelity_s,
             guard_failures=tuple(failed),
+            state=final,
         )
 
     def _record_unquantized(self, request: messages.Quantize) -> UnquantizedPipeline:

@@ -180,6 +180,8 @@ class Replicate:
             roofline_ms=self._roofline_ms(),
             guard_failures=self.inspected.guard_failures if self.inspected else (),
             layers=self.quantized.layers if self.quantized else {},
+            state=self.quantized.state if self.quantized else None,
+            final_state=self.inspected.state if self.inspected else None,
         )
 
     def _roofline_ms(self) -> float | None:

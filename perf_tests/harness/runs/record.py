@@ -15,6 +15,7 @@ from perf_tests.protocol.reports import (
     Environment,
     LayerError,
     MemoryWindow,
+    PipelineState,
     Quantization,
     Recorded,
     Sample,
@@ -157,6 +158,10 @@ class BuildReport(Struct):
     """Why dynamo compiled again after the first warm-up, in its own words."""
     layers: dict[str, LayerError] = msgspec.field(default_factory=dict)
     """Qualified name -> error of each quantized layer of the transformer; empty where it was not measured."""
+    state: PipelineState | None = None
+    """Once it was quantized; None in older records."""
+    final_state: PipelineState | None = None
+    """After the last timed generation; None in older records."""
 
 
 class Fidelity(Struct, omit_defaults=True):

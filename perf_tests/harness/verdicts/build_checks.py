@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from perf_tests.harness.runs.record import BuildReport
-from perf_tests.protocol.reports import ORDINARY, ModuleGroup, Quantization
+from perf_tests.protocol.reports import ORDINARY, ComponentState, ModuleGroup, PipelineState, Quantization
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.spec import QuantizedWeight
@@ -15,7 +17,7 @@ from perf_tests.tables.schemes.spec import QuantizedWeight
 def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     """What of `build` contradicts the recipe of `case`, a sentence each; empty where nothing does.
 
-    To be called after the compile phase. A counter that was not reported is not a contradiction: its metric
+    To be called after the last generation. A counter that was not reported is not a contradiction: its metric
     is missing, and has a verdict of its own.
     """
     recipe = case.build.recipe
@@ -25,6 +27,11 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     else:
         for check in CHECKS:
             found.extend(check(case.build, build.quantization))
+    if build.state is None or build.final_state is None:
+        found.append("the worker did not read its weights both before the first image and after the last")
+    else:
+        found.extend(_wrong_memory_format(recipe, build.state))
+        found.extend(_changes(build.state, build.final_state))
     return tuple(found)
 
 
@@ -124,9 +131,57 @@ CHECKS: tuple[Callable[[Build, Quantization], Iterator[str]], ...] = (
 )
 
 
-def _described(group: ModuleGroup) -> str:
+LAID_OUT = ("transformer", "vae")
+"""The components that a recipe with `channels_last` lays out."""
+
+
+def _wrong_memory_format(recipe: Recipe, state: PipelineState) -> Iterator[str]:
+    for name, component in state.components.items():
+        wanted = component.convolutions if recipe.channels_last and name in LAID_OUT else 0
+        if component.channels_last != wanted:
+            yield (
+                f"{component.channels_last} of the {component.convolutions} convolutions of {name} are in "
+                f"channels_last, and the recipe {recipe.id} says {wanted}"
+            )
+
+
+def _changes(before: PipelineState, after: PipelineState) -> Iterator[str]:
+    """What is no longer as it was before the first generation."""
+    yield from _changed_looks(before.groups, after.groups)
+    for name in dict.fromkeys((*before.components, *after.components)):
+        was, now = before.components.get(name), after.components.get(name)
+        if was is None or now is None:
+            happened = "appeared" if was is None else "disappeared"
+            yield f"the component {name} {happened} during generation"
+        elif was != now:
+            yield f"{_changed_weights(was, now)} of {name} changed during generation"
+
+
+def _changed_weights(was: ComponentState, now: ComponentState) -> str:
+    if was.weight_bytes != now.weight_bytes:
+        return f"the size of the weights ({was.weight_bytes} bytes before, {now.weight_bytes} after)"
+    # Before the values: another format stores the same ones in other words.
+    if was.channels_last != now.channels_last:
+        return f"the memory format ({was.channels_last} in channels_last before, {now.channels_last} after)"
+    return "values of the weights"
+
+
+def _changed_looks(before: tuple[ModuleGroup, ...], after: tuple[ModuleGroup, ...]) -> Iterator[str]:
+    was, now = (Counter({_look_of(group): group.count for group in groups}) for groups in (before, after))
+    for groups, surplus, verb in ((before, was - now, "were"), (after, now - was, "are")):
+        when = "before the first image" if groups is before else "after the last image"
+        for group in groups:
+            if count := surplus[_look_of(group)]:
+                yield f"{when}, {_described(msgspec.structs.replace(group, count=count), verb)}"
+
+
+def _look_of(group: ModuleGroup) -> tuple[str, str, str, str | None, bool]:
+    return group.component, group.subclass, group.dtype, group.scale, group.dynamic_activation
+
+
+def _described(group: ModuleGroup, verb: str = "are") -> str:
     look = _look(group.subclass, group.dtype, group.scale, group.dynamic_activation)
-    return f"{group.count} Linear modules of {group.component} are {look} ({', '.join(group.examples)})"
+    return f"{group.count} Linear modules of {group.component} {verb} {look} ({', '.join(group.examples)})"
 
 
 def _wanted(weight: QuantizedWeight) -> str:

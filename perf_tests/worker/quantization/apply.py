@@ -250,7 +250,7 @@ def _inspect(pipeline: Any, build: Build, chosen: Chosen, weights: WeightCount |
             unquantized.append(name)
     return Quantization(
         expected_modules=len(chosen.quantized),
-        groups=tuple(_group(*key, names) for key, names in sorted(groups.items(), key=str)),
+        groups=tuple(group_of(*key, names) for key, names in sorted(groups.items(), key=str)),
         excluded=_exclusion_counts(pipeline, build),
         unquantized=tuple(unquantized[:MAX_UNQUANTIZED]),
         weights=weights,
@@ -258,7 +258,8 @@ def _inspect(pipeline: Any, build: Build, chosen: Chosen, weights: WeightCount |
     )
 
 
-def _group(component: str, chosen: str | None, seen: Look, names: list[str]) -> ModuleGroup:
+def group_of(component: str, chosen: str | None, seen: Look, names: list[str]) -> ModuleGroup:
+    """The modules `names` of `component`, whose weights all look like `seen`."""
     subclass, dtype, scale, dynamic = seen
     return ModuleGroup(
         component=component,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import pytest
 
 from perf_tests.harness.verdicts.build_checks import contradictions
@@ -17,6 +18,7 @@ from perf_tests.unit.builders import (
     make_group,
     make_plan,
     make_quantization,
+    make_state,
 )
 
 REGIONAL = make_case(scheme=INT8WO, compile=CompileMode.REGIONAL)
@@ -243,4 +245,62 @@ def test_search_without_a_plan_and_a_plan_without_a_search_are_contradictions() 
     planned = make_build(quantization=make_quantization(plan=make_plan(int8wo=4)))
     assert contradictions(MINI_INT8WO, planned) == (
         "the worker reported the plan plan.json, and the recipe asks for one scheme for all modules",
+    )
+
+
+PLAIN = make_group(subclass="Parameter", dtype="bfloat16", scale=None)
+
+
+def test_weights_dequantized_after_the_first_image_are_a_contradiction() -> None:
+    build = make_build(final_state=make_state(PLAIN, weight_bytes=8192, checksum=5))
+    assert contradictions(MINI_INT8WO, build) == (
+        "before the first image, 4 Linear modules of transformer were Int8Tensor int8 with per-row scales "
+        "and unquantized activations (blocks.0.to_q, blocks.0.to_k)",
+        "after the last image, 4 Linear modules of transformer are Parameter bfloat16 with no scales and "
+        "unquantized activations (blocks.0.to_q, blocks.0.to_k)",
+        "the size of the weights (4096 bytes before, 8192 after) of transformer changed during generation",
+    )
+
+
+def test_one_dequantized_layer_of_many_is_counted() -> None:
+    after = make_state(make_group(count=3), msgspec.structs.replace(PLAIN, count=1))
+    was, now = contradictions(MINI_INT8WO, make_build(final_state=after))
+    assert was.startswith("before the first image, 1 Linear modules of transformer were Int8Tensor")
+    assert now.startswith("after the last image, 1 Linear modules of transformer are Parameter")
+
+
+def test_weights_of_other_values_are_a_contradiction() -> None:
+    assert contradictions(MINI_INT8WO, make_build(final_state=make_state(checksum=5))) == (
+        "values of the weights of transformer changed during generation",
+    )
+
+
+def test_memory_format_that_is_lost_while_generating_is_a_contradiction() -> None:
+    case = make_case(scheme=INT8WO, channels_last=True)
+    build = make_build(state=make_state(channels_last=2), final_state=make_state(channels_last=0))
+    assert contradictions(case, build) == (
+        "the memory format (2 in channels_last before, 0 after) of transformer changed during generation",
+    )
+
+
+@pytest.mark.parametrize(("asked", "found", "wanted"), [(True, 1, 2), (False, 1, 0)])
+def test_memory_format_is_that_of_the_recipe(asked: bool, found: int, wanted: int) -> None:
+    state = make_state(channels_last=found)
+    case = make_case(scheme=INT8WO, channels_last=asked)
+    (said,) = contradictions(case, make_build(state=state, final_state=state))
+    assert said.startswith("1 of the 2 convolutions of transformer are in channels_last")
+    assert said.endswith(f"says {wanted}")
+
+
+@pytest.mark.parametrize("unread", ["state", "final_state"])
+def test_state_that_was_not_read_is_a_contradiction(unread: str) -> None:
+    assert contradictions(MINI_INT8WO, make_build(**{unread: None})) == (
+        "the worker did not read its weights both before the first image and after the last",
+    )
+
+
+def test_component_that_disappears_is_a_contradiction() -> None:
+    gone = msgspec.structs.replace(make_state(), components={})
+    assert contradictions(MINI_INT8WO, make_build(final_state=gone)) == (
+        "the component transformer disappeared during generation",
     )

@@ -1,0 +1,69 @@
+"""What a pipeline is at one moment: read once it is quantized, and again after its last image."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from perf_tests.protocol.reports import ComponentState, PipelineState
+from perf_tests.tables.cases import Build
+from perf_tests.worker.measure.memory import plain_tensors, stored_bytes
+from perf_tests.worker.model.build import components
+from perf_tests.worker.quantization.apply import Look, group_of, linear_modules, look
+
+WORD_BYTES = 8
+CHECKSUMS = 2**63
+"""How many there are: those that a signed integer of 64 bits can hold."""
+
+
+def read(pipeline: Any, build: Build) -> PipelineState:
+    """The state of `pipeline` now; takes one pass over its parameters, and leaves nothing behind."""
+    groups: dict[tuple[str, Look], list[str]] = collections.defaultdict(list)
+    for name, module in linear_modules(pipeline):
+        component, local = name.split(".", 1)
+        groups[component, look(module.weight, build.recipe.scheme.weight)].append(local)
+    return PipelineState(
+        components={name: _component(module) for name, module in components(pipeline).items()},
+        groups=tuple(group_of(key[0], None, key[1], names) for key, names in sorted(groups.items(), key=str)),
+    )
+
+
+def _component(module: nn.Module) -> ComponentState:
+    parameters = tuple(module.parameters())
+    formats = [_is_channels_last(each) for each in parameters if _tells_format(each)]
+    return ComponentState(
+        weight_bytes=stored_bytes(parameters),
+        checksum=checksum(parameters),
+        convolutions=len(formats),
+        channels_last=sum(formats),
+    )
+
+
+def checksum(tensors: Iterable[torch.Tensor]) -> int:
+    """Sum, modulo `CHECKSUMS`, of the 64-bit words of the storages behind `tensors`, each counted once."""
+    storages = {
+        plain.untyped_storage().data_ptr(): plain.untyped_storage()
+        for tensor in tensors
+        for plain in plain_tensors(tensor)
+    }
+    return sum(map(_sum, storages.values())) % CHECKSUMS
+
+
+def _sum(storage: torch.UntypedStorage) -> int:
+    stored = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+    words = stored.numel() // WORD_BYTES * WORD_BYTES
+    # An integer sum wraps around, and is the same in any order in which a device adds.
+    return int(stored[:words].view(torch.int64).sum()) + int(stored[words:].sum())
+
+
+def _tells_format(weight: torch.Tensor) -> bool:
+    """Whether its strides differ between the memory formats: not those of a single channel or pixel."""
+    return weight.ndim == 4 and weight.shape[1] > 1 and weight.shape[2] * weight.shape[3] > 1
+
+
+def _is_channels_last(weight: torch.Tensor) -> bool:
+    return weight.is_contiguous(memory_format=torch.channels_last)
