@@ -6,11 +6,13 @@ import argparse
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 # The checkout's own package, even where it is not installed: `python tools/x.py` searches only tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from perf_tests.harness.baselines import transaction
 from perf_tests.harness.rebaseline import candidates, store
 from perf_tests.harness.rebaseline.proposal import Change, Proposal, commit_message, propose, write
 from perf_tests.protocol.errors import PerfError, UsageError
@@ -45,6 +47,12 @@ def apply(options: argparse.Namespace) -> int:
         raise UsageError("apply needs --only GLOB: name the cases whose numbers are accepted")
     if not options.reason.strip():
         raise UsageError("apply needs --reason TEXT: say why the new numbers are right")
+    # Until it is written: what another command writes meanwhile would be lost.
+    with transaction.exclusive(options.baselines) if options.write else nullcontext():
+        return _apply(options)
+
+
+def _apply(options: argparse.Namespace) -> int:
     proposal = _propose(
         options,
         reason=options.reason,

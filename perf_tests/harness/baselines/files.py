@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness.baselines.transaction import unfinished
 from perf_tests.harness.stats.critical_values import MIN_DOF
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import BaselineError
@@ -103,7 +104,8 @@ def load(root: Path, platform: str) -> Mapping[str, Baselines]:
     Raises BaselineError for the first file that cannot be trusted.
     """
     folder = root / platform
-    return {path.stem: read(path) for path in sorted(folder.glob("*.json")) if path.name != NOISE}
+    paths = {*folder.glob("*.json"), *(path for path in unfinished(root) if path.parent == folder)}
+    return {path.stem: read(path) for path in sorted(paths) if path.name != NOISE}
 
 
 def find(baselines: Mapping[str, Baselines], case: Case) -> Accepted | None:
@@ -201,6 +203,8 @@ def write_noise(path: Path, noise: Mapping[str, Noise]) -> None:
 
 
 def _text(path: Path) -> str:
+    if (text := unfinished(path.parents[1]).get(path)) is not None:
+        return text
     try:
         return read_regular(path).decode()
     except (OSError, UnicodeDecodeError) as exc:

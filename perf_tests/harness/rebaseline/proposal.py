@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines import files, transaction
 from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
 from perf_tests.harness.rebaseline import eligibility, store
 from perf_tests.harness.rebaseline.candidates import (
@@ -54,6 +54,8 @@ class Change:
 class Proposal:
     """What accepting a run would do to the files."""
 
+    root: Path
+    """The folder of the files."""
     changes: tuple[Change, ...]
     ineligible: tuple[str, ...]
     """One sentence for each selected case that cannot be accepted."""
@@ -104,6 +106,7 @@ def propose(
             proposed[path] = after
             unshown.extend(() if changed else (run.id,))
     return Proposal(
+        root=root,
         changes=tuple(changes),
         ineligible=tuple(f"{case}: {objection}" for case, objection in ineligible.items()),
         files=proposed,
@@ -113,13 +116,16 @@ def propose(
 
 
 def write(proposal: Proposal) -> None:
-    """Write what is proposed. Raises UsageError, and writes nothing, where a case is not eligible."""
+    """Write all files of the proposal or none; to be proposed and written within one `transaction.exclusive`.
+
+    Raises UsageError, and writes nothing, where a case is not eligible, and what `transaction.replace_all`
+    raises.
+    """
     if proposal.ineligible:
         raise UsageError("nothing was written: " + "; ".join(proposal.ineligible))
-    for path, baselines in proposal.files.items():
-        files.write(path, baselines)
-    for path, noise in proposal.noise.items():
-        files.write_noise(path, noise)
+    baselines = {path: files.dumps(each) for path, each in proposal.files.items()}
+    noise = {path: files.dumps_noise(each) for path, each in proposal.noise.items()}
+    transaction.replace_all(proposal.root, baselines | noise)
 
 
 def commit_message(proposal: Proposal, reason: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines import files, transaction
 from perf_tests.harness.baselines.files import Accepted, Baselines, Entry
 from perf_tests.harness.rebaseline.candidates import CASES, METRIC_NAMES, shows_noise, with_first
 from perf_tests.harness.rebaseline.eligibility import drifted
@@ -32,6 +32,8 @@ def problems(root: Path) -> tuple[str, ...]:
     """
     if not root.is_dir():
         raise UsageError(f"the baseline folder {root} does not exist: name another with --baselines")
+    if transaction.unfinished(root):
+        return (f"{root} holds what an interrupted command had still to write: {REWRITE}",)
     found: list[str] = []
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
@@ -63,21 +65,24 @@ def rewrite(root: Path) -> tuple[Path, ...]:
     Entries without a first reference get one, and the noise of each platform is computed again. Raises
     BaselineError for a file that cannot be trusted.
     """
-    changed = []
+    with transaction.exclusive(root):
+        changed = dict(_rewritten(root))
+        transaction.replace_all(root, changed)
+    return tuple(changed)
+
+
+def _rewritten(root: Path) -> Iterator[tuple[Path, str]]:
     for platform in PLATFORM_BY_ID.values():
         folder = files.load(root, platform.id)
         for baselines in folder.values():
             path = files.path_of(root, platform.id, baselines.pipeline)
-            filled = with_first(baselines, platform)
-            if path.read_bytes() != files.dumps(filled).encode():
-                files.write(path, filled)
-                changed.append(path)
+            text = files.dumps(with_first(baselines, platform))
+            if path.read_bytes() != text.encode():
+                yield path, text
         path = files.noise_path(root, platform.id)
         noise = noise_of(platform, folder.values())
         if noise is not None and not _holds(path, noise):
-            files.write_noise(path, noise)
-            changed.append(path)
-    return tuple(changed)
+            yield path, files.dumps_noise(noise)
 
 
 def _noise_problems(root: Path) -> Iterator[str]:

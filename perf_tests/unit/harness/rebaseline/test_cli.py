@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines import files, transaction
 from perf_tests.harness.runs.record import RunRecord
 from perf_tests.harness.runs.record_file import write_record
 from perf_tests.unit.builders import (
@@ -49,7 +49,8 @@ def cli(tmp_path: Path) -> Callable[..., int]:
 
 def _store(tmp_path: Path) -> dict[str, bytes]:
     root = tmp_path / "baselines"
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    stored = (path for path in root.rglob("*") if path.is_file() and path.name != transaction.LOCK)
+    return {str(path.relative_to(root)): path.read_bytes() for path in stored}
 
 
 def test_a_run_without_a_command_is_a_diff_and_writes_nothing(
@@ -282,3 +283,40 @@ def test_script_runs_from_the_checkout_without_being_installed(
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_commands_that_accept_different_cases_at_once_lose_none(
+    cli: Callable[..., int], tmp_path: Path
+) -> None:
+    cases = (MINI_BF16, MINI_INT8WO)
+    accepting = []
+    for case in cases:
+        run = tmp_path / case.id
+        run.mkdir()
+        write_record(run / "run.json", make_record(make_run(case)))
+        command = [sys.executable, str(SCRIPT), "apply", str(run), *ACCEPT[2:], "--only", case.id]
+        accepting.append(subprocess.Popen([*command, "--baselines", str(tmp_path / "baselines")]))
+    assert [process.wait(60) for process in accepting] == [0, 0]
+    assert set(files.load(tmp_path / "baselines", "cpu")["flux-mini"].cases) == {case.id for case in cases}
+
+
+def test_what_a_killed_command_had_to_write_is_a_problem_until_it_is_rewritten(
+    cli: Callable[..., int],
+    run_of: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def killed(root: Path) -> None:
+        if transaction.unfinished(root):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transaction, "_finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cli("apply", run_of(), *ACCEPT)
+    assert cli("check") == 2
+    assert "holds what an interrupted command had still to write: fix it" in capsys.readouterr().err
+    assert cli("rewrite") == 0
+    assert cli("check") == 0
+    assert list(_store(tmp_path)) == ["cpu/flux-mini.json"]
