@@ -272,6 +272,7 @@ class Session:
             "graph_breaks": 0.0,
             "recompiles": 0.0,
             "peak_rss_mib": peak_mib,
+            "step_tflop": STEP_TFLOP,
         }
         sqnr_db = self.case.build.recipe.scheme.output_sqnr_db
         if self._quantized:
@@ -282,7 +283,7 @@ class Session:
             values["anchor_sqnr_db"] = 60.0
         if self._device is Device.CUDA:
             names = ("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib")
-            values |= {**dict.fromkeys(names, peak_mib), "step_tflop": STEP_TFLOP, "kernels_per_step": 1530.0}
+            values |= {**dict.fromkeys(names, peak_mib), "kernels_per_step": 1530.0}
         values.pop(self._switches.argument("missing-metric", self.case.id) or "", None)
         noise = 0.004 if self._quantized else 0.0
         arrays = self._arrays(f"{request.trace}.timed.npz", noise) if request.trace else None

@@ -22,7 +22,8 @@ from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
 
 SAME, REGRESSED, UNDECIDED = 0, 1, 2
 """Exit codes: same or better, regressed, cannot tell."""
-NO_WORSE = frozenset({Status.PASS, Status.IMPROVED, Status.SURPRISE})
+NO_WORSE = frozenset({Status.PASS, Status.IMPROVED, Status.SURPRISE, Status.NOT_COMPARED})
+"""Statuses of verdicts that say nothing bad; where all are NOT_COMPARED, they say nothing at all."""
 UNMEASURED = frozenset({Status.UNSUPPORTED, Status.NOT_RUN})
 """Statuses of a case that was not measured without having failed."""
 PROVENANCE = "base"
@@ -47,7 +48,9 @@ class RunComparison:
         statuses = {status for run in self.runs for status in _statuses(run)}
         if Status.REGRESSED in statuses or any(status.is_error for status in statuses):
             return REGRESSED
-        return SAME if statuses and statuses <= NO_WORSE and not self.not_compared else UNDECIDED
+        if statuses - {Status.NOT_COMPARED} and statuses <= NO_WORSE and not self.not_compared:
+            return SAME
+        return UNDECIDED
 
 
 def compare(

@@ -53,6 +53,7 @@ def performance(session: PerfSession, record: RunRecord, selection: Selection) -
         yield [terminal.error_rates(judging.noisy_metrics, judging.level)]
     yield terminal.table(record.cases, UNITS)
     yield ab_report.table(record.comparisons, UNITS)
+    yield terminal.not_compared(record.cases)
     provisional = terminal.provisional(record.cases, judging.entries())
     if provisional:
         yield [f"provisional baselines (fewer than 3 processes): {', '.join(provisional)}"]

@@ -45,6 +45,19 @@ def provisional(runs: Iterable[Run], entries: Mapping[str, Entry]) -> list[str]:
     return [run.id for run in runs if run.verdicts and run.id in entries and entries[run.id].provisional]
 
 
+def not_compared(runs: Iterable[Run]) -> list[str]:
+    """How many metrics the baselines say nothing about, because they are of another stack, and which; empty
+    where there are none."""
+    found = [
+        f"  {run.id}: {verdict.metric}: {verdict.reason}"
+        for run in runs
+        for verdict in run.verdicts
+        if verdict.status is Status.NOT_COMPARED
+    ]
+    heading = f"{Status.NOT_COMPARED.value} with the baseline of another stack: {len(found)}"
+    return [heading, *found] if found else []
+
+
 def aligned(rows: Sequence[Cells], *, right: Iterable[str]) -> list[str]:
     """`rows` as lines with two spaces between columns; the first row is the header, and the columns whose
     header is in `right` are right-aligned."""

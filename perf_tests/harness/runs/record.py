@@ -32,6 +32,8 @@ class Status(StrEnum):
     IMPROVED = "IMPROVED"
     SURPRISE = "IMPROVED(unexplained)"
     """Better than the metric's surprise bound allows without a reason."""
+    NOT_COMPARED = "NOT_COMPARED"
+    """The baseline says nothing about the value: it is of other versions of the packages that decide it."""
     REGRESSED = "REGRESSED"
     INCONCLUSIVE = "INCONCLUSIVE"
     INVALID = "INVALID"
@@ -53,7 +55,7 @@ class Status(StrEnum):
     @property
     def is_green(self) -> bool:
         """Whether the status leaves the session green."""
-        return self in (Status.PASS, Status.IMPROVED, Status.UNSUPPORTED)
+        return self in (Status.PASS, Status.IMPROVED, Status.NOT_COMPARED, Status.UNSUPPORTED)
 
 
 class WarmUpEnd(StrEnum):
@@ -162,6 +164,8 @@ class BuildReport(Struct):
     """Once it was quantized; None in older records."""
     final_state: PipelineState | None = None
     """After the last timed generation; None in older records."""
+    uncounted: dict[str, str] = msgspec.field(default_factory=dict)
+    """Metric name -> why this stack cannot count it."""
 
 
 class Fidelity(Struct, omit_defaults=True):

@@ -64,6 +64,8 @@ def _samples(metric: Metric, process: Process, _reference: Run | None) -> float:
 
 def _build(metric: Metric, process: Process, _reference: Run | None) -> float:
     values = process.build.values
+    if metric.name in process.build.uncounted:
+        raise NotMeasured(process.build.uncounted[metric.name])
     if metric.name not in values:
         raise NotMeasured(f"the worker reported no {metric.name}, only {_listed(values)}")
     return values[metric.name]

@@ -29,6 +29,7 @@ SEVERITY = (
     Status.NO_BASELINE,
     Status.NOT_RUN,
     Status.UNSUPPORTED,
+    Status.NOT_COMPARED,
     Status.IMPROVED,
     Status.PASS,
 )

@@ -48,7 +48,7 @@ def judge_metric(
         return unjudged(metric, Status.INVALID, why)
     observation = observations.observe(metric, run, reference)
     if observation.missing is not None:
-        return unjudged(metric, Status.INCONCLUSIVE, observation.missing)
+        return _unobserved(metric, run, accepted, observation.missing)
     facts = Facts(
         metric=metric,
         case=case,
@@ -72,6 +72,17 @@ def _invalidity(run: Run, divided_by: Run | None) -> str | None:
     return None if why is None else f"of the reference {divided_by.id}, {why}"
 
 
+def _unobserved(metric: Metric, run: Run, accepted: Accepted | None, missing: str) -> Verdict:
+    """The verdict on a metric without a value: red, unless another stack than the baseline's cannot count it.
+
+    On the baseline's own stack it could be counted, so that whatever hides it is a change of the code.
+    """
+    uncountable = any(metric.name in process.build.uncounted for process in run.processes)
+    elsewhere = accepted is not None and _other_packages(metric, run, accepted.provenance)
+    status = Status.NOT_COMPARED if uncountable and elsewhere else Status.INCONCLUSIVE
+    return unjudged(metric, status, missing)
+
+
 # Against a baseline
 
 BaselineRule = Callable[[Facts, Entry, Gate], Verdict]
@@ -86,15 +97,17 @@ def _against_baseline(rule: BaselineRule, facts: Facts) -> Verdict:
     absence = _absence(metric, facts.run, entry)
     if absence is not None:
         return unjudged(metric, Status.NO_BASELINE, absence, facts.median)
-    another_stack = _another_stack(metric, facts.run, entry, accepted.provenance)
-    if another_stack is not None:
-        return unjudged(metric, Status.PASS, another_stack, facts.median)
+    changes = _other_packages(metric, facts.run, accepted.provenance)
+    if changes and metric.elsewhere is None:
+        return unjudged(metric, Status.NOT_COMPARED, _not_compared(metric, entry, changes), facts.median)
+    if changes and metric.elsewhere is not None:
+        gate, rule = Gate(tolerance=metric.elsewhere), rules.within_tolerance
+    else:
+        gate = metric.gates[facts.platform.device]
     another_unit = metric.per_unit and facts.unit != accepted.provenance.unit
-    gate = _widened(
-        metric.gates[facts.platform.device], facts.platform.unit_tolerance_pct if another_unit else 0.0
-    )
-    judged = rule(facts, entry, gate)
-    return _annotated(judged, facts, entry, another_unit=another_unit)
+    widened = _widened(gate, facts.platform.unit_tolerance_pct if another_unit else 0.0)
+    judged = rule(facts, entry, widened)
+    return _annotated(judged, facts, entry, changes, another_unit=another_unit)
 
 
 RULES: Mapping[Rule, Callable[[Facts], Verdict]] = {
@@ -119,8 +132,8 @@ def _absence(metric: Metric, run: Run, entry: Entry) -> str | None:
     return None
 
 
-def _another_stack(metric: Metric, run: Run, entry: Entry, provenance: Provenance) -> str | None:
-    """Why the baseline says nothing about this run: a package that decides the value had another version."""
+def _other_packages(metric: Metric, run: Run, provenance: Provenance) -> tuple[str, ...]:
+    """`name before -> now` of the packages that decide the value and had another version in the baseline."""
     changes = {
         change
         for process in run.processes
@@ -128,11 +141,13 @@ def _another_stack(metric: Metric, run: Run, entry: Entry, provenance: Provenanc
             provenance.packages, process.environment.packages, metric.same_packages
         )
     }
-    if not changes:
-        return None
+    return tuple(sorted(changes))
+
+
+def _not_compared(metric: Metric, entry: Entry, changes: tuple[str, ...]) -> str:
     return (
-        f"not compared with the {statistics.median(entry.metrics[metric.name]):g} of the baseline, which is "
-        f"exact only for the same {' and '.join(metric.same_packages)}: {'; '.join(sorted(changes))}"
+        f"not compared with the {statistics.median(entry.metrics[metric.name]):g} of the baseline, which "
+        f"holds only for the same {' and '.join(metric.same_packages)}: {'; '.join(changes)}"
     )
 
 
@@ -150,19 +165,22 @@ def _at_least(tolerance: Tolerance, relative_pct: float) -> Tolerance:
 # What a verdict says about its circumstances
 
 
-def _annotated(judged: Verdict, facts: Facts, entry: Entry, *, another_unit: bool) -> Verdict:
+def _annotated(
+    judged: Verdict, facts: Facts, entry: Entry, changes: tuple[str, ...], *, another_unit: bool
+) -> Verdict:
     metric = facts.metric
     notes = (
         _clock_note(judged, metric, facts.run, entry),
         _drift_note(metric, entry),
         _unsteadiness_note(facts),
     )
-    said = _circumstances(metric, entry, another_unit=another_unit) + judged.reason
+    said = _circumstances(metric, entry, changes, another_unit=another_unit) + judged.reason
     return msgspec.structs.replace(judged, reason="; ".join((said, *filter(None, notes))))
 
 
-def _circumstances(metric: Metric, entry: Entry, *, another_unit: bool) -> str:
+def _circumstances(metric: Metric, entry: Entry, changes: tuple[str, ...], *, another_unit: bool) -> str:
     notes = (
+        (f"on another stack than the baseline's ({'; '.join(changes)})", bool(changes)),
         ("on another unit than the baseline's", another_unit),
         (f"provisional baseline of {count_of(entry.processes)}", metric.is_noisy and entry.provisional),
     )

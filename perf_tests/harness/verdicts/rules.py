@@ -150,10 +150,12 @@ def exact(facts: Facts, entry: Entry, _gate: Gate) -> Verdict:
 
 
 def within_tolerance(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
-    """The median must be within the tolerance of the baseline's."""
+    """The median must be within the tolerance of the baseline's; of an exact metric, every process."""
     metric, measured = facts.metric, facts.median
     baseline = statistics.median(entry.metrics[metric.name])
-    limit, why = _limit(metric, baseline, gate.tolerance)
+    if metric.better is Better.EXACT:
+        measured = max(facts.values, key=lambda value: abs(value - baseline))
+    limit, why = _limit(metric, measured, baseline, gate.tolerance)
     status = _status(metric, measured, baseline, limit=limit, gate=gate)
     change_pct = _change_pct(metric, measured, baseline)
     difference = f"{measured - baseline:+.4g} {metric.units}".rstrip()
@@ -165,24 +167,31 @@ def within_tolerance(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
     return _compared(metric, status, measured, baseline, limit=limit, reason=reason)
 
 
-def _limit(metric: Metric, baseline: float, tolerance: Tolerance) -> tuple[float, str]:
-    """The last value that is tolerated, and how it comes about."""
+def _limit(metric: Metric, measured: float, baseline: float, tolerance: Tolerance) -> tuple[float, str]:
+    """The last value that is tolerated, in the direction of the change where both are limited, and how it
+    comes about."""
     terms = (
         (f"{tolerance.relative_pct:.3g} %", tolerance.relative_pct > 0),
         (f"{tolerance.absolute:g} {metric.units}".rstrip(), tolerance.absolute > 0),
     )
     why = " or ".join(term for term, applies in terms if applies) or "nothing"
     allowance = tolerance.allowance(baseline)
-    if metric.better is Better.LOWER:
+    if _is_limited_above(metric, measured, baseline):
         return baseline + allowance, f"baseline + {why}"
     return baseline - allowance, f"baseline - {why}"
 
 
+def _is_limited_above(metric: Metric, measured: float, baseline: float) -> bool:
+    return metric.better is Better.LOWER or (metric.better is Better.EXACT and measured > baseline)
+
+
 def _status(metric: Metric, measured: float, baseline: float, *, limit: float, gate: Gate) -> Status:
-    lower = metric.better is Better.LOWER
-    if measured > limit if lower else measured < limit:
+    above = _is_limited_above(metric, measured, baseline)
+    if measured > limit if above else measured < limit:
         return Status.REGRESSED
-    gain = baseline - measured if lower else measured - baseline
+    if metric.better is Better.EXACT:
+        return Status.PASS
+    gain = baseline - measured if above else measured - baseline
     # The tolerance comes first: its absolute term can exceed the surprise bound of a small value.
     if gain <= gate.tolerance.allowance(baseline):
         return Status.PASS

@@ -196,8 +196,11 @@ class Metric:
     some_processes: bool = False
     """Whether one process that reports it is enough: only the first compiles into an empty cache."""
     same_packages: tuple[str, ...] = ()
-    """Packages whose version decides the value: against a baseline of another version of one of them it is
-    only shown."""
+    """Packages whose version decides the value: against a baseline of another version of one of them,
+    `elsewhere` takes the place of the gate."""
+    elsewhere: Tolerance | None = None
+    """How far the value may lie from a baseline of other versions of `same_packages`, in either direction
+    where the metric is `Better.EXACT`; None: the two are not compared."""
 
     def applies(self, case: Case) -> bool:
         """Whether it says anything about `case`."""

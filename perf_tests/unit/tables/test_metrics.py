@@ -83,7 +83,7 @@ def test_worst_of_several_layers_is_defined_exactly_for_layers(metric: Metric) -
 
 @each_metric
 def test_rule_that_needs_a_direction_has_one(metric: Metric) -> None:
-    if metric.rule in (Rule.NOISY, Rule.PER_PAIR, Rule.WITHIN_TOLERANCE):
+    if metric.rule in (Rule.NOISY, Rule.PER_PAIR):
         assert metric.better is not Better.EXACT
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perf_tests.tables.metrics.spec import (
+    BY_RULE_EVERYWHERE,
     DRIFT_LIMIT_PCT,
     STEP,
     Better,
@@ -102,9 +103,13 @@ METRICS = (
     Metric(
         name="step_tflop",
         units="TFLOP",
-        better=Better.LOWER,
+        better=Better.EXACT,
         group=Group.LATENCY,
         reader=Reader.BUILD,
-        gates={},
+        rule=Rule.EXACT,
+        gates=BY_RULE_EVERYWHERE,
+        # Which operators a layer consists of, and of which the work is known, belongs to torch.
+        same_packages=("torch",),
+        elsewhere=Tolerance(relative_pct=5.0),
     ),
 )

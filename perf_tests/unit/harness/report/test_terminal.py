@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from perf_tests.harness.baselines.files import Entry
-from perf_tests.harness.report.terminal import provisional, table
+from perf_tests.harness.report.terminal import not_compared, provisional, table
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 
@@ -55,6 +55,19 @@ def test_the_table_aligns_its_columns_and_names_a_case_once() -> None:
         "        weight_bytes            -  1,234,567 B        -         -  NO_BASELINE",
         "flux-b  -                       -            -        -         -  ERROR(timeout): No answer in 9 s",
     ]
+
+
+def test_metrics_that_were_not_compared_are_counted_and_listed() -> None:
+    verdict = msgspec.structs.replace(
+        STEP, metric="step_tflop", status=Status.NOT_COMPARED, reason="an unknown operator"
+    )
+    run = msgspec.structs.replace(JUDGED, verdicts=(WEIGHT, verdict))
+    assert not_compared([run, JUDGED, run]) == [
+        "NOT_COMPARED with the baseline of another stack: 2",
+        "  flux-a: step_tflop: an unknown operator",
+        "  flux-a: step_tflop: an unknown operator",
+    ]
+    assert not_compared([JUDGED, FAILED]) == []
 
 
 def test_a_metric_that_no_test_judges_is_shown_after_the_verdicts() -> None:
