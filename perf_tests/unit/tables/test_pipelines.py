@@ -55,7 +55,7 @@ def test_family_is_a_marker(pipeline: PipelineSpec, pytestconfig: pytest.Config)
 def test_published_pipeline_has_one_miniature(pipeline: PipelineSpec) -> None:
     found = [mini.id for mini in MINIATURES if mini.miniature_of == pipeline.id]
     assert len(found) == 1, (
-        f"{pipeline.id} has the miniatures {found}: add one row, with miniature_of=ITS_ROW.id, beside "
+        f"{pipeline.id} has the miniatures {found}: add one row, with miniature_of=ITS_ROW.id, below "
         "its own in perf_tests/tables/pipelines/"
     )
 
@@ -72,8 +72,9 @@ def test_miniature_differs_from_its_pipeline_in_size_only(mini: PipelineSpec) ->
         }
 
     assert kind(mini) == kind(BY_ID[mini.miniature_of or ""])
-    assert mini.repo == f"perf-tests/{mini.id}"
-    assert mini.licence is None
+    assert (mini.repo, mini.licence) == (f"perf-tests/{mini.id}", None), (
+        f'set repo="perf-tests/{mini.id}", licence=None and a revision of its own on the row of {mini.id}'
+    )
 
 
 @pytest.mark.parametrize("pipeline", [*MINIATURES, FLUX1_DEV_SLIM], ids=_named)
@@ -81,8 +82,8 @@ def test_small_pipeline_has_an_anchor_and_its_floor(pipeline: PipelineSpec) -> N
     files = [ANCHORS / f"{pipeline.id}{suffix}" for suffix in (".json", ".npy")]
     assert all(path.is_file() for path in files), f"run python tools/anchor.py write --only {pipeline.id}"
     assert pipeline.anchor is not None, (
-        f"add anchor=AnchorFloor(low_db=..., measured_db='...') to the row of {pipeline.id}: 1 dB below the "
-        f"anchor_sqnr_db in the run.json of pytest --perf-case '{pipeline.id}-b1-bf16-eager'"
+        f"add anchor=AnchorFloor(low_db=35.0, measured_db='not yet') to the row of {pipeline.id}; then "
+        f"pytest --perf-case '{pipeline.id}-b1-bf16-eager' shows its anchor_sqnr_db: put low_db 1 dB below"
     )
 
 
@@ -109,7 +110,9 @@ def test_default_workload_is_the_published_one_and_few_of_many_steps_are_measure
     work = pipeline.workload
     asked = (work.height, work.width, work.num_frames, work.steps, work.generated_steps)
     assert (*asked, work.arguments["guidance_scale"]) == PUBLISHED_WORKLOADS.get(pipeline.id), (
-        f"add what the model card of {pipeline.repo} asks for to PUBLISHED_WORKLOADS"
+        f"add what the model card of {pipeline.repo} asks for to PUBLISHED_WORKLOADS in "
+        "perf_tests/unit/tables/test_pipelines.py: height, width, frames, steps, generated steps, "
+        "guidance_scale"
     )
 
 

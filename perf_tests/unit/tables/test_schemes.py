@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from perf_tests.tables.schemes import rows
 from perf_tests.tables.schemes.rows import (
     FP4_E2M1,
     FP5_E2M2,
@@ -20,7 +21,7 @@ from perf_tests.tables.schemes.spec import ScaleShape, Scheme
 
 ROWS = "perf_tests/tables/schemes/rows.py"
 QUANTIZING = [scheme for scheme in SCHEMES if scheme.config is not None]
-GROUPED = [scheme for scheme in SCHEMES if scheme.weight and scheme.weight.group_size]
+GROUPED = [scheme for scheme in SCHEMES if scheme.weight and scheme.weight.scale is ScaleShape.PER_GROUP]
 
 
 def _named(scheme: Scheme) -> str:
@@ -32,6 +33,11 @@ def test_schemes_are_told_apart_and_begin_with_bf16() -> None:
     assert sorted(set(ids)) == sorted(ids)
     assert ids[0] == "bf16"
     assert FP32.id not in ids
+
+
+def test_every_scheme_but_fp32_stands_above_the_line_that_collects_them() -> None:
+    rows_below = [each.id for each in vars(rows).values() if isinstance(each, Scheme) and each not in SCHEMES]
+    assert rows_below == ["fp32"], f"move the rows of {rows_below[1:]} in {ROWS} above AUTOQUANT"
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=_named)
@@ -68,11 +74,21 @@ def test_search_has_one_candidate_that_quantizes_nothing_and_knows_the_others_by
     assert scheme.weight_of(None) is None
 
 
+@pytest.mark.parametrize(
+    "scheme", [each for each in SCHEMES if each.weight and each not in GROUPED], ids=_named
+)
+def test_scheme_without_groups_has_no_group_size(scheme: Scheme) -> None:
+    assert scheme.weight is not None
+    assert scheme.weight.group_size is None, (
+        f"add scale=ScaleShape.PER_GROUP to the weight of {scheme.id} in {ROWS}"
+    )
+
+
 @pytest.mark.parametrize("scheme", GROUPED, ids=_named)
 def test_scheme_with_groups_leaves_modules_alone_whose_rows_are_not_whole_groups(scheme: Scheme) -> None:
     assert scheme.weight is not None
-    assert scheme.weight.scale is ScaleShape.PER_GROUP
-    group_size = scheme.weight.group_size or 0
+    group_size = scheme.weight.group_size
+    assert group_size, f"add group_size=... to the weight of {scheme.id} in {ROWS}"
     assert scheme.in_features_multiple % group_size == 0, (
         f"add in_features_multiple={group_size} to the row of {scheme.id} in {ROWS}"
     )

@@ -133,7 +133,11 @@ def test_a_row_names_exactly_the_modules_that_see_one_row_per_image(miniature: t
     named = {name for name in rows if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
     assert [pattern for pattern in patterns if not fnmatch.filter(rows, pattern)] == []
     # Two rows with classifier-free guidance.
-    assert {name for name, seen in rows.items() if seen <= 2} == named
+    single = {name for name, seen in rows.items() if seen <= 2}
+    assert single == named, (
+        f"single_row of {case.build.pipeline.id} must match {sorted(single - named)} as well, "
+        f"and none of {sorted(named - single)}"
+    )
     assert {name for name, seen in rows.items() if seen <= 16} == named
 
 

@@ -54,7 +54,12 @@ def test_full_size_transformers_have_the_published_number_of_parameters(
     full_size: tuple[PipelineSpec, torch.nn.Module],
 ) -> None:
     spec, transformer = full_size
-    assert parameters(transformer) / 1e9 == pytest.approx(TRANSFORMER_BILLIONS[spec.id], abs=5e-4)
+    billions = parameters(transformer) / 1e9
+    assert spec.id in TRANSFORMER_BILLIONS, (
+        f'add "{spec.id}" to TRANSFORMER_BILLIONS in perf_tests/unit/worker/model/test_build.py: what is '
+        f"published of {spec.repo}, which should be the {billions:.3f} that its row gives"
+    )
+    assert billions == pytest.approx(TRANSFORMER_BILLIONS[spec.id], abs=5e-4)
 
 
 def test_every_pattern_of_a_row_finds_modules_of_its_full_size_transformer(
@@ -62,6 +67,10 @@ def test_every_pattern_of_a_row_finds_modules_of_its_full_size_transformer(
 ) -> None:
     spec, transformer = full_size
     names = [name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)]
+    assert spec.single_row, (
+        f"add single_row=(...) to the row of {spec.id}: patterns of its Linear modules that see one row per "
+        "image, such as those of the timestep"
+    )
     assert [pattern for pattern in spec.single_row if not fnmatch.filter(names, pattern)] == []
 
 
