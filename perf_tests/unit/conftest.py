@@ -77,6 +77,14 @@ def forked_workers() -> Iterator[None]:
     server.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def alone() -> Iterator[None]:
+    """The sessions that tests start measure alone, also where pytest-xdist runs these tests side by side."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTEST_XDIST_WORKER", raising=False)
+        yield
+
+
 class QuietHost:
     """A `PressureMeter` of a host on which no task waits, whatever else this machine does meanwhile."""
 

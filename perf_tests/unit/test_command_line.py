@@ -17,8 +17,8 @@ BUILD_OF_BF16 = (
     "perf_tests/test_build.py",
     f"--perf-worker-module={FAKE_WORKER}",
     f"--perf-case={BF16}",
-    "-p",
-    "no:cacheprovider",
+    "-o",
+    "cache_dir=/tmp/perf-tests-cache",
 )
 
 
