@@ -1,4 +1,4 @@
-"""Every test beside this file needs the stack under test."""
+"""All tests in this folder and below need the stack under test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _quiet_threads() -> Iterator[None]:
-    # Miniatures gain nothing from threads, and test machines are shared.
+    # Miniatures gain nothing from more threads, and test machines are shared.
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -53,7 +53,7 @@ def make_case() -> Callable[..., Case]:
 
 @pytest.fixture
 def make_pipeline(make_case: Callable[..., Case]) -> Callable[..., Any]:
-    """The pipeline of such a case on the CPU, unquantized."""
+    """The pipeline of a case as `make_case` makes it, on the CPU and unquantized."""
 
     def make(recipe: Recipe | None = None, **kwargs: Any) -> Any:
         return build.build(make_case(recipe, **kwargs).build, CPU)
@@ -63,7 +63,7 @@ def make_pipeline(make_case: Callable[..., Case]) -> Callable[..., Any]:
 
 @pytest.fixture
 def dynamo_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Graphs are captured and counted as ever, but not compiled, which would take half a minute."""
+    """Graphs are captured and counted as usual, but not compiled, which would take half a minute."""
     monkeypatch.setitem(compile.OPTIONS, "backend", "eager")
     torch.compiler.reset()
     yield

@@ -1,4 +1,4 @@
-"""TABLE: things that go wrong in a quantized pipeline without an error, and the level that catches each."""
+"""TABLE: what can silently go wrong in a quantized pipeline, and the levels that catch it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ Filter = Callable[[nn.Module, str], bool]
 Quantize = Callable[..., None]
 """torchao's `quantize_`."""
 Quantizing = Callable[[Quantize, nn.Module, Any, Filter], None]
-"""What is done in place of calling it with the transformer, the config and the filter."""
+"""What happens instead of calling it with the transformer, the config and the filter."""
 
 
 class Level(StrEnum):
-    """What is looked at, from the weights to the picture."""
+    """What is examined, from the weights to the picture."""
 
     E = "E"
-    """What each module became."""
+    """What each module has become."""
     F1 = "F1"
-    """Each quantized layer beside its bf16 twin."""
+    """Each quantized layer against its bf16 twin."""
     F2 = "F2"
     """The transformer's answers to given inputs of five steps."""
     F3 = "F3"
@@ -51,12 +51,12 @@ class Level(StrEnum):
     """Whether they are pictures at all."""
 
 
-EVIDENCE = "evidence"
-"""A contradiction in what was built; no metric."""
+BUILD_CHECK = "build check"
+"""A contradiction in what was built; not a metric."""
 CATASTROPHE = "catastrophe"
-"""An output that is no picture; no metric."""
+"""An output that is not a picture; not a metric."""
 METRICS_OF = {
-    Level.E: (EVIDENCE,),
+    Level.E: (BUILD_CHECK,),
     Level.F1: ("layer_sqnr_db", "layer_gain", "layer_worst_row_sqnr_db", "layer_scale_error"),
     Level.F2: ("step_sqnr_db",),
     Level.F3: ("latents_sqnr_db",),
@@ -80,11 +80,11 @@ def _same(what: T) -> T:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Mutation:
-    """One thing that is wrong, in one of four places; everything else is as it should be."""
+    """One thing that is wrong, in one of four places; everything else is right."""
 
     name: str
     caught: dict[Level, str]
-    """The levels that have to catch it -> the metric that does, `EVIDENCE` or `CATASTROPHE`."""
+    """The levels that must catch it -> the metric that does, `BUILD_CHECK` or `CATASTROPHE`."""
     pipeline: PipelineSpec = FLUX_MINI
     scheme: Scheme = INT8WO
     images: int = 1
@@ -93,9 +93,9 @@ class Mutation:
     assembled: Callable[[Any], object] = _nothing
     """Done to the pipeline once it is quantized."""
     asked: Callable[[Workload], Workload] = _same
-    """What is generated in place of a workload."""
+    """Workload -> what is generated instead."""
     pictures: Callable[[np.ndarray], np.ndarray] = _same
-    """What is made of each output, (batch, ...) with its channels last."""
+    """Output (batch, ..., channels) -> what is used instead."""
 
 
 # While it is quantized
@@ -154,7 +154,7 @@ def _a_step_that_changes_nothing(pipeline: Any) -> None:
     scheduler = pipeline.scheduler
     right = scheduler.step
 
-    # `wraps`, because pipelines look at the signature.
+    # `wraps`, because pipelines inspect the signature.
     @functools.wraps(right)
     def step(answer: torch.Tensor, timestep: Any, sample: torch.Tensor, *rest: Any, **keywords: Any) -> Any:
         result = right(answer, timestep, sample, *rest, **keywords)
@@ -168,7 +168,7 @@ def _guidance_of_5_for_6(workload: Workload) -> Workload:
 
 
 def _text_tokens_permuted(pipeline: Any) -> None:
-    # Before T5, which knows where a token stands: FLUX's transformer gives its texts no positions.
+    # Before T5, which is sensitive to positions: FLUX's transformer gives its text tokens none.
     for name, part in pipeline.components.items():
         if name.startswith("text_encoder"):
             part.register_forward_pre_hook(_reversed, with_kwargs=True)
@@ -223,21 +223,21 @@ MUTATIONS = (
     ),
     Mutation(
         name="per-tensor-for-per-row-scales",
-        caught={Level.E: EVIDENCE, Level.F1: "layer_sqnr_db"},
+        caught={Level.E: BUILD_CHECK, Level.F1: "layer_sqnr_db"},
         quantizing=_per_tensor,
     ),
     Mutation(
         name="layer-left-unquantized",
-        caught={Level.E: EVIDENCE, Level.F1: "layer_sqnr_db"},
+        caught={Level.E: BUILD_CHECK, Level.F1: "layer_sqnr_db"},
         quantizing=_left_unquantized,
     ),
     Mutation(
         name="layer-quantized-that-must-not-be",
-        caught={Level.E: EVIDENCE, Level.F1: "layer_sqnr_db"},
+        caught={Level.E: BUILD_CHECK, Level.F1: "layer_sqnr_db"},
         scheme=INT8DQ,
         quantizing=_quantized_as_well,
     ),
-    # Not one of the twelve: what no Linear module answers for.
+    # Outside every Linear module.
     Mutation(
         name="attention-scale-wrong",
         caught={Level.F2: "step_sqnr_db"},
@@ -286,7 +286,7 @@ MUTATIONS = (
 
 
 def unchanged(mutation: Mutation) -> Mutation:
-    """What `mutation` is with nothing wrong."""
+    """`mutation` with nothing wrong."""
     return Mutation(
         name=f"{mutation.pipeline.id}-b{mutation.images}-{mutation.scheme.id}",
         caught={},

@@ -1,15 +1,17 @@
-"""Whatever the stack raises becomes one Failure, of the kind that the parent reports."""
+"""A worker answers every request; anything that the stack raises becomes one Failure of the right kind."""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 
 import pytest
 import torch
 
+from perf_tests.protocol import messages
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Compile, Failure, FailureKind, Generate, Phase, Reply, Request
-from perf_tests.worker.__main__ import _answer
+from perf_tests.worker.__main__ import _answer, _start
 
 
 def raising(error: Exception) -> Callable[[Request], Reply]:
@@ -61,3 +63,8 @@ def test_the_message_is_the_first_line_of_a_long_error() -> None:
     reply = _answer(Generate(), {Generate: raising(RuntimeError("first\nsecond\nthird"))})
     assert isinstance(reply, Failure)
     assert reply.message == "RuntimeError: first"
+
+
+def test_a_worker_answers_every_request() -> None:
+    _, handlers = _start()
+    assert handlers.keys() == set(typing.get_args(messages.Request)) == messages.PHASE_OF_REQUEST.keys()

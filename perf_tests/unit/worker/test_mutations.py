@@ -37,8 +37,8 @@ from perf_tests.unit.builders import (
     make_significance,
 )
 from perf_tests.unit.worker.mutations import (
+    BUILD_CHECK,
     CATASTROPHE,
-    EVIDENCE,
     METRICS,
     METRICS_OF,
     MUTATIONS,
@@ -56,14 +56,14 @@ from perf_tests.worker.quantization import apply
 
 CPU = torch.device("cpu")
 MARGIN = 2.0
-"""Tolerances by which a mutation moves its metric, at least: by one alone, another processor's rounding could
-take it back."""
+"""A mutation moves its metric by at least this many tolerances: a single one could be undone by the rounding
+of another processor."""
 GREEN = frozenset({Status.PASS, Status.IMPROVED})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """A bf16 pipeline, not to be changed for good, and what it gives."""
+    """A bf16 pipeline, which tests leave as it is, and its outputs."""
 
     pipeline: Any
     case: Case
@@ -73,7 +73,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What all levels find in a quantized pipeline beside its reference."""
+    """What all levels find in a quantized pipeline, compared with its reference."""
 
     pipeline: Any
     case: Case
@@ -88,7 +88,7 @@ class Found:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        # A GPU's, which gate videos as well; the tolerances of the CPU platform are the same.
+        # The gates of a GPU, which include videos; the tolerances of the CPU platform are the same.
         return {each.name: each for each in gated_metrics(self.case, H100) if each.name in METRICS}
 
     @property
@@ -99,7 +99,7 @@ class Found:
 
 
 class Bench:
-    """Builds each bf16 pipeline once, and copies it for what is done to it."""
+    """Builds each bf16 pipeline once, and copies it before it is changed."""
 
     def __init__(self) -> None:
         self._references: dict[str, Reference] = {}
@@ -114,7 +114,7 @@ class Bench:
         return self._references[case.id]
 
     def sound(self, mutation: Mutation) -> Found:
-        """The baseline: what is found where nothing is wrong."""
+        """The baseline: what is found when nothing is wrong."""
         twin = unchanged(mutation)
         if twin.name not in self._sound:
             self._sound[twin.name] = self.find(twin)
@@ -142,7 +142,7 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
-    """Shared, for building takes the longest."""
+    """Shared, because building takes the longest."""
     return Bench()
 
 
@@ -172,7 +172,7 @@ def compared(shown: tuple[np.ndarray, ...], now: trace.TransformerTrace, referen
 
 @contextlib.contextmanager
 def torchao_that(quantizing: Quantizing) -> Iterator[None]:
-    """Puts `quantizing` in the place of torchao's `quantize_`."""
+    """Replaces torchao's `quantize_` with `quantizing`."""
     import torchao.quantization  # here: takes seconds
 
     right = torchao.quantization.quantize_
@@ -186,13 +186,16 @@ def torchao_that(quantizing: Quantizing) -> Iterator[None]:
 
 
 def red(found: Found, before: Found) -> dict[str, Verdict | None]:
-    """What is wrong with `found`: each metric that has regressed from `before`, and what has no metric."""
+    """What is wrong with `found`: each metric that has regressed from `before`, and what is not a metric."""
     verdicts: dict[str, Verdict | None] = {
         name: verdict
         for name in found.metrics
         if (verdict := judged(found, before, name)).status not in GREEN
     }
-    told = {EVIDENCE: build_checks.contradictions(found.case, found.report), CATASTROPHE: found.catastrophes}
+    told = {
+        BUILD_CHECK: build_checks.contradictions(found.case, found.report),
+        CATASTROPHE: found.catastrophes,
+    }
     return verdicts | {name: None for name, sentences in told.items() if sentences}
 
 
@@ -212,13 +215,13 @@ def judged(found: Found, before: Found, name: str) -> Verdict:
 
 
 def tolerances(verdict: Verdict) -> float:
-    """How many of them the metric has moved by: no number is enough where other layers are quantized."""
+    """By how many tolerances the metric has moved; infinitely many where other layers are quantized."""
     if verdict.measured is None or verdict.baseline is None or verdict.limit is None:
         return math.inf
     return (verdict.measured - verdict.baseline) / (verdict.limit - verdict.baseline)
 
 
-def test_the_table_has_the_twelve_and_one_and_uses_every_level() -> None:
+def test_mutations_use_every_level() -> None:
     assert len({each.name for each in MUTATIONS}) == 17
     assert len({each.quantizing for each in MUTATIONS} | {each.assembled for each in MUTATIONS}) == 11
     caught = [(level, name) for each in MUTATIONS for level, name in each.caught.items()]
@@ -242,7 +245,7 @@ def test_unchanged_code_is_green(bench: Bench, same: Mutation) -> None:
 
 @contextlib.contextmanager
 def rounded_otherwise(pipeline: Any, seed: int) -> Iterator[None]:
-    """Begins with noise that bf16 has rounded otherwise: each rounding after it is drawn anew."""
+    """Starts from noise that is rounded to bf16 differently, so that all later roundings differ as well."""
     right = pipeline.prepare_latents
 
     def prepare(*arguments: Any, **keywords: Any) -> Any:

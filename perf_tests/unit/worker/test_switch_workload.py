@@ -1,17 +1,15 @@
-"""A worker that turned to another workload measures it as a worker of its own would."""
+"""A worker that has switched to another workload measures it as a worker of its own would."""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
-import typing
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from perf_tests.protocol import messages
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import (
     Compile,
@@ -28,7 +26,6 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.rows import BF16, INT8WO
-from perf_tests.worker import __main__ as worker
 from perf_tests.worker.session import WorkerSession
 
 COUNTERS = ("compiled_graphs", "graph_breaks", "recompiles")
@@ -56,12 +53,12 @@ def measured(session: WorkerSession) -> dict[str, float]:
 
 
 @pytest.mark.usefixtures("dynamo_only")
-def test_each_workload_compiles_as_many_graphs_as_in_a_worker_of_its_own(
+def test_a_workload_compiles_as_many_graphs_as_in_a_worker_of_its_own(
     make_case: Callable[..., Case],
 ) -> None:
     case = of_batch(make_case(REGIONAL), 1)
     session = built(case)
-    # Without a reset, three workloads need more graphs of a block than this, and dynamo gives up.
+    # Without a reset, three workloads need more graphs of a block than this limit, and dynamo gives up.
     with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
         found = [measured(session)]
         for batch_size in (2, 1):
@@ -87,7 +84,7 @@ def test_the_decoder_is_compiled_anew_and_not_around_itself(make_case: Callable[
     assert session.inspect(Inspect()).values["compiled_graphs"] == 1
 
 
-def test_what_was_built_stays_as_it_was_reported(make_case: Callable[..., Case]) -> None:
+def test_values_of_the_build_stay_after_a_switch(make_case: Callable[..., Case]) -> None:
     case = of_batch(make_case(Recipe(scheme=INT8WO)), 1)
     session = built(case)
     before = measured(session)
@@ -115,7 +112,7 @@ class HighWater:
         return MemoryWindow(allocated_mib=peak_mib, reserved_mib=None, device_mib=None, rss_mib=1.0)
 
 
-def test_a_peak_is_that_of_the_workload_turned_to(make_case: Callable[..., Case]) -> None:
+def test_a_peak_is_that_of_the_workload_switched_to(make_case: Callable[..., Case]) -> None:
     session = built(make_case())
     # Of compiling, after the warm-up and of generating, for each workload.
     meter: Any = HighWater(900.0, 1000.0, 1000.0, 300.0, 400.0, 400.0)
@@ -127,7 +124,7 @@ def test_a_peak_is_that_of_the_workload_turned_to(make_case: Callable[..., Case]
     assert session.inspect(Inspect()).values["peak_allocated_mib"] == 400.0
 
 
-def test_what_is_generated_is_the_workload_turned_to(make_case: Callable[..., Case]) -> None:
+def test_an_output_is_that_of_the_workload_switched_to(make_case: Callable[..., Case]) -> None:
     case = of_batch(make_case(), 1)
     session = built(case)
     session.compile(Compile())
@@ -144,7 +141,7 @@ def generated_alone(case: Case) -> str:
     return session.generate(Generate()).sample.output_sha256
 
 
-def test_turning_lets_garbage_be_collected_again(make_case: Callable[..., Case]) -> None:
+def test_garbage_is_collected_again_after_a_switch(make_case: Callable[..., Case]) -> None:
     session = built(make_case())
     session.compile(Compile())
     assert gc.get_freeze_count() > 0
@@ -159,7 +156,7 @@ def test_turning_lets_garbage_be_collected_again(make_case: Callable[..., Case])
         pytest.param(EAGER, (Injection(fault=Fault.NAN),), "a fault is injected into it", id="fire drill"),
     ],
 )
-def test_a_worker_does_not_turn_to(
+def test_a_worker_does_not_switch_to(
     make_case: Callable[..., Case], recipe: Recipe, injections: tuple[Injection, ...], message: str
 ) -> None:
     session = WorkerSession(None)
@@ -167,8 +164,3 @@ def test_a_worker_does_not_turn_to(
     with pytest.raises(WorkerError, match=message) as caught:
         session.switch_workload(SwitchWorkload(case=make_case(recipe)))
     assert (caught.value.failure.kind, caught.value.failure.phase) == ("load", "turn")
-
-
-def test_a_worker_answers_every_request() -> None:
-    _, handlers = worker._start()
-    assert handlers.keys() == set(typing.get_args(messages.Request)) == messages.PHASE_OF_REQUEST.keys()

@@ -1,4 +1,4 @@
-"""A fault of the stack that a case shares with its bf16 reference is seen against the anchor."""
+"""A fault of the stack that a case shares with its bf16 reference shows against the anchor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import FailureKind, Load, Quantize
+from perf_tests.protocol.messages import FailureKind
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.pipelines.auraflow import AURAFLOW_MINI
@@ -29,19 +29,18 @@ from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX_MIN
 from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
 from perf_tests.tables.pipelines.sd3 import SD3_MINI
 from perf_tests.tables.pipelines.spec import PipelineSpec
-from perf_tests.tables.platforms import CPU, H100, H200, Device
+from perf_tests.tables.platforms import CPU, H100, H200
 from perf_tests.tables.recipes import FP32_EAGER, Recipe
-from perf_tests.tables.schemes.rows import BF16, INT8WO
+from perf_tests.tables.schemes.rows import BF16
 from perf_tests.worker.fidelity import anchor
 from perf_tests.worker.model import build
-from perf_tests.worker.session import WorkerSession
 
 SCRIPT = Path(__file__).resolve().parents[4] / "tools" / "anchor.py"
 main: Callable[..., int] = runpy.run_path(str(SCRIPT))["main"]
 
 FAULTLESS_DB = {FLUX_MINI.id: (37.0, 43.0), COGVIDEOX_MINI.id: (44.0, 46.0), SD3_MINI.id: (40.5, 43.0)}
-"""What bf16 leaves: 38.3 to 41.3, 44.8 to 44.9 and 41.3 to 41.9 dB, with threads, oneDNN, the processor's
-instructions and the kernel of attention one way or the other."""
+"""SQNR of faultless bf16 pipelines: 38.3 to 41.3, 44.8 to 44.9 and 41.3 to 41.9 dB, depending on threads,
+oneDNN, the processor's instructions and the attention kernel."""
 
 ANCHORED_SPECS = [spec for spec in PIPELINES if spec.anchor is not None]
 THREE = pytest.mark.parametrize("spec", [FLUX_MINI, COGVIDEOX_MINI, SD3_MINI], ids=lambda spec: spec.id)
@@ -51,7 +50,7 @@ def bf16(spec: PipelineSpec) -> Case:
     return Case(build=Build(pipeline=spec, recipe=Recipe(scheme=BF16)), workload=spec.workload)
 
 
-def held(pipeline: Any, spec: PipelineSpec) -> float:
+def against_anchor(pipeline: Any, spec: PipelineSpec) -> float:
     """SQNR in dB of `pipeline` against the committed anchor."""
     case = bf16(spec)
     stored = anchor.load(case.build, build.weight_digests(pipeline))
@@ -69,11 +68,11 @@ def test_a_sound_pipeline_is_as_far_from_its_anchor_as_bf16_rounds(
 ) -> None:
     pipeline = make_pipeline(pipeline=spec)
     low_db, high_db = FAULTLESS_DB[spec.id]
-    assert low_db < held(pipeline, spec) < high_db
+    assert low_db < against_anchor(pipeline, spec) < high_db
     assert attached(pipeline) == []
 
 
-# 6 dB and more below the lowest of a sound pipeline.
+# At least 6 dB below the lowest of a sound pipeline.
 @pytest.mark.parametrize(
     ("spec", "below_db"),
     [(FLUX_MINI, 10.0), (COGVIDEOX_MINI, 38.0), (SD3_MINI, 10.0)],
@@ -86,7 +85,7 @@ def test_permuted_text_tokens_are_seen(
     for name, module in build.components(pipeline).items():
         if name.startswith("text_encoder"):
             module.register_forward_pre_hook(reverse_tokens, with_kwargs=True)
-    assert held(pipeline, spec) < below_db
+    assert against_anchor(pipeline, spec) < below_db
 
 
 def reverse_tokens(
@@ -96,8 +95,8 @@ def reverse_tokens(
     return (ids.flip(-1), *rest), keywords
 
 
-# 6 dB and more below the lowest of a sound pipeline, but for CogVideoX: attention is a small part of what its
-# synthetic weights answer, 5.9 dB, where a sound one spreads by 0.1.
+# At least 6 dB below the lowest of a sound pipeline, except for CogVideoX: attention contributes little to
+# the output of its synthetic weights, so 5.9 dB, where sound pipelines differ by 0.1 dB.
 @pytest.mark.parametrize(
     ("spec", "below_db"),
     [(FLUX_MINI, 31.0), (COGVIDEOX_MINI, 40.0), (SD3_MINI, 34.0)],
@@ -118,19 +117,19 @@ def test_a_wrong_attention_scale_is_seen(
 
     pipeline = make_pipeline(pipeline=spec)
     monkeypatch.setattr(functional, "scaled_dot_product_attention", wrong)
-    assert held(pipeline, spec) < below_db
+    assert against_anchor(pipeline, spec) < below_db
 
 
-def test_another_guidance_is_seen(make_pipeline: Callable[..., Any]) -> None:
+def test_a_wrong_guidance_is_seen(make_pipeline: Callable[..., Any]) -> None:
     pipeline = make_pipeline()
     pipeline.transformer.register_forward_pre_hook(
         lambda module, arguments, keywords: (arguments, keywords | {"guidance": torch.tensor([3.6])}),
         with_kwargs=True,
     )
-    assert held(pipeline, FLUX_MINI) < 15.0
+    assert against_anchor(pipeline, FLUX_MINI) < 15.0
 
 
-# Where the classes differ: thousandths of both, none, the timestep alone.
+# One class of each kind: both in thousandths, neither, the timestep alone.
 @pytest.mark.parametrize("spec", [FLUX_MINI, SD3_MINI, AURAFLOW_MINI], ids=lambda spec: spec.id)
 @pytest.mark.parametrize("timestep", [1000.0, 747.25])
 def test_sinusoids_are_given_the_same_in_bf16_and_in_float64(
@@ -170,12 +169,12 @@ def begin_at(pipeline: Any, timestep: float) -> None:
         pytest.param("timestep", 0.74725, 0.748, id="rounded-three-times"),
     ],
 )
-def test_flux_has_its_scalars_as_bf16_rounds_them(keyword: str, given: float, wanted: float) -> None:
+def test_scalars_of_flux_are_rounded_as_in_bf16(keyword: str, given: float, wanted: float) -> None:
     rounding = anchor.ROUNDINGS["diffusers:FluxTransformer2DModel"][keyword]
     assert rounding(torch.tensor([given], dtype=torch.float64)).tolist() == pytest.approx([wanted], abs=1e-12)
 
 
-def test_without_its_roundings_an_anchor_is_no_anchor(
+def test_an_anchor_without_its_roundings_does_not_match(
     make_pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(anchor, "ROUNDINGS", {})
@@ -226,13 +225,13 @@ def header_of(spec: PipelineSpec, folder: Path = anchor.FOLDER) -> dict[str, Any
 
 
 @pytest.mark.parametrize("spec", ANCHORED_SPECS, ids=lambda spec: spec.id)
-def test_every_anchor_is_committed_and_of_the_row_and_workload_of_today(spec: PipelineSpec) -> None:
+def test_anchors_are_committed_and_match_the_rows_and_workloads_of_today(spec: PipelineSpec) -> None:
     stored = anchor.load(bf16(spec).build, header_of(spec)["weights"])
     assert stored is not None
     assert float(stored.output.std()) == pytest.approx(1.2, abs=0.3)
 
 
-def test_there_is_no_anchor_of_anything_else() -> None:
+def test_anchors_of_other_pipelines_are_not_committed() -> None:
     files = {path.name for path in anchor.FOLDER.iterdir()}
     assert files == {path.name for spec in ANCHORED_SPECS for path in anchor.paths(spec)}
 
@@ -269,7 +268,7 @@ def refusal(folder: Path, weights: dict[str, str] | None = None) -> str:
     return str(caught.value)
 
 
-def test_one_bit_that_is_another_makes_an_anchor_broken(copied: Path) -> None:
+def test_an_anchor_with_one_flipped_bit_is_broken(copied: Path) -> None:
     path = copied / "flux-mini.npy"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -278,7 +277,7 @@ def test_one_bit_that_is_another_makes_an_anchor_broken(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["flux-mini.npy", "flux-mini.json"])
-def test_a_missing_file_is_an_error(copied: Path, name: str) -> None:
+def test_an_anchor_with_a_missing_file_is_an_error(copied: Path, name: str) -> None:
     (copied / name).unlink()
     assert "the anchor of flux-mini cannot be read" in refusal(copied)
 
@@ -316,7 +315,7 @@ def test_an_answer_of_another_shape_proves_nothing() -> None:
     assert caught.value.failure.kind is FailureKind.UNPROVEN
 
 
-def test_an_answer_that_is_no_number_is_refused() -> None:
+def test_an_answer_with_nan_is_refused() -> None:
     with pytest.raises(WorkerError, match="flux-mini answers NaN or infinity") as caught:
         anchor.sqnr_db(small((3,)), torch.tensor([1.0, float("nan"), 1.0]))
     assert caught.value.failure.kind is FailureKind.NUMERICS
@@ -333,7 +332,7 @@ def test_an_anchor_is_computed_in_float64_unless_its_pipeline_is_large() -> None
     assert {anchor.arithmetic(spec) for spec in MINIATURES} == {torch.float64}
 
 
-def test_what_is_written_is_the_same_when_it_is_computed_again(
+def test_an_anchor_is_the_same_when_it_is_computed_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = ("--only", FLUX_MINI.id, "--folder", str(tmp_path))
@@ -343,7 +342,7 @@ def test_what_is_written_is_the_same_when_it_is_computed_again(
     assert capsys.readouterr().out == "flux-mini: 144.5 dB\n"
 
 
-def test_an_anchor_that_another_arithmetic_gives_is_told(
+def test_an_anchor_from_another_arithmetic_differs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(anchor, "ROUNDINGS", {})
@@ -359,21 +358,7 @@ def test_a_pipeline_without_an_anchor_is_refused(capsys: pytest.CaptureFixture[s
     )
 
 
-def quantized(spec: PipelineSpec, recipe: Recipe) -> dict[str, float]:
-    session = WorkerSession(None)
-    case = Case(build=Build(pipeline=spec, recipe=recipe), workload=spec.workload)
-    session.load(Load(case=case, device=Device.CPU))
-    session.quantize(Quantize())
-    return session._quantized.values
-
-
-def test_a_worker_holds_a_bf16_pipeline_against_its_anchor() -> None:
-    low_db, high_db = FAULTLESS_DB[FLUX_MINI.id]
-    assert low_db < quantized(FLUX_MINI, Recipe(scheme=BF16))["anchor_sqnr_db"] < high_db
-    assert "anchor_sqnr_db" not in quantized(FLUX_MINI, Recipe(scheme=INT8WO))
-
-
-def test_every_pipeline_with_an_anchor_is_gated_wherever_its_bf16_cases_run() -> None:
+def test_pipelines_with_an_anchor_are_gated_wherever_their_bf16_cases_run() -> None:
     gated = {
         (row.pipeline.id, platform.id)
         for row in MATRIX

@@ -1,4 +1,4 @@
-"""What decides numbers is pinned, whatever was set before, and recorded."""
+"""Settings that decide numbers are recorded, and pinned no matter what was set before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def settings() -> dict[str, str]:
 
 @pytest.fixture
 def otherwise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As an image may leave it: TF32 here and not there, one kernel of attention switched off."""
+    """Settings as an image may leave them: TF32 in one place and not in another, one attention kernel off."""
     monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "native")
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = False
@@ -29,7 +29,7 @@ def otherwise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("otherwise")
-def test_what_decides_numbers_is_recorded() -> None:
+def test_settings_that_decide_numbers_are_recorded() -> None:
     assert settings() == {
         "attention": "native: mem_efficient, math, cudnn",
         "cudnn_allow_tf32": "False",
@@ -38,7 +38,7 @@ def test_what_decides_numbers_is_recorded() -> None:
 
 
 @pytest.mark.usefixtures("otherwise")
-def test_what_decides_numbers_is_pinned() -> None:
+def test_settings_that_decide_numbers_are_pinned() -> None:
     environment.pin()
     assert settings() == {
         "attention": "native: flash, mem_efficient, math, cudnn",
@@ -48,7 +48,9 @@ def test_what_decides_numbers_is_pinned() -> None:
 
 
 @pytest.mark.usefixtures("otherwise")
-def test_a_torch_that_does_not_tell_the_order_is_said_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_attention_kernels_is_unknown_where_torch_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr(torch._C, "_get_sdp_priority_order")
     assert settings()["attention"] == "native: order unknown"
 
@@ -57,5 +59,5 @@ def test_diffusers_takes_the_backend_that_the_variable_names() -> None:
     from diffusers.models.attention_dispatch import AttentionBackendName
     from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
 
-    # Its default today: without the variable, workers would follow whatever it comes to be.
+    # Its default today: without the variable, workers would follow any later default.
     assert AttentionBackendName(DIFFUSERS_ATTN_BACKEND) is AttentionBackendName.NATIVE

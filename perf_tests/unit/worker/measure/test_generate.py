@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import FailureKind, Fault, Injection
+from perf_tests.protocol.messages import FailureKind
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX_MINI
@@ -21,14 +21,15 @@ from perf_tests.tables.pipelines.rows import MINIATURES
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.rows import BF16
-from perf_tests.worker.faults import Faults
 from perf_tests.worker.measure.clock import HostClock
 from perf_tests.worker.measure.generate import (
+    PRIMING_STEPS,
     Stages,
     call_arguments,
     count_step,
     generate_once,
     output_sha256,
+    prime,
 )
 from perf_tests.worker.model import build
 
@@ -92,7 +93,7 @@ def miniature(request: pytest.FixtureRequest) -> tuple[Case, Any]:
     return case, build.build(case.build, torch.device("cpu"))
 
 
-def test_every_miniature_generates_what_was_asked_for_and_the_same_again(miniature: tuple[Case, Any]) -> None:
+def test_miniatures_generate_what_was_asked_for_and_the_same_again(miniature: tuple[Case, Any]) -> None:
     case, pipeline = miniature
     first, second = (generate_once(pipeline, case, staged(StepClock())) for _ in range(2))
     # Encode, two steps and decode lie between marks at 0, 1, 3, 6 and 10 ms of this clock.
@@ -166,7 +167,7 @@ def test_the_work_of_a_step_is_counted_for_one_image_and_grows_with_the_batch(
     assert one.values(larger) == {}
 
 
-def test_counting_leaves_the_pipeline_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
+def test_a_counted_pipeline_is_left_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
     case, pipeline = make_case(), make_pipeline()
     before = pipeline.scheduler.step, pipeline.scheduler.set_timesteps
     count_step(pipeline, case)
@@ -182,7 +183,9 @@ def test_the_scheduler_is_left_as_it_was(make_pipeline: Make, make_case: Callabl
     assert (pipeline.scheduler.step, pipeline.scheduler.set_timesteps) == before
 
 
-def test_the_same_seed_gives_the_same_bits(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
+def test_outputs_of_the_same_seed_have_the_same_bits(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
     pipeline = make_pipeline()
     stages = staged()
     digests = {output_sha256(generate_once(pipeline, make_case(), stages).output) for _ in range(2)}
@@ -222,7 +225,7 @@ def poison(pipeline: Any, value: float) -> None:
         pytest.param(-1.0, "the output is a single colour", id="black"),
     ],
 )
-def test_a_broken_image_is_a_numerics_error(
+def test_an_image_without_content_is_a_numerics_error(
     make_pipeline: Make, make_case: Callable[..., Case], value: float, message: str
 ) -> None:
     pipeline = make_pipeline()
@@ -232,18 +235,60 @@ def test_a_broken_image_is_a_numerics_error(
     assert caught.value.failure.kind is FailureKind.NUMERICS
 
 
-def test_injected_latency_lengthens_each_stage_by_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    faults = Faults((Injection(fault=Fault.LATENCY, amount=50.0),), torch.device("cpu"))
-    occupied: list[float] = []
-    monkeypatch.setattr(faults, "_occupy", occupied.append)
-    faults.arm({"encode_ms": (10.0,), "denoise_step_ms": (4.0, 6.0, 5.0), "latency_s": (1.0,)}, peak_mib=1.0)
-    for stage in ("encode_ms", "denoise_step_ms", "decode_ms"):
-        faults.before_mark(stage)
-    assert occupied == [5.0, 2.5]
+# Workloads of which some steps are measured
 
 
-def test_injected_memory_is_a_live_allocation_of_its_share() -> None:
-    faults = Faults((Injection(fault=Fault.MEMORY, amount=3.0),), torch.device("cpu"))
-    faults.arm({}, peak_mib=100.0)
-    assert faults._ballast is not None
-    assert faults._ballast.nbytes == 3 * (1 << 20)
+def with_steps(case: Case, steps: int, measured_steps: int | None = None) -> Case:
+    workload = dataclasses.replace(case.workload, steps=steps, measured_steps=measured_steps)
+    return dataclasses.replace(case, workload=workload)
+
+
+def count_steps(pipeline: Any) -> list[Any]:
+    """A list that grows by one with every call of the transformer."""
+    calls: list[Any] = []
+    pipeline.transformer.register_forward_pre_hook(lambda module, inputs: calls.append(module))
+    return calls
+
+
+def test_steps_are_generated_only_as_far_as_they_are_measured(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
+    pipeline = make_pipeline()
+    calls = count_steps(pipeline)
+    values = generate_once(pipeline, with_steps(make_case(), 28, measured_steps=3), staged()).values
+    assert len(calls) == 3
+    assert (len(values["first_step_ms"]), len(values["denoise_step_ms"])) == (1, 2)
+
+
+def test_the_values_are_those_of_the_short_generation(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
+    pipeline = make_pipeline()
+    values = generate_once(pipeline, with_steps(make_case(), 28, measured_steps=3), staged()).values
+    parts = sum(sum(values[name]) for name in ("encode_ms", "first_step_ms", "denoise_step_ms", "decode_ms"))
+    assert values["device_latency_s"][0] * 1e3 == pytest.approx(parts, rel=1e-9)
+
+
+def test_a_scheduler_that_runs_all_steps_of_a_short_generation_is_unproven(
+    make_pipeline: Make, make_case: Callable[..., Case]
+) -> None:
+    pipeline = make_pipeline()
+    set_timesteps = pipeline.scheduler.set_timesteps
+
+    @functools.wraps(set_timesteps)  # the pipeline looks at its signature
+    def all_of_them(*args: Any, **kwargs: Any) -> None:
+        set_timesteps(*args, **{**kwargs, "sigmas": [1.0, 0.75, 0.5, 0.25]})
+
+    pipeline.scheduler.set_timesteps = all_of_them
+    with pytest.raises(WorkerError, match="asked for 2 steps, the scheduler ran 4"):
+        generate_once(pipeline, with_steps(make_case(), 4, measured_steps=2), staged())
+
+
+@pytest.mark.parametrize("measured_steps", [None, 3])
+def test_priming_takes_two_steps_of_any_workload(
+    make_pipeline: Make, make_case: Callable[..., Case], measured_steps: int | None
+) -> None:
+    pipeline = make_pipeline()
+    calls = count_steps(pipeline)
+    prime(pipeline, with_steps(make_case(), 28, measured_steps=measured_steps))
+    assert len(calls) == PRIMING_STEPS == 2

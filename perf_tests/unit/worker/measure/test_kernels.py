@@ -1,4 +1,4 @@
-"""What is counted is one steady step, on a pipeline that is afterwards as it was; the GPU is left out."""
+"""The kernels of one steady step are counted, and the pipeline is left as it was; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from perf_tests.protocol import messages
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.pipelines.spec import PipelineSpec
-from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.rows import BF16
-from perf_tests.worker.measure import counters, kernels, memory
+from perf_tests.worker.measure import counters, kernels
 from perf_tests.worker.measure.clock import HostClock
 from perf_tests.worker.measure.generate import Stages, generate_once, output_sha256, prime
 from perf_tests.worker.measure.kernels import Event, KinetoRecorder, NotCounted, count, measure, record_step
 from perf_tests.worker.model import compile
-from perf_tests.worker.session import WorkerSession
 
 Make = Callable[..., Any]
 
@@ -40,14 +37,14 @@ TRACE: tuple[Event, ...] = (
 
 
 class FakeRecorder:
-    """A recorder that gives `TRACE`, or refuses."""
+    """A recorder that returns `TRACE`, or refuses."""
 
     def __init__(self, log: list[str], refusal: str | None = None) -> None:
         self.log = log
         self.refusal = refusal
 
     def start(self) -> None:
-        """Refuse where it is to."""
+        """Refuse if told to."""
         self.log.append("start")
         if self.refusal:
             raise NotCounted(self.refusal)
@@ -59,18 +56,18 @@ class FakeRecorder:
 
 
 class LoggedClock(HostClock):
-    """Says when the host waits for the device."""
+    """Logs when the host waits for the device."""
 
     def __init__(self, log: list[str]) -> None:
         self.log = log
 
     def synchronize(self) -> None:
-        """Nothing to wait for, but to be seen."""
+        """Nothing to wait for; only logged."""
         self.log.append("synchronize")
 
 
 def watched(pipeline: Any, log: list[str]) -> Any:
-    """Calls of the transformer and the VAE are logged."""
+    """`pipeline`, whose calls of the transformer and the VAE are logged."""
     pipeline.transformer.register_forward_pre_hook(lambda *_: log.append("transformer"))
     decode = pipeline.vae.decode
 
@@ -86,17 +83,17 @@ def of_steps(case: Case, steps: int) -> Case:
     return dataclasses.replace(case, workload=dataclasses.replace(case.workload, steps=steps))
 
 
-def test_kernels_are_counted_each_launch_and_nothing_else() -> None:
+def test_kernels_are_counted_once_per_launch_and_nothing_else_is() -> None:
     assert count(TRACE) == 3
 
 
-def test_no_kernel_at_all_is_not_a_count_of_zero() -> None:
+def test_kernels_missing_from_a_trace_are_not_a_count_of_zero() -> None:
     with pytest.raises(NotCounted, match="recorded no kernel"):
         count(event for event in TRACE if event.get("cat") != "kernel")
 
 
 @pytest.mark.parametrize("spec", [FLUX_MINI, COGVIDEOX_MINI], ids=lambda spec: spec.id)
-def test_the_second_step_is_recorded_between_two_waits_and_the_last_that_runs(
+def test_the_second_step_is_recorded_between_two_waits_and_is_the_last_to_run(
     make_pipeline: Make, make_case: Callable[..., Case], spec: PipelineSpec
 ) -> None:
     log: list[str] = []
@@ -105,7 +102,7 @@ def test_the_second_step_is_recorded_between_two_waits_and_the_last_that_runs(
     assert log == ["transformer", "synchronize", "start", "transformer", "synchronize", "stop"]
 
 
-def test_what_torch_records_is_one_step(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
+def test_a_recording_of_torch_holds_one_step(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
     recorder = KinetoRecorder(ProfilerActivity.CPU)
     events = list(record_step(make_pipeline(), make_case(), HostClock(), recorder))
     named = [event["name"] for event in events if event.get("cat") == "cpu_op"]
@@ -113,7 +110,7 @@ def test_what_torch_records_is_one_step(make_pipeline: Make, make_case: Callable
     assert named.count("aten::scaled_dot_product_attention") == 6
 
 
-def test_counting_leaves_the_pipeline_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
+def test_a_counted_pipeline_is_left_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
     case, pipeline = make_case(), make_pipeline()
     before = pipeline.scheduler.step, pipeline.scheduler.set_timesteps
     measure(pipeline, case, HostClock(), FakeRecorder([]))
@@ -158,7 +155,7 @@ def test_a_profiler_that_does_not_start_reports_nothing(
     refused(make_pipeline(), make_case(), recorder, "the profiler did not start: CUPTI_ERROR_INSUFFICIENT")
 
 
-def test_a_workload_of_one_step_has_no_steady_one(
+def test_a_workload_of_one_step_has_no_steady_step(
     make_pipeline: Make, make_case: Callable[..., Case]
 ) -> None:
     refused(make_pipeline(), of_steps(make_case(), 1), FakeRecorder([]), "its workload has no second step")
@@ -189,43 +186,3 @@ def test_counting_compiles_nothing_and_a_step_that_compiles_is_not_counted(
     before = counters.read()
     assert measure(pipeline, case, HostClock(), FakeRecorder([])) == {"kernels_per_step": 3.0}
     assert counters.read().since(before).graphs == 0
-
-
-def inspected(case: Case, device: str) -> dict[str, float]:
-    """What a session on the CPU reports that takes its device for another when it is inspected."""
-    session = WorkerSession(None)
-    session.load(messages.Load(case=case, device=Device.CPU))
-    session.quantize(messages.Quantize())
-    session.compile(messages.Compile())
-    session.generate(messages.Generate(warmup=True))
-    session._loaded = dataclasses.replace(session._loaded, device=torch.device(device))
-    return session.inspect(messages.Inspect()).values
-
-
-def test_only_a_gpu_is_inspected_for_kernels_and_only_after_all_else_was_read(
-    make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[str] = []
-
-    def spying(module: Any, name: str) -> None:
-        real = getattr(module, name)
-
-        def spy(*args: Any) -> Any:
-            read.append(name)
-            return real(*args)
-
-        monkeypatch.setattr(module, name, spy)
-
-    def counted(*_: Any) -> dict[str, float]:
-        read.append("kernels")
-        return {"kernels_per_step": 7.0}
-
-    monkeypatch.setattr(kernels, "measure", counted)
-    spying(counters, "read")
-    spying(memory, "peaks")
-    spying(memory.Meter, "read")
-    case = of_steps(make_case(), 2)
-    assert "kernels_per_step" not in inspected(case, "cpu")
-    assert "kernels" not in read
-    assert inspected(case, "cuda")["kernels_per_step"] == 7.0
-    assert read[-4:] == ["read", "read", "peaks", "kernels"]

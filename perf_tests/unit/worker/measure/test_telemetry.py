@@ -1,4 +1,4 @@
-"""What happened on the GPU during a generation, and who else was there."""
+"""Readings tell what happened on the GPU during a generation, and which processes were on it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def process(pid: int, used_mib: float | None = 500.0) -> ComputeProcess:
         pytest.param([OWN, 0], {}, ("a hidden process (500 MiB)",), id="one whose id is hidden"),
     ],
 )
-def test_a_stranger_is_whoever_is_not_of_the_session(
+def test_a_stranger_is_any_process_that_is_not_of_the_session(
     pids: list[int], busy_pct: dict[int, int], strangers: tuple[str, ...]
 ) -> None:
     listed = tuple(map(process, pids))
@@ -60,7 +60,7 @@ def test_a_stranger_is_whoever_is_not_of_the_session(
         ),
     ],
 )
-def test_in_another_namespace_processes_are_only_counted(
+def test_processes_of_another_namespace_are_only_counted(
     pids: list[int], busy_pct: dict[int, int], computing: int, strangers: tuple[str, ...]
 ) -> None:
     listed = tuple(map(process, pids))
@@ -68,7 +68,7 @@ def test_in_another_namespace_processes_are_only_counted(
 
 
 class FakeGpu:
-    """One GPU as NVML and torch report it; a test changes its fields between two looks."""
+    """One GPU as NVML and torch report it; a test changes its fields between two readings."""
 
     def __init__(self) -> None:
         self.used_mib = 1000.0
@@ -154,7 +154,7 @@ def test_a_reading_tells_what_happened_since_the_generation_began(gpu: FakeGpu) 
     assert found.unavailable == {"temperature_c": "Not Supported"}
 
 
-def test_what_was_there_before_the_worker_is_in_every_reading(gpu: FakeGpu) -> None:
+def test_memory_and_load_from_before_the_worker_are_in_every_reading(gpu: FakeGpu) -> None:
     gpu.used_mib, gpu.utilization_pct = 20000.0, 98
     monitor = GpuMonitor()
     gpu.used_mib, gpu.utilization_pct = 1000.0, 0
@@ -162,21 +162,21 @@ def test_what_was_there_before_the_worker_is_in_every_reading(gpu: FakeGpu) -> N
     assert (found.allocated_before_mib, found.idle_utilization_pct) == (20000.0, 98.0)
 
 
-def test_the_memory_of_the_sessions_other_worker_is_not_held_against_anyone(
+def test_memory_from_before_is_unknown_while_another_worker_of_the_session_computes(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host, "computing", lambda pids: frozenset({SIBLING}) & pids)
     assert GpuMonitor().read().allocated_before_mib is None
 
 
-def test_a_container_that_hides_all_processes_leaves_it_open_who_was_there(gpu: FakeGpu) -> None:
+def test_foreign_processes_are_unknown_in_a_container_that_hides_all_processes(gpu: FakeGpu) -> None:
     gpu.pids.clear()
     found = GpuMonitor().read()
     assert (found.compute_processes, found.foreign_processes) == (0, None)
     assert found.unavailable["foreign_processes"].startswith("NVML lists no process, not even this worker")
 
 
-def test_without_clock_samples_a_generation_has_no_clock(gpu: FakeGpu) -> None:
+def test_a_generation_without_clock_samples_has_no_clock(gpu: FakeGpu) -> None:
     monitor = GpuMonitor()
     assert monitor.values() == {}
 
@@ -196,12 +196,12 @@ def make_proc(folder: Path, processes: dict[int, int], computing: tuple[int, ...
     return folder
 
 
-def test_a_session_is_the_parent_and_all_that_descend_from_it(tmp_path: Path) -> None:
+def test_a_session_is_the_parent_and_all_its_descendants(tmp_path: Path) -> None:
     proc = make_proc(tmp_path, {1: 0, 50: 1, 99: 50, 100: 99, 101: 99, 102: 100, 4711: 50})
     assert host.session_pids(proc, root=99) == {99, 100, 101, 102}
 
 
-def test_who_computes_has_cuda_open_and_who_watches_has_not(tmp_path: Path) -> None:
+def test_a_process_computes_if_it_has_cuda_open_and_not_if_it_only_watches(tmp_path: Path) -> None:
     proc = make_proc(tmp_path, {99: 1, 100: 99, 101: 99}, computing=(100,))
     assert host.computing(frozenset({99, 100, 101, 102}), proc) == {100}
 

@@ -1,4 +1,4 @@
-"""Pipelines are built whole, offline, from computed weights or from the hub's cache."""
+"""Pipelines are built completely and offline, from computed weights or from the hub's cache."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_full_size_transformers_have_the_published_number_of_parameters(
     assert billions == pytest.approx(TRANSFORMER_BILLIONS[spec.id], abs=5e-4)
 
 
-def test_every_pattern_of_a_row_finds_modules_of_its_full_size_transformer(
+def test_patterns_of_a_row_match_modules_of_its_full_size_transformer(
     full_size: tuple[PipelineSpec, torch.nn.Module],
 ) -> None:
     spec, transformer = full_size
@@ -101,7 +101,7 @@ def test_a_pipeline_has_every_component_of_its_row(miniature: tuple[PipelineSpec
     assert {p.dtype for m in build.components(pipeline).values() for p in m.parameters()} == {torch.bfloat16}
 
 
-def test_what_a_row_says_of_its_transformer_holds_of_no_other_component(
+def test_patterns_of_a_row_match_no_other_component_than_its_transformer(
     miniature: tuple[PipelineSpec, Any],
 ) -> None:
     spec, pipeline = miniature
@@ -134,7 +134,7 @@ def test_prompts_are_padded_to_the_checkpoints_length(make_pipeline: Make) -> No
     assert (tokens.input_ids[0], tokens.input_ids[-1]) == (510, 511)
 
 
-def test_padding_with_a_token_that_bytes_have_elsewhere() -> None:
+def test_padding_can_be_a_token_whose_id_bytes_have_elsewhere() -> None:
     tokens = offline(CLIP_G_TOKENIZER)("!", padding="max_length", max_length=5)
     assert tokens.input_ids == [49406, 1, 49407, 0, 0]
 
@@ -158,7 +158,7 @@ def test_pretrained_weights_come_from_the_hub_cache(
 ) -> None:
     saved = make_pipeline(pipeline=spec)
     with torch.no_grad():
-        # Not what the synthetic weights would be: only the saved file can bring it back.
+        # Unlike the synthetic weights, so that only the saved file can restore it.
         next(saved.transformer.parameters()).fill_(0.5)
     folder = f"models--{spec.repo.replace('/', '--')}"
     saved.save_pretrained(tmp_path / folder / "snapshots" / spec.revision)

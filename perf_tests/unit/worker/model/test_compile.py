@@ -1,4 +1,4 @@
-"""What each compile mode marks for compilation; compiling itself is what the main job does."""
+"""Each compile mode marks its modules for compilation; the main job of the CI does compile."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_decoder_is_compiled_only_where_the_recipe_says(
     recipe = Recipe(scheme=BF16, compile_vae=is_on)
     pipeline = make_pipeline(recipe)
     compile.apply(pipeline, make_case(recipe).build)
-    # torch.compile keeps what it wraps under this name.
+    # torch.compile keeps the wrapped function under this name.
     assert hasattr(pipeline.vae.decode, "_torchdynamo_orig_callable") is is_on
     assert recipe.compiles is is_on
 
@@ -112,7 +112,7 @@ def test_settings_are_made_before_anything_compiles(
 
 
 def _repro(*arguments: str) -> dict[str, Any]:
-    """The last line of the script, on a CPU, where the rewritten layer is no slower, only rewritten."""
+    """The last line that the script prints on a CPU, where the rewritten layer is not slower."""
     command = [sys.executable, str(REPRO), "--tokens", "32", *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     found: dict[str, Any] = msgspec.json.decode(done.stdout.splitlines()[-1])

@@ -1,10 +1,9 @@
-"""What one process compiled, another finds in a file; a file that is no good is never passed over."""
+"""What one process compiled, another finds in a file; a broken file is always an error."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,17 +11,11 @@ import pytest
 import torch
 
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import Compile, FailureKind, Load, Phase, Quantize
+from perf_tests.protocol.messages import FailureKind, Phase
 from perf_tests.protocol.reports import CompileCache
-from perf_tests.tables.cases import Case
-from perf_tests.tables.platforms import Device
-from perf_tests.tables.recipes import CompileMode, Recipe
-from perf_tests.tables.schemes.rows import BF16
-from perf_tests.worker import session
-from perf_tests.worker.model import compile, compile_cache
-from perf_tests.worker.session import WorkerSession
+from perf_tests.worker.model import compile_cache
 
-# A matrix product is left to the library: there is a graph to cache, and no kernel to build.
+# A matrix product is left to a library: it gives a graph to cache, and no kernel to build.
 PROCESS = """
 import sys
 from pathlib import Path
@@ -79,12 +72,14 @@ def test_artifacts_that_fall_apart_while_they_are_unpacked_are_an_error(
     assert caught.value.failure.kind is FailureKind.LOAD
 
 
-def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+def test_artifacts_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=r"cannot read the compile-cache artifacts .*: Is a directory"):
         compile_cache.load(tmp_path)
 
 
-def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_that_cannot_be_written_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.compiler, "save_cache_artifacts", lambda: (b"artifacts", None))
     (tmp_path / "case.bin").mkdir()
     with pytest.raises(WorkerError, match=r"cannot write the compile-cache artifacts .*: Is a directory"):
@@ -92,65 +87,7 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: 
     assert [each.name for each in tmp_path.iterdir()] == ["case.bin"]
 
 
-def test_nothing_to_save_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_that_are_empty_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.compiler, "save_cache_artifacts", lambda: None)
     assert compile_cache.save(tmp_path / "case.bin") == "empty"
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a session does to compile, in order; nothing is compiled."""
-    steps: list[str] = []
-    monkeypatch.setattr(compile, "apply", noting(steps, "mark"))
-    monkeypatch.setattr(session, "prime", noting(steps, "prime"))
-    monkeypatch.setattr(compile_cache, "save", noting(steps, "save", compile_cache.SAVED))
-    return steps
-
-
-def noting(steps: list[str], name: str, result: str | None = None) -> Callable[..., str | None]:
-    def note(*arguments: object) -> str | None:
-        steps.append(name)
-        return result
-
-    return note
-
-
-def compiled(case: Case, file: Path | None) -> CompileCache | None:
-    worker = WorkerSession(None)
-    worker.load(Load(case=case, device=Device.CPU))
-    worker.quantize(Quantize())
-    return worker.compile(Compile(artifacts=None if file is None else str(file))).cache
-
-
-def test_artifacts_are_written_after_the_first_generation(
-    make_case: Callable[..., Case], tmp_path: Path, done: list[str]
-) -> None:
-    cache = compiled(make_case(Recipe(scheme=BF16, compile=CompileMode.REGIONAL)), tmp_path / "case.bin")
-    assert done == ["mark", "prime", "save"]
-    assert cache is not None
-    assert cache.artifacts == "saved"
-
-
-def test_artifacts_are_loaded_before_anything_compiles_and_not_written_again(
-    make_case: Callable[..., Case], tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compile_cache, "load", noting(done, "load", compile_cache.LOADED))
-    cache = compiled(make_case(Recipe(scheme=BF16, compile=CompileMode.REGIONAL)), tmp_path / "case.bin")
-    assert done == ["load", "mark", "prime"]
-    assert cache is not None
-    assert cache.artifacts == "loaded"
-
-
-def test_no_file_is_touched_where_none_is_asked_for(make_case: Callable[..., Case], done: list[str]) -> None:
-    cache = compiled(make_case(Recipe(scheme=BF16, compile=CompileMode.REGIONAL)), None)
-    assert done == ["mark", "prime"]
-    assert cache is not None
-    assert cache.artifacts is None
-
-
-def test_an_eager_pipeline_has_no_artifacts(
-    make_case: Callable[..., Case], tmp_path: Path, done: list[str]
-) -> None:
-    assert compiled(make_case(), tmp_path / "case.bin") is None
-    assert done == ["mark", "prime"]

@@ -1,4 +1,4 @@
-"""Synthetic weights: the same bits everywhere, and statistically what the docstring says."""
+"""Synthetic weights have the same bits everywhere, and the distribution that their module states."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_first_weights_of_a_name_are_these_bits() -> None:
 
 
 def reference_sum(name: str, index: int) -> int:
-    """The definition once more, in plain integers, without torch."""
+    """A second implementation of the definition, in plain integers, without torch."""
 
     def mix(x: int) -> int:
         x ^= x >> 16
@@ -59,7 +59,7 @@ def test_elements_do_not_depend_on_how_they_are_chunked(monkeypatch: pytest.Monk
     assert torch.equal(filled("w.weight", 64, 64), whole)
 
 
-def test_two_names_share_no_sequence() -> None:
+def test_weights_of_two_names_are_not_correlated() -> None:
     first, second = filled("a.weight", 1, 4096).flatten(), filled("b.weight", 1, 4096).flatten()
     correlation = torch.corrcoef(torch.stack([first, second]))[0, 1].item()
     assert abs(correlation) < 0.05
@@ -97,7 +97,7 @@ def test_a_gain_scales_the_parameters_it_names_and_no_other() -> None:
 
 
 def test_a_text_encoder_survives_the_rounding_of_its_weights() -> None:
-    """Without its gains T5 is chaotic, and no quantized text would be comparable with the bf16 one."""
+    """Without its gains T5 is chaotic, and no quantized text could be compared with the bf16 one."""
     row = T5_XXL.with_config(d_model=128, d_ff=256, num_heads=2, vocab_size=512)
     tokens = torch.arange(3, 67).unsqueeze(0)
     answers = {}

@@ -27,7 +27,7 @@ def scheme_of(layer: nn.Module) -> str:
 
 
 class Times:
-    """Stands in for the call timer: milliseconds by scheme, whatever the layer."""
+    """Stands in for the call timer: milliseconds by scheme, the same for all layers."""
 
     def __init__(self, **milliseconds: float) -> None:
         self.milliseconds = milliseconds

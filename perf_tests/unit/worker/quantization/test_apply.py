@@ -1,4 +1,4 @@
-"""Quantization takes effect, and the evidence tells when it did not."""
+"""Quantization takes effect, and the report shows where it did not."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def transformer_groups(groups: tuple[ModuleGroup, ...]) -> dict[tuple[str, str, 
         pytest.param(BF16, {("Parameter", "bfloat16", None, False): ALL}, id="bf16"),
     ],
 )
-def test_each_module_of_the_filter_is_what_the_scheme_says(
+def test_modules_to_quantize_become_what_the_scheme_says(
     make_pipeline: Make, scheme: Scheme, expected: dict[tuple[str, str, str | None, bool], int]
 ) -> None:
     report = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=scheme)))
@@ -110,9 +110,9 @@ def test_a_dropped_module_is_named(make_pipeline: Make) -> None:
     assert apply.count_as_asked(report, recipe) == ALL - 1
 
 
-def test_a_shape_that_a_scheme_passes_over_in_silence_is_named(make_pipeline: Make) -> None:
+def test_a_module_that_a_scheme_skips_silently_is_named(make_pipeline: Make) -> None:
     pipeline = make_pipeline()
-    # 8 is no multiple of 16: torchao's float8 configs return such a weight as it is, without a word.
+    # 8 is not a multiple of 16: torchao's float8 configs silently return such a weight unchanged.
     pipeline.transformer.x_embedder = torch.nn.Linear(8, 256, dtype=torch.bfloat16)
     config = Lazy(target="perf_tests.unit.worker.quantization.test_apply:passes_over", kwargs={})
     report = apply.apply(pipeline, flux_mini(Recipe(scheme=dataclasses.replace(INT8WO, config=config))))
@@ -120,7 +120,7 @@ def test_a_shape_that_a_scheme_passes_over_in_silence_is_named(make_pipeline: Ma
 
 
 def passes_over() -> Any:
-    """int8 weight-only, except for a width of 8: as torchao passes over shapes that do not fit."""
+    """int8 weight-only, except for a width of 8: just as torchao skips shapes that do not fit."""
     from torchao.core.config import AOBaseConfig
     from torchao.quantization import Int8WeightOnlyConfig
     from torchao.quantization.transform_module import (
@@ -140,7 +140,7 @@ def passes_over() -> Any:
     return config_class()
 
 
-def test_fused_projections_are_quantized_beside_the_separate_ones(make_pipeline: Make) -> None:
+def test_fused_projections_are_quantized_and_so_are_the_separate_ones(make_pipeline: Make) -> None:
     report = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=INT8WO, fuse_qkv=True)))
     # Two double blocks gain two fused projections each, four single blocks one each.
     assert report.expected_modules == ALL + 2 * 2 + 4
@@ -174,7 +174,7 @@ def test_channels_last_passes_over_the_convolutions_of_a_video(make_pipeline: Ma
 
 
 def is_channels_last(weight: torch.Tensor) -> bool:
-    # Not `is_contiguous`, which holds for both layouts of a 1x1 convolution.
+    # Not `is_contiguous`, which is true for both layouts of a 1x1 convolution.
     return weight.stride(1) == 1 < weight.shape[1]
 
 
@@ -197,7 +197,7 @@ def test_stored_bytes_are_the_implied_ones(make_pipeline: Make, scheme: Scheme) 
     assert memory.weight_bytes(pipeline, ("transformer",)) == apply.implied_bytes(count)
 
 
-def test_nothing_is_counted_where_nothing_is_quantized(make_pipeline: Make) -> None:
+def test_weights_are_not_counted_where_nothing_is_quantized(make_pipeline: Make) -> None:
     assert apply.apply(make_pipeline(), flux_mini(Recipe(scheme=BF16))).weights is None
 
 

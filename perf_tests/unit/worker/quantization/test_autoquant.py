@@ -1,11 +1,9 @@
-"""A search chooses for each module by times and errors; here the times are given, never taken."""
+"""A search chooses a scheme for each module by times, which the tests give, and errors."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,22 +15,18 @@ from torch import nn
 
 from perf_tests.harness.verdicts.build_checks import contradictions
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import Compile, Fault, Injection, Inspect, Load, Phase, Quantize
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.pipelines.flux import FLUX_MINI
-from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.rows import AUTOQUANT, FP8WO, INT8DQ, INT8WO
 from perf_tests.unit.builders import make_build
 from perf_tests.unit.worker.quantization.given_times import EAGER, INT8DQ_FIRST, SEARCH, Times
-from perf_tests.worker import session
 from perf_tests.worker.model import build
-from perf_tests.worker.quantization import apply, autoquant, layer_errors, layer_timing
+from perf_tests.worker.quantization import apply, autoquant, layer_errors
 from perf_tests.worker.quantization.autoquant import fastest
 from perf_tests.worker.quantization.layer_errors import CandidateErrors, ExampleInput, LayerWork, ObservedStep
 from perf_tests.worker.quantization.layer_timing import Measure
 from perf_tests.worker.quantization.plans import CandidateResult
-from perf_tests.worker.session import WorkerSession
 
 Make = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -43,7 +37,7 @@ ALL, ONE_ROW = 62, 15
 
 
 def never(call: Callable[[], object]) -> float:
-    raise AssertionError("a plan that is there is searched for")
+    raise AssertionError("there is a plan, yet a search times layers")
 
 
 # What is chosen
@@ -80,7 +74,7 @@ def test_a_layer_gets_the_fastest_that_keeps_the_floor_and_beats_bf16_by_the_mar
 
 
 def seen_with(ratios_db: Mapping[str, float]) -> ObservedStep:
-    """Two blocks with a layer each, of one shape, and what int8wo makes of them."""
+    """Two blocks with one layer each, of one shape, and the errors of int8wo on them."""
     work = LayerWork(rows=64, in_features=32, out_features=32, bias=True)
     layers = {
         name: CandidateErrors(
@@ -113,7 +107,7 @@ def test_blocks_that_are_compiled_as_one_stay_alike(
     assert layers["transformer.never_called"].shape is None
 
 
-def test_no_time_is_spent_on_a_candidate_that_no_layer_can_take(
+def test_a_candidate_that_no_layer_can_take_is_not_timed(
     make_case: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layer_errors, "observe", lambda *_: seen_with({"transformer.to_q": 24.0}))
@@ -132,7 +126,7 @@ def test_no_time_is_spent_on_a_candidate_that_no_layer_can_take(
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Case]:
-    """The file of a plan of flux-mini in which int8dq is the fastest where it fits; read only."""
+    """The file of a plan for flux-mini in which int8dq is the fastest where it fits; read only."""
     case = Case(build=Build(pipeline=FLUX_MINI, recipe=EAGER), workload=FLUX_MINI.workload)
     file = tmp_path_factory.mktemp("searched") / "plans" / "flux-mini.json"
     pipeline = build.build(case.build, CPU)
@@ -144,7 +138,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Case]:
 def applied(
     make_pipeline: Make, searched: tuple[Path, Case], *, drop: int = 0, measure: Measure = never
 ) -> Any:
-    """The evidence of a fresh pipeline that follows the plan."""
+    """The report of a fresh pipeline that follows the plan."""
     file, case = searched
     pipeline = make_pipeline(EAGER)
     choose = partial(autoquant.choose, pipeline, case, file, measure)
@@ -231,34 +225,3 @@ def test_a_fire_drill_with_nothing_to_drop_is_refused(
 
 
 # As a worker answers
-
-
-def loaded(case: Case, *injections: Injection) -> WorkerSession:
-    worker = WorkerSession(None)
-    worker.load(Load(case=case, device=Device.CPU, injections=injections))
-    return worker
-
-
-def test_a_worker_reports_the_plan_and_what_became_of_it(
-    make_case: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(layer_timing, "CallTimer", lambda *_: Times(**INT8DQ_FIRST))
-    monkeypatch.setattr(session, "prime", lambda *_: None)
-    seconds = itertools.count(step=100.0)
-    monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
-    worker = loaded(make_case(EAGER), Injection(fault=Fault.DROP_QUANTIZATION, amount=1.0))
-    answer = worker.quantize(Quantize(plan=str(tmp_path / "plan.json")))
-    worker.compile(Compile())
-    values = worker.inspect(Inspect()).values
-
-    assert answer.quantization.plan is not None
-    assert answer.quantization.plan.search_s == 100.0
-    assert answer.seconds == 200.0  # from 0 to 300, without the search from 100 to 200
-    assert values["modules_off_plan"] == 1
-    assert values["quantized_modules"] == ALL - 1
-
-
-def test_a_worker_that_is_told_no_file_says_so(make_case: Make) -> None:
-    with pytest.raises(WorkerError, match="no file is named for the plan that autoquant follows") as caught:
-        loaded(make_case(EAGER)).quantize(Quantize())
-    assert caught.value.failure.phase is Phase.SEARCH

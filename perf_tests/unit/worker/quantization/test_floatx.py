@@ -1,4 +1,4 @@
-"""floatx weights are those of the definition, take the bits of their name, and compile into one kernel."""
+"""floatx weights follow the definition, take the bits in their name, and compile into one kernel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def magnitude(code: int, ebits: int, mbits: int) -> float:
 
 
 def magnitudes(ebits: int, mbits: int) -> list[float]:
-    """Those of all codes, in their order."""
+    """The magnitudes of all codes, in order."""
     return [magnitude(code, ebits, mbits) for code in range(2 ** (ebits + mbits))]
 
 
@@ -89,7 +89,7 @@ def test_the_largest_value_has_ones_everywhere(ebits: int, mbits: int, largest: 
 
 
 @each_format
-def test_every_code_has_the_value_of_the_definition_and_comes_back(ebits: int, mbits: int) -> None:
+def test_codes_have_the_value_of_the_definition_and_come_back(ebits: int, mbits: int) -> None:
     positive = magnitudes(ebits, mbits)
     values = [*positive, *(-value for value in positive)]
     codes = list(range(2 ** (1 + ebits + mbits)))
@@ -115,7 +115,7 @@ def test_a_tie_goes_to_the_even_code_and_its_neighbours_to_the_nearest(ebits: in
 
 
 @each_format
-def test_what_is_too_large_becomes_the_largest(ebits: int, mbits: int) -> None:
+def test_values_that_are_too_large_become_the_largest(ebits: int, mbits: int) -> None:
     largest = floatx.largest(ebits, mbits)
     code = 2 ** (ebits + mbits) - 1
     too_large = torch.tensor([largest, largest * 1.001, largest * 2, 3e38, math.inf])
@@ -123,7 +123,7 @@ def test_what_is_too_large_becomes_the_largest(ebits: int, mbits: int) -> None:
     assert floatx.encode(-too_large, ebits, mbits).tolist() == [2 * code + 1] * 5
 
 
-def test_what_is_too_small_becomes_a_zero_of_its_sign() -> None:
+def test_values_that_are_too_small_become_a_zero_of_their_sign() -> None:
     # Half of the smallest fp6_e3m2, 0.0625, is a tie between zero and one; the second is a float32 subnormal.
     assert encoded([0.03125, 2.0**-149, 0.0, -0.03125, -(2.0**-149), -0.0], 3, 2) == [0] * 3 + [32] * 3
 
@@ -143,7 +143,7 @@ def test_random_values_become_the_nearest_code(ebits: int, mbits: int) -> None:
 
 @each_format
 def test_the_codes_are_those_that_torchao_had(ebits: int, mbits: int) -> None:
-    # A prototype, which the next release may lack: then the tests above have to do.
+    # A prototype that the next release may lack; then the tests above must suffice.
     torchao = pytest.importorskip("torchao.prototype.custom_fp_utils")
     generator = torch.Generator().manual_seed(13)
     values = torch.randn(4096, generator=generator) * torch.exp2(torch.arange(4096) % 80 - 40.0)
@@ -153,7 +153,7 @@ def test_the_codes_are_those_that_torchao_had(ebits: int, mbits: int) -> None:
 
 
 @pytest.mark.parametrize(("ebits", "mbits"), [(0, 3), (-1, 2), (3, -1), (4, 4), (8, 0)])
-def test_widths_that_are_no_format_are_refused(ebits: int, mbits: int) -> None:
+def test_widths_that_are_not_a_format_are_refused(ebits: int, mbits: int) -> None:
     message = f"{ebits} exponent bits and {mbits} mantissa bits are not a floatx format: use at least 1 and 0"
     with pytest.raises(ValueError, match=message):
         FloatxWeightOnlyConfig(ebits=ebits, mbits=mbits)
@@ -329,7 +329,7 @@ def test_a_compiled_layer_is_one_kernel_and_the_gemm(scheme: Scheme) -> None:
 
 
 @pytest.mark.parametrize(("ebits", "mbits"), [(1, 5), (2, 4), (4, 2), (5, 2), (7, 0)])
-def test_every_code_survives_compilation(ebits: int, mbits: int) -> None:
+def test_codes_survive_compilation(ebits: int, mbits: int) -> None:
     codes = torch.arange(2 ** (1 + ebits + mbits), dtype=torch.uint8).unsqueeze(0)
     packed = floatx.pack(codes, 1 + ebits + mbits)
     torch.compiler.reset()  # another shape would be compiled for all shapes

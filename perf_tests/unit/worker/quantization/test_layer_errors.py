@@ -21,7 +21,7 @@ Make = Callable[..., Any]
 
 
 class Tiny:
-    """A pipeline of two modules, of which a step calls one, twice."""
+    """A pipeline whose step calls one module, twice."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -31,7 +31,7 @@ class Tiny:
     def __call__(self, **_: Any) -> None:
         for activation in self.activations:
             self.called(activation)
-            activation.zero_()  # as pipelines do that work in place
+            activation.zero_()  # as pipelines that work in place do
 
 
 def int8(matrix: torch.Tensor) -> torch.Tensor:
@@ -50,8 +50,8 @@ def test_the_first_activations_of_a_module_are_kept_and_its_errors_are_theirs(ma
     assert work == LayerWork(rows=64, in_features=256, out_features=128, bias=True)
     assert torch.equal(seen.examples[work].rows, first)
     assert list(seen.layers) == ["transformer.called"]
-    # As one would quantize by hand: a scale for each row of weights, and of activations. torchao rounds the
-    # scales to bf16 besides.
+    # Quantized by hand: a scale for each row of weights, and of activations. torchao also rounds the scales
+    # to bf16.
     weight, bias = pipeline.called.weight.double(), pipeline.called.bias.double()
     exact = (first.double() @ weight.T + bias).bfloat16()
     by_hand_db = {
@@ -92,7 +92,7 @@ def test_a_candidate_that_does_not_fit_a_layer_says_why(make_case: Make, scheme:
     assert seen.layers["transformer.called"].sqnr_db == {}
 
 
-def test_an_output_that_is_not_a_number_is_no_error_in_decibels(make_case: Make) -> None:
+def test_an_output_with_nan_has_no_error_in_decibels(make_case: Make) -> None:
     pipeline = Tiny()
     pipeline.activations[0][0, 0, 0] = float("inf")
     seen = layer_errors.observe(

@@ -23,7 +23,7 @@ def of(milliseconds: list[float]) -> tuple[Callable[[Callable[[], object]], floa
     return lambda call: left.pop(0), left
 
 
-def test_the_median_counts_and_the_call_that_compiles_does_not() -> None:
+def test_calls_are_timed_after_one_that_compiles_and_the_median_counts() -> None:
     measure, left = of([900.0, *[1.0] * 10, *[3.0] * 11])
     assert median_ms(measure, torch.Tensor, 2.0) == (3.0, None)
     assert left == []
@@ -37,7 +37,7 @@ def test_a_candidate_that_takes_ten_times_as_long_is_given_up_early() -> None:
     assert left == [1.0]
 
 
-def test_one_slow_call_is_not_the_candidates_fault() -> None:
+def test_a_candidate_is_not_given_up_for_one_slow_call() -> None:
     measure, left = of([900.0, 380.0, *[0.4] * 20])
     assert median_ms(measure, torch.Tensor, 0.48) == (0.4, None)
     assert left == []
@@ -94,11 +94,11 @@ class CountingClock:
         self.now_ms += 100.0
 
 
-def test_the_stopwatch_reads_the_clock_around_one_call() -> None:
+def test_a_call_timer_reads_the_clock_around_one_call() -> None:
     clock = CountingClock()
     assert layer_timing.CallTimer(clock, CPU)(clock.call) == 8.0
 
 
-def test_on_a_cpu_a_call_is_timed_as_it_is() -> None:
+def test_device_work_on_a_cpu_is_the_call_itself() -> None:
     call = torch.Tensor
     assert layer_timing.device_work(call, CPU) is call

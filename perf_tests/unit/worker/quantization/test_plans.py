@@ -92,7 +92,7 @@ def test_a_plan_is_written_for_people(tmp_path: Path) -> None:
     assert '     "median_ms": 0.48' in lines
 
 
-def test_where_there_is_no_plan_there_is_none(tmp_path: Path) -> None:
+def test_a_plan_without_a_file_is_none(tmp_path: Path) -> None:
     assert load(tmp_path / "plan.json") is None
 
 

@@ -1,4 +1,4 @@
-"""int8 with 2:4 sparse weights: pruned, rounded, packed and multiplied as a float64 reference says."""
+"""int8 with 2:4 sparse weights is pruned, rounded, packed and multiplied like a float64 reference."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sqnr_db(reference: torch.Tensor, measured: torch.Tensor) -> float:
 
 
 def unpacked(packed: torch.Tensor) -> torch.Tensor:
-    """What a packed matrix holds: its product with one."""
+    """The matrix that is packed: its product with the identity."""
     rows, columns = packed.shape[0], packed.shape[1] * 8 // 5
     identity = torch.eye(columns, dtype=torch.int8)
     dense: torch.Tensor = sparse24.product(packed, identity, torch.ones(rows, 1))
@@ -75,7 +75,7 @@ def test_pruned_gaussian_weights_keep_the_energy_that_theory_says() -> None:
     assert kept == pytest.approx(0.8676, abs=0.002)
 
 
-def test_every_pattern_of_two_of_four_is_packed_and_found_again() -> None:
+def test_patterns_of_two_of_four_are_packed_and_found_again() -> None:
     # -128 to 127, at every pair of places: fewer than two non-zeros where a value is 0.
     values = torch.arange(-128, 128, dtype=torch.int8)
     patterns = list(itertools.combinations(range(4), 2))
@@ -87,7 +87,7 @@ def test_every_pattern_of_two_of_four_is_packed_and_found_again() -> None:
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_one_non_zero_of_four_is_packed_and_found_again_and_so_is_none(place: int) -> None:
+def test_groups_with_one_non_zero_or_none_are_packed_and_found_again(place: int) -> None:
     matrix = torch.zeros(2, 32, dtype=torch.int8)
     matrix[0, place::4] = -7
     assert torch.equal(unpacked(sparse24.compress(matrix)), matrix)
@@ -120,7 +120,7 @@ def test_values_are_rounded_to_nearest_even() -> None:
 
 
 @pytest.mark.parametrize("largest", [3.0, -3.0, 1e-3, 65504.0])
-def test_the_largest_of_a_row_has_the_last_code_whatever_its_sign(largest: float) -> None:
+def test_the_largest_of_a_row_has_the_last_code_of_its_sign(largest: float) -> None:
     codes, scale = quantized_row(largest)
     assert codes == [127 if largest > 0 else -127]
     assert scale == pytest.approx(abs(largest) / 127, rel=1e-6)
@@ -210,7 +210,7 @@ def test_other_dtypes_are_given_back(dtype: torch.dtype) -> None:
     assert weight.dequantize().dtype is dtype
 
 
-def test_compiled_without_a_graph_break_it_gives_the_same() -> None:
+def test_a_compiled_layer_without_graph_breaks_gives_the_same() -> None:
     linear = sparse_linear(bias=False)
     inputs = gaussian(2, 9, 192, seed=2)
     # The key of the caches on disk knows a tensor subclass by its name, not by its code.
@@ -266,7 +266,7 @@ def test_a_torch_without_cusparselt_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("flat", [True, False])
-def test_cusparselt_packs_into_rows_whatever_shape_it_returns(
+def test_cusparselt_packs_into_rows_from_any_shape_that_it_returns(
     monkeypatch: pytest.MonkeyPatch, flat: bool
 ) -> None:
     shape = (32 * 40,) if flat else (32, 40)

@@ -1,25 +1,20 @@
-"""A scheme is supported where doing it to one small module works, and is found out cheaply where not."""
+"""A scheme is supported where it works on one small module, and refused cheaply where it does not."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
 import torch
 
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import Failure, FailureKind, Load, Phase
-from perf_tests.tables.cases import Case
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.lazy import Lazy
-from perf_tests.tables.platforms import CPU, Device
-from perf_tests.tables.recipes import Recipe
+from perf_tests.tables.platforms import CPU
 from perf_tests.tables.schemes.rows import INT8WO, MXFP8, NVFP4, SCHEMES
 from perf_tests.tables.schemes.spec import Scheme
-from perf_tests.worker.model import build
 from perf_tests.worker.quantization import support
-from perf_tests.worker.session import WorkerSession
 
 ON_CPU = torch.device("cpu")
 
@@ -76,7 +71,7 @@ def test_a_scheme_that_quantizes_and_cannot_be_multiplied_is_refused_in_one_line
     assert "\n" not in message
 
 
-def test_a_module_that_comes_out_otherwise_is_left_to_the_evidence() -> None:
+def test_a_module_that_becomes_something_else_is_left_to_the_build_checks() -> None:
     assert INT8WO.weight is not None
     otherwise = dataclasses.replace(INT8WO.weight, subclass="AnotherTensor")
     assert is_supported(dataclasses.replace(INT8WO, weight=otherwise))
@@ -87,24 +82,15 @@ def no_memory() -> NoReturn:
     raise torch.OutOfMemoryError("out of memory")
 
 
-def test_out_of_memory_is_no_refusal() -> None:
+def test_out_of_memory_is_not_a_refusal() -> None:
     config = Lazy(target="perf_tests.unit.worker.quantization.test_support:no_memory")
     with pytest.raises(torch.OutOfMemoryError):
         support.check(dataclasses.replace(INT8WO, config=config), ON_CPU)
 
 
-def test_asking_draws_no_random_numbers() -> None:
+def test_a_check_draws_no_random_numbers() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
     support.check(INT8WO, ON_CPU)
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_a_worker_refuses_before_it_builds(
-    make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(build, "build", lambda *_: pytest.fail("the pipeline was built"))
-    with pytest.raises(WorkerError, match="nvfp4 needs a CUDA device") as caught:
-        WorkerSession(None).load(Load(case=make_case(Recipe(scheme=NVFP4)), device=Device.CPU))
-    assert caught.value.failure.kind is FailureKind.UNSUPPORTED
