@@ -146,7 +146,8 @@ def uncollected_groups(config: pytest.Config) -> tuple[Group | None, ...]:
 
     Empty where the command line names single files or tests, or only the tests that failed last.
     """
-    if config.option.lf or not _is_whole_suite(config):
+    # `-p no:cacheprovider` takes the option away.
+    if config.getoption("lf", False) or not _is_whole_suite(config):
         return ()
     return tuple(group for group in (None, *Group) if group not in config.stash[COLLECTED])
 

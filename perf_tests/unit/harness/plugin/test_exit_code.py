@@ -122,6 +122,19 @@ def test_the_verdicts_of_tests_that_were_deselected_are_not_owed(
     assert suite.run(ONLY_BF16, *arguments, tests=SUITE).ret == pytest.ExitCode.OK
 
 
+def test_the_whole_suite_is_green_without_pytests_cache(suite: Suite) -> None:
+    # Without the cache, the folder that the fixture sets for it is an unknown option.
+    without = (
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "strict_config=false",
+        "-W",
+        "ignore::pytest.PytestConfigWarning",
+    )
+    assert suite.run(ONLY_BF16, *without, tests=SUITE).ret == pytest.ExitCode.OK
+
+
 def test_the_last_failed_of_the_whole_suite_alone_owe_a_verdict(suite: Suite) -> None:
     suite.run(ONLY_BF16, SLOWER, tests=SUITE)
     again = suite.run(ONLY_BF16, "--lf", tests=SUITE)
