@@ -219,12 +219,12 @@ FIDELITY = Fidelity(
 
 
 def make_process(**changes: Any) -> Process:
-    """One process with two samples, a twin's sample for each, and a comparison with the reference."""
+    """One process with five samples, a twin's sample for each, and a comparison with the reference."""
     default = Process(
         environment=make_environment(),
         build=make_build(),
-        samples=(make_sample(), make_sample()),
-        twin_samples=(make_sample(), make_sample()),
+        samples=(make_sample(),) * 5,
+        twin_samples=(make_sample(),) * 5,
         fidelity=FIDELITY,
     )
     return msgspec.structs.replace(default, **changes)

@@ -10,6 +10,8 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
     at a timed generation               die-once:MARKER
     in the answers                      missing-metric:NAME  huge-reply  refused-scheme  same-picture
                                         throttled:COUNT (the first timed generations on a GPU)
+                                        leaks:MIB  slows:PERCENT (more with each timed generation)
+                                        stalls:COUNT (the timed generations from the third on)
 
 MARKER is a file: once it exists, `new-torch` reports another torch and `die-once` no longer dies; both
 create it.
@@ -245,9 +247,13 @@ class Session:
     def generate(self, request: Generate) -> Generated:
         if not request.warmup:
             self._strike()
+        self._timed += not request.warmup
         values = {
-            name: tuple(value * (1 + self._amounts.get(Fault.LATENCY, 0.0) / 100) for value in spans)
-            for name, spans in self._times().items()
+            name: tuple(value * self._slower for value in spans) for name, spans in self._times().items()
+        }
+        values = {
+            name: spans
+            for name, spans in (values | self._live()).items()
             if name != self._switches.argument("missing-metric", self.case.id)
         }
         capture = self._capture(request.capture) if request.capture else None
@@ -257,9 +263,22 @@ class Session:
         return Generated(sample=sample, capture=capture)
 
     def _telemetry(self, warmup: bool) -> Telemetry:
-        self._timed += not warmup
         throttled = not warmup and self._timed <= int(self._switches.argument("throttled", self.case.id) or 0)
         return msgspec.structs.replace(TELEMETRY, throttled_ms={"hw_thermal": 12.5} if throttled else {})
+
+    @property
+    def _slower(self) -> float:
+        """Times as slow as it should be."""
+        slows_pct = self._number("slows") * max(0, self._timed - 1)
+        stalls = 2.0 if 3 <= self._timed < 3 + self._number("stalls") else 1.0
+        return stalls * (1 + self._amounts.get(Fault.LATENCY, 0.0) / 100) * (1 + slows_pct / 100)
+
+    def _live(self) -> dict[str, tuple[float, ...]]:
+        mib = 300.0 + self._number("leaks") * self._timed
+        return {"live_allocated_mib": (mib,), "live_host_mib": (mib,)}
+
+    def _number(self, switch: str) -> float:
+        return float(self._switches.argument(switch, self.case.id) or 0)
 
     def inspect(self, request: Inspect) -> Inspected:
         weight_bytes = (2 * MODULES - self._quantized) * BYTES_PER_MODULE

@@ -161,9 +161,11 @@ class WorkerSession:
         if request.warmup:
             self._warmed_up(generation)
         saved = capture.save(generation.output, request.capture) if request.capture else None
+        values, digest = generation.values | clocks, output_sha256(generation.output)
+        del generation  # what is live after that is the pipeline's
         sample = reports.Sample(
-            values=generation.values | clocks,
-            output_sha256=output_sha256(generation.output),
+            values=values | memory.live_mib(loaded.device),
+            output_sha256=digest,
             telemetry=telemetry,
             pair=request.pair,
         )

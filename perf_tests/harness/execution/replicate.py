@@ -11,7 +11,7 @@ import msgspec
 
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.worker_process import R, Worker
-from perf_tests.harness.runs import projection, validity
+from perf_tests.harness.runs import projection, stalls, validity
 from perf_tests.harness.runs.record import (
     BuildReport,
     Process,
@@ -112,14 +112,19 @@ class Replicate:
         pair = len(self.samples) % PROMPTS
         keeps = capture is not None and len(self.samples) < PROMPTS
         request = Generate(pair=pair, capture=f"{capture}.{pair}" if keeps else None)
-        generated = self._generate(request)
-        while validity.must_retake(generated.sample, len(self.retaken)):
-            self.retaken.append(generated.sample)
-            generated = self._generate(request)
+        generated = self._generate_validly(request)
         self.samples.append(generated.sample)
         if generated.capture:
             self.captures.append(generated.capture)
         return generated.sample
+
+    def retake_stalled(self) -> None:
+        """Retake each image that took far longer than the others, as long as the process has retakes left."""
+        for stall in stalls.stalled(self.samples, self.retaken):
+            if len(self.retaken) < validity.RETAKES and not stall.was_retaken:
+                slow = self.samples[stall.index]
+                self.retaken.append(slow)
+                self.samples[stall.index] = self._generate_validly(Generate(pair=slow.pair)).sample
 
     def inspect(self, trace: Path | None = None) -> None:
         """Ask for what describes the whole process; `trace` is the stem of the files of recorded answers."""
@@ -147,6 +152,14 @@ class Replicate:
     @property
     def _recorded(self) -> Recorded | None:
         return self.quantized.recorded.get(self.planned.case.id) if self.quantized else None
+
+    def _generate_validly(self, request: Generate) -> Generated:
+        """Generate, and again while the sample is invalid and the process has retakes left."""
+        generated = self._generate(request)
+        while validity.must_retake(generated.sample, len(self.retaken)):
+            self.retaken.append(generated.sample)
+            generated = self._generate(request)
+        return generated
 
     def _generate(self, request: Generate) -> Generated:
         generated = self._ask(request, Generated, Phase.GENERATE)

@@ -116,6 +116,8 @@ class SharedWorker:
             for generate in generations:
                 generate()
             replicate.sampling_end = self._sampling_end(replicate, alone=twin is None)
+        if twin is None:
+            replicate.retake_stalled()
 
     def _sampling_end(self, replicate: Replicate, *, alone: bool) -> SamplingEnd | None:
         planned = replicate.planned

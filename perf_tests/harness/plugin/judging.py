@@ -24,7 +24,7 @@ from perf_tests.harness.verdicts.judge import judge_metric
 from perf_tests.harness.verdicts.noisy import Significance
 from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.rows import METRIC_BY_NAME, NOISY
+from perf_tests.tables.metrics.rows import ASKING, METRIC_BY_NAME, NOISY
 from perf_tests.tables.metrics.spec import Group, Metric
 from perf_tests.tables.platforms import Platform
 
@@ -64,7 +64,7 @@ class CaseJudge:
         """Ask for more processes as long as they would decide one of the verdicts that are owed."""
         if len(run.processes) < self._options.processes:
             return Answer.MORE
-        owed = self.ledger.owed_on(run.id) & NOISY  # none of a reference that was not selected
+        owed = self.ledger.owed_on(run.id) & ASKING  # none of a reference that was not selected
         is_undecided = any(self._verdict(METRIC_BY_NAME[name], run).wants_more for name in sorted(owed))
         return Answer.MORE if is_undecided else Answer.ENOUGH
 

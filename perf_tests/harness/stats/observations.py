@@ -7,7 +7,10 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from perf_tests.harness.runs import stalls
 from perf_tests.harness.runs.record import Fidelity, Process, Run
+from perf_tests.harness.runs.validity import SAMPLE_CLOCK
+from perf_tests.harness.stats import over_images
 from perf_tests.harness.stats.location import geometric_mean, trimmed_mean
 from perf_tests.protocol.reports import LayerError, Sample
 from perf_tests.tables.metrics.spec import IDENTICAL_DB, Metric, Reader, Trait
@@ -107,6 +110,36 @@ def _outputs(_metric: Metric, process: Process, _reference: Run | None) -> float
     if 1 < len(process.samples) == len(by_pair):
         raise NotMeasured(f"none of its {len(process.samples)} samples repeats a prompt and seed")
     return float(max(map(len, by_pair.values())))
+
+
+def _growth(metric: Metric, process: Process, _reference: Run | None) -> float:
+    of = _of(metric)
+    values = [_of_sample(of, sample) for sample in process.samples]
+    if len(values) < over_images.FROM_SECOND:
+        raise NotMeasured(f"{len(values)} samples do not show what grows from the second to the last")
+    return over_images.growth_per_image(values)
+
+
+def _trend(_metric: Metric, process: Process, _reference: Run | None) -> float:
+    if len(process.samples) < over_images.TREND_IMAGES:
+        raise NotMeasured(f"{len(process.samples)} samples do not show a trend")
+    clocks_mhz = over_images.medians([each.values.get(SAMPLE_CLOCK, ()) for each in process.samples])
+    return over_images.trend_pct(_generations_s(process.samples), clocks_mhz)
+
+
+def _stalls(_metric: Metric, process: Process, _reference: Run | None) -> float:
+    _generations_s(process.samples)  # raises where one of them has no time
+    return float(len(stalls.of_process(process)))
+
+
+def _generations_s(samples: Sequence[Sample]) -> list[float]:
+    if not samples:
+        raise NotMeasured("it has no samples")
+    found = [stalls.generation_s(sample) for sample in samples]
+    seconds = [each for each in found if each is not None and math.isfinite(each) and each > 0]
+    if len(seconds) < len(samples):
+        raise NotMeasured("a sample has no latency_s")
+    return seconds
 
 
 def layer_values(metric: Metric, layers: Mapping[str, LayerError]) -> dict[str, float]:
@@ -236,6 +269,9 @@ READERS: Mapping[Reader, Reading] = {
     Reader.TWIN_RATIO: Reading(read=_single(_twin_ratio)),
     Reader.REFERENCE_RATIO: Reading(read=_single(_reference_ratio)),
     Reader.OUTPUTS: Reading(read=_single(_outputs)),
+    Reader.GROWTH: Reading(read=_single(_growth)),
+    Reader.TREND: Reading(read=_single(_trend)),
+    Reader.STALLS: Reading(read=_single(_stalls)),
     Reader.LAYERS: Reading(read=_single(_layers)),
     Reader.CAPTURE: Reading(read=_single(_capture), processes=_compared, absence=_none_compared),
     Reader.PAIRS: Reading(read=_pairs, processes=_first_compared, absence=_none_compared),

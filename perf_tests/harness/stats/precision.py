@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from perf_tests.harness.runs.record import Process, Run, SamplingEnd
+from perf_tests.harness.runs.stalls import generation_s
 from perf_tests.harness.stats.location import MAD_TO_SD, TRIMMED_ERROR, trimmed_mean
 from perf_tests.harness.stats.observations import NotMeasured, values_of
 from perf_tests.protocol.reports import Sample
@@ -34,18 +35,11 @@ def sampling_end(samples: Sequence[Sample], noise_pct: Mapping[str, float], leas
         errors_pct = {name: location_error_pct(samples, name) for name in noise_pct}
     except NotMeasured:
         return SamplingEnd.FIXED
-    if not errors_pct or _generation_s(samples[-1]) > SLOW_GENERATION_S:
+    if not errors_pct or (generation_s(samples[-1]) or 0.0) > SLOW_GENERATION_S:
         return SamplingEnd.FIXED
     if all(errors_pct[name] <= WITHIN_SHARE * between_pct for name, between_pct in noise_pct.items()):
         return SamplingEnd.PRECISE
     return SamplingEnd.MOST if len(samples) >= MOST_SAMPLES else None
-
-
-def _generation_s(sample: Sample) -> float:
-    """What the generation itself took, where `latency_s` is composed for more steps; 0 where it is not
-    known."""
-    names = [name for name in ("measured_latency_s", "latency_s") if sample.values.get(name)]
-    return sample.values[names[0]][0] if names else 0.0
 
 
 def location_error_pct(samples: Sequence[Sample], name: str) -> float:

@@ -112,6 +112,8 @@ def _against_baseline(rule: BaselineRule, facts: Facts) -> Verdict:
 
 RULES: Mapping[Rule, Callable[[Facts], Verdict]] = {
     Rule.EXPECTED_RANGE: rules.expected_range,
+    Rule.CONFIRMED: rules.confirmed,
+    Rule.TAIL: rules.tail,
     Rule.EXPECTED_OF_LAYERS: rules.expected_range_of_layers,
     Rule.NOISY: partial(_against_baseline, rules.noisy_metric),
     Rule.PER_LAYER: partial(_against_baseline, rules.per_layer),

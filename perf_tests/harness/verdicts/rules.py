@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 
+import msgspec
+
 from perf_tests.harness.baselines.files import Accepted, Entry
+from perf_tests.harness.runs import stalls
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.verdicts import images, layers, noisy
 from perf_tests.harness.verdicts.noisy import Significance
@@ -13,6 +17,7 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.fidelity_floors import floor_of
 from perf_tests.tables.metrics.spec import Better, Gate, Metric, Tolerance
 from perf_tests.tables.platforms import Platform
+from perf_tests.tables.schemes.spec import Range
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +74,7 @@ def expected_range(facts: Facts) -> Verdict:
     outside = tuple(value for value in facts.values if not expected.low <= value <= expected.high)
     measured = outside[0] if outside else facts.median
     nearest = min(expected.low, expected.high, key=lambda bound: abs(bound - measured))
-    bounds = f"{expected.low:g} to {expected.high:g} {metric.units}".rstrip()
-    where = "outside" if outside else "within"
+    bounds, where = _said(expected, metric.units, is_outside=bool(outside))
     return Verdict(
         metric=metric.name,
         status=Status.REGRESSED if outside else Status.PASS,
@@ -82,6 +86,60 @@ def expected_range(facts: Facts) -> Verdict:
         limit=expected.high if metric.better is Better.LOWER else nearest,
         reason=f"{measured:.6g} {metric.units}".rstrip() + f" is {where} {bounds}: {expected.source}",
     )
+
+
+def _said(expected: Range, units: str, *, is_outside: bool) -> tuple[str, str]:
+    """The range in words, and where a value lies."""
+    if math.isinf(expected.low):
+        return f"{expected.high:g} {units}".rstrip(), "above" if is_outside else "not above"
+    bounds = f"{expected.low:g} to {expected.high:g} {units}".rstrip()
+    return bounds, "outside" if is_outside else "within"
+
+
+def confirmed(facts: Facts) -> Verdict:
+    """Judged by `expected_range`; one process outside is nothing until another one confirms it."""
+    judged = expected_range(facts)
+    values = facts.values
+    if judged.status is Status.PASS:
+        return judged
+    expected = facts.metric.expected and facts.metric.expected(facts.case)
+    assert expected is not None, "expected_range has found it"
+    outside = sum(not expected.low <= value <= expected.high for value in values)
+    seen = f"{judged.reason}; {outside} of {noisy.count_of(len(values))} show it"
+    if outside > 1:
+        return msgspec.structs.replace(judged, reason=seen)
+    if len(values) > 1:
+        reason = f"{seen}, and no other confirms it"
+        return msgspec.structs.replace(judged, status=Status.PASS, reason=reason)
+    reason = f"{judged.reason}; another process has to confirm it, and none was measured"
+    return msgspec.structs.replace(judged, status=Status.INCONCLUSIVE, reason=reason, wants_more=True)
+
+
+def tail(facts: Facts) -> Verdict:
+    """Two stalled images are the code's, in one process or in two; a single one is the machine's.
+
+    The single one is of no consequence where it was taken again, and makes the times INVALID where it was
+    not.
+    """
+    found = [
+        (number, stall)
+        for number, process in enumerate(facts.run.processes, start=1)
+        for stall in stalls.of_process(process)
+    ]
+    limit = f"no image took more than {stalls.STALL_RATIO:g} times the median of its process"
+    if not found:
+        return _of_stalls(facts, Status.PASS, 0, limit)
+    named = "; ".join(f"one of process {number} took {stall.text}" for number, stall in found)
+    if len(found) > 1:
+        return _of_stalls(facts, Status.REGRESSED, len(found), f"{len(found)} images stalled: {named}")
+    if found[0][1].was_retaken:
+        return _of_stalls(facts, Status.PASS, 1, f"one image stalled and was taken again: {named}")
+    return _of_stalls(facts, Status.INVALID, 1, f"one image stalled, and no other confirms it: {named}")
+
+
+def _of_stalls(facts: Facts, status: Status, stalled: int, reason: str) -> Verdict:
+    judged = unjudged(facts.metric, status, reason, float(stalled))
+    return msgspec.structs.replace(judged, limit=0.0)
 
 
 def expected_range_of_layers(facts: Facts) -> Verdict:

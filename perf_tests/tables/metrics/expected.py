@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.metrics.spec import IDENTICAL_DB
 from perf_tests.tables.schemes.spec import Range
@@ -30,6 +32,27 @@ def weight_bytes_vs_implied(case: Case) -> Range | None:
     if scheme.weight is not None:
         source = f"{scheme.weight.bits} bits an element and {scheme.weight.scale_bytes} bytes a scale imply 1"
     return Range(low=0.98, high=1.02, source=source)
+
+
+def leaked_mib(_case: Case) -> Range:
+    """Of the growth of what the allocator of the device holds, with each image or video."""
+    source = "a pipeline keeps nothing of what it generated"
+    return Range(low=-math.inf, high=1.0, source=source)
+
+
+def host_growth_mib(_case: Case) -> Range:
+    """Of the growth of what the allocator of the host holds, with each image or video."""
+    return Range(low=-math.inf, high=16.0, source="a pipeline keeps nothing of what it generated")
+
+
+def slowing_pct(_case: Case) -> Range:
+    """Of how much longer the last image takes than the first, where each took longer than the one before."""
+    return Range(low=-math.inf, high=5.0, source="the images of a process are the same work")
+
+
+def stalled_images(_case: Case) -> Range:
+    """Of the images that take far longer than the others of their process."""
+    return Range(low=0, high=0, source="the images of a process are the same work")
 
 
 def layer_scale_error(_case: Case) -> Range:

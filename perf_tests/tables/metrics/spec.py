@@ -59,6 +59,13 @@ class Reader(StrEnum):
     """The bf16 reference's `of` / this case's, as a speed-up."""
     OUTPUTS = "outputs"
     """How many different outputs the process's generations of one prompt and seed gave, at most."""
+    GROWTH = "growth"
+    """By how much `of` grows with each timed generation, from the second to the last."""
+    TREND = "trend"
+    """By how much the last timed generation took longer than the first, in percent, where each took longer
+    than the one before it; else 0."""
+    STALLS = "stalls"
+    """How many generations took far longer than the median of their process (`runs.stalls`)."""
     LAYERS = "layers"
     """`field` of the worst of the transformer's layers."""
     CAPTURE = "capture"
@@ -91,6 +98,10 @@ class Rule(StrEnum):
     """Every process lies within `expected`; there is no baseline."""
     EXPECTED_OF_LAYERS = "expected range of layers"
     """As `EXPECTED_RANGE`, and the verdict names the worst layers."""
+    CONFIRMED = "confirmed"
+    """As `EXPECTED_RANGE`, but one process outside it has to be confirmed by another one."""
+    TAIL = "tail"
+    """No generation stalled; one that did is no verdict against the code, two are."""
     NOISY = "noisy"
     """A sequential test that knows how far unchanged processes lie apart and asks for more of them."""
     PER_LAYER = "per layer"
@@ -211,6 +222,11 @@ class Metric:
     def is_noisy(self) -> bool:
         """Whether it is judged by relative changes, with the noise between processes."""
         return self.rule is Rule.NOISY
+
+    @property
+    def asks_for_processes(self) -> bool:
+        """Whether its verdict may take more processes than were measured."""
+        return self.rule in (Rule.NOISY, Rule.CONFIRMED)
 
     @property
     def has_baseline(self) -> bool:

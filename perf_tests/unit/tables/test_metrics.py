@@ -50,7 +50,7 @@ def test_surprise_is_never_smaller_than_the_tolerance(metric: Metric) -> None:
             assert gate.surprise.relative_pct >= gate.tolerance.relative_pct
 
 
-EXPECTED = (Rule.EXPECTED_RANGE, Rule.EXPECTED_OF_LAYERS)
+EXPECTED = (Rule.EXPECTED_RANGE, Rule.EXPECTED_OF_LAYERS, Rule.CONFIRMED, Rule.TAIL)
 FIELDS_OF = {
     Reader.CAPTURE: Fidelity,
     Reader.PAIRS: Fidelity,
@@ -71,9 +71,9 @@ def test_field_is_one_of_the_record_that_the_reader_reads(metric: Metric) -> Non
 
 
 @each_metric
-def test_ratio_names_the_metric_it_is_formed_from(metric: Metric) -> None:
-    is_ratio = metric.reader in (Reader.TWIN_RATIO, Reader.REFERENCE_RATIO)
-    assert (metric.of in METRIC_BY_NAME) is is_ratio
+def test_ratio_or_growth_names_the_metric_it_is_formed_from(metric: Metric) -> None:
+    is_of_another = metric.reader in (Reader.TWIN_RATIO, Reader.REFERENCE_RATIO, Reader.GROWTH)
+    assert (metric.of in METRIC_BY_NAME) is is_of_another
 
 
 @each_metric

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import gc
 import itertools
 import resource
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,6 +61,59 @@ def model_mib(pipeline: Any, device: torch.device) -> float:
         for tensor in itertools.chain(module.parameters(), module.buffers())
     )
     return stored_bytes(tensors) / MIB
+
+
+# What is live
+
+
+class _Mallinfo2(ctypes.Structure):
+    """What glibc's mallinfo2 returns: see mallinfo(3)."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def live_mib(device: torch.device) -> dict[str, tuple[float, ...]]:
+    """Metric name -> what the allocators of the device and of the host hold, once garbage is collected.
+
+    On a CPU they are the same.
+    """
+    gc.collect()
+    host_mib = _host_allocator()() / MIB
+    device_mib = torch.cuda.memory_allocated(device) / MIB if device.type == "cuda" else host_mib
+    return {"live_allocated_mib": (device_mib,), "live_host_mib": (host_mib,)}
+
+
+@functools.cache
+def _host_allocator() -> Callable[[], int]:
+    """Reads the bytes that are live on the host; resident memory where the C library does not tell, which
+    also holds what was freed and not given back."""
+    try:
+        read = ctypes.CDLL(None).mallinfo2  # glibc 2.33
+    except (AttributeError, OSError):
+        return _resident_bytes
+    read.restype = _Mallinfo2
+
+    def live_bytes() -> int:
+        counted = read()
+        return int(counted.uordblks + counted.hblkhd)
+
+    before = live_bytes()
+    tensor = torch.empty(MIB, dtype=torch.uint8)
+    # Another allocator may serve torch, of which malloc knows nothing.
+    return live_bytes if live_bytes() - before >= tensor.nbytes else _resident_bytes
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+
+# Peaks
 
 
 class Meter:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from perf_tests.tables.metrics import expected
 from perf_tests.tables.metrics.spec import (
+    BY_RULE,
     BY_RULE_EVERYWHERE,
     DRIFT_LIMIT_PCT,
     STEP,
@@ -111,5 +113,23 @@ METRICS = (
         # Which operators a layer consists of, and of which the work is known, belongs to torch.
         same_packages=("torch",),
         elsewhere=Tolerance(relative_pct=5.0),
+    ),
+    # On GPUs alone: the host of a CPU platform is shared, and its times follow whatever else it does.
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=Better.LOWER,
+            group=Group.LATENCY,
+            reader=reader,
+            rule=rule,
+            expected=implied,
+            gates={Device.CUDA: BY_RULE},
+            verified_only=True,
+        )
+        for name, units, reader, rule, implied in (
+            ("slowing_pct", "%", Reader.TREND, Rule.CONFIRMED, expected.slowing_pct),
+            ("stalled_images", "", Reader.STALLS, Rule.TAIL, expected.stalled_images),
+        )
     ),
 )

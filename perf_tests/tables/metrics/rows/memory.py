@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from perf_tests.tables.metrics.spec import DRIFT_LIMIT_PCT, Better, Gate, Group, Metric, Reader, Tolerance
+from perf_tests.tables.metrics import expected
+from perf_tests.tables.metrics.spec import (
+    BY_RULE_EVERYWHERE,
+    DRIFT_LIMIT_PCT,
+    Better,
+    Gate,
+    Group,
+    Metric,
+    Reader,
+    Rule,
+    Tolerance,
+)
 from perf_tests.tables.platforms import Device
 
 METRICS = (
@@ -54,5 +65,35 @@ METRICS = (
             verified_only=True,
         )
         for name in ("peak_device_mib", "peak_rss_mib")
+    ),
+    *(
+        Metric(
+            name=name,
+            units="MiB",
+            better=Better.LOWER,
+            group=Group.MEMORY,
+            reader=Reader.SAMPLES,
+            gates={},
+            verified_only=True,
+        )
+        for name in ("live_allocated_mib", "live_host_mib")
+    ),
+    *(
+        Metric(
+            name=name,
+            units="MiB",
+            better=Better.LOWER,
+            group=Group.MEMORY,
+            reader=Reader.GROWTH,
+            of=of,
+            rule=Rule.EXPECTED_RANGE,
+            expected=implied,
+            gates=BY_RULE_EVERYWHERE,
+            verified_only=True,
+        )
+        for name, of, implied in (
+            ("leaked_mib_per_image", "live_allocated_mib", expected.leaked_mib),
+            ("host_growth_mib_per_image", "live_host_mib", expected.host_growth_mib),
+        )
     ),
 )

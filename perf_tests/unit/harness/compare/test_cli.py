@@ -133,7 +133,7 @@ def pair(tmp_path: Path) -> Callable[..., list[str]]:
 def _stepping(*steps_ms: float) -> Run:
     samples = [make_sample({"denoise_step_ms": [step_ms]}) for step_ms in steps_ms]
     environment = make_environment(gpu=GPU)
-    processes = tuple(make_process(samples=(each,), environment=environment) for each in samples)
+    processes = tuple(make_process(samples=(each,) * 5, environment=environment) for each in samples)
     return make_run(FLUX_FP8, H100, processes=processes)
 
 

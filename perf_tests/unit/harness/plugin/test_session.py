@@ -11,7 +11,8 @@ from perf_tests.harness.runs.record import SamplingEnd, Status
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.protocol.errors import BaselineError, PerfError
 from perf_tests.tables.metrics.spec import Group
-from perf_tests.unit.conftest import BF16, FP8DQROW, INT8WO
+from perf_tests.tables.platforms import H100
+from perf_tests.unit.conftest import BF16, CASES, FP8DQROW, INT8WO, Misbehave
 from perf_tests.unit.harness.plugin.sessions import Open, on_h100
 
 
@@ -105,6 +106,39 @@ def test_processes_beyond_the_bound_are_not_asked_for(tmp_path: Path, recorded: 
     (verdict, *_) = session.judge(run, Group.LATENCY)
     session.close(interrupted=False)
     assert (len(run.processes), verdict.status) == (1, Status.REGRESSED)
+
+
+@pytest.mark.parametrize(
+    ("switch", "metric", "processes", "status", "retaken"),
+    [
+        pytest.param("", "leaked_mib_per_image", 1, Status.PASS, 0, id="unchanged"),
+        pytest.param("leaks:8", "leaked_mib_per_image", 1, Status.REGRESSED, 0, id="leak"),
+        pytest.param("leaks:17", "host_growth_mib_per_image", 1, Status.REGRESSED, 0, id="host-leak"),
+        pytest.param("slows:2", "slowing_pct", 2, Status.REGRESSED, 0, id="slows-down"),
+        pytest.param("stalls:1", "stalled_images", 1, Status.PASS, 1, id="one-stall"),
+        pytest.param("stalls:2", "stalled_images", 1, Status.REGRESSED, 2, id="two-stalls"),
+    ],
+)
+def test_leaks_slowing_down_and_stalls_are_red(
+    tmp_path: Path,
+    recorded: Path,
+    misbehave: Misbehave,
+    switch: str,
+    metric: str,
+    processes: int,
+    status: Status,
+    retaken: int,
+) -> None:
+    misbehave(f"{switch}@{FP8DQROW}" if switch else "")
+    session = on_h100(tmp_path / "run", recorded)
+    session.select(CASES[FP8DQROW], H100, Group.MEMORY)
+    run = session.measure(FP8DQROW)
+    verdicts = [each for group in (Group.LATENCY, Group.MEMORY) for each in session.judge(run, group)]
+    session.close(interrupted=False)
+    verdict = next(each for each in verdicts if each.metric == metric)
+    assert (verdict.status, len(run.processes)) == (status, processes), verdict.reason
+    # What stalled does not stay among the samples.
+    assert len(run.processes[0].retaken) == retaken
 
 
 def test_a_process_that_is_precise_early_is_sampled_no_further(tmp_path: Path, recorded: Path) -> None:

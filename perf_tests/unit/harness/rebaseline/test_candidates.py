@@ -80,7 +80,7 @@ def test_a_reference_may_be_among_the_references_or_the_cases() -> None:
 def test_an_entry_holds_every_observed_metric_with_one_value_per_process() -> None:
     entry = entry_of(make_record(make_run(processes=(with_bytes(5.0), with_bytes(5.0)))))
     assert entry.metrics["weight_bytes"] == (5.0, 5.0)
-    assert (entry.processes, entry.reference_processes, entry.samples) == (2, 1, 2)
+    assert (entry.processes, entry.reference_processes, entry.samples) == (2, 1, 5)
     assert (entry.digest, entry.provenance) == (MINI_INT8WO.digest, "p1")
 
 
