@@ -189,6 +189,7 @@ def test_verdicts_are_those_of_the_session(
 ) -> None:
     base = _measured(tmp_path / "base", recorded, case_id, platform, ())
     store = tmp_path / "baselines"
+    store.mkdir()
     source = candidates.read_run(tmp_path / "base")
     proposal = propose(source, root=store, patterns=("*",), reason="base", platform=None)
     write(proposal)
