@@ -242,6 +242,7 @@ class Sample(Struct):
     values: dict[str, tuple[float, ...]]
     """Metric name -> what was measured; one value per step for `denoise_step_ms`."""
     output_sha256: str
+    """Of its output as float32, channels last: what a `.npy` capture of it holds after its header."""
     telemetry: Telemetry | None = None
     """None on the CPU."""
     pair: int = 0

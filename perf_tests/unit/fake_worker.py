@@ -12,6 +12,8 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         throttled:COUNT (the first timed generations on a GPU)
                                         leaks:MIB  slows:PERCENT (more with each timed generation)
                                         stalls:COUNT (the timed generations from the third on)
+                                        next-pair  one-step  captures-elsewhere  claims-terabytes
+                                        one-hash:HASH (of every output)
 
 MARKER is a file: once it exists, `new-torch` reports another torch and `die-once` no longer dies; both
 create it.
@@ -20,6 +22,7 @@ create it.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import math
 import os
@@ -258,8 +261,14 @@ class Session:
         }
         capture = self._capture(request.capture) if request.capture else None
         telemetry = self._telemetry(request.warmup) if self._device is Device.CUDA else None
-        picture = f"{self.case.id} {request.pair}"
-        sample = Sample(values=values, output_sha256=_sha256(picture), telemetry=telemetry, pair=request.pair)
+        if self._switches.argument("one-step", self.case.id) is not None:
+            values["denoise_step_ms"] = values["denoise_step_ms"][:1]
+        sample = Sample(
+            values=values,
+            output_sha256=self._switches.argument("one-hash", self.case.id) or self._output_sha256(),
+            telemetry=telemetry,
+            pair=request.pair + (self._switches.argument("next-pair", self.case.id) is not None),
+        )
         return Generated(sample=sample, capture=capture)
 
     def _telemetry(self, warmup: bool) -> Telemetry:
@@ -352,15 +361,28 @@ class Session:
         for fault in self._amounts:
             STRIKES.get(fault, _nothing)()
 
-    def _capture(self, path: str) -> Capture:
+    def _output(self) -> tuple[array[float], tuple[int, ...]]:
+        """The picture, and the shape of the copies of it that one generation makes."""
         workload = self.case.workload
         same = self._switches.argument("same-picture", self.case.id) is not None
         quantized = self.case.build.recipe.scheme.weight is not None and not same
-        picture = _picture(noise=0.004 if quantized else 0.0)
         frames = () if workload.num_frames is None else (workload.num_frames,)
+        return _picture(noise=0.004 if quantized else 0.0), (workload.batch_size, *frames)
+
+    def _output_sha256(self) -> str:
+        picture, copies = self._output()
+        return hashlib.sha256(picture.tobytes() * math.prod(copies)).hexdigest()
+
+    def _capture(self, path: str) -> Capture:
+        if self._switches.argument("captures-elsewhere", self.case.id) is not None:
+            path = f"{path}.elsewhere"
+        picture, copies = self._output()
         array_path, image_path = Path(f"{path}.npy"), Path(f"{path}.png")
         array_path.parent.mkdir(parents=True, exist_ok=True)
-        array_path.write_bytes(_npy(picture, (workload.batch_size, *frames), (SIDE, SIDE, 3)))
+        content = _npy(picture, copies, (SIDE, SIDE, 3))
+        if self._switches.argument("claims-terabytes", self.case.id) is not None:
+            content = _npy(array("f"), (), (1_000_000, 1_000_000, 3))
+        array_path.write_bytes(content)
         image_path.write_bytes(_png(bytes(round(value * 255) for value in picture), SIDE, SIDE))
         digest = hashlib.sha256(array_path.read_bytes()).hexdigest()
         return Capture(array=str(array_path), sha256=digest, image=str(image_path))
@@ -514,6 +536,7 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@functools.cache
 def _picture(noise: float) -> array[float]:
     """Ramps of SIDE by SIDE pixels plus normal noise with a standard deviation of `noise`, all in (0, 1)."""
     chance = random.Random(0)

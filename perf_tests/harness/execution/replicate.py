@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness.execution import replies
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.worker_process import R, Worker
 from perf_tests.harness.runs import projection, stalls, validity
@@ -221,7 +222,10 @@ class Replicate:
         return {Phase.FIDELITY.value: spent_s} if spent_s > 0 else {}
 
     def _ask(self, request: Request, reply_type: type[R], phase: Phase) -> R:
-        return self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
+        reply = self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
+        if why := replies.objection(request, reply, self.planned.case):
+            self.worker.disbelieve(phase, why)
+        return reply
 
 
 BUILT = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})

@@ -169,6 +169,10 @@ class Worker:
         phase = PHASE_OF_REQUEST[type(request)]
         return self._exchange(msgspec.json.encode(request) + b"\n", reply_type, phase, timeout_s)
 
+    def disbelieve(self, phase: Phase, why: str) -> NoReturn:
+        """Kill the worker because of its last answer, and raise WorkerError (`crash`) with `why`."""
+        self._fail(FailureKind.CRASH, phase, f"the answer to {phase} is not what was asked for: {why}")
+
     def close(self) -> None:
         """Hang up, give the worker `CLOSE_S` to end, then kill what is left of its group. Idempotent."""
         if self._pipes.is_open:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from perf_tests.harness.fidelity import image_metrics
+from perf_tests.harness.fidelity import array_files, image_metrics
 from perf_tests.harness.runs.record import Fidelity, Process, Run
 from perf_tests.protocol.errors import PerfError
-from perf_tests.protocol.reports import Arrays, Capture
+from perf_tests.protocol.reports import Arrays, Capture, Sample
 
 
 def compared(run: Run, reference: Run | None, out: Path) -> Run:
@@ -40,9 +42,10 @@ def _compared(process: Process, original: Process | None, out: Path) -> Process:
     pairs = []
     # A reference under another sampling rule may have fewer captures, and the exhaustive cases have one.
     originals = original.captures[: len(process.captures)] if original else ()
-    for capture, wanted in itertools.zip_longest(process.captures, originals):
+    for pair, (capture, wanted) in enumerate(itertools.zip_longest(process.captures, originals)):
         reference = None if wanted is None else _picture(wanted, out)
         measured = _picture(capture, out)
+        _require_hashed(measured, process.samples[pair : pair + 1], out / capture.array)
         catastrophe = image_metrics.catastrophe(
             measured,
             measured.shape if reference is None else reference.shape,
@@ -60,6 +63,17 @@ def _compared(process: Process, original: Process | None, out: Path) -> Process:
     )
     compared = _with_answers(compared, process, original.arrays, out)
     return msgspec.structs.replace(process, fidelity=compared)
+
+
+def _require_hashed(measured: np.ndarray, samples: Sequence[Sample], path: Path) -> None:
+    """Raise PerfError unless the hash that a sample reports, which tells repetitions, is its output's."""
+    found = hashlib.sha256(measured.tobytes()).hexdigest()
+    for sample in samples:
+        if sample.output_sha256 != found:
+            raise PerfError(
+                f"{path} holds an output with the sha256 {found[:12]}, its generation reported "
+                f"{sample.output_sha256[:12]}: what it reports tells nothing about repeated outputs"
+            )
 
 
 def _with_noise(process: Process, out: Path) -> Process:
@@ -88,10 +102,8 @@ def _with_answers(compared: Fidelity, process: Process, latents_of: Arrays | Non
 
 
 def _picture(capture: Capture, out: Path) -> np.ndarray:
-    image_metrics.require_unchanged(out / capture.array, capture.sha256)
-    return image_metrics.load(out / capture.array)
+    return array_files.load(out / capture.array, capture.sha256)
 
 
 def _answers(arrays: Arrays, out: Path) -> tuple[np.ndarray, np.ndarray]:
-    image_metrics.require_unchanged(out / arrays.file, arrays.sha256)
-    return image_metrics.load_answers(out / arrays.file)
+    return array_files.load_answers(out / arrays.file, arrays.sha256)

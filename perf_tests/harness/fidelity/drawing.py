@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from perf_tests.harness.fidelity import image_metrics
+from perf_tests.harness.fidelity import array_files, image_metrics
 from perf_tests.harness.fidelity.heatmaps import HeatMaps
 from perf_tests.harness.runs.record import Process
 from perf_tests.protocol.errors import PerfError
@@ -88,7 +88,7 @@ def draw_worst_pair(process: Process, out: Path) -> HeatMaps:
     finite = {n: each for n, each in enumerate(process.fidelity.pair_psnrs_db) if each is not None}
     capture, reference = pairs[min(finite, key=finite.__getitem__, default=0)]
     array = out / capture.array
-    return draw(image_metrics.load(array), image_metrics.load(out / reference), array.parent, array.stem)
+    return draw(array_files.load(array), array_files.load(out / reference), array.parent, array.stem)
 
 
 def _neighbours(index: int, frames: int) -> slice:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
-import zipfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -19,36 +16,6 @@ from perf_tests.tables.metrics.spec import CONSTANT_STD, IDENTICAL_DB
 
 DATA_RANGE = 1.0
 LOW_PERCENTILE = 5.0
-
-
-def load(path: Path) -> np.ndarray:
-    """The captured output in the `.npy` file `path`. Raises PerfError where it cannot be read."""
-    try:
-        return np.asarray(np.load(path))
-    except (OSError, ValueError) as error:
-        raise PerfError(f"cannot read the captured output {path}: {error}") from error
-
-
-def load_answers(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """`answers` and `latents` in the `.npz` file `path`. Raises PerfError where they cannot be read."""
-    try:
-        with np.load(path) as arrays:
-            return arrays["answers"], arrays["latents"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise PerfError(f"cannot read the transformer's answers in {path}: {error}") from error
-
-
-def require_unchanged(path: Path, sha256: str) -> None:
-    """Raise PerfError unless the file `path` has the digest that its worker recorded."""
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise PerfError(f"cannot read {path}: {error.strerror}; measure the case again") from error
-    if found != sha256:
-        raise PerfError(
-            f"{path} has the sha256 {found[:12]}, its worker wrote {sha256[:12]}: it was damaged or "
-            "replaced, measure the case again"
-        )
 
 
 def sqnr_db(measured: np.ndarray, reference: np.ndarray) -> float:

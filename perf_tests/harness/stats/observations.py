@@ -107,8 +107,8 @@ def _outputs(_metric: Metric, process: Process, _reference: Run | None) -> float
     by_pair: dict[int, set[str]] = {}
     for sample in process.samples:
         by_pair.setdefault(sample.pair, set()).add(sample.output_sha256)
-    if 1 < len(process.samples) == len(by_pair):
-        raise NotMeasured(f"none of its {len(process.samples)} samples repeats a prompt and seed")
+    if len(process.samples) == len(by_pair):
+        raise NotMeasured(f"its samples repeat no prompt and seed, and there are {len(by_pair)} of them")
     return float(max(map(len, by_pair.values())))
 
 

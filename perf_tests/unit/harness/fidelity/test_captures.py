@@ -11,7 +11,7 @@ from perf_tests.harness.fidelity.captures import compared
 from perf_tests.harness.runs.record import Fidelity, Process
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.reports import Arrays, Capture, Recorded
-from perf_tests.unit.builders import make_failure, make_process, make_reference, make_run
+from perf_tests.unit.builders import make_failure, make_process, make_reference, make_run, make_sample
 
 RAMP = np.linspace(0.1, 0.9, 16 * 16 * 3, dtype=np.float32).reshape(1, 16, 16, 3)
 ONES = np.ones((5, 8), dtype=np.float32)
@@ -19,13 +19,15 @@ ONES = np.ones((5, 8), dtype=np.float32)
 
 def captured(out: Path, name: str, *arrays: np.ndarray) -> Process:
     """A process that left a capture for each of `arrays`, and was not yet compared."""
-    captures = []
+    captures, samples = [], []
     for pair, array in enumerate(arrays):
         path = out / f"{name}.{pair}.npy"
         np.save(path, array)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         captures.append(Capture(array=path.name, sha256=sha256, image=f"{name}.{pair}.png"))
-    return make_process(captures=tuple(captures), fidelity=None)
+        output = hashlib.sha256(array.astype(np.float32).tobytes()).hexdigest()
+        samples.append(msgspec.structs.replace(make_sample(output=output), pair=pair))
+    return make_process(samples=tuple(samples), captures=tuple(captures), fidelity=None)
 
 
 def answered(out: Path, name: str, answers: np.ndarray, latents: np.ndarray) -> Arrays:
@@ -141,6 +143,13 @@ def test_a_capture_that_was_replaced_is_an_error(tmp_path: Path) -> None:
         fidelity_of(case, reference, tmp_path)
 
 
+def test_an_output_whose_hash_is_another_than_its_sample_reports_is_an_error(tmp_path: Path) -> None:
+    case = captured(tmp_path, "case", RAMP, RAMP + 0.01)
+    case = msgspec.structs.replace(case, samples=(case.samples[0],) * 2)
+    with pytest.raises(PerfError, match=r"case\.1\.npy holds an output with the sha256 .* about repeated"):
+        compared(make_run(processes=(case,)), None, tmp_path)
+
+
 # Answers and latents
 
 
@@ -152,7 +161,7 @@ def test_answers_are_compared_with_the_same_workers_and_latents_with_the_referen
     case = msgspec.structs.replace(
         captured(tmp_path, "case", RAMP + 0.01),
         recorded=Recorded(arrays=answered(tmp_path, "eager", ones, 5 * ones)),
-        arrays=answered(tmp_path, "timed", ones * [[1.1], [1.01]], 1.001 * ones),
+        arrays=answered(tmp_path, "timed", ones * np.array([[1.1], [1.01]], np.float32), 1.001 * ones),
     )
     fidelity = fidelity_of(case, reference, tmp_path)
     # Errors of 10 %, 1 % and 0.1 %.

@@ -243,7 +243,7 @@ def test_a_record_that_does_not_name_the_reference_is_an_error(tmp_path: Path) -
 
 def test_a_capture_that_is_gone_is_an_error(tmp_path: Path) -> None:
     process = captured(tmp_path, "captures/gone.0.npy")
-    with pytest.raises(PerfError, match=r"cannot read the captured output .*gone\.0\.npy"):
+    with pytest.raises(PerfError, match=r"cannot read .*gone\.0\.npy"):
         drawing.draw_worst_pair(process, tmp_path)
 
 

@@ -91,4 +91,4 @@ def test_heat_maps_need_a_process_that_was_compared(tmp_path: Path) -> None:
 def test_captures_that_are_gone_are_a_reason_not_an_error(tmp_path: Path) -> None:
     heat_maps = heat_maps_of(run_of("gone.0.npy"), tmp_path)
     assert isinstance(heat_maps, NoHeatMaps)
-    assert heat_maps.reason.startswith(f"cannot read the captured output {tmp_path}/gone.0.npy: ")
+    assert heat_maps.reason.startswith(f"cannot read {tmp_path}/gone.0.npy: ")

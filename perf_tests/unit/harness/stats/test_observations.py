@@ -113,7 +113,12 @@ def test_outputs_of_different_prompts_differ_and_are_not_counted_together() -> N
 
 def test_samples_that_repeat_nothing_do_not_pass_for_repeatable() -> None:
     missing = _missing("distinct_outputs", of_pairs((0, "a"), (1, "b"), (2, "c")))
-    assert "none of its 3 samples repeats a prompt and seed" in missing
+    assert missing.endswith("its samples repeat no prompt and seed, and there are 3 of them")
+
+
+def test_one_sample_does_not_pass_for_repeatable() -> None:
+    missing = _missing("distinct_outputs", of_pairs((0, "a")))
+    assert missing.endswith("its samples repeat no prompt and seed, and there are 1 of them")
 
 
 def test_each_pair_has_its_own_value_and_five_steps_have_their_worst() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from perf_tests.harness.fidelity.image_metrics import load_answers
+from perf_tests.harness.fidelity.array_files import load_answers
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
