@@ -15,9 +15,10 @@ from typing import Any
 import pynvml
 import pytest
 
-from perf_tests.harness.execution import gpu_lock, inherited, worker_process
+from perf_tests.harness.execution import gpu_lock
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.session import PerfSession
+from perf_tests.harness.processes import inherited, worker_process
 from perf_tests.harness.runs.record import Run, RunRecord, Status
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.tables.cases import Case, Weights

@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any, BinaryIO
 
-from perf_tests.harness.execution import inherited, worker_process
+from perf_tests.harness.processes import inherited, worker_process
 from perf_tests.unit import fake_worker
 
 START_PROCESS = worker_process.start_process

@@ -14,7 +14,7 @@ from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.launcher import Launcher
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.replicate import BUILT, Replicate
-from perf_tests.harness.execution.worker_process import Worker
+from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import (
     REASON_OF_PROGRESS,
     Comparison,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perf_tests.harness.execution import machine
-from perf_tests.harness.execution.inherited import SECRETS
 from perf_tests.harness.execution.planned import Planned
-from perf_tests.harness.execution.worker_process import COMMAND, Worker
+from perf_tests.harness.processes.inherited import SECRETS
+from perf_tests.harness.processes.worker_process import COMMAND, Worker
 from perf_tests.harness.runs.directory import CACHE, LOGS, PLANS
 from perf_tests.harness.runs.environments import differences
 from perf_tests.protocol.errors import WorkerError

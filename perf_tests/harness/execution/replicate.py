@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.execution import replies
 from perf_tests.harness.execution.planned import Planned
-from perf_tests.harness.execution.worker_process import R, Worker
+from perf_tests.harness.processes import replies
+from perf_tests.harness.processes.worker_process import R, Worker
 from perf_tests.harness.runs import projection, stalls, validity
 from perf_tests.harness.runs.record import (
     BuildReport,

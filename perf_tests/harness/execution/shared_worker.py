@@ -14,7 +14,7 @@ from perf_tests.harness.execution.launcher import Launcher
 from perf_tests.harness.execution.planned import Planned, blank
 from perf_tests.harness.execution.replicate import Replicate
 from perf_tests.harness.execution.sampling import SamplingRules, Series, fixed_samples
-from perf_tests.harness.execution.worker_process import Worker
+from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.directory import CAPTURES
 from perf_tests.harness.runs.record import Progress, Run, SamplingEnd, Status, status_of
 from perf_tests.protocol.errors import WorkerError

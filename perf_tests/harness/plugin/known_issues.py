@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.execution.inherited import REPOSITORY, worker_environment
+from perf_tests.harness.processes.inherited import REPOSITORY, worker_environment
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.known_issues import KnownIssue
 

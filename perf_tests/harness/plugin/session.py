@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cached_property, partial
 
+from perf_tests.harness.execution import resuming
 from perf_tests.harness.execution.campaign import Callbacks, Campaign
 from perf_tests.harness.execution.launcher import Stack
 from perf_tests.harness.execution.sampling import SamplingRules
 from perf_tests.harness.planning.budget import Budget
-from perf_tests.harness.plugin import resuming
 from perf_tests.harness.plugin.ab_session import AbSession
 from perf_tests.harness.plugin.judging import CaseJudge, outcome
 from perf_tests.harness.plugin.ledger import BUILD

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from perf_tests.harness.execution import resuming
 from perf_tests.harness.execution.machine import Target
-from perf_tests.harness.plugin import resuming
 from perf_tests.harness.plugin.ledger import BUILD
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Selection

@@ -11,7 +11,7 @@ import pytest
 
 from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.sampling import Answer, Decide
-from perf_tests.harness.execution.worker_process import Worker
+from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.protocol.messages import (
     Injection,

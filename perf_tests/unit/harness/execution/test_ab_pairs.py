@@ -27,7 +27,7 @@ from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.launcher import Launcher, Stack
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.sampling import SamplingRules
-from perf_tests.harness.execution.worker_process import Worker
+from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import Comparison, Pair, Schedule, Side, Status
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.harness.runs.store import SessionStart

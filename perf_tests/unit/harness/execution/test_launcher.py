@@ -11,7 +11,7 @@ import pytest
 
 from perf_tests.harness.execution.launcher import Launcher, Stack
 from perf_tests.harness.execution.planned import Planned
-from perf_tests.harness.execution.worker_process import Worker
+from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.messages import (
     Compile,

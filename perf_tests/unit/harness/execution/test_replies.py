@@ -1,4 +1,4 @@
-"""execution/replies.py: workers that answer something else than they were asked."""
+"""processes/replies.py: workers that answer something else than they were asked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.execution.replies import objection
+from perf_tests.harness.processes.replies import objection
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.verdicts.verification import verify
 from perf_tests.protocol.messages import Generate, Generated, Inspect, Inspected, Load, Loaded

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perf_tests.harness.execution.planned import Planned
-from perf_tests.harness.execution.worker_process import Worker
+from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import SamplingEnd, Status
 from perf_tests.protocol.messages import (
     Fault,

@@ -13,10 +13,10 @@ from typing import BinaryIO, NoReturn, Self, TypeVar
 
 import msgspec
 
-from perf_tests.harness.execution.inherited import REPOSITORY, worker_environment
-from perf_tests.harness.execution.pipes import MAX_LINE_BYTES, OversizedLineError, Pipes
-from perf_tests.harness.execution.plain_text import harmless, harmless_strings
-from perf_tests.harness.execution.process_group import ProcessGroup
+from perf_tests.harness.processes.inherited import REPOSITORY, worker_environment
+from perf_tests.harness.processes.pipes import MAX_LINE_BYTES, OversizedLineError, Pipes
+from perf_tests.harness.processes.plain_text import harmless, harmless_strings
+from perf_tests.harness.processes.process_group import ProcessGroup
 from perf_tests.harness.runs import validity
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, WorkerError

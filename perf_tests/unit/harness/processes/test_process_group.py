@@ -1,4 +1,4 @@
-"""execution/process_group.py: real children of this process in groups of their own."""
+"""processes/process_group.py: real children of this process in groups of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from perf_tests.harness.execution.process_group import ProcessGroup
+from perf_tests.harness.processes.process_group import ProcessGroup
 
 GENEROUS_S = 30.0  # never waited for
 SLEEPS = "sleep 60"

@@ -1,4 +1,4 @@
-"""execution/inherited.py: which variables reach a worker."""
+"""processes/inherited.py: which variables reach a worker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from perf_tests.harness.execution.inherited import REPOSITORY, SECRETS, worker_environment
+from perf_tests.harness.processes.inherited import REPOSITORY, SECRETS, worker_environment
 from perf_tests.tables.cases import Weights
 
 

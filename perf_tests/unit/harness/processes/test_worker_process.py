@@ -1,4 +1,4 @@
-"""execution/worker_process.py: real processes that run the fake worker, or a script that misbehaves."""
+"""processes/worker_process.py: real processes that run the fake worker, or a script that misbehaves."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.execution import pipes, worker_process
-from perf_tests.harness.execution.inherited import REPOSITORY
-from perf_tests.harness.execution.worker_process import LOG_BYTES, Worker, log_tail
+from perf_tests.harness.processes import pipes, worker_process
+from perf_tests.harness.processes.inherited import REPOSITORY
+from perf_tests.harness.processes.worker_process import LOG_BYTES, Worker, log_tail
 from perf_tests.harness.runs.record import Status, status_of
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, WorkerError
@@ -282,7 +282,7 @@ def test_a_timeout_covers_a_worker_that_does_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "perf_tests.harness.execution.worker_process.msgspec.json.encode", lambda request: b"x" * (1 << 20)
+        "perf_tests.harness.processes.worker_process.msgspec.json.encode", lambda request: b"x" * (1 << 20)
     )
     with start(tmp_path, command=("-c", DEAF)) as worker, pytest.raises(WorkerError, match=r"within 0\.2 s"):
         worker.ask(LOAD, Loaded, 0.2)
@@ -490,7 +490,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from perf_tests.protocol.messages import Loaded
-from perf_tests.unit.harness.execution import test_worker_process
+from perf_tests.unit.harness.processes import test_worker_process
 worker = test_worker_process.start(Path(sys.argv[1]).parent, "hang:load")
 print(worker.pid, flush=True)
 worker.ask(test_worker_process.LOAD, Loaded, 60.0)

@@ -1,4 +1,4 @@
-"""execution/pipes.py: a conversation with the other ends of two pipes, which each test holds itself."""
+"""processes/pipes.py: a conversation with the other ends of two pipes, which each test holds itself."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from perf_tests.harness.execution import pipes
-from perf_tests.harness.execution.pipes import OversizedLineError, Pipes
+from perf_tests.harness.processes import pipes
+from perf_tests.harness.processes.pipes import OversizedLineError, Pipes
 
 GENEROUS_S = 30.0  # never waited for
 
