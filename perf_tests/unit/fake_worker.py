@@ -81,6 +81,7 @@ from perf_tests.protocol.reports import (
     Telemetry,
 )
 from perf_tests.tables.cases import Case
+from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.worker import parent_watch
@@ -256,7 +257,7 @@ class Session:
         }
         values = {
             name: spans
-            for name, spans in (values | self._live()).items()
+            for name, spans in (values | self._live() | self._counts()).items()
             if name != self._switches.argument("missing-metric", self.case.id)
         }
         capture = self._capture(request.capture) if request.capture else None
@@ -299,6 +300,8 @@ class Session:
             "compiled_graphs": 2.0 if self._compiles else 0.0,
             "graph_breaks": 0.0,
             "recompiles": 0.0,
+            "distinct_prompt_embeddings": float(PROMPTS),
+            "distinct_prompt_latents": 2.0,
             "peak_rss_mib": peak_mib,
             "step_tflop": STEP_TFLOP,
         }
@@ -351,6 +354,14 @@ class Session:
             "latency_s": ((15.0 + step_ms * (steps + 0.1)) / 1000,),
         }
         return {**times, "device_latency_s": times["latency_s"]}
+
+    def _counts(self) -> dict[str, tuple[float, ...]]:
+        return {
+            "transformer_calls": (float(self.case.workload.generated_steps),),
+            "decode_calls": (1.0,),
+            **{f"{name}_calls": (float(n),) for name, n in self.case.build.pipeline.encoder_calls.items()},
+            "batch_psnr_db": (12.0,),
+        }
 
     def _strike(self) -> None:
         """Apply the faults that spoil a timed generation, like the real worker."""

@@ -19,7 +19,7 @@ from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import anchor, capture, layers, trace
-from perf_tests.worker.measure import control, counters, kernels, memory, probe
+from perf_tests.worker.measure import control, counters, kernels, memory, probe, prompts
 from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import (
     Generation,
@@ -237,6 +237,7 @@ class WorkerSession:
         probed = request.probe and recipe.scheme.config is not None
         first_answer = probe.record(pipeline, self._case) if probed else None
         values = self._anchor_values() if self._case.is_reference else {}
+        values |= prompts.differences(pipeline, self._case)
         started_s = time.perf_counter()
         traces, recorded = {}, {}
         for asked in request.traces:

@@ -65,6 +65,13 @@ def _samples(metric: Metric, process: Process, _reference: Run | None) -> float:
     return _statistic(metric.name, process)
 
 
+def _every_sample(metric: Metric, process: Process, _reference: Run | None) -> tuple[float, ...]:
+    samples = (*process.warmups, *process.samples, *process.retaken)
+    if not process.samples:
+        raise NotMeasured("it has no samples")
+    return tuple(sorted({value for sample in samples for value in values_of(metric.name, sample)}))
+
+
 def _build(metric: Metric, process: Process, _reference: Run | None) -> float:
     values = process.build.values
     if metric.name in process.build.uncounted:
@@ -265,6 +272,7 @@ def _single(read: Callable[[Metric, Process, Run | None], float]) -> Read:
 
 READERS: Mapping[Reader, Reading] = {
     Reader.SAMPLES: Reading(read=_single(_samples)),
+    Reader.EVERY_SAMPLE: Reading(read=_every_sample),
     Reader.BUILD: Reading(read=_single(_build)),
     Reader.TWIN_RATIO: Reading(read=_single(_twin_ratio)),
     Reader.REFERENCE_RATIO: Reading(read=_single(_reference_ratio)),

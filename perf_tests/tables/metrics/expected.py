@@ -6,6 +6,7 @@ import math
 
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.metrics.spec import IDENTICAL_DB
+from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.schemes.spec import Range
 
 
@@ -66,3 +67,43 @@ def modules_off_plan(case: Case) -> Range | None:
     if case.build.recipe.scheme.search is None:
         return None
     return Range(low=0, high=0, source="every Linear module is to be what the plan chose for it")
+
+
+def calls(case: Case, component: str) -> Range | None:
+    """Of `component` in one generation; None where the pipeline has no such component."""
+    per_image = {
+        "transformer": (case.workload.generated_steps, "one a step, guidance being a batch of it"),
+        "decode": (1, "one for all pictures of a batch and all frames of a video"),
+        **{
+            name: (count, f"the row of {case.build.pipeline.id} says so")
+            for name, count in case.build.pipeline.encoder_calls.items()
+        },
+    }
+    if component not in per_image:
+        return None
+    count, source = per_image[component]
+    return Range(low=count, high=count, source=source)
+
+
+def distinct_prompt_embeddings(_case: Case) -> Range:
+    """Of the inputs that all prompts give the transformer."""
+    return Range(low=PROMPTS, high=PROMPTS, source="each prompt has embeddings of its own")
+
+
+def distinct_prompt_latents(case: Case) -> Range | None:
+    """Of the latents that two prompts give from the same noise; None for what is compared with a reference,
+    which shares all of this with it."""
+    if not case.is_reference:
+        return None
+    return Range(low=2, high=2, source="another prompt changes the latents")
+
+
+MOST_ALIKE_DB = 25.0
+
+
+def batch_psnr_db(case: Case) -> Range | None:
+    """Of the two pictures of a batch that are most alike; None for a batch of one."""
+    if case.workload.batch_size == 1:
+        return None
+    source = "pictures from noise of their own are 10 to 14 dB apart, from the same noise identical"
+    return Range(low=0.0, high=MOST_ALIKE_DB, source=source)

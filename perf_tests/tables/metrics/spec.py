@@ -51,6 +51,9 @@ class Reader(StrEnum):
 
     SAMPLES = "samples"
     """The trimmed mean of all that the timed generations reported under the metric's name."""
+    EVERY_SAMPLE = "every-sample"
+    """Each different value that any generation reported under the metric's name, warm-ups included: for
+    values of which one alone can be wrong."""
     BUILD = "build"
     """What the worker reported once for the whole process, under the metric's name."""
     TWIN_RATIO = "twin-ratio"

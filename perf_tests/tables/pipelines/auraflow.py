@@ -49,6 +49,7 @@ AURAFLOW = PipelineSpec(
     batch_argument="num_images_per_prompt",
     output="images",
     blocks=("joint_transformer_blocks", "single_transformer_blocks"),
+    encoder_calls={"text_encoder": 2},
     single_row=("*norm*.linear", "time_step_proj.*"),
 )
 AURAFLOW_MINI = dataclasses.replace(

@@ -66,6 +66,7 @@ COGVIDEOX_5B = PipelineSpec(
     batch_argument="num_videos_per_prompt",
     output="frames",
     blocks=("transformer_blocks",),
+    encoder_calls={"text_encoder": 2},
     single_row=("*norm*.linear", "time_*embed*"),
 )
 COGVIDEOX_2B = dataclasses.replace(
@@ -134,6 +135,7 @@ COGVIDEOX_MINI = PipelineSpec(
     batch_argument="num_videos_per_prompt",
     output="frames",
     blocks=("transformer_blocks",),
+    encoder_calls={"text_encoder": 2},
     single_row=("*norm*.linear", "time_*embed*"),
 )
 COGVIDEOX_2B_MINI = dataclasses.replace(

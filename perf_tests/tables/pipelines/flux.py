@@ -83,6 +83,7 @@ FLUX1_DEV = PipelineSpec(
     batch_argument="num_images_per_prompt",
     output="images",
     blocks=("transformer_blocks", "single_transformer_blocks"),
+    encoder_calls={"text_encoder": 1, "text_encoder_2": 1},
     single_row=("*norm*.linear", "time_*embed*"),
     batch_measured_steps=6,
 )
@@ -160,6 +161,7 @@ FLUX_MINI = PipelineSpec(
     batch_argument="num_images_per_prompt",
     output="images",
     blocks=("transformer_blocks", "single_transformer_blocks"),
+    encoder_calls={"text_encoder": 1, "text_encoder_2": 1},
     single_row=("*norm*.linear", "time_*embed*"),
 )
 FLUX_SCHNELL_MINI = dataclasses.replace(

@@ -67,6 +67,7 @@ PIXART_SIGMA = PipelineSpec(
     batch_argument="num_images_per_prompt",
     output="images",
     blocks=("transformer_blocks",),
+    encoder_calls={"text_encoder": 2},
     single_row=("adaln_single.*",),
 )
 PIXART_MINI = dataclasses.replace(

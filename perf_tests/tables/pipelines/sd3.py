@@ -70,6 +70,7 @@ SD3_MEDIUM = PipelineSpec(
     batch_argument="num_images_per_prompt",
     output="images",
     blocks=("transformer_blocks",),
+    encoder_calls={"text_encoder": 2, "text_encoder_2": 2, "text_encoder_3": 2},
     single_row=("*norm*.linear", "time_*embed*"),
 )
 SD3_MINI = dataclasses.replace(

@@ -122,6 +122,8 @@ class PipelineSpec:
     """Module lists of the transformer whose items are its repeated blocks."""
     arguments: dict[str, Value] = field(default_factory=dict)
     """Arguments of the pipeline's constructor other than its components."""
+    encoder_calls: dict[str, int] = field(default_factory=dict, metadata=NEVER)
+    """Text encoder -> its calls in one generation: with guidance, the empty prompt is encoded as well."""
     single_row: tuple[str, ...] = field(default=(), metadata=NEVER)
     """Linear modules of the transformer that see one row per image: patterns (`fnmatch`) of their names."""
     miniature_of: str | None = field(default=None, metadata=NEVER)

@@ -13,6 +13,8 @@ import dataclasses
 import functools
 import gc
 import hashlib
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.spec import CONSTANT_STD, STEP
+from perf_tests.tables.metrics.spec import CONSTANT_STD, IDENTICAL_DB, STEP
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
-from perf_tests.worker.measure import early_stop
+from perf_tests.worker.measure import calls, early_stop
 from perf_tests.worker.measure.clock import Clock, Mark
 
 # A second step, because some graphs are compiled for strides that the first step does not see.
@@ -125,7 +127,7 @@ def generate_once(pipeline: Any, case: Case, stages: Stages) -> Generation:
     a shape or a number of steps that was not asked for.
     """
     arguments = call_arguments(case.build.pipeline, case.workload)
-    with stages.attached(pipeline), _quiet(stages.clock):
+    with stages.attached(pipeline), calls.counted(pipeline) as counts, _quiet(stages.clock):
         started_s = time.perf_counter()
         stages.begin()
         output = getattr(pipeline(**arguments), case.build.pipeline.output)
@@ -134,6 +136,9 @@ def generate_once(pipeline: Any, case: Case, stages: Stages) -> Generation:
         latency_s = time.perf_counter() - started_s
     values = {"latency_s": (latency_s,), **stages.values(case.workload.generated_steps)}
     _check(output, case.workload)
+    values |= {f"{name}_calls": (float(count),) for name, count in counts.items()}
+    if case.workload.batch_size > 1:
+        values["batch_psnr_db"] = (most_alike_db(output),)
     return Generation(values=values, output=output)
 
 
@@ -239,6 +244,13 @@ def _check(output: torch.Tensor, workload: Workload) -> None:
 
 def _numerics(message: str) -> NoReturn:
     raise WorkerError(Failure(kind=FailureKind.NUMERICS, phase=Phase.GENERATE, message=message))
+
+
+def most_alike_db(output: torch.Tensor) -> float:
+    """PSNR in dB of the two pictures of a batch that are most alike; `IDENTICAL_DB` for the same picture."""
+    pairs = itertools.combinations(output.float(), 2)
+    lowest = min(float((one - other).square().mean()) for one, other in pairs)
+    return IDENTICAL_DB if lowest == 0 else -10 * math.log10(lowest)
 
 
 def output_sha256(output: torch.Tensor) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from perf_tests.tables.metrics import expected
 from perf_tests.tables.metrics.spec import BY_RULE, BY_RULE_EVERYWHERE, Better, Group, Metric, Reader, Rule
 from perf_tests.tables.platforms import Device
@@ -37,6 +39,31 @@ METRICS = (
         for name, units, implied in (
             ("weight_bytes_vs_implied", "x", expected.weight_bytes_vs_implied),
             ("modules_off_plan", "", expected.modules_off_plan),
+            ("distinct_prompt_embeddings", "", expected.distinct_prompt_embeddings),
+            ("distinct_prompt_latents", "", expected.distinct_prompt_latents),
         )
+    ),
+    *(
+        Metric(
+            name=f"{component}_calls",
+            units="",
+            better=Better.EXACT,
+            group=Group.NUMERICS,
+            reader=Reader.EVERY_SAMPLE,
+            rule=Rule.EXPECTED_RANGE,
+            expected=partial(expected.calls, component=component),
+            gates=BY_RULE_EVERYWHERE,
+        )
+        for component in ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "decode")
+    ),
+    Metric(
+        name="batch_psnr_db",
+        units="dB",
+        better=Better.LOWER,
+        group=Group.NUMERICS,
+        reader=Reader.EVERY_SAMPLE,
+        rule=Rule.EXPECTED_RANGE,
+        expected=expected.batch_psnr_db,
+        gates=BY_RULE_EVERYWHERE,
     ),
 )
