@@ -146,6 +146,8 @@ class Inspect(Struct, tag="inspect"):
     trace: str | None = None
     """Path without suffix for the answers of the timed transformer to the calls recorded for this workload;
     None: it is not asked for any."""
+    work: bool = True
+    """Whether the kernels or operators of each stage are counted, in generations of their own."""
 
 
 Request = Load | Quantize | Compile | Generate | SwitchWorkload | Inspect

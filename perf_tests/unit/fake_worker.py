@@ -93,6 +93,9 @@ MODULES = 24
 BYTES_PER_MODULE = 1 << 20
 PEAK_MIB = 400.0
 STEP_TFLOP = 1.0
+KERNELS = {"kernels_per_encode": 900.0, "kernels_per_step": 1530.0, "kernels_per_decode": 400.0}
+OPERATORS = {"operators_per_encode": 1036.0, "operators_per_step": 2926.0, "operators_per_decode": 743.0}
+QUANTIZING = {"operators_in_quantize": 4898.0, "quantize_peak_allocated_mib": 40.0}
 SIDE = 16
 GPU = Gpu(
     name="NVIDIA H100 80GB HBM3",
@@ -304,6 +307,8 @@ class Session:
             "distinct_prompt_latents": 2.0,
             "peak_rss_mib": peak_mib,
             "step_tflop": STEP_TFLOP,
+            **{f"{name}_bytes": float(BYTES_PER_MODULE) for name in self.case.build.pipeline.modules},
+            "transformer_bytes": float(weight_bytes),
         }
         sqnr_db = self.case.build.recipe.scheme.output_sqnr_db
         if self._quantized:
@@ -314,7 +319,11 @@ class Session:
             values["anchor_sqnr_db"] = 60.0
         if self._device is Device.CUDA:
             names = ("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib")
-            values |= {**dict.fromkeys(names, peak_mib), "kernels_per_step": 1530.0}
+            values |= {**dict.fromkeys(names, peak_mib), **KERNELS}
+        else:
+            values |= {**OPERATORS, **(QUANTIZING if self._quantized else {})}
+        if self._compiles:
+            values |= {"generated_kernels": 126.0, "extern_calls": 32.0}
         values.pop(self._switches.argument("missing-metric", self.case.id) or "", None)
         noise = 0.004 if self._quantized else 0.0
         arrays = self._arrays(f"{request.trace}.timed.npz", noise) if request.trace else None

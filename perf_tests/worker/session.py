@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import time
@@ -19,7 +20,7 @@ from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import anchor, capture, layers, trace
-from perf_tests.worker.measure import control, counters, kernels, memory, probe, prompts
+from perf_tests.worker.measure import control, counters, kernels, memory, probe, prompts, quantizing
 from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import (
     Generation,
@@ -94,19 +95,20 @@ class WorkerSession:
         loaded.release()
         loaded.meter.reset()
         started_s = time.perf_counter()
-        report = apply.apply(
-            loaded.pipeline,
-            self._case.build,
-            drop=loaded.faults.dropped_modules,
-            choose=self._choose(request.plan) if recipe.scheme.search else None,
-        )
+        with self._counting_quantize() as counted:
+            report = apply.apply(
+                loaded.pipeline,
+                self._case.build,
+                drop=loaded.faults.dropped_modules,
+                choose=self._choose(request.plan) if recipe.scheme.search else None,
+            )
         loaded.stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
         if report.plan is not None:
             seconds -= report.plan.search_s or 0.0
         loaded.faults.rescale(loaded.pipeline)
         window = loaded.end_window()
-        values = before.values | self._quantization_values(report, recipe)
+        values = before.values | counted | self._quantization_values(report, recipe)
         if before.probe is not None:
             values["output_sqnr_db"] = before.probe.sqnr_db(loaded.pipeline)
         self._quantized = QuantizedPipeline(work=before.work, values=values, traces=before.traces)
@@ -213,15 +215,18 @@ class WorkerSession:
             "compiled_graphs": counted.graphs,
             "graph_breaks": counted.graph_breaks,
             "recompiles": counted.graphs - compiled.graphs_after_warmup,
+            "generated_kernels": counted.generated_kernels,
+            "extern_calls": counted.extern_calls,
             # Compiling is part of the peak: graphs capture their memory there, and replay invisibly.
             **memory.peaks([compiled.window, window]),
         }
         started_s = time.perf_counter()
         arrays = self._repeat_trace(request.trace) if request.trace else None
         fidelity_s = time.perf_counter() - started_s if arrays else 0.0
-        if loaded.device.type == "cuda":
-            # Last: it generates once more, and recording takes memory and time of its own.
-            values |= kernels.measure(loaded.pipeline, self._case, loaded.stages.clock)
+        if request.work:
+            # Last: it generates again, and recording takes memory and time of its own.
+            unit = kernels.UNITS[Device(loaded.device.type)]
+            values |= kernels.measure(loaded.pipeline, self._case, loaded.stages.clock, unit)
         return messages.Inspected(
             values=values,
             memory=window,
@@ -230,6 +235,13 @@ class WorkerSession:
             guard_failures=tuple(failed),
             state=final,
         )
+
+    def _counting_quantize(self) -> contextlib.AbstractContextManager[dict[str, float]]:
+        recipe = self._case.build.recipe
+        # A search runs and compiles every candidate, which is not what is counted.
+        if self._loaded.device.type != "cpu" or recipe.scheme.config is None or recipe.scheme.search:
+            return contextlib.nullcontext({})
+        return quantizing.counted(self._loaded.pipeline, recipe.quantized_components)
 
     def _record_unquantized(self, request: messages.Quantize) -> UnquantizedPipeline:
         pipeline, recipe = self._loaded.pipeline, self._case.build.recipe
@@ -271,6 +283,7 @@ class WorkerSession:
             "model_memory_mib": memory.model_mib(pipeline, self._loaded.device),
             "weight_bytes": weight_bytes,
             "quantized_modules": apply.count_as_asked(report, recipe),
+            **memory.component_bytes(pipeline),
         }
         if report.plan is not None:
             values["modules_off_plan"] = apply.count_off_plan(report, recipe)

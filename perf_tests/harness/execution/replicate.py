@@ -127,9 +127,10 @@ class Replicate:
                 self.retaken.append(slow)
                 self.samples[stall.index] = self._generate_validly(Generate(pair=slow.pair)).sample
 
-    def inspect(self, trace: Path | None = None) -> None:
-        """Ask for what describes the whole process; `trace` is the stem of the files of recorded answers."""
-        request = Inspect(trace=None if trace is None else str(trace))
+    def inspect(self, trace: Path | None = None, *, work: bool = True) -> None:
+        """Ask for what describes the whole process; `trace` is the stem of the files of recorded answers, and
+        `work` whether the work of each stage is counted."""
+        request = Inspect(trace=None if trace is None else str(trace), work=work)
         self.inspected = self._ask(request, Inspected, Phase.INSPECT)
 
     def process(self, out: Path) -> Process:
@@ -190,7 +191,11 @@ class Replicate:
             weights=self.loaded.weights,
             quantization=self.quantized.quantization if self.quantized else None,
             cache=self.compiled.cache if self.compiled else None,
-            values={**(self.inspected.values if self.inspected else {}), **_compile_values(self.compiled)},
+            values={
+                **(self.inspected.values if self.inspected else {}),
+                **_compile_values(self.compiled),
+                **_built_values(self.loaded, self.quantized),
+            },
             roofline_ms=self._roofline_ms(),
             guard_failures=self.inspected.guard_failures if self.inspected else (),
             layers=self.quantized.layers if self.quantized else {},
@@ -256,6 +261,21 @@ def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:
         Phase.SWITCH_WORKLOAD: timeouts.quantize_s,
         Phase.INSPECT: timeouts.generate_s,  # generates once more to count kernels
     }[phase]
+
+
+def _built_values(loaded: Loaded, quantized: Quantized | None) -> dict[str, float]:
+    """Metric name -> value: the seconds of loading and quantizing, and their peaks on a GPU."""
+    answered = {Phase.LOAD: loaded, Phase.QUANTIZE: quantized}
+    values = {}
+    for phase, reply in answered.items():
+        if reply is None:
+            continue
+        values[f"{phase}_s"] = reply.seconds
+        if reply.memory.allocated_mib is not None:
+            values[f"{phase}_peak_allocated_mib"] = reply.memory.allocated_mib
+        if reply.memory.reserved_mib is not None:
+            values[f"{phase}_peak_reserved_mib"] = reply.memory.reserved_mib
+    return values
 
 
 def _compile_values(compiled: Compiled | None) -> dict[str, float]:

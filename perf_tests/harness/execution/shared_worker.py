@@ -96,7 +96,7 @@ class SharedWorker:
         replicate.warm_up(self.rules.warmups)
         files = self._files(subject)
         self._sample(replicate, files)
-        replicate.inspect(None if subject.planned.smoke else files)
+        replicate.inspect(None if subject.planned.smoke else files, work=not subject.planned.smoke)
 
     def _files(self, subject: Subject) -> Path | None:
         """The stem of the files that the first process of a case leaves to be compared; None for others."""

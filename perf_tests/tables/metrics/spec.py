@@ -189,6 +189,8 @@ class Metric:
     expected: Callable[[Case], Range | None] | None = None
     """For the rules of expected ranges: the range that the tables imply for a case; None where they imply
     none, and the metric does not apply."""
+    component: str = ""
+    """The component that it is about: it does not apply to a pipeline without that one. Empty for others."""
     only_for: tuple[Trait, ...] = ()
     """What a case must be, all of it."""
     per_unit: bool = False
@@ -219,7 +221,8 @@ class Metric:
     def applies(self, case: Case) -> bool:
         """Whether it says anything about `case`."""
         implied = self.expected is None or self.expected(case) is not None
-        return implied and all(HAS_TRAIT[trait](case) for trait in self.only_for)
+        exists = not self.component or self.component in case.build.pipeline.modules
+        return implied and exists and all(HAS_TRAIT[trait](case) for trait in self.only_for)
 
     @property
     def is_noisy(self) -> bool:

@@ -236,25 +236,30 @@ def test_another_workload_can_be_generated_without_changing_the_measured_one(mak
     assert (len(full["denoise_step_ms"]), len(again["denoise_step_ms"])) == (3, 1)
 
 
-def inspected(case: Case, device: str) -> dict[str, float]:
+def inspected(case: Case, device: str, *, work: bool = True) -> dict[str, float]:
     """What a session on the CPU reports if it takes its device for another one when it is inspected."""
     worker = loaded(case)
     worker.quantize(Quantize())
     worker.compile(Compile())
     worker.generate(Generate(warmup=True))
     worker._loaded = dataclasses.replace(worker._loaded, device=torch.device(device))
-    return worker.inspect(Inspect()).values
+    return worker.inspect(Inspect(work=work)).values
 
 
-def test_kernels_are_counted_only_on_a_gpu_and_only_after_everything_else_was_read(
+def test_work_is_counted_in_the_units_of_the_device_and_only_after_everything_else_was_read(
     make_case: MakeCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
     for module, name in ((counters, "read"), (memory, "peaks"), (memory.Meter, "read")):
         monkeypatch.setattr(module, name, noting(read, name, getattr(module, name)))
-    monkeypatch.setattr(kernels, "measure", noting(read, "kernels", lambda *_: {"kernels_per_step": 7.0}))
+
+    def step(_pipeline: Any, _case: Case, _clock: Any, unit: kernels.Unit) -> dict[str, float]:
+        return {unit.metrics[kernels.STEP]: 7.0}
+
+    monkeypatch.setattr(kernels, "measure", noting(read, "kernels", step))
     case = with_steps(make_case(), 2)
-    assert "kernels_per_step" not in inspected(case, "cpu")
+    assert "operators_per_step" not in inspected(case, "cpu", work=False)
     assert "kernels" not in read
+    assert inspected(case, "cpu")["operators_per_step"] == 7.0
     assert inspected(case, "cuda")["kernels_per_step"] == 7.0
     assert read[-4:] == ["read", "read", "peaks", "kernels"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ class Counters:
     hits: int
     misses: int
     bypasses: int
+    generated_kernels: int
+    """By inductor; where its cache has the graph, what was generated when it was compiled."""
+    extern_calls: int
+    """Of kernels that inductor does not generate, such as GEMMs, counted in the same way."""
 
     def since(self, earlier: Counters) -> Counters:
         """What was counted between `earlier` and this reading."""
@@ -27,6 +32,8 @@ class Counters:
             hits=self.hits - earlier.hits,
             misses=self.misses - earlier.misses,
             bypasses=self.bypasses - earlier.bypasses,
+            generated_kernels=self.generated_kernels - earlier.generated_kernels,
+            extern_calls=self.extern_calls - earlier.extern_calls,
         )
 
 
@@ -42,6 +49,8 @@ def read() -> Counters:
         hits=max(inductor["fxgraph_cache_hit"], aot["autograd_cache_hit"]),
         misses=inductor["fxgraph_cache_miss"],
         bypasses=inductor["fxgraph_cache_bypass"],
+        generated_kernels=_generated_kernels(),
+        extern_calls=inductor["extern_calls"],
     )
 
 
@@ -54,6 +63,12 @@ def guard_failures() -> Counter[str]:
 
     by_function: Mapping[object, Sequence[object]] = getattr(utils, "guard_failures", {})
     return Counter(str(reason) for reasons in by_function.values() for reason in reasons)
+
+
+def _generated_kernels() -> int:
+    # Where inductor was never imported, it has generated nothing, and importing it takes seconds.
+    metrics = sys.modules.get("torch._inductor.metrics")
+    return 0 if metrics is None else int(metrics.generated_kernel_count)
 
 
 def cache(counted: Counters, artifacts: str | None) -> CompileCache:

@@ -1,34 +1,45 @@
-"""The GPU kernels of a steady denoise step, counted in a generation of their own: recording slows it down."""
+"""The work of a generation's stages: the kernels that a GPU runs, or the operators that a CPU does.
+
+They are counted in generations of their own, because recording slows them down.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch.profiler import ProfilerActivity, profile, supported_activities
 
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.spec import STEP
+from perf_tests.tables.metrics.spec import STAGES
+from perf_tests.tables.platforms import Device
 from perf_tests.worker.measure import counters, early_stop
 from perf_tests.worker.measure.clock import Clock
-from perf_tests.worker.measure.generate import Stages, call_arguments
+from perf_tests.worker.measure.generate import PRIMING_STEPS, Stages, call_arguments
 
-METRIC = "kernels_per_step"
+ENCODE, FIRST_STEP, STEP, DECODE = STAGES
 
 KERNEL = "kernel"
 """Category in torch's traces of a kernel, launched or replayed from a CUDA graph. Copies and fills have
 categories of their own, `gpu_memcpy` and `gpu_memset`."""
+
+OPERATOR = "cpu_op"
+"""Category of an operator that runs on the host, whether it was called or is part of one that was."""
+MEMORY = "[memory]"
+"""Name of an event that allocates or frees memory."""
 
 Event = Mapping[str, Any]
 """An event of a trace in Chrome's format: `cat` is its category, which metadata does not have."""
 
 
 class NotCounted(Exception):
-    """Why the kernels of a step could not be counted."""
+    """Why something could not be counted."""
 
 
 class Recorder(Protocol):
@@ -42,16 +53,17 @@ class Recorder(Protocol):
 
 
 class KinetoRecorder:
-    """torch's profiler, which records the activity of a GPU with CUPTI."""
+    """torch's profiler, which records the activity of a GPU with CUPTI; with `memory`, allocations too."""
 
-    def __init__(self, activity: ProfilerActivity = ProfilerActivity.CUDA) -> None:
+    def __init__(self, activity: ProfilerActivity, *, memory: bool = False) -> None:
         self._activity = activity
+        self._memory = memory
 
     def start(self) -> None:
         """Begin to record. Raises NotCounted where torch was built without it, or the driver refuses."""
         if self._activity not in supported_activities():
             raise NotCounted(f"this build of torch cannot record {self._activity.name} activity")
-        self._profile = profile(activities=[self._activity])
+        self._profile = profile(activities=[self._activity], profile_memory=self._memory)
         try:
             self._profile.start()
         except RuntimeError as exc:
@@ -67,66 +79,121 @@ class KinetoRecorder:
         return events
 
 
-class StepRecording:
-    """Records from the return of the scheduler's first step to that of its second."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unit:
+    """What the work of a stage is counted in on one type of device."""
 
-    def __init__(self, recorder: Recorder, clock: Clock) -> None:
+    activity: ProfilerActivity
+    category: str
+    """Of the events that are counted."""
+    metrics: Mapping[str, str]
+    """Stage -> metric."""
+
+
+UNITS = {
+    Device.CUDA: Unit(
+        activity=ProfilerActivity.CUDA,
+        category=KERNEL,
+        metrics={ENCODE: "kernels_per_encode", STEP: "kernels_per_step", DECODE: "kernels_per_decode"},
+    ),
+    Device.CPU: Unit(
+        activity=ProfilerActivity.CPU,
+        category=OPERATOR,
+        metrics={ENCODE: "operators_per_encode", STEP: "operators_per_step", DECODE: "operators_per_decode"},
+    ),
+}
+
+NEXT = {ENCODE: FIRST_STEP, FIRST_STEP: STEP, STEP: DECODE}
+"""Stage -> the one that follows it, in a generation of two steps and in the beginning of any other."""
+
+
+class StageRecording:
+    """Records the stages of one generation that are wanted, and ends it after the last of them."""
+
+    def __init__(self, recorder: Recorder, clock: Clock, wanted: tuple[str, ...]) -> None:
         self._recorder = recorder
         self._clock = clock
-        self.events: list[Event] | None = None
-        """None until the second step has returned."""
+        self._wanted = wanted
+        self._recording = False
+        self.events: dict[str, list[Event]] = {}
+        """Stage -> what happened during it."""
+
+    def begin(self) -> None:
+        """Call it just before the pipeline is called. Raises NotCounted where recording is refused."""
+        self._record(ENCODE)
 
     def before_mark(self, stage: str) -> None:
-        """Start or stop recording; `Stages` calls it with the stage that ends.
+        """Stop or start recording; `Stages` calls it with the stage that ends.
 
         Raises NotCounted where recording is refused.
         """
-        # Without waiting, the device would still be computing the previous step.
-        if stage == "first_step_ms":
+        if self._recording:
+            # Without waiting, the device would still be computing.
+            self._clock.synchronize()
+            self.events[stage] = list(self._recorder.stop())
+            self._recording = False
+            if stage == self._wanted[-1] != DECODE:
+                early_stop.stop()
+        self._record(NEXT.get(stage))
+
+    def _record(self, stage: str | None) -> None:
+        if stage in self._wanted and stage not in self.events:
             self._clock.synchronize()
             self._recorder.start()
-        elif stage == STEP:
-            self._clock.synchronize()
-            self.events = list(self._recorder.stop())
-            early_stop.stop()
+            self._recording = True
 
 
-def measure(pipeline: Any, case: Case, clock: Clock, recorder: Recorder | None = None) -> dict[str, float]:
-    """Metric name -> value; empty, with a warning in the worker's log, where kernels cannot be counted.
+def measure(
+    pipeline: Any, case: Case, clock: Clock, unit: Unit, recorder: Recorder | None = None
+) -> dict[str, float]:
+    """Metric name -> value; without those, with a warning in the worker's log, that cannot be counted.
 
-    `pipeline` has been warmed up for `case`; `clock` is that of its device. The default `recorder` is torch's
-    profiler of GPU activity.
+    `pipeline` has been warmed up for `case`; `clock` and `unit` are those of its device. The default
+    `recorder` is torch's profiler.
     """
-    try:
-        events = record_step(pipeline, case, clock, recorder or KinetoRecorder())
-        return {METRIC: float(count(events))}
-    except NotCounted as exc:
-        warnings.warn(f"{METRIC} of {case.id} was not counted: {exc}", RuntimeWarning, stacklevel=2)
-        return {}
+    recorder = recorder or KinetoRecorder(unit.activity)
+    # The decoder ends a generation of its own, which is as short as the one that compiled it.
+    short = dataclasses.replace(case.workload, steps=PRIMING_STEPS, measured_steps=None)
+    values: dict[str, float] = {}
+    for workload, stages in ((case.workload, (ENCODE, STEP)), (short, (DECODE,))):
+        try:
+            recorded = record(pipeline, dataclasses.replace(case, workload=workload), clock, recorder, stages)
+            values |= {unit.metrics[stage]: float(count(recorded[stage], unit)) for stage in stages}
+        except NotCounted as exc:
+            names = " and ".join(unit.metrics[stage] for stage in stages)
+            warnings.warn(f"{names} of {case.id} were not counted: {exc}", RuntimeWarning, stacklevel=2)
+    return values
 
 
-def record_step(pipeline: Any, case: Case, clock: Clock, recorder: Recorder) -> Iterable[Event]:
-    """The events of the second step of the workload, after which the generation is stopped.
+def record(
+    pipeline: Any, case: Case, clock: Clock, recorder: Recorder, stages: tuple[str, ...]
+) -> dict[str, list[Event]]:
+    """Stage -> the events of each of `stages`, of which that of the steps is the second step.
 
-    The pipeline is called exactly as when it is timed, so that nothing needs compiling. Raises NotCounted
-    where there is no second step, where something was compiled after all, and where `recorder` refuses.
+    The generation is stopped after the last of them. The pipeline is called exactly as when it is timed, so
+    that nothing needs compiling. Raises NotCounted where there is no such stage, where something was compiled
+    after all, and where `recorder` refuses.
     """
-    recording = StepRecording(recorder, clock)
-    stages = Stages(clock, recording.before_mark)
+    recording = StageRecording(recorder, clock, stages)
+    marks = Stages(clock, recording.before_mark)
     before = counters.read()
-    with stages.attached(pipeline), early_stop.stoppable():
-        stages.begin()
+    with marks.attached(pipeline), early_stop.stoppable():
+        marks.begin()
+        recording.begin()
         pipeline(**call_arguments(case.build.pipeline, case.workload))
-    if recording.events is None:
+        marks.mark(DECODE)
+    if STEP in stages and STEP not in recording.events:
         raise NotCounted("its workload has no second step")
     if counters.read().since(before).graphs:
         raise NotCounted("something was compiled during it, so the step was not a steady one")
     return recording.events
 
 
-def count(events: Iterable[Event]) -> int:
-    """Number of kernels among `events`. Raises NotCounted for none, because every step launches some."""
-    kernels = sum(1 for event in events if event.get("cat") == KERNEL)
-    if not kernels:
-        raise NotCounted("the profiler recorded no kernel: it may have no access to the GPU's counters")
-    return kernels
+def count(events: Iterable[Event], unit: Unit) -> int:
+    """Number of `unit` among `events`. Raises NotCounted for none, because every stage has some."""
+    found = sum(1 for event in events if event.get("cat") == unit.category)
+    if not found:
+        raise NotCounted(
+            f"the profiler recorded no {unit.category}: it may have no access to the GPU's counters"
+        )
+    return found

@@ -51,6 +51,12 @@ def weight_bytes(pipeline: Any, names: tuple[str, ...]) -> int:
     return stored_bytes(parameter for name in names for parameter in parts[name].parameters())
 
 
+def component_bytes(pipeline: Any) -> dict[str, float]:
+    """Metric name -> bytes of the parameters of each component, scales included."""
+    parts = components(pipeline)
+    return {f"{name}_bytes": float(stored_bytes(module.parameters())) for name, module in parts.items()}
+
+
 def model_mib(pipeline: Any, device: torch.device) -> float:
     """MiB that the loaded pipeline occupies: live device memory, or on a CPU its parameters and buffers."""
     if device.type == "cuda":

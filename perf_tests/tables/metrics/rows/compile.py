@@ -42,6 +42,44 @@ METRICS = (
         same_packages=("torch", "triton"),
         elsewhere=Tolerance(relative_pct=30.0),
     ),
+    # Exact once shown equal between processes and cards, and with the memory filled.
+    *(
+        Metric(
+            name=name,
+            units="",
+            better=Better.EXACT,
+            group=Group.COMPILE,
+            reader=Reader.BUILD,
+            gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=5.0))},
+            same_packages=("torch", "triton"),
+            elsewhere=Tolerance(relative_pct=30.0),
+        )
+        for name in ("kernels_per_encode", "kernels_per_decode")
+    ),
+    *(
+        Metric(
+            name=name,
+            units="",
+            better=Better.EXACT,
+            group=Group.COMPILE,
+            reader=Reader.BUILD,
+            rule=Rule.EXACT,
+            gates={Device.CPU: BY_RULE},
+            only_for=only_for,
+            follows_search=True,
+            # What an operator consists of, and what is fused, is torch's choice.
+            same_packages=("torch",),
+            elsewhere=Tolerance(relative_pct=30.0),
+        )
+        for name, only_for in (
+            ("operators_per_encode", ()),
+            ("operators_per_step", ()),
+            ("operators_per_decode", ()),
+            ("operators_in_quantize", (Trait.QUANTIZED,)),
+            ("generated_kernels", (Trait.COMPILED,)),
+            ("extern_calls", (Trait.COMPILED,)),
+        )
+    ),
     Metric(
         name="compile_cold_s",
         units="s",

@@ -80,8 +80,6 @@ METRICS = (
         for name, units in (
             ("latency_s", "s"),
             ("device_latency_s", "s"),
-            ("encode_ms", "ms"),
-            ("first_step_ms", "ms"),
         )
     ),
     *(
@@ -100,6 +98,47 @@ METRICS = (
             ("control_gemm_ms", "ms", Better.LOWER, Reader.BUILD),
             ("control_attention_ms", "ms", Better.LOWER, Reader.BUILD),
             ("control_sm_clock_mhz", "MHz", Better.HIGHER, Reader.BUILD),
+        )
+    ),
+    # Not steady enough for a test, so only a change of kind is seen.
+    *(
+        Metric(
+            name=name,
+            units="ms",
+            better=Better.LOWER,
+            group=Group.LATENCY,
+            reader=Reader.SAMPLES,
+            gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=50.0))},
+            per_unit=True,
+            verified_only=True,
+        )
+        for name in ("encode_ms", "first_step_ms")
+    ),
+    *(
+        Metric(
+            name=name,
+            units="s",
+            better=Better.LOWER,
+            group=Group.LATENCY,
+            reader=Reader.BUILD,
+            gates=gates,
+            per_unit=True,
+            verified_only=True,
+            follows_search=True,
+            only_for=only_for,
+        )
+        for name, gates, only_for in (
+            # The first worker of a session reads files that are not in memory yet.
+            ("load_s", {Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=45.0))}, ()),
+            (
+                "quantize_s",
+                {
+                    Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=5.0)),
+                    # A miniature takes 0.1 s, and 0.4 s on a busy machine.
+                    Device.CPU: Gate(tolerance=Tolerance(absolute=4.0)),
+                },
+                (Trait.QUANTIZED,),
+            ),
         )
     ),
     Metric(

@@ -13,8 +13,17 @@ from perf_tests.tables.metrics.spec import (
     Reader,
     Rule,
     Tolerance,
+    Trait,
 )
 from perf_tests.tables.platforms import Device
+
+ALLOCATED = Gate(
+    tolerance=Tolerance(relative_pct=1.0, absolute=64.0), surprise=Tolerance(relative_pct=5.0, absolute=64.0)
+)
+RESERVED = Gate(
+    tolerance=Tolerance(relative_pct=3.0, absolute=256.0),
+    surprise=Tolerance(relative_pct=10.0, absolute=256.0),
+)
 
 METRICS = (
     Metric(
@@ -37,21 +46,37 @@ METRICS = (
             better=Better.LOWER,
             group=Group.MEMORY,
             reader=Reader.BUILD,
-            gates={Device.CUDA: Gate(tolerance=tolerance, surprise=surprise)},
+            gates={Device.CUDA: gate},
             drift_limit_pct=DRIFT_LIMIT_PCT,
             verified_only=True,
         )
-        for name, tolerance, surprise in (
+        for name, gate in (("peak_allocated_mib", ALLOCATED), ("peak_reserved_mib", RESERVED))
+    ),
+    *(
+        Metric(
+            name=name,
+            units="MiB",
+            better=Better.LOWER,
+            group=Group.MEMORY,
+            reader=Reader.BUILD,
+            gates=gates,
+            verified_only=True,
+            follows_search=True,
+            only_for=only_for,
+        )
+        for name, gates, only_for in (
+            ("load_peak_allocated_mib", {Device.CUDA: ALLOCATED}, ()),
+            ("load_peak_reserved_mib", {Device.CUDA: RESERVED}, ()),
             (
-                "peak_allocated_mib",
-                Tolerance(relative_pct=1.0, absolute=64.0),
-                Tolerance(relative_pct=5.0, absolute=64.0),
+                "quantize_peak_allocated_mib",
+                # On a CPU, of the weights that are replaced and of those that replace them.
+                {
+                    Device.CUDA: ALLOCATED,
+                    Device.CPU: Gate(tolerance=Tolerance(relative_pct=5.0, absolute=0.5)),
+                },
+                (Trait.QUANTIZED,),
             ),
-            (
-                "peak_reserved_mib",
-                Tolerance(relative_pct=3.0, absolute=256.0),
-                Tolerance(relative_pct=10.0, absolute=256.0),
-            ),
+            ("quantize_peak_reserved_mib", {Device.CUDA: RESERVED}, (Trait.QUANTIZED,)),
         )
     ),
     *(

@@ -18,4 +18,19 @@ METRICS = (
         )
         for name, units in (("quantized_modules", ""), ("weight_bytes", "B"))
     ),
+    # A sum over all components, with a tolerance, does not see one layer of one encoder in float32.
+    *(
+        Metric(
+            name=f"{component}_bytes",
+            units="B",
+            better=Better.EXACT,
+            group=Group.QUANTIZATION,
+            reader=Reader.BUILD,
+            rule=Rule.EXACT,
+            gates=BY_RULE_EVERYWHERE,
+            component=component,
+            follows_search=True,
+        )
+        for component in ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")
+    ),
 )

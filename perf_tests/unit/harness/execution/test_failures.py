@@ -75,7 +75,7 @@ def test_a_failed_process_keeps_what_it_measured(conduct: Conduct, misbehave: Mi
     run = conduct(COMPILED).run(COMPILED)
     (process,) = run.processes
     assert len(process.samples) == 2
-    assert process.build.values == {"compile_cold_s": 6.0}
+    assert process.build.values == {"compile_cold_s": 6.0, "load_s": 0.5, "quantize_s": 0.25}
     assert run.failure is not None
     assert run.failure.phase is Phase.INSPECT
 

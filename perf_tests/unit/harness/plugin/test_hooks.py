@@ -134,7 +134,7 @@ def test_a_disk_that_fills_up_ends_the_session_with_one_sentence(
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert screen(result).count(f"cannot write {suite.out}/run.json: No space left on device") == 1
-    assert f"{RATIO}, weight_bytes" in screen(result)  # among the missing verdicts
+    assert f"{RATIO}, transformer_bytes" in screen(result)  # among the missing verdicts
 
 
 # Interruptions

@@ -39,12 +39,15 @@ def test_throttling_invalidates_times_and_leaves_counters(open_session: Open) ->
     hot = make_sample(telemetry=make_telemetry(throttle_reasons=("HwThermalSlowdown",)))
     run = make_run(CASES[INT8WO], processes=(make_process(samples=(hot,)),))
 
-    (time,) = session.judge(run, Group.LATENCY)
+    by_name = {verdict.metric: verdict for verdict in session.judge(run, Group.LATENCY)}
+    time = by_name["time_ratio_vs_fp32"]
     counters = session.judge(run, Group.COMPILE)
     session.close(interrupted=False)
 
     assert (time.status, time.measured) == (Status.INVALID, None)
     assert "HwThermalSlowdown" in time.reason
+    assert by_name["quantize_s"].status is Status.INVALID
+    assert by_name["step_tflop"].status is not Status.INVALID
     assert Status.INVALID not in {verdict.status for verdict in counters}
 
 

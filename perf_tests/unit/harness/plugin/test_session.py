@@ -20,6 +20,10 @@ def test_a_selected_case_owes_what_its_tests_judge(open_session: Open) -> None:
     assert open_session().judging.ledger.missing() == (
         f"{INT8WO}: build",
         f"{INT8WO}: quantized_modules",
+        f"{INT8WO}: text_encoder_2_bytes",
+        f"{INT8WO}: text_encoder_bytes",
+        f"{INT8WO}: transformer_bytes",
+        f"{INT8WO}: vae_bytes",
         f"{INT8WO}: weight_bytes",
     )
 
@@ -34,6 +38,10 @@ def test_a_session_measures_judges_and_closes_its_ledger(open_session: Open, tmp
     assert [(each.metric, each.status) for each in verdicts] == [
         ("quantized_modules", Status.PASS),
         ("weight_bytes", Status.PASS),
+        ("transformer_bytes", Status.PASS),
+        ("text_encoder_bytes", Status.PASS),
+        ("text_encoder_2_bytes", Status.PASS),
+        ("vae_bytes", Status.PASS),
     ]
     record = read_record(tmp_path / "run")
     assert (record.cases[0].status, record.missing) == (Status.PASS, ())

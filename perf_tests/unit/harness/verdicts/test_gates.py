@@ -28,6 +28,7 @@ def test_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None
     of_others = {
         "modules_off_plan",
         "anchor_sqnr_db",
+        "text_encoder_3_bytes",
         *(metric.name for metric in METRICS if {Trait.VIDEO, Trait.REFERENCE} & {*metric.only_for}),
     }
     named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
@@ -55,7 +56,8 @@ def test_platform_gates_the_metrics_that_name_its_device() -> None:
 def test_eager_case_has_no_compile_times_but_has_compile_counters() -> None:
     case = make_case(FLUX_FP8.build.pipeline, scheme=INT8WO)
     names = {metric.name for metric in gated_metrics(case, H100, Group.COMPILE)}
-    assert names == {"compiled_graphs", "graph_breaks", "recompiles", "kernels_per_step"}
+    kernels = {"kernels_per_encode", "kernels_per_step", "kernels_per_decode"}
+    assert names == {"compiled_graphs", "graph_breaks", "recompiles"} | kernels
     assert "compile_warm_s" not in {metric.name for metric in shown_metrics(case, H100)}
 
 
@@ -78,7 +80,14 @@ def test_compiled_reference_is_compared_with_itself_before_compiling(platform: P
 
 def test_group_holds_the_metrics_of_one_test_file() -> None:
     metrics = gated_metrics(MINI_INT8WO, CPU, Group.QUANTIZATION)
-    assert [metric.name for metric in metrics] == ["quantized_modules", "weight_bytes"]
+    assert [metric.name for metric in metrics] == [
+        "quantized_modules",
+        "weight_bytes",
+        "transformer_bytes",
+        "text_encoder_bytes",
+        "text_encoder_2_bytes",
+        "vae_bytes",
+    ]
 
 
 FLUX_SPARSE = FLUX_FP8.with_recipe(dataclasses.replace(FLUX_FP8.build.recipe, scheme=INT8DQ_SPARSE24))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections import Counter, defaultdict
 
 import pytest
@@ -20,20 +22,27 @@ def of_torch(monkeypatch: pytest.MonkeyPatch) -> defaultdict[str, Counter[str]]:
     """Stands in for the counters that dynamo keeps."""
     fake: defaultdict[str, Counter[str]] = defaultdict(Counter)
     monkeypatch.setattr("torch._dynamo.utils.counters", fake)
+    generated = types.SimpleNamespace(generated_kernel_count=9)
+    monkeypatch.setitem(sys.modules, "torch._inductor.metrics", generated)
     return fake
 
 
 def test_counters_of_a_process_that_compiled_nothing_are_zero(
-    of_torch: defaultdict[str, Counter[str]],
+    of_torch: defaultdict[str, Counter[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert counters.read() == Counters(graphs=0, graph_breaks=0, hits=0, misses=0, bypasses=0)
+    monkeypatch.delitem(sys.modules, "torch._inductor.metrics")
+    assert counters.read() == Counters(
+        graphs=0, graph_breaks=0, hits=0, misses=0, bypasses=0, generated_kernels=0, extern_calls=0
+    )
 
 
 def test_counters_are_those_of_dynamo_and_inductor(of_torch: defaultdict[str, Counter[str]]) -> None:
     of_torch["stats"]["unique_graphs"] = 3
     of_torch["graph_break"].update({"a print": 1, "a branch on data": 4})
-    of_torch["inductor"].update({"fxgraph_cache_miss": 6, "fxgraph_cache_bypass": 7})
-    assert counters.read() == Counters(graphs=3, graph_breaks=5, hits=0, misses=6, bypasses=7)
+    of_torch["inductor"].update({"fxgraph_cache_miss": 6, "fxgraph_cache_bypass": 7, "extern_calls": 8})
+    assert counters.read() == Counters(
+        graphs=3, graph_breaks=5, hits=0, misses=6, bypasses=7, generated_kernels=9, extern_calls=8
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,8 +62,12 @@ def test_a_cache_hit_counts_once_whichever_cache_sees_it(
 
 
 def test_counters_since_an_earlier_reading_are_the_difference() -> None:
-    later = counted(graphs=5, graph_breaks=1, hits=6, misses=4, bypasses=2)
-    assert later.since(counted()) == Counters(graphs=2, graph_breaks=0, hits=4, misses=0, bypasses=2)
+    later = counted(
+        graphs=5, graph_breaks=1, hits=6, misses=4, bypasses=2, generated_kernels=126, extern_calls=32
+    )
+    assert later.since(counted()) == Counters(
+        graphs=2, graph_breaks=0, hits=4, misses=0, bypasses=2, generated_kernels=126, extern_calls=32
+    )
 
 
 @pytest.mark.usefixtures("dynamo_only")

@@ -1,4 +1,4 @@
-"""The kernels of one steady step are counted, and the pipeline is left as it was; no GPU is needed."""
+"""Each stage is counted once, and the pipeline is left as it was; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,27 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.pipelines.spec import PipelineSpec
+from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.rows import BF16
 from perf_tests.worker.measure import counters, kernels
 from perf_tests.worker.measure.clock import HostClock
 from perf_tests.worker.measure.generate import Stages, generate_once, output_sha256, prime
-from perf_tests.worker.measure.kernels import Event, KinetoRecorder, NotCounted, count, measure, record_step
+from perf_tests.worker.measure.kernels import (
+    ENCODE,
+    STEP,
+    UNITS,
+    Event,
+    KinetoRecorder,
+    NotCounted,
+    count,
+    measure,
+    record,
+)
 from perf_tests.worker.model import compile
 
 Make = Callable[..., Any]
+GPU = UNITS[Device.CUDA]
 
 TRACE: tuple[Event, ...] = (
     {"ph": "M", "name": "process_name", "pid": 0},
@@ -84,36 +96,48 @@ def of_steps(case: Case, steps: int) -> Case:
 
 
 def test_kernels_are_counted_once_per_launch_and_nothing_else_is() -> None:
-    assert count(TRACE) == 3
+    assert count(TRACE, GPU) == 3
 
 
 def test_kernels_missing_from_a_trace_are_not_a_count_of_zero() -> None:
     with pytest.raises(NotCounted, match="recorded no kernel"):
-        count(event for event in TRACE if event.get("cat") != "kernel")
+        count([event for event in TRACE if event.get("cat") != "kernel"], GPU)
 
 
 @pytest.mark.parametrize("spec", [FLUX_MINI, COGVIDEOX_MINI], ids=lambda spec: spec.id)
-def test_the_second_step_is_recorded_between_two_waits_and_is_the_last_to_run(
+def test_encoders_second_step_and_decoder_are_recorded_between_two_waits(
     make_pipeline: Make, make_case: Callable[..., Case], spec: PipelineSpec
 ) -> None:
     log: list[str] = []
     pipeline, case = watched(make_pipeline(pipeline=spec), log), of_steps(make_case(pipeline=spec), 4)
-    assert measure(pipeline, case, LoggedClock(log), FakeRecorder(log)) == {"kernels_per_step": 3.0}
-    assert log == ["transformer", "synchronize", "start", "transformer", "synchronize", "stop"]
+    assert measure(pipeline, case, LoggedClock(log), GPU, FakeRecorder(log)) == {
+        "kernels_per_encode": 3.0,
+        "kernels_per_step": 3.0,
+        "kernels_per_decode": 3.0,
+    }
+    encoders = ["synchronize", "start", "synchronize", "stop"]
+    step = ["transformer", "synchronize", "start", "transformer", "synchronize", "stop"]
+    decoder = ["transformer", "transformer", "synchronize", "start", "decode", "synchronize", "stop"]
+    assert log == [*encoders, *step, *decoder]
 
 
 def test_a_recording_of_torch_holds_one_step(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
     recorder = KinetoRecorder(ProfilerActivity.CPU)
-    events = list(record_step(make_pipeline(), make_case(), HostClock(), recorder))
-    named = [event["name"] for event in events if event.get("cat") == "cpu_op"]
+    recorded = record(make_pipeline(), make_case(), HostClock(), recorder, (ENCODE, STEP))
+    named = {
+        stage: [event["name"] for event in events if event.get("cat") == "cpu_op"]
+        for stage, events in recorded.items()
+    }
     # One for each block of the miniature: two double ones, four single ones.
-    assert named.count("aten::scaled_dot_product_attention") == 6
+    assert named[STEP].count("aten::scaled_dot_product_attention") == 6
+    # The layers of the two encoders.
+    assert 0 < named[ENCODE].count("aten::embedding") < 10
 
 
 def test_a_counted_pipeline_is_left_as_it_was(make_pipeline: Make, make_case: Callable[..., Case]) -> None:
     case, pipeline = make_case(), make_pipeline()
     before = pipeline.scheduler.step, pipeline.scheduler.set_timesteps
-    measure(pipeline, case, HostClock(), FakeRecorder([]))
+    measure(pipeline, case, HostClock(), GPU, FakeRecorder([]))
     assert (pipeline.scheduler.step, pipeline.scheduler.set_timesteps) == before
     stages = Stages(HostClock(), lambda stage: None)
     digests = {
@@ -122,10 +146,13 @@ def test_a_counted_pipeline_is_left_as_it_was(make_pipeline: Make, make_case: Ca
     assert len(digests) == 1
 
 
-def refused(pipeline: Any, case: Case, recorder: kernels.Recorder | None, message: str) -> None:
-    """Nothing is reported, and the worker's log says why."""
-    with pytest.warns(RuntimeWarning, match=rf"kernels_per_step of {case.id} was not counted: {message}"):
-        assert measure(pipeline, case, HostClock(), recorder) == {}
+def refused(
+    pipeline: Any, case: Case, recorder: kernels.Recorder | None, message: str, **without: float
+) -> None:
+    """Nothing but `without` is reported, and the worker's log says why."""
+    names = "kernels_per_encode and kernels_per_step"
+    with pytest.warns(RuntimeWarning, match=rf"{names} of {case.id} were not counted: {message}"):
+        assert measure(pipeline, case, HostClock(), GPU, recorder) == without
 
 
 def test_a_refusal_ends_the_generation_and_reports_nothing(
@@ -134,7 +161,7 @@ def test_a_refusal_ends_the_generation_and_reports_nothing(
     log: list[str] = []
     pipeline = watched(make_pipeline(), log)
     refused(pipeline, make_case(), FakeRecorder(log, refusal="CUPTI is in use"), "CUPTI is in use")
-    assert log == ["transformer", "start"]
+    assert log == ["start", "transformer", "transformer", "start"]
 
 
 def test_torch_without_cuda_reports_nothing(
@@ -158,7 +185,13 @@ def test_a_profiler_that_does_not_start_reports_nothing(
 def test_a_workload_of_one_step_has_no_steady_step(
     make_pipeline: Make, make_case: Callable[..., Case]
 ) -> None:
-    refused(make_pipeline(), of_steps(make_case(), 1), FakeRecorder([]), "its workload has no second step")
+    refused(
+        make_pipeline(),
+        of_steps(make_case(), 1),
+        FakeRecorder([]),
+        "its workload has no second step",
+        kernels_per_decode=3.0,
+    )
 
 
 def test_an_error_of_the_pipeline_is_not_taken_for_a_refusal(
@@ -171,7 +204,7 @@ def test_an_error_of_the_pipeline_is_not_taken_for_a_refusal(
 
     monkeypatch.setattr(pipeline.transformer, "forward", fail)
     with pytest.raises(torch.OutOfMemoryError):
-        measure(pipeline, make_case(), HostClock(), FakeRecorder([]))
+        measure(pipeline, make_case(), HostClock(), GPU, FakeRecorder([]))
 
 
 @pytest.mark.usefixtures("dynamo_only")
@@ -184,5 +217,5 @@ def test_counting_compiles_nothing_and_a_step_that_compiles_is_not_counted(
     refused(pipeline, case, FakeRecorder([]), "something was compiled during it")
     prime(pipeline, case)
     before = counters.read()
-    assert measure(pipeline, case, HostClock(), FakeRecorder([])) == {"kernels_per_step": 3.0}
+    assert set(measure(pipeline, case, HostClock(), GPU, FakeRecorder([]))) == set(GPU.metrics.values())
     assert counters.read().since(before).graphs == 0
