@@ -82,12 +82,15 @@ class ModuleGroup(Struct):
     """Up to three qualified module names."""
     chosen: str | None = None
     """Id of the scheme that the plan of a search chose for them; None where no plan chose one."""
+    activation: str | None = None
+    """dtype and granularity that their activations are quantized to, as `int8 per-row`; None where they are
+    not, and in older records."""
 
     def looks_like(self, weight: QuantizedWeight | None) -> bool:
         """Whether they are quantized exactly as `weight` describes; None stands for not quantized."""
         if weight is None:
             return self.subclass == ORDINARY
-        return weight.describes(self.subclass, self.dtype, self.scale, self.dynamic_activation)
+        return weight.describes(self.subclass, self.dtype, self.scale, self.activation)
 
     def is_quantized_as(self, scheme: Scheme) -> bool:
         """Whether they are quantized exactly as `scheme` says, or as the plan of its search does."""

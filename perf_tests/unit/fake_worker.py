@@ -183,6 +183,7 @@ class Session:
                     dtype=weight.dtype,
                     scale=weight.granularity,
                     dynamic_activation=weight.dynamic_activation,
+                    activation=weight.activation,
                     count=self._quantized,
                     examples=("transformer_blocks.0.attn.to_k",),
                 )

@@ -175,19 +175,18 @@ def _changed_looks(before: tuple[ModuleGroup, ...], after: tuple[ModuleGroup, ..
                 yield f"{when}, {_described(msgspec.structs.replace(group, count=count), verb)}"
 
 
-def _look_of(group: ModuleGroup) -> tuple[str, str, str, str | None, bool]:
-    return group.component, group.subclass, group.dtype, group.scale, group.dynamic_activation
+def _look_of(group: ModuleGroup) -> tuple[str, str, str, str | None, str | None]:
+    return group.component, group.subclass, group.dtype, group.scale, group.activation
 
 
 def _described(group: ModuleGroup, verb: str = "are") -> str:
-    look = _look(group.subclass, group.dtype, group.scale, group.dynamic_activation)
+    look = _look(group.subclass, group.dtype, group.scale, group.activation)
     return f"{group.count} Linear modules of {group.component} {verb} {look} ({', '.join(group.examples)})"
 
 
 def _wanted(weight: QuantizedWeight) -> str:
-    return _look(weight.subclass, weight.dtype, weight.granularity, weight.dynamic_activation)
+    return _look(weight.subclass, weight.dtype, weight.granularity, weight.activation)
 
 
-def _look(subclass: str, dtype: str, scale: str | None, dynamic_activation: bool) -> str:
-    activation = "dynamic" if dynamic_activation else "unquantized"
-    return f"{subclass} {dtype} with {scale or 'no'} scales and {activation} activations"
+def _look(subclass: str, dtype: str, scale: str | None, activation: str | None) -> str:
+    return f"{subclass} {dtype} with {scale or 'no'} scales and {activation or 'unquantized'} activations"

@@ -45,6 +45,23 @@ def judge_pairs(
     return _with_noise(judged, metric, measured, noise)
 
 
+def with_surprise(
+    judged: Verdict, metric: Metric, surprise: Tolerance | None, noise: float | None
+) -> Verdict:
+    """`judged`, or SURPRISE where the mean of the pairs gained more than `surprise`.
+
+    A baseline that is itself as good as `noise` has no better to come: what is gained there is chance.
+    """
+    now, before = judged.measured, judged.baseline
+    if surprise is None or not judged.status.is_green or now is None or before is None:
+        return judged
+    if now - before <= surprise.allowance(before) or (noise is not None and before >= noise):
+        return judged
+    gained = f"the pairs gained {now - before:.3g} {metric.units} on average"
+    reason = f"{gained}, more than {surprise.allowance(before):g}: accept it with a reason; {judged.reason}"
+    return msgspec.structs.replace(judged, status=Status.SURPRISE, reason=reason)
+
+
 NO_EVIDENCE = "no pair is evidence of anything, the answers, latents and layers are"
 BLIND = "no pair is evidence, and compiling alone costs bf16 more than the floor allows: see the reference"
 

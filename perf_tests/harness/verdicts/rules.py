@@ -181,15 +181,17 @@ def per_pair(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
     """Each pair of prompt and seed is compared with itself in the baseline, and with the scheme's floor."""
     name = facts.metric.name
     lowest = floor_of(facts.case)
-    return images.judge_pairs(
+    noise = images.noise_floor(facts.metric, facts.reference)
+    judged = images.judge_pairs(
         facts.metric,
         gate.tolerance,
         facts.values,
         entry.metrics[name],
         # The fields of a floor have the names of the metrics.
         floor=None if lowest is None else getattr(lowest, name),
-        noise=images.noise_floor(facts.metric, facts.reference),
+        noise=noise,
     )
+    return images.with_surprise(judged, facts.metric, gate.surprise, noise)
 
 
 def exact(facts: Facts, entry: Entry, _gate: Gate) -> Verdict:

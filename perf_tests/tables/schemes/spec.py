@@ -34,6 +34,8 @@ class QuantizedWeight:
     """Whether the activations are quantized, too."""
     group_size: int | None = field(default=None, metadata=UNLESS_DEFAULT)
     """Elements that share a scale; None unless `scale` is per-group."""
+    activation: str | None = field(default=None, metadata=NEVER)
+    """dtype and granularity that activations are quantized to, as `int8 per-row`; None where they are not."""
     bits: int = field(metadata=NEVER)
     """Stored bits of one element."""
     scale_bytes: int = field(metadata=NEVER)
@@ -48,10 +50,10 @@ class QuantizedWeight:
         """`per-row`, `per-tensor`, or `per-group-32`."""
         return self.scale.value if self.group_size is None else f"{self.scale.value}-{self.group_size}"
 
-    def describes(self, subclass: str, dtype: str, scale: str | None, dynamic_activation: bool) -> bool:
+    def describes(self, subclass: str, dtype: str, scale: str | None, activation: str | None) -> bool:
         """Whether a weight with these properties is quantized exactly as the scheme says."""
-        asked = (self.subclass, self.dtype, self.granularity, self.dynamic_activation)
-        return asked == (subclass, dtype, scale, dynamic_activation)
+        asked = (self.subclass, self.dtype, self.granularity, self.activation)
+        return asked == (subclass, dtype, scale, activation)
 
     def stored_elements(self, out_features: int, in_features: int) -> int:
         """Elements that a weight of this shape stores, padding included."""

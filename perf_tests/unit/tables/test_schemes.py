@@ -151,3 +151,10 @@ def test_expected_range_excludes_an_unquantized_transformer(scheme: Scheme) -> N
     assert scheme.output_sqnr_db is not None
     # Rounding to bf16 alone gives 50.8 dB.
     assert 0.0 < scheme.output_sqnr_db.low < scheme.output_sqnr_db.high < 50.0
+
+
+@pytest.mark.parametrize("scheme", QUANTIZING, ids=_named)
+def test_activations_are_described_exactly_where_they_are_quantized(scheme: Scheme) -> None:
+    for each in (scheme, *(scheme.search.candidates if scheme.search else ())):
+        if each.weight is not None:
+            assert (each.weight.activation is not None) is each.weight.dynamic_activation

@@ -203,13 +203,26 @@ def _refuse(message: str, cause: Exception | None = None) -> NoReturn:
     raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.QUANTIZE, message=message)) from cause
 
 
-Look = tuple[str, str, str | None, bool]
-"""Subclass, dtype of the quantized values, granularity of the scales, dynamically quantized activations."""
+Look = tuple[str, str, str | None, str | None]
+"""Subclass, dtype of the quantized values, granularity of the scales, and how activations are quantized."""
 
 SCALES = {"scale": 1, "scale_and_zero": 2}
 """Attribute of a tensor subclass that holds scales -> stored numbers per scale."""
 ACTIVATION = ("act_quant_kwargs", "activation_quantization")
 """Attributes of a tensor subclass that say how activations are quantized; None where they are not."""
+ACTIVATION_NAMES = {"int8_asym_per_token": f"int8 {ScaleShape.PER_ROW}"}
+"""What torchao gives a name instead of arguments -> dtype and granularity."""
+ACTIVATION_DTYPES = {
+    "QuantizeTensorToInt8Kwargs": "int8",
+    "QuantizeTensorToNVFP4Kwargs": "float4_e2m1fn_x2",
+}
+"""Arguments that do not state their dtype, which their class implies."""
+GRANULARITIES = {
+    "PerRow": ScaleShape.PER_ROW,
+    "PerToken": ScaleShape.PER_ROW,
+    "PerTensor": ScaleShape.PER_TENSOR,
+}
+"""torchao's classes of granularity -> how many scales activations of shape (tokens, features) have."""
 
 
 def look(weight: torch.Tensor, asked: QuantizedWeight | None = None) -> Look:
@@ -218,8 +231,23 @@ def look(weight: torch.Tensor, asked: QuantizedWeight | None = None) -> Look:
     A number of scales may have two names (where a row is as wide as a group): that of `asked` wins.
     """
     dtype = getattr(weight, "target_dtype", getattr(weight, "qdata", weight).dtype)
-    dynamic = any(getattr(weight, name, None) is not None for name in ACTIVATION)
-    return type(weight).__name__, str(dtype).removeprefix("torch."), _granularity(weight, asked), dynamic
+    stated = (getattr(weight, name, None) for name in ACTIVATION)
+    activation = next((_activation(each) for each in stated if each is not None), None)
+    return type(weight).__name__, str(dtype).removeprefix("torch."), _granularity(weight, asked), activation
+
+
+def _activation(arguments: Any) -> str:
+    """dtype and granularity, from torchao's arguments or its name for them; what they do not tell is `?`."""
+    if isinstance(arguments, str):
+        return ACTIVATION_NAMES.get(arguments, arguments)
+    stated = (getattr(arguments, field, None) for field in ("float8_dtype", "elem_dtype"))
+    implied = ACTIVATION_DTYPES.get(type(arguments).__name__, "?")
+    dtype = next((str(each).removeprefix("torch.") for each in stated if each is not None), implied)
+    granularity = getattr(arguments, "granularity", None)
+    block = getattr(arguments, "block_size", None)
+    grouped = "?" if block is None else f"{ScaleShape.PER_GROUP}-{block}"
+    named = type(granularity).__name__
+    return f"{dtype} {grouped if granularity is None else GRANULARITIES.get(named, named)}"
 
 
 def _granularity(weight: torch.Tensor, asked: QuantizedWeight | None) -> str | None:
@@ -260,16 +288,17 @@ def _inspect(pipeline: Any, build: Build, chosen: Chosen, weights: WeightCount |
 
 def group_of(component: str, chosen: str | None, seen: Look, names: list[str]) -> ModuleGroup:
     """The modules `names` of `component`, whose weights all look like `seen`."""
-    subclass, dtype, scale, dynamic = seen
+    subclass, dtype, scale, activation = seen
     return ModuleGroup(
         component=component,
         subclass=subclass,
         dtype=dtype,
         scale=scale,
-        dynamic_activation=dynamic,
+        dynamic_activation=activation is not None,
         count=len(names),
         examples=tuple(names[:EXAMPLES]),
         chosen=chosen,
+        activation=activation,
     )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
-from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker.measure import memory
 from perf_tests.worker.model import synthetic
@@ -19,24 +18,36 @@ from perf_tests.worker.quantization.apply import REFUSALS
 
 # Multiples of every group, tile and padding in use; enough rows for every kernel.
 FEATURES, ROWS = 256, 64
+BUGS = (AttributeError, TypeError)
+"""What is no refusal once the config was made: nobody raises these to say that something does not fit."""
 
 
 def check(scheme: Scheme, device: torch.device) -> None:
     """Raises WorkerError(unsupported) where stack or device refuse the scheme; leaves nothing behind.
 
-    A module that becomes something other than the scheme says is not refused: the build checks find that in
-    the pipeline, where it must fail and not be skipped. torch.OutOfMemoryError passes through.
+    A name or an argument that is missing where the config is made is a refusal: the stack no longer has it.
+    Later it is a bug of the stack, and raises WorkerError(load). A module that becomes something other than
+    the scheme says is not refused: the build checks find that in the pipeline, where it must fail and not be
+    skipped. torch.OutOfMemoryError passes through.
     """
     _require_capability(scheme, device)
     if scheme.config is None:
         return
     try:
-        _try(scheme.config, getattr(torch, scheme.dtype), device)
+        config = construct(scheme.config)
     except torch.OutOfMemoryError:
         raise
     except REFUSALS as error:
-        first_line = str(error).strip().partition("\n")[0]
-        _unsupported(f"this stack refuses {scheme.id} on {device.type}: {type(error).__name__}: {first_line}")
+        _unsupported(_refused(scheme, device, error))
+    try:
+        _try(config, getattr(torch, scheme.dtype), device)
+    except torch.OutOfMemoryError:
+        raise
+    except BUGS as error:
+        message = f"{_refused(scheme, device, error)}, though its config exists: a bug"
+        raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=message)) from error
+    except REFUSALS as error:
+        _unsupported(_refused(scheme, device, error))
     finally:
         gc.collect()
         if device.type == "cuda":
@@ -58,7 +69,12 @@ def _dotted(capability: tuple[int, int]) -> str:
     return ".".join(map(str, capability))
 
 
-def _try(config: Lazy, dtype: torch.dtype, device: torch.device) -> None:
+def _refused(scheme: Scheme, device: torch.device, error: Exception) -> str:
+    first_line = str(error).strip().partition("\n")[0]
+    return f"this stack refuses {scheme.id} on {device.type}: {type(error).__name__}: {first_line}"
+
+
+def _try(config: Any, dtype: torch.dtype, device: torch.device) -> None:
     from torchao.quantization import quantize_
 
     # Filled, not initialised: torch's random generators keep their state.
@@ -67,7 +83,7 @@ def _try(config: Lazy, dtype: torch.dtype, device: torch.device) -> None:
     rows = torch.empty(ROWS, FEATURES, dtype=dtype, device=device)
     synthetic.fill("support.rows", rows)
     # None is the default filter, and all that a config which names its modules accepts.
-    quantize_(model, construct(config), filter_fn=None)
+    quantize_(model, config, filter_fn=None)
     with torch.no_grad():
         model(rows)
     if device.type == "cuda":

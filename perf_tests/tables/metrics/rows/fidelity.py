@@ -23,6 +23,9 @@ def _off_one(gain: float) -> float:
     return abs(gain - 1)
 
 
+SURPRISE = Tolerance(absolute=6.0)
+"""Half the error: no change of rounding gains as much, while weights that are no longer quantized do."""
+
 METRICS = (
     *(
         Metric(
@@ -34,12 +37,15 @@ METRICS = (
             field=field,
             rule=Rule.PER_PAIR,
             # Of one pair; the mean of four may move by half of it.
-            gates=dict.fromkeys(Device, Gate(tolerance=Tolerance(absolute=absolute))),
+            gates=dict.fromkeys(
+                Device,
+                Gate(tolerance=Tolerance(absolute=absolute), surprise=surprise),
+            ),
             only_for=(Trait.COMPARED,),
         )
-        for name, field, units, absolute in (
-            ("psnr_db", "pair_psnrs_db", "dB", 3.0),
-            ("ssim", "pair_ssims", "", 0.03),
+        for name, field, units, absolute, surprise in (
+            ("psnr_db", "pair_psnrs_db", "dB", 3.0, SURPRISE),
+            ("ssim", "pair_ssims", "", 0.03, None),
         )
     ),
     *(
@@ -53,8 +59,8 @@ METRICS = (
             # Unchanged code: 0.05 and 0.03 dB between three H100s, 0.12 and 0.09 dB between torch 2.12 and
             # 2.13 on CPU. A miniature is so close to bf16's own noise that it gets twice as much.
             gates={
-                Device.CUDA: Gate(tolerance=Tolerance(absolute=absolute)),
-                Device.CPU: Gate(tolerance=Tolerance(absolute=2 * absolute)),
+                Device.CUDA: Gate(tolerance=Tolerance(absolute=absolute), surprise=SURPRISE),
+                Device.CPU: Gate(tolerance=Tolerance(absolute=2 * absolute), surprise=SURPRISE),
             },
             only_for=(Trait.COMPARED,),
             follows_search=True,

@@ -61,11 +61,27 @@ def test_throttling_invalidates_times_and_leaves_counters(open_session: Open) ->
     ],
 )
 def test_a_failed_run_is_green_only_where_an_optional_scheme_is_unsupported(
-    open_session: Open, kind: FailureKind, required: tuple[str, ...], green: bool
+    open_session: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: FailureKind,
+    required: tuple[str, ...],
+    green: bool,
 ) -> None:
     session = open_session(dataclasses.replace(CPU, required_schemes=required))
+    monkeypatch.setattr(session.judging, "_accepted", lambda _case_id: None)
     run = make_run(CASES[INT8WO], status=STATUS_OF_FAILURE[kind], failure=make_failure(kind=kind))
     assert session.judging.is_green(run) is green
+
+
+def test_support_that_is_lost_is_red_where_a_baseline_was_accepted(
+    open_session: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_session(dataclasses.replace(CPU, required_schemes=()))
+    kind = FailureKind.UNSUPPORTED
+    run = make_run(CASES[INT8WO], status=STATUS_OF_FAILURE[kind], failure=make_failure(kind=kind))
+    assert not session.judging.is_green(run)
+    monkeypatch.setattr(session.judging, "_accepted", lambda _case_id: None)
+    assert session.judging.is_green(run)
 
 
 # The error level

@@ -7,7 +7,7 @@ import pytest
 
 from perf_tests.harness.verdicts.build_checks import contradictions
 from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8WO
+from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import (
     COLD_CACHE,
     MINI_BF16,
@@ -51,7 +51,7 @@ def test_dropped_module_is_named() -> None:
         pytest.param({"subclass": "Float8Tensor"}, id="subclass"),
         pytest.param({"dtype": "int4"}, id="dtype"),
         pytest.param({"scale": "per-tensor"}, id="scale"),
-        pytest.param({"dynamic_activation": True}, id="activation"),
+        pytest.param({"activation": "int8 per-row"}, id="activation"),
     ],
 )
 def test_module_quantized_otherwise_is_not_counted_and_is_described(look: dict[str, str | bool]) -> None:
@@ -108,11 +108,13 @@ def test_exclusion_that_took_modules_out_agrees() -> None:
     assert contradictions(make_case(scheme=scheme), build) == ()
 
 
+INT8DQ_ALL = dataclasses.replace(INT8DQ, min_rows=1)
 INT4DQ_LOOK = {
     "subclass": "IntxUnpackedToInt8Tensor",
     "dtype": "int4",
     "scale": "per-group-32",
     "dynamic_activation": True,
+    "activation": "int8 per-row",
 }
 SHAPE_RULE = "in_features not a multiple of 32"
 
@@ -134,7 +136,7 @@ def test_groups_of_another_size_are_not_what_the_scheme_says() -> None:
     group = make_group(**{**INT4DQ_LOOK, "scale": "per-group-128"})
     found = contradictions(make_case(scheme=INT4DQ), make_build(quantization=make_quantization(group)))
     assert found[1].endswith(
-        "says IntxUnpackedToInt8Tensor int4 with per-group-32 scales and dynamic activations"
+        "says IntxUnpackedToInt8Tensor int4 with per-group-32 scales and int8 per-row activations"
     )
 
 
@@ -176,7 +178,7 @@ def test_build_without_module_counts_is_a_contradiction() -> None:
 SEARCHED = make_case(scheme=AUTOQUANT)
 AS_IT_IS = make_group(subclass="Parameter", dtype="bfloat16", scale=None, count=2, chosen="bf16")
 INT8WO_CHOSEN = make_group(count=4, chosen="int8wo")
-INT8DQ_CHOSEN = make_group(count=3, chosen="int8dq", dynamic_activation=True)
+INT8DQ_CHOSEN = make_group(count=3, chosen="int8dq", dynamic_activation=True, activation="int8 per-row")
 PLAN = make_plan(bf16=2, int8wo=4, int8dq=3)
 
 
@@ -210,7 +212,7 @@ def test_modules_quantized_as_another_candidate_than_theirs_are_described() -> N
     count, looks = contradictions(SEARCHED, make_build(quantization=quantization))
     assert count.startswith("0 of 4 Linear modules are quantized as autoquant says")
     assert looks.endswith(
-        "but the scheme int8dq says Int8Tensor int8 with per-row scales and dynamic activations"
+        "but the scheme int8dq says Int8Tensor int8 with per-row scales and int8 per-row activations"
     )
 
 
@@ -304,3 +306,12 @@ def test_component_that_disappears_is_a_contradiction() -> None:
     assert contradictions(MINI_INT8WO, make_build(final_state=gone)) == (
         "the component transformer disappeared during generation",
     )
+
+
+def test_activations_with_one_scale_for_all_tokens_are_a_contradiction() -> None:
+    group = make_group(dynamic_activation=True, activation="int8 per-tensor")
+    quantization = make_quantization(group)
+    count, look = contradictions(make_case(scheme=INT8DQ_ALL), make_build(quantization=quantization))
+    assert count.startswith("0 of 4 Linear modules are quantized as int8dq says")
+    assert "Int8Tensor int8 with per-row scales and int8 per-tensor activations" in look
+    assert look.endswith("with per-row scales and int8 per-row activations")

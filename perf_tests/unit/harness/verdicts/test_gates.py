@@ -29,6 +29,9 @@ def test_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None
         "modules_off_plan",
         "anchor_sqnr_db",
         "text_encoder_3_bytes",
+        "text_encoder_3_calls",
+        "distinct_prompt_latents",
+        "batch_psnr_db",
         *(metric.name for metric in METRICS if {Trait.VIDEO, Trait.REFERENCE} & {*metric.only_for}),
     }
     named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
@@ -113,14 +116,31 @@ def _gate_of(name: str, case: Case) -> Metric:
     return found
 
 
+COUNTED = {
+    "transformer_calls",
+    "text_encoder_calls",
+    "text_encoder_2_calls",
+    "decode_calls",
+    "distinct_prompt_embeddings",
+}
+"""What is judged of every case of FLUX."""
+
+
 def test_expected_range_applies_only_where_the_scheme_implies_one() -> None:
     def names(case: Case, platform: Platform) -> set[str]:
         return {metric.name for metric in gated_metrics(case, platform, Group.NUMERICS)}
 
-    assert names(MINI_INT8WO, CPU) == {"output_sqnr_db", "weight_bytes_vs_implied"}
-    assert names(FLUX_FP8, H100) == {"weight_bytes_vs_implied"}
-    assert names(MINI_BF16, CPU) == {"anchor_sqnr_db"}
-    assert names(make_case(scheme=FP16), CPU) == set()
+    assert names(MINI_INT8WO, CPU) == {*COUNTED, "output_sqnr_db", "weight_bytes_vs_implied"}
+    assert names(FLUX_FP8, H100) == {*COUNTED, "weight_bytes_vs_implied"}
+    assert names(MINI_BF16, CPU) == {*COUNTED, "anchor_sqnr_db", "distinct_prompt_latents"}
+    assert names(make_case(scheme=FP16), CPU) == COUNTED
+
+
+def test_pictures_of_a_batch_are_compared_where_there_are_several() -> None:
+    several = dataclasses.replace(MINI_INT8WO.workload, batch_size=2)
+    batch = dataclasses.replace(MINI_INT8WO, workload=several)
+    names = {metric.name for metric in gated_metrics(batch, CPU)}
+    assert names - {metric.name for metric in gated_metrics(MINI_INT8WO, CPU)} == {"batch_psnr_db"}
 
 
 def test_anchor_is_committed_for_every_miniature_and_for_the_slim_pipeline_of_full_width() -> None:

@@ -117,3 +117,25 @@ def test_noise_floor_is_what_compiling_costs_the_reference() -> None:
     assert found == [47.8, 0.999]
     for eager in (make_reference(), None):
         assert images.noise_floor(metric_named("psnr_db"), eager) is None
+
+
+@pytest.mark.parametrize(
+    ("measured", "noise", "status"),
+    [
+        pytest.param((39.9, 39.9, 40.9, 40.9), None, Status.IMPROVED, id="within"),
+        pytest.param((40.6, 40.6, 41.6, 41.6), None, Status.SURPRISE, id="beyond"),
+        # As good as compiling leaves it: no pair is evidence, but what it was quantized with is gone.
+        pytest.param((48.0, 48.0, 48.0, 48.0), 47.8, Status.SURPRISE, id="at-the-noise-floor"),
+        pytest.param((48.0, 48.0, 48.0, 48.0), 33.0, Status.PASS, id="baseline-at-the-noise-floor"),
+    ],
+)
+def test_gain_of_more_than_half_the_error_needs_a_reason(
+    measured: tuple[float, ...], noise: float | None, status: Status
+) -> None:
+    metric, surprise = metric_named("psnr_db"), Tolerance(absolute=6.0)
+    assert images.with_surprise(judged(measured, noise=noise), metric, surprise, noise).status is status
+
+
+def test_loss_stays_a_loss_under_a_bound_for_gains() -> None:
+    lost = judged((20.5, 20.5, 20.5, 20.5))
+    assert images.with_surprise(lost, metric_named("psnr_db"), Tolerance(absolute=6.0), None) is lost

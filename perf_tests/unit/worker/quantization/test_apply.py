@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,18 @@ from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.recipes import Recipe
-from perf_tests.tables.schemes.rows import BF16, FP8DQROW, FP8WO, INT4DQ, INT4WO, INT8DQ, INT8WO, MXFP8, NVFP4
+from perf_tests.tables.schemes.rows import (
+    BF16,
+    FP8DQ,
+    FP8DQROW,
+    FP8WO,
+    INT4DQ,
+    INT4WO,
+    INT8DQ,
+    INT8WO,
+    MXFP8,
+    NVFP4,
+)
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker.measure import memory
 from perf_tests.worker.model.lazy import construct
@@ -35,40 +47,38 @@ def flux_mini(recipe: Recipe) -> Build:
     return Build(pipeline=FLUX_MINI, recipe=recipe)
 
 
-def transformer_groups(groups: tuple[ModuleGroup, ...]) -> dict[tuple[str, str, str | None, bool], int]:
+def transformer_groups(groups: tuple[ModuleGroup, ...]) -> dict[apply.Look, int]:
     return {
-        (g.subclass, g.dtype, g.scale, g.dynamic_activation): g.count
-        for g in groups
-        if g.component == "transformer"
+        (g.subclass, g.dtype, g.scale, g.activation): g.count for g in groups if g.component == "transformer"
     }
 
 
 @pytest.mark.parametrize(
     ("scheme", "expected"),
     [
-        pytest.param(INT8WO, {("Int8Tensor", "int8", "per-row", False): ALL}, id="int8wo"),
-        pytest.param(FP8WO, {("Float8Tensor", "float8_e4m3fn", "per-row", False): ALL}, id="fp8wo"),
+        pytest.param(INT8WO, {("Int8Tensor", "int8", "per-row", None): ALL}, id="int8wo"),
+        pytest.param(FP8WO, {("Float8Tensor", "float8_e4m3fn", "per-row", None): ALL}, id="fp8wo"),
         pytest.param(
             INT8DQ,
             {
-                ("Int8Tensor", "int8", "per-row", True): ALL - BATCH_ROWS,
-                ("Parameter", "bfloat16", None, False): BATCH_ROWS,
+                ("Int8Tensor", "int8", "per-row", "int8 per-row"): ALL - BATCH_ROWS,
+                ("Parameter", "bfloat16", None, None): BATCH_ROWS,
             },
             id="int8dq",
         ),
         pytest.param(
             INT4DQ,
             {
-                ("IntxUnpackedToInt8Tensor", "int4", "per-group-32", True): ALL - NARROW,
-                ("Parameter", "bfloat16", None, False): NARROW,
+                ("IntxUnpackedToInt8Tensor", "int4", "per-group-32", "int8 per-row"): ALL - NARROW,
+                ("Parameter", "bfloat16", None, None): NARROW,
             },
             id="int4dq",
         ),
-        pytest.param(BF16, {("Parameter", "bfloat16", None, False): ALL}, id="bf16"),
+        pytest.param(BF16, {("Parameter", "bfloat16", None, None): ALL}, id="bf16"),
     ],
 )
 def test_modules_to_quantize_become_what_the_scheme_says(
-    make_pipeline: Make, scheme: Scheme, expected: dict[tuple[str, str, str | None, bool], int]
+    make_pipeline: Make, scheme: Scheme, expected: dict[apply.Look, int]
 ) -> None:
     report = apply.apply(make_pipeline(), flux_mini(Recipe(scheme=scheme)))
     assert transformer_groups(report.groups) == expected
@@ -208,7 +218,13 @@ def test_scales_that_are_padded_into_tiles_are_named_as_groups() -> None:
     weight = NVFP4Tensor.to_nvfp4(
         torch.ones(96, 160, dtype=torch.bfloat16), is_swizzled_scales=True, act_quant_kwargs=activations
     )
-    assert apply.look(weight, NVFP4.weight) == ("NVFP4Tensor", "uint8", "per-group-16", True)
+    assert NVFP4.weight is not None
+    assert apply.look(weight, NVFP4.weight) == (
+        "NVFP4Tensor",
+        "uint8",
+        "per-group-16",
+        NVFP4.weight.activation,
+    )
     # 96 x 160 have 960 scales, which stand in tiles of 128 x 64 and look like 1536 where that is not known.
     assert apply.look(weight)[2] == "per-group-10"
 
@@ -219,7 +235,13 @@ def test_mxfp8_weights_look_as_their_row_says() -> None:
     assert MXFP8.config is not None
     linear = torch.nn.Linear(160, 96, dtype=torch.bfloat16)
     quantize_(torch.nn.Sequential(linear), construct(MXFP8.config))
-    assert apply.look(linear.weight, MXFP8.weight) == ("MXTensor", "float8_e4m3fn", "per-group-32", True)
+    assert MXFP8.weight is not None
+    assert apply.look(linear.weight, MXFP8.weight) == (
+        "MXTensor",
+        "float8_e4m3fn",
+        "per-group-32",
+        MXFP8.weight.activation,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,7 +259,7 @@ def test_scales_packed_with_their_zero_points_are_counted_once() -> None:
         qdata=torch.zeros(8, 8, 32, 4, dtype=torch.int32),
         scale_and_zero=torch.zeros(8, 64, 2, dtype=torch.bfloat16),
     )
-    assert apply.look(weight, INT4WO.weight) == ("TilePacked", "int32", "per-group-128", False)
+    assert apply.look(weight, INT4WO.weight) == ("TilePacked", "int32", "per-group-128", None)
 
 
 @pytest.mark.parametrize(("scheme", "bytes_per_weight"), [(INT8WO, 1.0), (FP8WO, 1.0), (BF16, 2.0)])
@@ -257,3 +279,32 @@ def test_a_refusal_after_the_stack_was_found_to_support_the_scheme_is_a_failure(
         apply.apply(make_pipeline(), flux_mini(Recipe(scheme=FP8DQROW)))
     failure = caught.value.failure
     assert (failure.kind, failure.phase) == (FailureKind.LOAD, Phase.QUANTIZE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Kwargs:
+    """Arguments of an unknown class, which state neither dtype nor granularity."""
+
+
+def test_fp8_activations_are_named_by_dtype_and_granularity() -> None:
+    from torchao.quantization import Float8Tensor, PerRow, PerTensor
+    from torchao.quantization.quantize_.workflows import QuantizeTensorToFloat8Kwargs
+
+    linear = torch.nn.Linear(64, 32, dtype=torch.bfloat16)
+    for scheme, granularity in ((FP8DQROW, PerRow()), (FP8DQ, PerTensor())):
+        activations = QuantizeTensorToFloat8Kwargs(granularity=granularity)
+        weight = Float8Tensor.from_hp(linear.weight, granularity=granularity, act_quant_kwargs=activations)
+        assert scheme.weight is not None
+        assert scheme.weight.describes(*apply.look(weight, scheme.weight))
+    coarse = QuantizeTensorToFloat8Kwargs(granularity=PerTensor())
+    weight = Float8Tensor.from_hp(linear.weight, granularity=PerRow(), act_quant_kwargs=coarse)
+    assert apply.look(weight, FP8DQROW.weight)[3] == "float8_e4m3fn per-tensor"
+    assert FP8DQROW.weight is not None
+    assert not FP8DQROW.weight.describes(*apply.look(weight, FP8DQROW.weight))
+
+
+def test_activations_that_say_nothing_are_not_taken_for_those_of_a_scheme() -> None:
+    weight: Any = types.SimpleNamespace(
+        shape=(64, 256), qdata=torch.zeros(64, 256, dtype=torch.int8), act_quant_kwargs=Kwargs()
+    )
+    assert apply.look(weight)[3] == "? ?"

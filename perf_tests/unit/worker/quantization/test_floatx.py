@@ -238,7 +238,7 @@ def test_a_weight_takes_the_bytes_of_its_bits_and_scales(scheme: Scheme, rows: i
     weight = quantized(scheme, nn.Linear(columns, rows, bias=False, dtype=torch.bfloat16))[0].weight
     implied = asked.implied_bytes(asked.stored_elements(rows, columns), asked.stored_scales(rows, columns))
     assert memory.stored_bytes([weight]) == implied
-    assert apply.look(weight) == ("FloatxTensor", scheme.id, "per-row", False)
+    assert apply.look(weight) == ("FloatxTensor", scheme.id, "per-row", None)
     assert (tuple(weight.shape), weight.dtype) == ((rows, columns), torch.bfloat16)
 
 

@@ -150,7 +150,12 @@ def test_a_quantized_weight_is_within_half_a_step_of_the_pruned_one() -> None:
 
 def test_a_quantized_weight_looks_as_its_row_says() -> None:
     weight = sparse_linear().weight
-    assert apply.look(weight, INT8DQ_SPARSE24.weight) == ("Int8SemiSparseTensor", "int8", "per-row", True)
+    assert apply.look(weight, INT8DQ_SPARSE24.weight) == (
+        "Int8SemiSparseTensor",
+        "int8",
+        "per-row",
+        "int8 per-row",
+    )
     assert (weight.shape, weight.dtype, weight.requires_grad) == ((64, 192), torch.bfloat16, False)
 
 

@@ -77,6 +77,25 @@ def test_a_module_that_becomes_something_else_is_left_to_the_build_checks() -> N
     assert is_supported(dataclasses.replace(INT8WO, weight=otherwise))
 
 
+@pytest.mark.parametrize(
+    "error", [AttributeError("no attribute 'zero_point'"), TypeError("unexpected keyword")]
+)
+def test_a_bug_while_quantizing_is_an_error_and_no_refusal(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(*_arguments: object, **_keywords: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("torchao.quantization.quantize_", broken)
+    with pytest.raises(WorkerError) as caught:
+        support.check(INT8WO, ON_CPU)
+    assert caught.value.failure.kind is FailureKind.LOAD
+    assert caught.value.failure.message.startswith(
+        f"this stack refuses int8wo on cpu: {type(error).__name__}: "
+    )
+    assert caught.value.failure.message.endswith("though its config exists: a bug")
+
+
 def no_memory() -> NoReturn:
     """A config that cannot be made for want of memory."""
     raise torch.OutOfMemoryError("out of memory")
