@@ -146,13 +146,13 @@ def test_a_counted_pipeline_is_left_as_it_was(make_pipeline: Make, make_case: Ca
     assert len(digests) == 1
 
 
-def refused(
-    pipeline: Any, case: Case, recorder: kernels.Recorder | None, message: str, **without: float
-) -> None:
-    """Nothing but `without` is reported, and the worker's log says why."""
+def refused(pipeline: Any, case: Case, recorder: kernels.Recorder | None, message: str) -> None:
+    """Neither the encoders nor the step are reported, and the worker's log says why."""
+    with pytest.warns(RuntimeWarning) as said:
+        values = measure(pipeline, case, HostClock(), GPU, recorder)
+    assert set(values) <= {"kernels_per_decode"}
     names = "kernels_per_encode and kernels_per_step"
-    with pytest.warns(RuntimeWarning, match=rf"{names} of {case.id} were not counted: {message}"):
-        assert measure(pipeline, case, HostClock(), GPU, recorder) == without
+    assert str(said[0].message).startswith(f"{names} of {case.id} were not counted: {message}")
 
 
 def test_a_refusal_ends_the_generation_and_reports_nothing(
@@ -185,13 +185,7 @@ def test_a_profiler_that_does_not_start_reports_nothing(
 def test_a_workload_of_one_step_has_no_steady_step(
     make_pipeline: Make, make_case: Callable[..., Case]
 ) -> None:
-    refused(
-        make_pipeline(),
-        of_steps(make_case(), 1),
-        FakeRecorder([]),
-        "its workload has no second step",
-        kernels_per_decode=3.0,
-    )
+    refused(make_pipeline(), of_steps(make_case(), 1), FakeRecorder([]), "its workload has no second step")
 
 
 def test_an_error_of_the_pipeline_is_not_taken_for_a_refusal(
