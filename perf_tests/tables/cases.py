@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from perf_tests.tables.digest_fields import identity
+from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import Platform
 from perf_tests.tables.recipes import FP32_EAGER, Recipe, bf16_twin
+from perf_tests.tables.schemes.spec import Scheme
 
 
 class Weights(StrEnum):
@@ -38,6 +40,13 @@ class Build:
         few_rows = f"sees one row per image: the kernels need at least {scheme.min_rows}"
         single = self.pipeline.single_row if scheme.min_rows > 1 else ()
         return {**scheme.exclusions, **dict.fromkeys(single, few_rows)}
+
+    def config_of(self, scheme: Scheme) -> Lazy | None:
+        """The torchao config of `scheme` in this pipeline; None where it quantizes nothing."""
+        further = self.pipeline.scheme_arguments.get(scheme.id)
+        if scheme.config is None or further is None:
+            return scheme.config
+        return dataclasses.replace(scheme.config, kwargs={**scheme.config.kwargs, **further})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +91,9 @@ class Case:
         content = identity(self)
         # Who declared an exclusion, the scheme or the pipeline, and why, makes no difference.
         content["build"]["recipe"]["scheme"]["exclusions"] = sorted(self.build.exclusions)
+        content["build"]["recipe"]["scheme"]["config"] = identity(
+            self.build.config_of(self.build.recipe.scheme)
+        )
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def with_recipe(self, recipe: Recipe) -> Case:

@@ -9,6 +9,7 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,10 +21,10 @@ LOG_LINES = 10
 
 
 class Reproduction(msgspec.Struct, frozen=True):
-    """What the script prints as the last line; it may print other lines before."""
+    """What the script prints in its last line; it may print other lines before."""
 
-    slowdown: float
-    """Time taken, in multiples of the time it should take."""
+    figure: float
+    """How bad the defect is, in the units of its row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,9 +46,9 @@ def watch(issue: KnownIssue, python: str, log: Path, today: datetime.date) -> Fi
 
 def judge(issue: KnownIssue, found: Reproduction, today: datetime.date) -> Finding:
     """Judge what was found: as expected while the issue reproduces and its row has not expired."""
-    seen = f"{issue.id}: {found.slowdown:.3g} times as slow as it should be ({issue.link})"
-    if found.slowdown < issue.reproduces_from:
-        bound = f"below {issue.reproduces_from:g} times the issue no longer exists, so it is fixed"
+    seen = f"{issue.id}: {found.figure:.3g} {issue.wording} ({issue.link})"
+    if found.figure < issue.reproduces_from:
+        bound = f"below {issue.reproduces_from:g} the issue no longer exists, so it is fixed"
         return Finding(as_expected=False, text=f"{seen}; {bound}: {issue.then}. Owner: {issue.owner}")
     if today > issue.expires:
         text = f"{seen}; nobody has looked again since it expired on {issue.expires}. Owner: {issue.owner}"
@@ -60,7 +61,7 @@ def _reproduce(issue: KnownIssue, python: str, log: Path) -> Reproduction:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                [python, str(REPOSITORY / issue.script), "--slowdown"],
+                [python, str(REPOSITORY / issue.script), f"--{issue.figure}"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -86,9 +87,12 @@ def _reproduce(issue: KnownIssue, python: str, log: Path) -> Reproduction:
 def _read(issue: KnownIssue, returncode: int, output: bytes, log: Path) -> Reproduction:
     try:
         if returncode == 0:
-            return msgspec.json.decode(output.strip().rpartition(b"\n")[2], type=Reproduction)
+            found = msgspec.json.decode(output.strip().rpartition(b"\n")[2], type=dict[str, Any])
+            return msgspec.convert({"figure": found.get(issue.figure)}, type=Reproduction)
     except msgspec.DecodeError as error:
-        raise PerfError(f"{issue.script} did not print its slowdown as JSON: {error}: see {log}") from error
+        raise PerfError(
+            f"{issue.script} did not print its {issue.figure} as JSON: {error}: see {log}"
+        ) from error
     last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
     message = f"{issue.script}, which shows {issue.id}, ended with exit code {returncode}; its last lines:"
     raise PerfError("\n".join((message, *last)))

@@ -124,6 +124,9 @@ class PipelineSpec:
     """Arguments of the pipeline's constructor other than its components."""
     encoder_calls: dict[str, int] = field(default_factory=dict, metadata=NEVER)
     """Text encoder -> its calls in one generation: with guidance, the empty prompt is encoded as well."""
+    scheme_arguments: dict[str, dict[str, Value]] = field(default_factory=dict, metadata=NEVER)
+    """Id of a scheme -> keyword arguments that its torchao config takes in this pipeline in addition.
+    `Build.config_of` has them, and through it the digests of just these cases."""
     single_row: tuple[str, ...] = field(default=(), metadata=NEVER)
     """Linear modules of the transformer that see one row per image: patterns (`fnmatch`) of their names."""
     miniature_of: str | None = field(default=None, metadata=NEVER)

@@ -5,10 +5,11 @@ import dataclasses
 import msgspec
 import pytest
 
-from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.recipes import CompileMode
-from perf_tests.tables.schemes.rows import FP8DQ, FP16, INT8WO
+from perf_tests.tables.pipelines.auraflow import AURAFLOW
+from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.schemes.rows import BF16, FP8DQ, FP8DQROW, FP16, INT8WO
 from perf_tests.tables.schemes.spec import FidelityFloor, Range
 from perf_tests.unit.builders import MINI_BF16, MINI_INT8WO, for_each
 
@@ -124,3 +125,14 @@ def test_case_id_names_only_what_differs_from_the_defaults() -> None:
     workload = dataclasses.replace(MINI_INT8WO.workload, height=256, steps=8)
     case = dataclasses.replace(_with_recipe(scheme=INT8WO, fuse_qkv=True), workload=workload)
     assert case.id == "flux-mini-b1-int8wo-eager-fused-256x128-s8"
+
+
+def test_arguments_of_a_pipeline_change_the_digest_of_their_scheme_alone() -> None:
+    without = dataclasses.replace(AURAFLOW, scheme_arguments={})
+    for scheme, differs in ((FP8DQROW, True), (FP8DQ, False), (BF16, False)):
+        recipe = Recipe(scheme=scheme)
+        digests = {
+            Case(build=Build(pipeline=each, recipe=recipe), workload=each.workload).digest
+            for each in (AURAFLOW, without)
+        }
+        assert (len(digests) == 2) is differs

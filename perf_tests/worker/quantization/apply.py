@@ -15,7 +15,6 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import ModuleGroup, PlanReport, Quantization, WeightCount
 from perf_tests.tables.cases import Build
-from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.spec import QuantizedWeight, ScaleShape, Scheme
 from perf_tests.worker.measure.memory import stored_bytes
@@ -169,7 +168,7 @@ def _quantize(pipeline: Any, build: Build, chosen: Chosen) -> None:
 
         for component in build.recipe.quantized_components:
             asked = {_local(name): each for name, each in chosen.schemes.items() if _is_of(component, name)}
-            config, filter_fn = _instructions(scheme, scheme.config, asked)
+            config, filter_fn = _instructions(build, asked)
             quantize_(getattr(pipeline, component), config, filter_fn=filter_fn)
     except torch.OutOfMemoryError:
         raise
@@ -182,16 +181,19 @@ def _quantize(pipeline: Any, build: Build, chosen: Chosen) -> None:
 
 
 def _instructions(
-    scheme: Scheme, config: Lazy, asked: Mapping[str, Scheme]
+    build: Build, asked: Mapping[str, Scheme]
 ) -> tuple[Any, Callable[[nn.Module, str], bool] | None]:
     """Config and filter for the modules `asked` of a component.
 
     One config for all, or, where schemes were chosen, one that names each module and takes no filter; there a
     config of None leaves a module as it is.
     """
-    if scheme.search is None:
+    config = build.config_of(build.recipe.scheme)
+    assert config is not None, "there is nothing to quantize"
+    if build.recipe.scheme.search is None:
         return construct(config), lambda _module, name: name in asked
-    by_name = ((name, each.config and construct(each.config)) for name, each in asked.items())
+    configs = {name: build.config_of(each) for name, each in asked.items()}
+    by_name = ((name, each and construct(each)) for name, each in configs.items())
     return resolve(config.target)(collections.OrderedDict(by_name)), None
 
 

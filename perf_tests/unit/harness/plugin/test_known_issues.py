@@ -11,7 +11,7 @@ import pytest
 
 from perf_tests.harness.plugin.known_issues import Reproduction, judge, watch
 from perf_tests.protocol.errors import PerfError
-from perf_tests.tables.known_issues import INT8WO_COMPILED, KNOWN_ISSUES, KnownIssue
+from perf_tests.tables.known_issues import FP8_ZERO_ROWS, INT8WO_COMPILED, KNOWN_ISSUES, KnownIssue
 from perf_tests.unit.builders import for_each
 from perf_tests.unit.conftest import ROOT
 
@@ -28,20 +28,20 @@ def test_every_known_issue_has_its_script_an_owner_and_a_date(issue: KnownIssue)
 
 
 def test_a_known_issue_is_green_while_it_reproduces() -> None:
-    finding = judge(INT8WO_COMPILED, Reproduction(slowdown=665.4), IN_TIME)
+    finding = judge(INT8WO_COMPILED, Reproduction(figure=665.4), IN_TIME)
     assert finding.as_expected
     assert "665 times as slow as it should be" in finding.text
 
 
 def test_a_known_issue_is_red_once_it_is_fixed_and_says_what_to_do() -> None:
-    finding = judge(INT8WO_COMPILED, Reproduction(slowdown=4.9), IN_TIME)
+    finding = judge(INT8WO_COMPILED, Reproduction(figure=4.9), IN_TIME)
     assert not finding.as_expected
     assert "4.9 times as slow" in finding.text
     assert "it is fixed: remove GPU_SETTINGS of int8wo" in finding.text
 
 
 def test_a_known_issue_is_red_the_day_after_it_expires() -> None:
-    finding = judge(INT8WO_COMPILED, Reproduction(slowdown=665.4), TOO_LATE)
+    finding = judge(INT8WO_COMPILED, Reproduction(figure=665.4), TOO_LATE)
     assert not finding.as_expected
     assert "nobody has looked again since it expired on 2027-05-31" in finding.text
 
@@ -81,3 +81,19 @@ def test_a_script_that_hangs_is_ended_at_its_deadline(tmp_path: Path) -> None:
 def test_an_interpreter_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PerfError, match="could not be started"):
         watch(INT8WO_COMPILED, str(tmp_path / "python"), tmp_path / "issue.log", IN_TIME)
+
+
+def test_a_script_that_prints_another_figure_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PerfError, match="did not print its slowdown as JSON: "):
+        _watch(tmp_path, "print('{\"nan_rows\": 1}')")
+
+
+def test_an_issue_is_told_in_the_words_of_its_row() -> None:
+    finding = judge(FP8_ZERO_ROWS, Reproduction(figure=1.0), IN_TIME)
+    assert finding.as_expected
+    assert finding.text.startswith(
+        "fp8-rows-of-zeros: 1 of 2 rows are NaN, and one of them is zeros (https://"
+    )
+    assert (
+        "remove scheme_arguments of AURAFLOW" in judge(FP8_ZERO_ROWS, Reproduction(figure=0.0), IN_TIME).text
+    )

@@ -15,6 +15,7 @@ from perf_tests.protocol.messages import FailureKind, Phase
 from perf_tests.protocol.reports import ModuleGroup
 from perf_tests.tables.cases import Build
 from perf_tests.tables.lazy import Lazy
+from perf_tests.tables.pipelines.auraflow import AURAFLOW_MINI
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.recipes import Recipe
@@ -308,3 +309,21 @@ def test_activations_that_say_nothing_are_not_taken_for_those_of_a_scheme() -> N
         shape=(64, 256), qdata=torch.zeros(64, 256, dtype=torch.int8), act_quant_kwargs=Kwargs()
     )
     assert apply.look(weight)[3] == "? ?"
+
+
+def test_activations_of_auraflow_have_a_lower_bound_in_fp8dqrow_alone() -> None:
+    build = Build(pipeline=AURAFLOW_MINI, recipe=Recipe(scheme=FP8DQROW))
+    config = build.config_of(FP8DQROW)
+    assert config is not None
+    assert construct(config).activation_value_lb == 1e-12
+    assert build.config_of(FP8DQ) == FP8DQ.config
+    assert build.config_of(BF16) is None
+
+
+@pytest.mark.parametrize(("lower_bound", "nan_rows"), [(None, 1), (1e-12, 0)])
+def test_row_of_zeros_is_nan_without_the_lower_bound(lower_bound: float | None, nan_rows: int) -> None:
+    from torchao.quantization import Float8Tensor, PerRow
+
+    rows = torch.stack([torch.zeros(64), torch.ones(64)]).bfloat16()
+    quantized = Float8Tensor.from_hp(rows, granularity=PerRow(), hp_value_lb=lower_bound)
+    assert int(quantized.dequantize().isnan().any(dim=1).sum()) == nan_rows
