@@ -232,6 +232,8 @@ class Inspected(Struct, tag="inspected"):
     """None where it was not asked for."""
     fidelity_s: float = 0.0
     """Seconds spent answering the recorded calls."""
+    uncounted: dict[str, str] = msgspec.field(default_factory=dict)
+    """Metric name -> why this stack cannot count it."""
     guard_failures: tuple[str, ...] = ()
     """Why dynamo compiled again after the first warm-up, in its own words."""
     state: PipelineState | None = None

@@ -234,6 +234,7 @@ class WorkerSession:
             fidelity_s=fidelity_s,
             guard_failures=tuple(failed),
             state=final,
+            uncounted=self._quantized.work.uncounted,
         )
 
     def _counting_quantize(self) -> contextlib.AbstractContextManager[dict[str, float]]:

@@ -199,6 +199,7 @@ class Replicate:
             roofline_ms=self._roofline_ms(),
             guard_failures=self.inspected.guard_failures if self.inspected else (),
             layers=self.quantized.layers if self.quantized else {},
+            uncounted=self.inspected.uncounted if self.inspected else {},
             state=self.quantized.state if self.quantized else None,
             final_state=self.inspected.state if self.inspected else None,
         )

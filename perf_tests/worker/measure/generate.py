@@ -15,14 +15,15 @@ import gc
 import hashlib
 import itertools
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NoReturn
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
@@ -154,14 +155,24 @@ class StepWork:
 
     tflop: float
     """For one image or video: 2 per multiply-add of GEMMs, convolutions and attention."""
+    unknown: tuple[str, ...]
+    """Operators that multiply, and whose work torch does not know: `tflop` is without them."""
     workload: Workload
     """The workload that it was counted for: one image or video, one step."""
 
     def values(self, workload: Workload) -> dict[str, float]:
-        """Metric name -> value for `workload`; empty where it differs in more than batch size and steps."""
-        if _of_one(workload) != self.workload:
+        """Metric name -> value for `workload`; empty where it differs in more than batch size and steps, and
+        where the work of an operator is not known."""
+        if _of_one(workload) != self.workload or self.unknown:
             return {}
         return {"step_tflop": self.tflop * workload.batch_size}
+
+    @property
+    def uncounted(self) -> dict[str, str]:
+        """Metric name -> why this torch cannot count it."""
+        if not self.unknown:
+            return {}
+        return {"step_tflop": f"this torch does not know the work of {', '.join(self.unknown)}"}
 
 
 def count_step(pipeline: Any, case: Case) -> StepWork:
@@ -172,12 +183,20 @@ def count_step(pipeline: Any, case: Case) -> StepWork:
     high.
     """
     workload = _of_one(case.workload)
+    unknown = UnknownWork()
     counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
     with contextlib.ExitStack() as counting:
-        begin = partial(counting.enter_context, counter)
+
+        def begin() -> None:
+            # Below the counter, which passes on what an operator consists of.
+            counting.enter_context(unknown)
+            counting.enter_context(counter)
+
         counting.enter_context(early_stop.after_steps(pipeline, 1, at_timesteps=begin))
         pipeline(**call_arguments(case.build.pipeline, workload))
-    return StepWork(tflop=counter.get_total_flops() / 1e12, workload=workload)
+    return StepWork(
+        tflop=counter.get_total_flops() / 1e12, unknown=tuple(sorted(unknown.names)), workload=workload
+    )
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -188,6 +207,33 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> in
 
 # flop_counter knows the attention of every other device. Without this, attention on a CPU would not count.
 UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+
+
+MULTIPLIES = re.compile(
+    r"(^|_)((add|b|baddb|addb)?mm|matmul|gemm|linear|attention|convolution|conv[123]d)(_|$)"
+)
+"""What the name of an operator with much work contains."""
+OF_TORCH = frozenset({"aten", "prim", "prims", "profiler"})
+"""Namespaces whose operators are told apart by their names; any other may hide anything."""
+
+
+class UnknownWork(TorchDispatchMode):
+    """Collects the operators whose work `torch.utils.flop_counter` leaves out, and should not."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # torch annotates the class, and not this
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call `func`, and note its name where nobody knows its work."""
+        packet = func.overloadpacket if isinstance(func, torch._ops.OpOverload) else func
+        namespace, _, name = str(packet).partition(".")
+        heavy = namespace not in OF_TORCH or MULTIPLIES.search(name) is not None
+        if heavy and packet not in flop_registry and packet not in UNCOUNTED:
+            self.names.add(str(packet))
+        return func(*args, **(kwargs or {}))
 
 
 def _of_one(workload: Workload) -> Workload:

@@ -21,6 +21,7 @@ from perf_tests.tables.pipelines.rows import MINIATURES
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.rows import BF16
+from perf_tests.worker.measure import generate
 from perf_tests.worker.measure.clock import HostClock
 from perf_tests.worker.measure.generate import (
     PRIMING_STEPS,
@@ -153,6 +154,38 @@ def test_the_work_of_a_step_is_that_of_its_linear_modules_and_its_attention(
     attention = 6 * 4 * 2 * (2 * 128 * 128 * 64)
     counted = count_step(pipeline, case)
     assert counted.tflop * 1e12 == pytest.approx(gemms + attention, rel=1e-9)
+
+
+def test_operator_whose_work_nobody_knows_is_named_and_nothing_is_counted(
+    make_pipeline: Make, make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, pipeline = make_case(), make_pipeline()
+    assert (count_step(pipeline, case).unknown, count_step(pipeline, case).uncounted) == ((), {})
+    for attention in tuple(generate.UNCOUNTED):  # as in a torch with another operator for it
+        monkeypatch.delitem(generate.UNCOUNTED, attention)
+    counted = count_step(pipeline, case)
+    assert counted.values(case.workload) == {}
+    assert counted.uncounted == {
+        "step_tflop": "this torch does not know the work of aten._scaled_dot_product_flash_attention_for_cpu"
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "multiplies"),
+    [
+        ("mm", True),
+        ("_scaled_mm", True),
+        ("_weight_int8pack_mm", True),
+        ("mkldnn_convolution", True),
+        ("_scaled_dot_product_fused_attention_overrideable", True),
+        ("mul", False),
+        ("upsample_bilinear2d", False),
+        ("native_layer_norm", False),
+        ("_to_copy", False),
+    ],
+)
+def test_operators_that_multiply_are_told_by_their_names(name: str, multiplies: bool) -> None:
+    assert (generate.MULTIPLIES.search(name) is not None) is multiplies
 
 
 def test_the_work_of_a_step_is_counted_for_one_image_and_grows_with_the_batch(
