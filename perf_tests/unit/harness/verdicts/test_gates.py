@@ -10,6 +10,7 @@ from perf_tests.tables.metrics.rows import METRICS
 from perf_tests.tables.metrics.spec import Group, Metric, Trait
 from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
 from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
+from perf_tests.tables.pipelines.sd3 import SD3_MINI
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes.rows import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO
@@ -146,3 +147,10 @@ def test_pictures_of_a_batch_are_compared_where_there_are_several() -> None:
 def test_anchor_is_committed_for_every_miniature_and_for_the_slim_pipeline_of_full_width() -> None:
     anchored = [spec.id for spec in PIPELINES if spec.anchor]
     assert sorted(anchored) == sorted((*(spec.id for spec in MINIATURES), FLUX1_DEV_SLIM.id))
+
+
+def test_bytes_are_judged_of_the_components_that_a_pipeline_has() -> None:
+    names = {metric.name for metric in gated_metrics(MINI_INT8WO, CPU, Group.QUANTIZATION)}
+    of_sd3 = {metric.name for metric in gated_metrics(make_case(SD3_MINI), CPU, Group.QUANTIZATION)}
+    assert "text_encoder_3_bytes" not in names
+    assert "text_encoder_3_bytes" in of_sd3
