@@ -108,11 +108,13 @@ METRICS = (
             better=Better.LOWER,
             group=Group.LATENCY,
             reader=Reader.SAMPLES,
-            gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=50.0))},
+            gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=absolute_ms))},
             per_unit=True,
             verified_only=True,
         )
-        for name in ("encode_ms", "first_step_ms")
+        # Encoding is bound by the host: 66 ms became 134 ms beside three busy siblings. An encoder that runs
+        # twice is seen by its calls and kernels.
+        for name, absolute_ms in (("encode_ms", 150.0), ("first_step_ms", 50.0))
     ),
     *(
         Metric(
