@@ -15,6 +15,7 @@ from perf_tests.tables.platforms import H100
 from perf_tests.unit.builders import (
     FLUX_FP8,
     GPU,
+    make_build,
     make_environment,
     make_process,
     make_record,
@@ -131,9 +132,14 @@ def pair(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 def _stepping(*steps_ms: float) -> Run:
-    samples = [make_sample({"denoise_step_ms": [step_ms]}) for step_ms in steps_ms]
+    samples = [
+        make_sample({"denoise_step_ms": [step_ms], "transformer_calls": [28.0]}) for step_ms in steps_ms
+    ]
     environment = make_environment(gpu=GPU)
-    processes = tuple(make_process(samples=(each,) * 5, environment=environment) for each in samples)
+    build = make_build({"distinct_prompt_embeddings": 4.0})
+    processes = tuple(
+        make_process(build=build, samples=(each,) * 5, environment=environment) for each in samples
+    )
     return make_run(FLUX_FP8, H100, processes=processes)
 
 

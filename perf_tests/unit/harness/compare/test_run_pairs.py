@@ -43,8 +43,9 @@ def compared(base: RunRecord, candidate: RunRecord, max_processes: int = 5) -> R
 
 
 def with_values(**values: float) -> Process:
-    """A process of int8wo with the error that is expected of it."""
-    return make_process(build=make_build({"output_sqnr_db": 38.0, **values}))
+    """A process of int8wo with the error and the embeddings that are expected of it."""
+    expected = {"output_sqnr_db": 38.0, "distinct_prompt_embeddings": 4.0}
+    return make_process(build=make_build({**expected, **values}))
 
 
 def good(**changes: Any) -> Run:

@@ -23,6 +23,7 @@ from perf_tests.unit.builders import (
     make_quantization,
     make_reference,
     make_run,
+    make_sample,
 )
 
 RAMP = np.linspace(0.1, 0.9, 16 * 16 * 3, dtype=np.float32).reshape(1, 16, 16, 3)
@@ -36,7 +37,9 @@ def saved(out: Path, name: str, array: np.ndarray) -> Process:
         sha256=hashlib.sha256((out / f"{name}.npy").read_bytes()).hexdigest(),
         image=f"{name}.png",
     )
-    return make_process(captures=(capture,), fidelity=None)
+    output = hashlib.sha256(array.astype(np.float32).tobytes()).hexdigest()
+    samples = (make_sample(output=output),) * 5
+    return make_process(samples=samples, captures=(capture,), fidelity=None)
 
 
 def test_captures_are_compared_with_those_of_the_reference(tmp_path: Path) -> None:
