@@ -137,8 +137,6 @@ INT8DQ_SPARSE24 = Scheme(
             "480 to 1140 ms"
         ),
     ),
-    # cuSPARSELt, which is set up anew for each product, keeps 20.1 MiB of each image, seen on an H100.
-    host_growth_mib=32.0,
     # What cuSPARSELt takes. Activations are padded to a multiple of 16 rows, so one row will do.
     in_features_multiple=32,
     out_features_multiple=32,

@@ -175,9 +175,6 @@ class Scheme:
     nothing is quantized."""
     unsteady: Unsteady | None = field(default=None, metadata=NEVER)
     """None where the scheme is no noisier than its platform."""
-    host_growth_mib: float = field(default=16.0, metadata=NEVER)
-    """By how much the memory of the host may grow with each image; more than the default only where a library
-    that the scheme needs is known to keep it."""
     fastest_gemm: str | None = field(default=None, metadata=NEVER)
     """What its fastest GEMMs multiply, as a key of `Platform.peak_tflops`, where the dtypes do not tell; None
     where they do (`gemm`)."""

@@ -9,7 +9,6 @@ from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME, METRICS
 from perf_tests.tables.metrics.spec import Better, Metric, Reader, Rule
 from perf_tests.tables.platforms import Device
-from perf_tests.tables.schemes.rows import SCHEMES
 
 each_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 
@@ -96,8 +95,3 @@ def test_every_reader_is_in_the_table_of_readers(reader: Reader) -> None:
 @pytest.mark.parametrize("rule", Rule, ids=str)
 def test_every_rule_is_in_the_table_of_rules(rule: Rule) -> None:
     assert rule in RULES
-
-
-def test_host_memory_may_grow_further_only_where_a_library_is_known_to_keep_it() -> None:
-    growing = {scheme.id: scheme.host_growth_mib for scheme in SCHEMES if scheme.host_growth_mib != 16.0}
-    assert growing == {"int8dq-sparse24": 32.0}
