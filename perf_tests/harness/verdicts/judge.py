@@ -78,7 +78,7 @@ def _unobserved(metric: Metric, run: Run, accepted: Accepted | None, missing: st
     On the baseline's own stack it could be counted, so that whatever hides it is a change of the code.
     """
     uncountable = any(metric.name in process.build.uncounted for process in run.processes)
-    elsewhere = accepted is not None and _other_packages(metric, run, accepted.provenance)
+    elsewhere = accepted is not None and _other_stack(metric, run, accepted.provenance)
     status = Status.NOT_COMPARED if uncountable and elsewhere else Status.INCONCLUSIVE
     return unjudged(metric, status, missing)
 
@@ -97,7 +97,7 @@ def _against_baseline(rule: BaselineRule, facts: Facts) -> Verdict:
     absence = _absence(metric, facts.run, entry)
     if absence is not None:
         return unjudged(metric, Status.NO_BASELINE, absence, facts.median)
-    changes = _other_packages(metric, facts.run, accepted.provenance)
+    changes = _other_stack(metric, facts.run, accepted.provenance)
     if changes and metric.elsewhere is None:
         return unjudged(metric, Status.NOT_COMPARED, _not_compared(metric, entry, changes), facts.median)
     if changes and metric.elsewhere is not None:
@@ -134,13 +134,15 @@ def _absence(metric: Metric, run: Run, entry: Entry) -> str | None:
     return None
 
 
-def _other_packages(metric: Metric, run: Run, provenance: Provenance) -> tuple[str, ...]:
-    """`name before -> now` of the packages that decide the value and had another version in the baseline."""
+def _other_stack(metric: Metric, run: Run, provenance: Provenance) -> tuple[str, ...]:
+    """`name before -> now` of the packages and settings that decide the value and have changed since."""
+    recorded = tuple(name for name in metric.same_settings if name in provenance.settings)
     changes = {
         change
-        for process in run.processes
-        for change in environments.differences(
-            provenance.packages, process.environment.packages, metric.same_packages
+        for environment in (process.environment for process in run.processes)
+        for change in (
+            *environments.differences(provenance.packages, environment.packages, metric.same_packages),
+            *environments.differences(provenance.settings, environment.settings, recorded),
         )
     }
     return tuple(sorted(changes))
@@ -149,7 +151,8 @@ def _other_packages(metric: Metric, run: Run, provenance: Provenance) -> tuple[s
 def _not_compared(metric: Metric, entry: Entry, changes: tuple[str, ...]) -> str:
     return (
         f"not compared with the {statistics.median(entry.metrics[metric.name]):g} of the baseline, which "
-        f"holds only for the same {' and '.join(metric.same_packages)}: {'; '.join(changes)}"
+        f"holds only for the same {' and '.join((*metric.same_packages, *metric.same_settings))}: "
+        f"{'; '.join(changes)}"
     )
 
 

@@ -214,9 +214,12 @@ class Metric:
     same_packages: tuple[str, ...] = ()
     """Packages whose version decides the value: against a baseline of another version of one of them,
     `elsewhere` takes the place of the gate."""
+    same_settings: tuple[str, ...] = ()
+    """Names in `Environment.settings` that decide the value as `same_packages` do. One that a baseline is too
+    old to have recorded may always have been as it is now."""
     elsewhere: Tolerance | None = None
-    """How far the value may lie from a baseline of other versions of `same_packages`, in either direction
-    where the metric is `Better.EXACT`; None: the two are not compared."""
+    """How far the value may lie from a baseline of other `same_packages` or `same_settings`, in either
+    direction where the metric is `Better.EXACT`; None: the two are not compared."""
 
     def applies(self, case: Case) -> bool:
         """Whether it says anything about `case`."""

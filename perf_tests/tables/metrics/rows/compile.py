@@ -67,8 +67,9 @@ METRICS = (
             gates={Device.CPU: BY_RULE},
             only_for=only_for,
             follows_search=True,
-            # What an operator consists of, and what is fused, is torch's choice.
+            # What an operator consists of, and what is fused, is torch's choice for a set of instructions.
             same_packages=("torch",),
+            same_settings=("cpu_capability",),
             elsewhere=Tolerance(relative_pct=30.0),
         )
         for name, only_for in (

@@ -14,12 +14,13 @@ from perf_tests.harness.runs.record import (
 )
 from perf_tests.harness.runs.validity import SLOWDOWNS, invalidity
 from perf_tests.harness.verdicts.judge import judge_metric
-from perf_tests.tables.platforms import H100
+from perf_tests.tables.platforms import CPU, H100
 from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
 from perf_tests.unit.builders import (
     FLUX_FP8,
     GPU,
     H100_UUID,
+    MINI_INT8WO,
     make_accepted,
     make_build,
     make_entry,
@@ -223,6 +224,49 @@ def test_value_that_another_stack_decides_alone_is_not_compared() -> None:
     assert (verdict.status, verdict.measured, verdict.baseline) == (Status.NOT_COMPARED, 1700.0, None)
     assert verdict.reason.startswith(
         "not compared with the 1530 of the baseline, which holds only for the same torch and triton: torch "
+    )
+
+
+def _judge_time_ratio(measured: float, settings: dict[str, str]) -> Verdict:
+    process = make_process(
+        environment=make_environment(settings={"cpu_capability": "AVX2"}),
+        samples=(make_sample({"latency_s": [measured]}),),
+        twin_samples=(make_sample({"latency_s": [1.0]}),),
+    )
+    run = make_run(MINI_INT8WO, CPU, processes=(process,))
+    return judged(
+        "time_ratio_vs_fp32",
+        [],
+        [0.8],
+        case=MINI_INT8WO,
+        platform=CPU,
+        run=run,
+        entry={"digest": run.digest},
+        provenance={"settings": settings},
+    )
+
+
+@pytest.mark.parametrize(
+    ("measured", "recorded", "status"),
+    [
+        pytest.param(
+            2.4, {"cpu_capability": "AVX512"}, Status.NOT_COMPARED, id="three-times-with-other-instructions"
+        ),
+        pytest.param(2.4, {"cpu_capability": "AVX2"}, Status.REGRESSED, id="three-times-with-the-same"),
+        pytest.param(0.9, {"cpu_capability": "AVX2"}, Status.PASS, id="as-long-with-the-same"),
+        pytest.param(2.4, {}, Status.REGRESSED, id="three-times-since-nobody-recorded-them"),
+    ],
+)
+def test_time_against_fp32_is_compared_between_equal_processors_only(
+    measured: float, recorded: dict[str, str], status: Status
+) -> None:
+    assert _judge_time_ratio(measured, recorded).status is status
+
+
+def test_time_ratio_that_is_not_compared_names_the_instructions() -> None:
+    assert _judge_time_ratio(2.4, {"cpu_capability": "AVX512"}).reason == (
+        "not compared with the 0.8 of the baseline, which holds only for the same cpu_capability: "
+        "cpu_capability AVX512 -> AVX2"
     )
 
 
