@@ -22,6 +22,7 @@ from perf_tests.protocol.reports import (
     Quantization,
     Recorded,
     Sample,
+    StepReport,
 )
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
@@ -238,6 +239,8 @@ class Inspected(Struct, tag="inspected"):
     """Why dynamo compiled again after the first warm-up, in its own words."""
     state: PipelineState | None = None
     """What the pipeline is after its last timed generation; None from earlier workers."""
+    step: StepReport | None = None
+    """None from earlier workers."""
 
 
 class Failure(Struct, tag="failure"):

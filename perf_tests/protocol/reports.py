@@ -181,6 +181,15 @@ class PipelineState(Struct):
     """Of all linear modules, without what a plan chose for them."""
 
 
+class StepReport(Struct):
+    """What ran in one denoise step of the timed pipeline."""
+
+    blocks: dict[str, int]
+    """Class of repeated blocks -> how often its own Python code ran: never where it is compiled."""
+    attention: dict[str, int] | None
+    """Operator that carried out `scaled_dot_product_attention` -> calls; None where none was recorded."""
+
+
 class CompileCache(Struct):
     """Inductor's own counters over the compile phase: lookups that hit, missed, or were bypassed."""
 

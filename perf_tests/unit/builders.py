@@ -37,6 +37,7 @@ from perf_tests.protocol.reports import (
     PlanReport,
     Quantization,
     Sample,
+    StepReport,
     Telemetry,
 )
 from perf_tests.tables.cases import Build, Case
@@ -197,6 +198,14 @@ def make_state(*groups: ModuleGroup, **changes: Any) -> PipelineState:
     )
 
 
+EAGER_STEP = StepReport(
+    blocks={"FluxTransformerBlock": 2, "FluxSingleTransformerBlock": 4},
+    attention={"_scaled_dot_product_flash_attention_for_cpu": 10},
+)
+"""A step of the FLUX miniature in which nothing is compiled."""
+COMPILED_STEP = msgspec.structs.replace(EAGER_STEP, blocks=dict.fromkeys(EAGER_STEP.blocks, 0))
+
+
 def make_build(values: Mapping[str, float] | None = None, **changes: Any) -> BuildReport:
     """An eager int8wo build; every metric of the whole process is 1.0 where `values` does not name it."""
     of_process = {metric.name: 1.0 for metric in METRICS if metric.reader is Reader.BUILD}
@@ -210,6 +219,7 @@ def make_build(values: Mapping[str, float] | None = None, **changes: Any) -> Bui
         layers=make_layers(),
         state=make_state(),
         final_state=make_state(),
+        step=EAGER_STEP,
     )
     return msgspec.structs.replace(default, **changes)
 

@@ -78,6 +78,7 @@ from perf_tests.protocol.reports import (
     Quantization,
     Recorded,
     Sample,
+    StepReport,
     Telemetry,
 )
 from perf_tests.tables.cases import Case
@@ -215,6 +216,10 @@ class Session:
         )
         return PipelineState(components={"transformer": transformer}, groups=groups)
 
+    def _step(self) -> StepReport:
+        eager = self.case.build.recipe.compile is CompileMode.EAGER
+        return StepReport(blocks={"Block": 4 if eager else 0}, attention={"_scaled_dot_product_flash": 4})
+
     def _recorded(self, stem: str) -> Recorded:
         compiled = self._compiles and self.case.is_reference
         picture = self._capture(f"{stem}.eager") if compiled else None
@@ -306,6 +311,7 @@ class Session:
             "recompiles": 0.0,
             "distinct_prompt_embeddings": float(PROMPTS),
             "distinct_prompt_latents": 2.0,
+            "unfused_attention_calls": 0.0,
             "peak_rss_mib": peak_mib,
             "step_tflop": STEP_TFLOP,
             **{f"{name}_bytes": float(BYTES_PER_MODULE) for name in self.case.build.pipeline.modules},
@@ -329,7 +335,9 @@ class Session:
         noise = 0.004 if self._quantized else 0.0
         arrays = self._arrays(f"{request.trace}.timed.npz", noise) if request.trace else None
         state = self._state(self._groups)
-        return Inspected(values=values, memory=self._window(peak_mib), arrays=arrays, state=state)
+        return Inspected(
+            values=values, memory=self._window(peak_mib), arrays=arrays, state=state, step=self._step()
+        )
 
     @property
     def _compiles(self) -> bool:

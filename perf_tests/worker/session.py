@@ -20,7 +20,16 @@ from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import anchor, capture, layers, trace
-from perf_tests.worker.measure import control, counters, kernels, memory, probe, prompts, quantizing
+from perf_tests.worker.measure import (
+    control,
+    counters,
+    kernels,
+    memory,
+    observed_step,
+    probe,
+    prompts,
+    quantizing,
+)
 from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import (
     Generation,
@@ -223,6 +232,8 @@ class WorkerSession:
         started_s = time.perf_counter()
         arrays = self._repeat_trace(request.trace) if request.trace else None
         fidelity_s = time.perf_counter() - started_s if arrays else 0.0
+        step = observed_step.observe(loaded.pipeline, self._case)
+        values |= observed_step.unfused_attention_calls(step, self._quantized.work.attention_calls)
         if request.work:
             # Last: it generates again, and recording takes memory and time of its own.
             unit = kernels.UNITS[Device(loaded.device.type)]
@@ -235,6 +246,7 @@ class WorkerSession:
             guard_failures=tuple(failed),
             state=final,
             uncounted=self._quantized.work.uncounted,
+            step=step,
         )
 
     def _counting_quantize(self) -> contextlib.AbstractContextManager[dict[str, float]]:

@@ -202,6 +202,7 @@ class Replicate:
             uncounted=self.inspected.uncounted if self.inspected else {},
             state=self.quantized.state if self.quantized else None,
             final_state=self.inspected.state if self.inspected else None,
+            step=self.inspected.step if self.inspected else None,
         )
 
     def _roofline_ms(self) -> float | None:

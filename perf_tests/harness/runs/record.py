@@ -19,6 +19,7 @@ from perf_tests.protocol.reports import (
     Quantization,
     Recorded,
     Sample,
+    StepReport,
 )
 
 # 1: first format
@@ -164,6 +165,8 @@ class BuildReport(Struct):
     """Once it was quantized; None in older records."""
     final_state: PipelineState | None = None
     """After the last timed generation; None in older records."""
+    step: StepReport | None = None
+    """What ran in a step of the timed pipeline; None in older records."""
     uncounted: dict[str, str] = msgspec.field(default_factory=dict)
     """Metric name -> why this stack cannot count it."""
 

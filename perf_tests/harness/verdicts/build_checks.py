@@ -8,9 +8,16 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from perf_tests.harness.runs.record import BuildReport
-from perf_tests.protocol.reports import ORDINARY, ComponentState, ModuleGroup, PipelineState, Quantization
+from perf_tests.protocol.reports import (
+    ORDINARY,
+    ComponentState,
+    ModuleGroup,
+    PipelineState,
+    Quantization,
+    StepReport,
+)
 from perf_tests.tables.cases import Build, Case
-from perf_tests.tables.recipes import Recipe
+from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.spec import QuantizedWeight
 
 
@@ -27,6 +34,10 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     else:
         for check in CHECKS:
             found.extend(check(case.build, build.quantization))
+    if build.step is None:
+        found.append("the worker did not look at what runs in a step")
+    else:
+        found.extend(_blocks_that_ran_otherwise(recipe, build.step))
     if build.state is None or build.final_state is None:
         found.append("the worker did not read its weights both before the first image and after the last")
     else:
@@ -47,6 +58,15 @@ def _compile_contradictions(recipe: Recipe, build: BuildReport) -> Iterator[str]
             yield f"the recipe {recipe.id} is eager, but {graphs:.0f} graphs were compiled"
         if build.cache is not None:
             yield f"the recipe {recipe.id} is eager, but inductor's cache counters were reported"
+
+
+def _blocks_that_ran_otherwise(recipe: Recipe, step: StepReport) -> Iterator[str]:
+    compiles = recipe.compile is not CompileMode.EAGER
+    for name, calls in step.blocks.items():
+        if compiles and calls:
+            yield f"the recipe {recipe.id} compiles every {name}, and {calls} calls in a step were eager"
+        elif not compiles and not calls:
+            yield f"the recipe {recipe.id} is eager, and no {name} ran eager in a step"
 
 
 def _wrong_count(build: Build, quantization: Quantization) -> Iterator[str]:

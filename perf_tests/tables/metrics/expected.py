@@ -98,6 +98,11 @@ def distinct_prompt_latents(case: Case) -> Range | None:
     return Range(low=2, high=2, source="another prompt changes the latents")
 
 
+def unfused_attention_calls(_case: Case) -> Range:
+    """Of the calls of attention in a step that no fused kernel carried out."""
+    return Range(low=0, high=0, source="a fused kernel carries out every call of attention")
+
+
 MOST_ALIKE_DB = 25.0
 
 

@@ -31,6 +31,7 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import CONSTANT_STD, IDENTICAL_DB, STEP
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.worker.measure import calls, early_stop
+from perf_tests.worker.measure.attention import AttentionCalls
 from perf_tests.worker.measure.clock import Clock, Mark
 
 # A second step, because some graphs are compiled for strides that the first step does not see.
@@ -159,6 +160,8 @@ class StepWork:
     """Operators that multiply, and whose work torch does not know: `tflop` is without them."""
     workload: Workload
     """The workload that it was counted for: one image or video, one step."""
+    attention_calls: int
+    """Of `scaled_dot_product_attention`, by any kernel and in any batch."""
 
     def values(self, workload: Workload) -> dict[str, float]:
         """Metric name -> value for `workload`; empty where it differs in more than batch size and steps, and
@@ -185,17 +188,22 @@ def count_step(pipeline: Any, case: Case) -> StepWork:
     workload = _of_one(case.workload)
     unknown = UnknownWork()
     counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
+    attention = AttentionCalls()
     with contextlib.ExitStack() as counting:
 
         def begin() -> None:
             # Below the counter, which passes on what an operator consists of.
             counting.enter_context(unknown)
             counting.enter_context(counter)
+            counting.enter_context(attention)
 
         counting.enter_context(early_stop.after_steps(pipeline, 1, at_timesteps=begin))
         pipeline(**call_arguments(case.build.pipeline, workload))
     return StepWork(
-        tflop=counter.get_total_flops() / 1e12, unknown=tuple(sorted(unknown.names)), workload=workload
+        tflop=counter.get_total_flops() / 1e12,
+        unknown=tuple(sorted(unknown.names)),
+        workload=workload,
+        attention_calls=attention.count,
     )
 
 

@@ -39,6 +39,7 @@ METRICS = (
         for name, units, implied in (
             ("weight_bytes_vs_implied", "x", expected.weight_bytes_vs_implied),
             ("modules_off_plan", "", expected.modules_off_plan),
+            ("unfused_attention_calls", "", expected.unfused_attention_calls),
             ("distinct_prompt_embeddings", "", expected.distinct_prompt_embeddings),
             ("distinct_prompt_latents", "", expected.distinct_prompt_latents),
         )

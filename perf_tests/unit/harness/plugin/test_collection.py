@@ -183,6 +183,7 @@ COUNTED = {
     "text_encoder_3_calls",
     "decode_calls",
     "distinct_prompt_embeddings",
+    "unfused_attention_calls",
 }
 """What is judged of every case of SD3."""
 

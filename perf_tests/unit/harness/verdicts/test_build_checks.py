@@ -10,6 +10,7 @@ from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import (
     COLD_CACHE,
+    COMPILED_STEP,
     MINI_BF16,
     MINI_INT8WO,
     ORDINARY_GROUP,
@@ -35,7 +36,10 @@ def test_ordinary_modules_agree_with_an_unquantized_recipe() -> None:
 
 
 def test_compiled_build_with_graphs_and_cache_counters_agrees() -> None:
-    assert contradictions(REGIONAL, make_build({"compiled_graphs": 2.0}, cache=COLD_CACHE)) == ()
+    assert (
+        contradictions(REGIONAL, make_build({"compiled_graphs": 2.0}, cache=COLD_CACHE, step=COMPILED_STEP))
+        == ()
+    )
 
 
 def test_dropped_module_is_named() -> None:
@@ -148,12 +152,14 @@ def test_undeclared_exclusion_is_a_contradiction() -> None:
 
 
 def test_compile_that_fell_back_is_a_contradiction() -> None:
-    (found,) = contradictions(REGIONAL, make_build({"compiled_graphs": 0.0}, cache=COLD_CACHE))
+    (found,) = contradictions(
+        REGIONAL, make_build({"compiled_graphs": 0.0}, cache=COLD_CACHE, step=COMPILED_STEP)
+    )
     assert "int8wo-regional compiles, but no graph was compiled" in found
 
 
 def test_compiled_recipe_without_cache_counters_is_a_contradiction() -> None:
-    (found,) = contradictions(REGIONAL, make_build({"compiled_graphs": 2.0}))
+    (found,) = contradictions(REGIONAL, make_build({"compiled_graphs": 2.0}, step=COMPILED_STEP))
     assert "cache was never asked" in found
 
 
@@ -315,3 +321,23 @@ def test_activations_with_one_scale_for_all_tokens_are_a_contradiction() -> None
     assert count.startswith("0 of 4 Linear modules are quantized as int8dq says")
     assert "Int8Tensor int8 with per-row scales and int8 per-tensor activations" in look
     assert look.endswith("with per-row scales and int8 per-row activations")
+
+
+def test_kind_of_block_that_is_not_compiled_is_a_contradiction_without_a_baseline() -> None:
+    step = msgspec.structs.replace(COMPILED_STEP, blocks={**COMPILED_STEP.blocks, "FluxTransformerBlock": 2})
+    build = make_build({"compiled_graphs": 1.0}, cache=COLD_CACHE, step=step)
+    assert contradictions(REGIONAL, build) == (
+        "the recipe int8wo-regional compiles every FluxTransformerBlock, and 2 calls in a step were eager",
+    )
+
+
+def test_blocks_of_an_eager_recipe_that_are_compiled_are_contradictions() -> None:
+    first, second = contradictions(MINI_INT8WO, make_build(step=COMPILED_STEP))
+    assert first == "the recipe int8wo-eager is eager, and no FluxTransformerBlock ran eager in a step"
+    assert "FluxSingleTransformerBlock" in second
+
+
+def test_step_that_was_not_looked_at_is_a_contradiction() -> None:
+    assert contradictions(MINI_INT8WO, make_build(step=None)) == (
+        "the worker did not look at what runs in a step",
+    )

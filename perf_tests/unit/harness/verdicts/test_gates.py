@@ -123,6 +123,7 @@ COUNTED = {
     "text_encoder_2_calls",
     "decode_calls",
     "distinct_prompt_embeddings",
+    "unfused_attention_calls",
 }
 """What is judged of every case of FLUX."""
 
