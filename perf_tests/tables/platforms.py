@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -135,26 +136,69 @@ H100 = Platform(
     required_schemes=_schemes_with_kernels(HOPPER_CAPABILITY),
     peak_tflops=HOPPER_PEAK_TFLOPS,
 )
-H200 = Platform(
-    id="h200",
-    device=Device.CUDA,
-    gpu=GpuMatch(
+
+
+def _not_yet_measured(platform_id: str, gpu: GpuMatch, peak_tflops: dict[str, float]) -> Platform:
+    """The platform of a card on which nothing has been recorded: `gpu` and `peak_tflops` are from its data
+    sheet, everything else is copied from the H100 until it is measured."""
+    return dataclasses.replace(
+        H100,
+        id=platform_id,
+        gpu=gpu,
+        required_schemes=_schemes_with_kernels(gpu.capability),
+        peak_tflops=peak_tflops,
+    )
+
+
+H200 = _not_yet_measured(
+    "h200",
+    GpuMatch(
         name="NVIDIA H200",
         capability=HOPPER_CAPABILITY,
         memory_gib=(139.0, 142.0),
         power_limit_w=(650.0, 750.0),
     ),
-    timeouts=GPU_TIMEOUTS,
-    # Copied from the H100, which has the same processor; to be measured on an H200.
-    process_noise=Noise(sd_pct=0.36, dof=6),
-    unit_tolerance_pct=8.0,
-    cold_start_s=16.0,
-    samples=5,
-    probe=False,
-    interleave_twin=False,
-    required_schemes=_schemes_with_kernels(HOPPER_CAPABILITY),
-    peak_tflops=HOPPER_PEAK_TFLOPS,
+    HOPPER_PEAK_TFLOPS,
+)
+# NVIDIA A100 80GB SXM data sheet, dense, 400 W. It has no float8 units: where autoquant would choose
+# float8, int8 is the fastest that is left.
+A100 = _not_yet_measured(
+    "a100",
+    GpuMatch(
+        name="NVIDIA A100-SXM4-80GB",
+        capability=(8, 0),
+        memory_gib=(79.0, 81.0),
+        power_limit_w=(375.0, 425.0),
+    ),
+    {
+        "bfloat16": 312.0,
+        "float16": 312.0,
+        "float8_e4m3fn": 624.0,
+        "int8": 624.0,
+        "int4": 1248.0,
+        "int8-2:4": 1248.0,
+    },
+)
+# NVIDIA HGX B200 data sheet, an eighth of the board, dense, 1000 W; int4 is multiplied as int8. The memory
+# is what nvidia-smi reports (183359 MiB).
+B200 = _not_yet_measured(
+    "b200",
+    GpuMatch(
+        name="NVIDIA B200",
+        capability=(10, 0),
+        memory_gib=(178.0, 181.0),
+        power_limit_w=(950.0, 1050.0),
+    ),
+    {
+        "bfloat16": 2250.0,
+        "float16": 2250.0,
+        "float8_e4m3fn": 4500.0,
+        "float4_e2m1": 9000.0,
+        "int8": 4500.0,
+        "int4": 4500.0,
+        "int8-2:4": 9000.0,
+    },
 )
 
-PLATFORMS = (CPU, H100, H200)
+PLATFORMS = (CPU, H100, H200, A100, B200)
 PLATFORM_BY_ID = {platform.id: platform for platform in PLATFORMS}

@@ -15,7 +15,7 @@ from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.matrix import gpu_recipe, gpu_workload
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B
 from perf_tests.tables.pipelines.rows import PIPELINES
-from perf_tests.tables.platforms import H100
+from perf_tests.tables.platforms import A100, H100
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.rows import FP8DQ, SCHEMES
 
@@ -56,8 +56,8 @@ ALIASES = {"fp8": FP8DQ.id, "fp6": "fp6_e3m2", "sparsify": "int8dq-sparse24"}
 """Names that only the tables of CogVideoX use -> the scheme's."""
 QUANTIZED_TOGETHER = dict.fromkeys((COGVIDEOX_5B.id, COGVIDEOX_2B.id), ("transformer", "text_encoder"))
 """Pipelines whose published quantized rows quantize more than the transformer."""
-PLATFORM_OF_GPU = {"H100": H100.id}
-"""Published GPU -> our platform of the same model; we have none for an A100."""
+PLATFORM_OF_GPU = {"A100": A100.id, "H100": H100.id}
+"""Published GPU -> our platform of the same model."""
 
 UNMAPPED: dict[str, str] = {}
 """Schemes without a case -> why. Those that torchao has dropped live on in worker/quantization/."""

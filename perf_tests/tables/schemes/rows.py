@@ -286,6 +286,7 @@ NVFP4 = Scheme(
         scale_tile=(128, 64),
     ),
     min_capability=(10, 0),
+    fastest_gemm="float4_e2m1",
     floor=FOUR_BIT_FLOOR,
     # torch._scaled_mm wants rows of a multiple of 16 bytes, at two elements a byte.
     in_features_multiple=32,

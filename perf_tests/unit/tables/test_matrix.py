@@ -42,7 +42,8 @@ def test_row_runs_on_known_platforms(row: Row) -> None:
 @pytest.mark.parametrize("platform", PLATFORMS, ids=_named)
 def test_platform_has_rows(platform: Platform) -> None:
     assert any(platform in row.platforms for row in MATRIX), (
-        f"no row runs on {platform.id}: add it to HOPPER, or rows of its own, in perf_tests/tables/matrix.py"
+        f"no row runs on {platform.id}: add it to `gpu_platforms` in perf_tests/tables/matrix.py, or rows of "
+        "its own"
     )
 
 

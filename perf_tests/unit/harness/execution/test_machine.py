@@ -9,7 +9,7 @@ import pytest
 from perf_tests.harness.execution.machine import first_gpu, mismatch, recognise
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.reports import Gpu
-from perf_tests.tables.platforms import CPU, H100, H200
+from perf_tests.tables.platforms import A100, B200, CPU, H100, H200
 from perf_tests.unit.conftest import Plug
 
 H100_CARD = Gpu(
@@ -115,8 +115,21 @@ def test_a_card_without_support_for_slices_is_whole(plug_gpu: Plug, monkeypatch:
 
 @pytest.mark.parametrize(
     ("changes", "platform"),
-    [({}, H100), ({"name": "NVIDIA H200", "memory_gib": 140}, H200)],
-    ids=["h100", "h200"],
+    [
+        ({}, H100),
+        ({"name": "NVIDIA H200", "memory_gib": 140}, H200),
+        ({"name": "NVIDIA A100-SXM4-80GB", "capability": (8, 0), "power_limit_w": 400}, A100),
+        (
+            {
+                "name": "NVIDIA B200",
+                "capability": (10, 0),
+                "memory_gib": 183359 / 1024,
+                "power_limit_w": 1000,
+            },
+            B200,
+        ),
+    ],
+    ids=["h100", "h200", "a100", "b200"],
 )
 def test_a_gpu_that_the_table_describes_is_its_platform(
     plug_gpu: Plug, changes: dict[str, object], platform: object
@@ -131,8 +144,12 @@ def test_a_gpu_that_the_table_describes_is_its_platform(
     ("changes", "says"),
     [
         (
-            {"name": "NVIDIA A100-SXM4-80GB"},
-            "unknown GPU 'NVIDIA A100-SXM4-80GB'.* known are 'NVIDIA H100 80GB HBM3'",
+            {"name": "NVIDIA L40S"},
+            "unknown GPU 'NVIDIA L40S'.* known are 'NVIDIA H100 80GB HBM3'",
+        ),
+        (
+            {"name": "NVIDIA A100-SXM4-40GB"},
+            "unknown GPU 'NVIDIA A100-SXM4-40GB'.* known are 'NVIDIA H100 80GB HBM3'",
         ),
         (
             {"power_limit_w": 500},
@@ -141,7 +158,7 @@ def test_a_gpu_that_the_table_describes_is_its_platform(
         ({"memory_gib": 40}, "memory 40.0 GiB, but the table says 79 to 81"),
         ({"capability": (8, 9)}, r"compute capability \(8, 9\), but the table says \(9, 0\)"),
     ],
-    ids=["name", "power", "memory", "capability"],
+    ids=["name", "memory-in-name", "power", "memory", "capability"],
 )
 def test_another_gpu_is_refused_with_what_differs(
     plug_gpu: Plug, changes: dict[str, object], says: str

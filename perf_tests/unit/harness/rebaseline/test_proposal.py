@@ -136,7 +136,7 @@ def test_a_reference_cannot_be_selected(tmp_path: Path) -> None:
 
 
 def test_an_unknown_platform_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--platform 'h1000' is not one of cpu, h100, h200"):
+    with pytest.raises(UsageError, match="--platform 'h1000' is not one of cpu, h100, h200, a100, b200"):
         proposed(tmp_path, make_record(), platform="h1000")
 
 
