@@ -13,7 +13,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 SET_UP = "python3.11 -m venv .venv && .venv/bin/pip install -q -c requirements/stable.txt -e '.[dev]'"
+CONSTRAINTS = sorted((ROOT / "requirements").glob("*.txt"))
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+each_constraints = pytest.mark.parametrize("constraints", CONSTRAINTS, ids=lambda path: path.name)
 OURSELVES = "diffusion-perf-tests"
 
 
@@ -28,8 +30,8 @@ def declared() -> list[Requirement]:
     return [Requirement(line) for line in lines]
 
 
-def pins() -> list[str]:
-    lines = (ROOT / "requirements/stable.txt").read_text(encoding="utf-8").splitlines()
+def pins(constraints: Path) -> list[str]:
+    lines = constraints.read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -55,14 +57,19 @@ def test_readme_says_what_is_caught_before_the_first_command() -> None:
     assert len(readme.splitlines()) < 200
 
 
-def test_pins_are_exact() -> None:
-    inexact = [line for line in pins() if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)]
+@each_constraints
+def test_pins_are_exact(constraints: Path) -> None:
+    inexact = [
+        line for line in pins(constraints) if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)
+    ]
 
     assert inexact == []
 
 
-def test_dependencies_are_pinned_to_versions_that_their_bounds_allow() -> None:
-    pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in pins())}
+@each_constraints
+def test_dependencies_are_pinned_to_versions_that_their_bounds_allow(constraints: Path) -> None:
+    lines = (line.split("==") for line in pins(constraints))
+    pinned = {canonicalize_name(name): version for name, version in lines}
     wrong = [
         str(requirement)
         for requirement in declared()
@@ -88,8 +95,9 @@ def test_unit_group_bounds_its_packages_as_the_project_does_and_has_none_of_the_
     } == set()
 
 
-def test_dependencies_are_pinned_once() -> None:
-    names = [canonicalize_name(line.split("==")[0]) for line in pins()]
+@each_constraints
+def test_dependencies_are_pinned_once(constraints: Path) -> None:
+    names = [canonicalize_name(line.split("==")[0]) for line in pins(constraints)]
 
     assert len(names) == len(set(names))
 

@@ -1,0 +1,53 @@
+"""requirements/<platform>.txt and baselines/<platform> are of one stack: counts of two are not compared."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from perf_tests.harness.baselines import files
+
+ROOT = Path(__file__).parents[2]
+RECORDED_WITH = {"h100": ROOT / "requirements" / "h100.txt"}
+"""Platform id -> the constraints that reproduce the stack of its committed baselines."""
+each_platform = pytest.mark.parametrize("platform", RECORDED_WITH)
+
+
+def pinned(path: Path) -> dict[str, str]:
+    lines = (line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    return dict(line.split("==") for line in lines)
+
+
+def recorded(platform: str) -> dict[str, dict[str, str]]:
+    """Case id -> package -> version, without torch's build and commit."""
+    return {
+        case_id: {
+            name: re.split(r"[+ ]", version)[0]
+            for name, version in baselines.provenance[entry.provenance].packages.items()
+        }
+        for baselines in files.load(ROOT / "baselines", platform).values()
+        for case_id, entry in baselines.cases.items()
+    }
+
+
+@each_platform
+def test_baselines_are_of_the_stack_that_the_constraints_install(platform: str) -> None:
+    pins, path = pinned(RECORDED_WITH[platform]), RECORDED_WITH[platform].name
+    differing = {
+        f"{case_id}: {name} {version}, but requirements/{path} has {pins.get(name, 'none')}"
+        for case_id, packages in recorded(platform).items()
+        for name, version in packages.items()
+        if pins.get(name) != version
+    }
+
+    assert not differing, f"see 'Move to another stack' in .github/CONTRIBUTING.md: {sorted(differing)}"
+
+
+@each_platform
+def test_constraints_pin_torch_and_everything_else_that_decides_numbers(platform: str) -> None:
+    named = {name for packages in recorded(platform).values() for name in packages}
+
+    assert {"torch", "triton", "torchao", "diffusers", "transformers", "numpy"} <= named
+    assert named <= pinned(RECORDED_WITH[platform]).keys()
