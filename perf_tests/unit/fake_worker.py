@@ -323,7 +323,13 @@ class Session:
         if self._probed and sqnr_db is not None:
             values["output_sqnr_db"] = (sqnr_db.low + sqnr_db.high) / 2
         if self.case.is_reference:
-            values["anchor_sqnr_db"] = 60.0
+            values |= {
+                "anchor_schedule": 0.0,
+                "anchor_embeds_sqnr_db": 60.0,
+                "anchor_sqnr_db": 60.0,
+                "anchor_latents_sqnr_db": 60.0,
+                "anchor_picture_sqnr_db": 60.0,
+            }
         if self._device is Device.CUDA:
             names = ("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib")
             values |= {**dict.fromkeys(names, peak_mib), **KERNELS}

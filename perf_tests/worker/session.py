@@ -19,7 +19,7 @@ from perf_tests.tables.pipelines.spec import Workload
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
 from perf_tests.worker.faults import Faults
-from perf_tests.worker.fidelity import anchor, capture, layers, trace
+from perf_tests.worker.fidelity import anchor, anchor_files, anchor_recording, capture, layers, trace
 from perf_tests.worker.measure import (
     control,
     counters,
@@ -312,10 +312,10 @@ class WorkerSession:
         return errors
 
     def _anchor_values(self) -> dict[str, float]:
-        stored = anchor.load(self._case.build, self._loaded.weights)
+        stored = anchor_files.load(self._case.build, self._loaded.weights)
         if stored is None:
             return {}
-        return {"anchor_sqnr_db": anchor.sqnr_db(stored, anchor.observe(self._loaded.pipeline, self._case))}
+        return anchor.values(stored, anchor_recording.record(self._loaded.pipeline, stored.spec))
 
     def _choose(self, file: str | None) -> Choose:
         if file is None:

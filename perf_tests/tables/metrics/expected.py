@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.metrics.spec import IDENTICAL_DB
-from perf_tests.tables.pipelines.spec import PROMPTS
+from perf_tests.tables.pipelines.spec import PROMPTS, AnchorFloor, AnchorFloors
 from perf_tests.tables.schemes.spec import Range
 
 
 def anchor_sqnr_db(case: Case) -> Range | None:
     """Of the transformer's first answer against the committed anchor; None for a case without one."""
-    floor = case.build.pipeline.anchor
-    if floor is None or not case.is_reference or case.build.weights is not Weights.SYNTHETIC:
+    return _above_floor(case, operator.attrgetter("answer"))
+
+
+def anchor_embeds_sqnr_db(case: Case) -> Range | None:
+    """Of the text encoders' answers against the committed anchor; None for a case without one."""
+    return _above_floor(case, operator.attrgetter("embeds"))
+
+
+def anchor_latents_sqnr_db(case: Case) -> Range | None:
+    """Of the latents after the last step against the committed anchor; None for a case without one."""
+    return _above_floor(case, operator.attrgetter("latents"))
+
+
+def anchor_picture_sqnr_db(case: Case) -> Range | None:
+    """Of the decoded outputs against the committed anchor; None for a case without one."""
+    return _above_floor(case, operator.attrgetter("picture"))
+
+
+def anchor_schedule(case: Case) -> Range | None:
+    """Of the timesteps and sigmas that differ from the committed anchor's; None for a case without one."""
+    if _anchor_floors(case) is None:
         return None
+    return Range(low=0, high=0, source="a schedule is the same in every dtype")
+
+
+def _above_floor(case: Case, stage: Callable[[AnchorFloors], AnchorFloor]) -> Range | None:
+    floors = _anchor_floors(case)
+    if floors is None:
+        return None
+    floor = stage(floors)
     source = f"the rounding of bf16 leaves {floor.measured_db} dB, as threads and kernels vary"
     return Range(low=floor.low_db, high=IDENTICAL_DB, source=source)
+
+
+def _anchor_floors(case: Case) -> AnchorFloors | None:
+    synthetic = case.build.weights is Weights.SYNTHETIC
+    return case.build.pipeline.anchor if case.is_reference and synthetic else None
 
 
 def output_sqnr_db(case: Case) -> Range | None:

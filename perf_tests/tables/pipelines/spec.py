@@ -88,11 +88,25 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnchorFloor:
-    """How close to the committed anchor the bf16 transformer's first output must come, as an SQNR in dB."""
+    """How close to one stage of the committed anchor a bf16 pipeline must come, as an SQNR in dB."""
 
     low_db: float
     measured_db: str
     """The range that was measured, in words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnchorFloors:
+    """The floor of each stage of the committed anchor: each is of the worst prompt, encoder and output."""
+
+    embeds: AnchorFloor
+    """Of the text encoders' answers, and of what the transformer is given of them."""
+    answer: AnchorFloor
+    """Of the transformer's answer to its first call."""
+    latents: AnchorFloor
+    """After the last step."""
+    picture: AnchorFloor
+    """Of the decoded images or videos."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +145,9 @@ class PipelineSpec:
     """Linear modules of the transformer that see one row per image: patterns (`fnmatch`) of their names."""
     miniature_of: str | None = field(default=None, metadata=NEVER)
     """The id of the full-size pipeline that this one is, with small modules; None for all others."""
-    anchor: AnchorFloor | None = field(default=None, metadata=NEVER)
+    one_output_per_prompt: bool = field(default=False, metadata=NEVER)
+    """Whether the pipeline ignores `batch_argument`: a batch needs a list of prompts."""
+    anchor: AnchorFloors | None = field(default=None, metadata=NEVER)
     """None where no anchor is committed for it (baselines/anchors/)."""
     batch_measured_steps: int | None = field(default=None, metadata=NEVER)
     """`Workload.measured_steps` of batches that are larger than the default workload's; None: the

@@ -79,11 +79,11 @@ def test_miniature_differs_from_its_pipeline_in_size_only(mini: PipelineSpec) ->
 
 @pytest.mark.parametrize("pipeline", [*MINIATURES, FLUX1_DEV_SLIM], ids=_named)
 def test_small_pipeline_has_an_anchor_and_its_floor(pipeline: PipelineSpec) -> None:
-    files = [ANCHORS / f"{pipeline.id}{suffix}" for suffix in (".json", ".npy")]
+    files = [ANCHORS / f"{pipeline.id}{suffix}" for suffix in (".json", ".npz")]
     assert all(path.is_file() for path in files), f"run python tools/anchor.py write --only {pipeline.id}"
     assert pipeline.anchor is not None, (
-        f"add anchor=AnchorFloor(low_db=35.0, measured_db='not yet') to the row of {pipeline.id}; then "
-        f"pytest --perf-case '{pipeline.id}-b1-bf16-eager' shows its anchor_sqnr_db: put low_db 1 dB below"
+        f"add anchor=AnchorFloors(...) to the row of {pipeline.id}, with low_db=30.0 for each stage; then "
+        f"pytest --perf-case '{pipeline.id}-b1-bf16-eager' shows its anchor_*_db: put low_db 2 dB below"
     )
 
 

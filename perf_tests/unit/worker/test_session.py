@@ -35,7 +35,7 @@ from perf_tests.tables.schemes.rows import BF16, INT8WO, NVFP4
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.unit.worker.quantization.given_times import EAGER, INT8DQ_FIRST, Times
 from perf_tests.worker import session
-from perf_tests.worker.fidelity import trace
+from perf_tests.worker.fidelity import anchor, trace
 from perf_tests.worker.measure import counters, kernels, memory
 from perf_tests.worker.model import build, compile, compile_cache
 from perf_tests.worker.quantization import apply, layer_timing
@@ -99,8 +99,10 @@ def test_the_sqnr_of_the_output_is_not_reported_otherwise(
 
 
 def test_a_bf16_pipeline_is_compared_with_its_anchor_and_a_quantized_one_is_not(make_case: MakeCase) -> None:
-    assert 37.0 < values(make_case(), Quantize())["anchor_sqnr_db"] < 43.0
-    assert "anchor_sqnr_db" not in values(make_case(Recipe(scheme=INT8WO)), Quantize())
+    compared = values(make_case(), Quantize())
+    assert 37.0 < compared["anchor_sqnr_db"] < 43.0
+    assert set(anchor.METRICS.values()) <= compared.keys()
+    assert not set(anchor.METRICS.values()) & values(make_case(Recipe(scheme=INT8WO)), Quantize()).keys()
 
 
 def test_layers_are_compared_with_the_injected_fault_in_them(make_case: MakeCase) -> None:

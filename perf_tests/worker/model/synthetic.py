@@ -76,6 +76,11 @@ def fill(name: str, parameter: torch.Tensor, gain: float = 1.0) -> None:
         flat[start:stop] = values[_sums(name, start, stop, parameter.device)]
 
 
+def signs(name: str, count: int, device: torch.device) -> torch.Tensor:
+    """`count` values of -1 or 1 in float64: as the weights, a pure function of `name` and the index."""
+    return 1.0 - 2.0 * (_sums(name, 0, count, device) & 1).double()
+
+
 def _owners(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
     for prefix, owner in module.named_modules():
         for local, parameter in owner.named_parameters(recurse=False):

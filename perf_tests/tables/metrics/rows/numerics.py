@@ -22,7 +22,11 @@ METRICS = (
         )
         for name, implied, gates in (
             ("output_sqnr_db", expected.output_sqnr_db, {Device.CPU: BY_RULE}),
+            # In the order of the pipeline's call: what went wrong first stands first.
+            ("anchor_embeds_sqnr_db", expected.anchor_embeds_sqnr_db, BY_RULE_EVERYWHERE),
             ("anchor_sqnr_db", expected.anchor_sqnr_db, BY_RULE_EVERYWHERE),
+            ("anchor_latents_sqnr_db", expected.anchor_latents_sqnr_db, BY_RULE_EVERYWHERE),
+            ("anchor_picture_sqnr_db", expected.anchor_picture_sqnr_db, BY_RULE_EVERYWHERE),
         )
     ),
     *(
@@ -42,6 +46,7 @@ METRICS = (
             ("unfused_attention_calls", "", expected.unfused_attention_calls),
             ("distinct_prompt_embeddings", "", expected.distinct_prompt_embeddings),
             ("distinct_prompt_latents", "", expected.distinct_prompt_latents),
+            ("anchor_schedule", "", expected.anchor_schedule),
         )
     ),
     *(

@@ -22,17 +22,24 @@ from perf_tests.unit.builders import (
 )
 
 MINI_BF16_COMPILED = make_case(compile=CompileMode.REGIONAL)
+ANCHORED = {
+    "anchor_schedule",
+    "anchor_embeds_sqnr_db",
+    "anchor_sqnr_db",
+    "anchor_latents_sqnr_db",
+    "anchor_picture_sqnr_db",
+}
 
 
 def test_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None:
     gated, shown = gated_metrics(FLUX_FP8, H100), shown_metrics(FLUX_FP8, H100)
     of_others = {
         "modules_off_plan",
-        "anchor_sqnr_db",
         "text_encoder_3_bytes",
         "text_encoder_3_calls",
         "distinct_prompt_latents",
         "batch_psnr_db",
+        *ANCHORED,
         *(metric.name for metric in METRICS if {Trait.VIDEO, Trait.REFERENCE} & {*metric.only_for}),
     }
     named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
@@ -134,7 +141,7 @@ def test_expected_range_applies_only_where_the_scheme_implies_one() -> None:
 
     assert names(MINI_INT8WO, CPU) == {*COUNTED, "output_sqnr_db", "weight_bytes_vs_implied"}
     assert names(FLUX_FP8, H100) == {*COUNTED, "weight_bytes_vs_implied"}
-    assert names(MINI_BF16, CPU) == {*COUNTED, "anchor_sqnr_db", "distinct_prompt_latents"}
+    assert names(MINI_BF16, CPU) == {*COUNTED, *ANCHORED, "distinct_prompt_latents"}
     assert names(make_case(scheme=FP16), CPU) == COUNTED
 
 

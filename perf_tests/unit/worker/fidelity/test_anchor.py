@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
-import runpy
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,19 +19,17 @@ from perf_tests.protocol.messages import FailureKind
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.pipelines.auraflow import AURAFLOW_MINI
-from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B, COGVIDEOX_MINI
-from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX_MINI
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM, FLUX_MINI
 from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
 from perf_tests.tables.pipelines.sd3 import SD3_MINI
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import CPU, PLATFORMS
-from perf_tests.tables.recipes import FP32_EAGER, Recipe
+from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.rows import BF16
-from perf_tests.worker.fidelity import anchor
+from perf_tests.worker.fidelity import anchor, anchor_files, anchor_recording
+from perf_tests.worker.fidelity.anchor_recording import Sketch
 from perf_tests.worker.model import build
-
-SCRIPT = Path(__file__).resolve().parents[4] / "tools" / "anchor.py"
-main: Callable[..., int] = runpy.run_path(str(SCRIPT))["main"]
 
 FAULTLESS_DB = {FLUX_MINI.id: (37.0, 43.0), COGVIDEOX_MINI.id: (44.0, 46.0), SD3_MINI.id: (40.5, 43.0)}
 """SQNR of faultless bf16 pipelines: 38.3 to 41.3, 44.8 to 44.9 and 41.3 to 41.9 dB, depending on threads,
@@ -50,12 +43,17 @@ def bf16(spec: PipelineSpec) -> Case:
     return Case(build=Build(pipeline=spec, recipe=Recipe(scheme=BF16)), workload=spec.workload)
 
 
+def recorded(pipeline: Any, spec: PipelineSpec) -> dict[str, Sketch]:
+    """What the anchor holds of the first step for the first prompt."""
+    first = anchor_recording.calls(spec)["prompt-0"]
+    return anchor_recording.record(pipeline, spec, {"prompt-0": dataclasses.replace(first, steps=1)})
+
+
 def against_anchor(pipeline: Any, spec: PipelineSpec) -> float:
-    """SQNR in dB of `pipeline` against the committed anchor."""
-    case = bf16(spec)
-    stored = anchor.load(case.build, build.weight_digests(pipeline))
+    """SQNR in dB of the first answer of `pipeline` against the committed anchor."""
+    stored = anchor_files.load(bf16(spec).build, build.weight_digests(pipeline))
     assert stored is not None
-    return anchor.sqnr_db(stored, anchor.observe(pipeline, case))
+    return anchor.differences_by_name(stored, recorded(pipeline, spec))["answer"]
 
 
 def attached(pipeline: Any) -> list[nn.Module]:
@@ -140,11 +138,11 @@ def test_sinusoids_are_given_the_same_in_bf16_and_in_float64(
         if isinstance(module, Timesteps):
             module.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].float().tolist()))
     begin_at(pipeline, timestep)
-    anchor.observe(pipeline, bf16(spec))
+    recorded(pipeline, spec)
     narrow = given.copy()
     given.clear()
     anchor.widen(pipeline, spec, torch.float64)
-    anchor.observe(pipeline, bf16(spec))
+    recorded(pipeline, spec)
     assert narrow
     assert given == narrow
 
@@ -178,184 +176,67 @@ def test_an_anchor_without_its_roundings_does_not_match(
     make_pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(anchor, "ROUNDINGS", {})
-    unmatched = anchor.compute(FLUX_MINI)
-    assert anchor.sqnr_db(unmatched, anchor.observe(make_pipeline(), bf16(FLUX_MINI))) < 15.0
-
-
-def test_the_noise_is_a_pure_function_rounded_to_bf16() -> None:
-    with anchor._Noise("noise.0"):
-        wide, narrow = (torch.randn((1, 64, 16), dtype=each) for each in (torch.float64, torch.bfloat16))
-        other = torch.rand(2)
-    assert wide.dtype is torch.float64
-    assert torch.equal(wide, narrow.double())
-    assert (float(wide.mean()), float(wide.std())) == pytest.approx((0.0, 1.0), abs=0.1)
-    assert hashlib.sha256(wide.numpy().tobytes()).hexdigest()[:12] == "6059380b5db1"
-    assert other.shape == (2,)
-
-
-@pytest.mark.parametrize(
-    ("spec", "size"),
-    [
-        pytest.param(FLUX_MINI, (1, 128, 128, None), id="miniature"),
-        pytest.param(FLUX1_DEV_SLIM, (1, 256, 256, None), id="large"),
-        pytest.param(COGVIDEOX_5B, (1, 256, 256, 49), id="video"),
-        pytest.param(
-            dataclasses.replace(FLUX_MINI, workload=FLUX_MINI.workload_of_batch(4)),
-            (1, 128, 128, None),
-            id="batch",
-        ),
-    ],
-)
-def test_the_workload_is_one_of_at_most_256_pixels_a_side(spec: PipelineSpec, size: tuple[Any, ...]) -> None:
-    found = anchor.workload(spec)
-    assert (found.batch_size, found.height, found.width, found.num_frames) == size
-    assert (found.prompt, found.seed, found.arguments) == (
-        spec.workload.prompt,
-        spec.workload.seed,
-        spec.workload.arguments,
-    )
-
-
-# Files
-
-
-def header_of(spec: PipelineSpec, folder: Path = anchor.FOLDER) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(anchor.paths(spec, folder)[1].read_text())
-    return header
-
-
-@pytest.mark.parametrize("spec", ANCHORED_SPECS, ids=lambda spec: spec.id)
-def test_anchors_are_committed_and_match_the_rows_and_workloads_of_today(spec: PipelineSpec) -> None:
-    stored = anchor.load(bf16(spec).build, header_of(spec)["weights"])
+    pipeline = make_pipeline()
+    stored = anchor_files.load(bf16(FLUX_MINI).build, build.weight_digests(pipeline))
     assert stored is not None
-    assert float(stored.output.std()) == pytest.approx(1.2, abs=0.3)
+    anchor.widen(pipeline, FLUX_MINI, torch.float64)
+    assert anchor.differences_by_name(stored, recorded(pipeline, FLUX_MINI))["answer"] < 15.0
 
 
-def test_anchors_of_other_pipelines_are_not_committed() -> None:
-    files = {path.name for path in anchor.FOLDER.iterdir()}
-    assert files == {path.name for spec in ANCHORED_SPECS for path in anchor.paths(spec)}
+def holding(**tensors: torch.Tensor) -> anchor.Anchor:
+    recording = {name: anchor_recording.whole(each) for name, each in tensors.items()}
+    return anchor.Anchor(spec=FLUX_MINI, dtype=torch.float64, weights={}, recording=recording)
 
 
-@pytest.mark.parametrize(
-    "build_of",
-    [
-        pytest.param(Build(pipeline=FLUX1_DEV, recipe=Recipe(scheme=BF16)), id="full-size"),
-        pytest.param(Build(pipeline=FLUX_MINI, recipe=FP32_EAGER), id="other-dtype"),
-        pytest.param(
-            Build(pipeline=FLUX_MINI, recipe=Recipe(scheme=BF16), weights=Weights.PRETRAINED),
-            id="other-weights",
-        ),
-    ],
-)
-def test_a_build_without_an_anchor_has_none(build_of: Build) -> None:
-    assert anchor.load(build_of, {}) is None
-
-
-@pytest.fixture
-def copied(tmp_path: Path) -> Path:
-    """A folder with the anchor of the FLUX miniature."""
-    for path in anchor.paths(FLUX_MINI):
-        shutil.copy(path, tmp_path)
-    return tmp_path
-
-
-def refusal(folder: Path, weights: dict[str, str] | None = None) -> str:
-    today = header_of(FLUX_MINI)["weights"] if weights is None else weights
-    with pytest.raises(WorkerError) as caught:
-        anchor.load(bf16(FLUX_MINI).build, today, folder)
-    assert caught.value.failure.kind is FailureKind.LOAD
-    assert str(caught.value).endswith("; run `python tools/anchor.py write --only flux-mini`")
-    return str(caught.value)
-
-
-def test_an_anchor_with_one_flipped_bit_is_broken(copied: Path) -> None:
-    path = copied / "flux-mini.npy"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    assert "flux-mini.npy is broken: its sha256 is not the one in flux-mini.json" in refusal(copied)
-
-
-@pytest.mark.parametrize("name", ["flux-mini.npy", "flux-mini.json"])
-def test_an_anchor_with_a_missing_file_is_an_error(copied: Path, name: str) -> None:
-    (copied / name).unlink()
-    assert "the anchor of flux-mini cannot be read" in refusal(copied)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        pytest.param({"row": "00"}, "another row of the pipeline table", id="row"),
-        pytest.param({"workload": {"height": 64}}, "another workload", id="workload"),
-        pytest.param({"pipeline": "sd3-mini"}, "another pipeline", id="pipeline"),
-        pytest.param({"shape": [64, 16]}, r"(1, 64, 16) where flux-mini.json says", id="shape"),
-        pytest.param({"format_version": 2}, "has format version 2, this code reads 1", id="format"),
-        pytest.param({"sha256": None}, "flux-mini.json is broken", id="type"),
-        pytest.param({"stray": 1}, "flux-mini.json is broken", id="unknown-field"),
-    ],
-)
-def test_an_anchor_of_something_else_is_an_error(copied: Path, changes: dict[str, Any], says: str) -> None:
-    (copied / "flux-mini.json").write_text(json.dumps(header_of(FLUX_MINI) | changes))
-    assert says in refusal(copied)
-
-
-def test_an_anchor_of_other_weights_is_stale(copied: Path) -> None:
-    weights = header_of(FLUX_MINI)["weights"]
-    other = weights | dict.fromkeys(list(weights)[:1], "00")
-    assert "is stale: it was computed from another set of weights" in refusal(copied, other)
-
-
-def small(shape: tuple[int, ...]) -> anchor.Anchor:
-    return anchor.Anchor(spec=FLUX_MINI, dtype=torch.float64, weights={}, output=torch.ones(shape))
-
-
-def test_an_answer_of_another_shape_proves_nothing() -> None:
-    with pytest.raises(WorkerError, match=r"answers in the shape \(3,\), its anchor has \(1, 3\)") as caught:
-        anchor.sqnr_db(small((1, 3)), torch.ones(3))
+def test_answer_of_another_shape_proves_nothing() -> None:
+    found = holding(answer=torch.ones(3)).recording
+    with pytest.raises(WorkerError, match=r"answer has the shape \(3,\), its anchor has \(1, 3\)") as caught:
+        anchor.values(holding(answer=torch.ones(1, 3)), found)
     assert caught.value.failure.kind is FailureKind.UNPROVEN
 
 
-def test_an_answer_with_nan_is_refused() -> None:
-    with pytest.raises(WorkerError, match="flux-mini answers NaN or infinity") as caught:
-        anchor.sqnr_db(small((3,)), torch.tensor([1.0, float("nan"), 1.0]))
+def test_answer_that_is_not_a_number_is_refused() -> None:
+    found = holding(answer=torch.tensor([1.0, float("nan"), 1.0])).recording
+    with pytest.raises(WorkerError, match="flux-mini in bf16: answer holds NaN or infinity") as caught:
+        anchor.values(holding(answer=torch.ones(3)), found)
     assert caught.value.failure.kind is FailureKind.NUMERICS
 
 
-# The tool
+def test_what_the_anchor_lacks_proves_nothing() -> None:
+    found = holding(answer=torch.ones(3), latents=torch.ones(3)).recording
+    with pytest.raises(WorkerError, match="its anchor lacks latents; look at what") as caught:
+        anchor.values(holding(answer=torch.ones(3)), found)
+    assert caught.value.failure.kind is FailureKind.UNPROVEN
 
 
-def test_an_anchor_is_computed_in_float64_unless_its_pipeline_is_large() -> None:
-    computed_in = {spec.id: header_of(spec)["computed_in"] for spec in ANCHORED_SPECS}
-    assert computed_in.pop(FLUX1_DEV_SLIM.id) == "float32"
-    assert set(computed_in.values()) == {"float64"}
-    assert anchor.arithmetic(FLUX1_DEV_SLIM) is torch.float32
-    assert {anchor.arithmetic(spec) for spec in MINIATURES} == {torch.float64}
+def test_what_is_missing_is_as_far_off_as_zeros() -> None:
+    stored = holding(schedule=torch.ones(7), latents=torch.ones(3))
+    assert anchor.values(stored, {}) == {"anchor_schedule": 7.0, "anchor_latents_sqnr_db": 0.0}
 
 
-def test_an_anchor_is_the_same_when_it_is_computed_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("found", "mismatches"),
+    [
+        pytest.param([1000.0, 600.0, 0.0], 0.0, id="same"),
+        pytest.param([1000.0, 600.0003, 0.0], 0.0, id="last-bits"),
+        pytest.param([1000.0, 600.01, 0.0], 1.0, id="one-differs"),
+        pytest.param([1000.0, 600.0, 1e-9], 1.0, id="zero-is-exact"),
+        pytest.param([1000.0, 600.0], 3.0, id="a-step-is-missing"),
+    ],
+)
+def test_numbers_of_a_schedule_are_the_same_but_for_their_last_bits(
+    found: list[float], mismatches: float
 ) -> None:
-    folder = ("--only", FLUX_MINI.id, "--folder", str(tmp_path))
-    assert main(["write", *folder]) == 0
-    assert capsys.readouterr().out.splitlines()[0].endswith("flux-mini.npy: 4224 bytes")
-    assert main(["check", *folder]) == 0
-    assert capsys.readouterr().out == "flux-mini: 144.5 dB\n"
+    stored = holding(schedule=torch.tensor([1000.0, 600.0, 0.0]))
+    now = holding(schedule=torch.tensor(found)).recording
+    assert anchor.values(stored, now) == {"anchor_schedule": mismatches}
 
 
-def test_an_anchor_from_another_arithmetic_differs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(anchor, "ROUNDINGS", {})
-    assert main(["check", "--only", FLUX_MINI.id]) == 1
-    assert "dB, less than 100: what has changed in the stack?" in capsys.readouterr().out
-
-
-def test_a_pipeline_without_an_anchor_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--only", "flux1-dev"]) == 2
-    assert (
-        "no pipeline with an anchor matches 'flux1-dev'; there are: flux1-dev-slim,"
-        in capsys.readouterr().err
-    )
+def test_worst_item_of_a_stage_is_its_value() -> None:
+    recording = {f"latents.prompt-{n}.0": anchor_recording.whole(torch.ones(4)) for n in range(3)}
+    stored = anchor.Anchor(spec=FLUX_MINI, dtype=torch.float64, weights={}, recording=recording)
+    found = {**recording, "latents.prompt-1.0": anchor_recording.whole(torch.full((4,), 1.1))}
+    assert anchor.values(stored, found) == {"anchor_latents_sqnr_db": pytest.approx(20.0, abs=1e-4)}
 
 
 def test_pipelines_with_an_anchor_are_gated_wherever_their_bf16_cases_run() -> None:
@@ -363,7 +244,8 @@ def test_pipelines_with_an_anchor_are_gated_wherever_their_bf16_cases_run() -> N
         (row.pipeline.id, platform.id)
         for row in MATRIX
         for platform in row.platforms
-        if any(each.name == "anchor_sqnr_db" for each in gated_metrics(row.case(Weights.SYNTHETIC), platform))
+        if set(anchor.METRICS.values())
+        <= {each.name for each in gated_metrics(row.case(Weights.SYNTHETIC), platform)}
     }
     miniatures = {(spec.id, CPU.id) for spec in MINIATURES}
     gpus = {platform.id for platform in PLATFORMS} - {CPU.id}
