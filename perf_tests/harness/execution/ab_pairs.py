@@ -188,9 +188,9 @@ class PairRunner:
         launcher = self.launchers[side]
         planned = planned if side is Side.CANDIDATE else replace(planned, injections=())
         with _attributed_to(side):
-            launcher.greet(worker, planned)
-        log = launcher.log_name(_stem(planned, side), index)
-        return Replicate(worker, planned, log, plan=launcher.plan_of(planned.case, worker))
+            launcher.greet(worker, planned, index)
+        log, plan = launcher.log_name(_stem(planned, side), index), launcher.plan_of(planned.case, worker)
+        return Replicate(worker, planned, log, plan=plan, index=index, watch=launcher.watch)
 
     def _inspected(self, side: Side, replicate: Replicate) -> Process:
         with _attributed_to(side):

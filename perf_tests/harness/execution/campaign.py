@@ -73,6 +73,13 @@ class Campaign:
         """The whole record, as far as it was measured and judged."""
         return self.store.record
 
+    @property
+    def done(self) -> frozenset[str]:
+        """The ids of the selected cases that are measured."""
+        return frozenset(
+            each.case.id for each in self.planned if self.store.is_done(each.case.id, implicit=False)
+        )
+
     def run(self, case_id: str) -> Run:
         """The run of a selected case, measured at the first request; a failed one holds its failure.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from perf_tests.harness.execution import machine
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes.inherited import SECRETS
+from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import COMMAND, Worker
 from perf_tests.harness.runs.directory import CACHE, LOGS, PLANS
 from perf_tests.harness.runs.environments import differences
@@ -22,7 +23,7 @@ from perf_tests.tables.platforms import Device, Platform
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stack:
-    """The interpreter that workers run under, and the files that they share with other runs."""
+    """The interpreter that workers run under, the files that they share with other runs, and who watches."""
 
     python: str
     command: tuple[str, ...] = COMMAND
@@ -31,6 +32,8 @@ class Stack:
     """The folder of compile-cache artifacts; None where none are loaded or saved."""
     plans: Path | None = None
     """The folder of the plans that searches find; None for one in the run directory."""
+    watch: Watch = unwatched
+    """Told of each phase of each worker."""
 
 
 class Launcher:
@@ -54,7 +57,7 @@ class Launcher:
         """
         worker = self.spawn(planned, stem, index)
         try:
-            self.greet(worker, planned)
+            self.greet(worker, planned, index)
         except BaseException:  # Ctrl-C, too, must not leave a process behind
             worker.kill()
             raise
@@ -76,13 +79,19 @@ class Launcher:
         self._workers.append(worker)
         return worker
 
-    def greet(self, worker: Worker, planned: Planned) -> None:
-        """Wait until a spawned worker is ready.
+    @property
+    def watch(self) -> Watch:
+        """Told of each phase of each worker."""
+        return self._stack.watch
+
+    def greet(self, worker: Worker, planned: Planned, index: int) -> None:
+        """Wait until a spawned worker, of the process `index` of its case, is ready.
 
         Raises WorkerError, with the worker killed, where it does not become ready, computes on another device
         than the platform's, or has another stack than the workers before it.
         """
-        worker.greet(planned.platform.timeouts.import_s)
+        with self.watch(Step(case_id=planned.case.id, phase=Phase.IMPORT, process=index)):
+            worker.greet(planned.platform.timeouts.import_s)
         self.environment = self.environment or worker.environment
         if problem := machine.mismatch(planned.platform, worker.environment.gpu):
             worker.kill()

@@ -11,6 +11,7 @@ import msgspec
 
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes import replies
+from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import R, Worker
 from perf_tests.harness.runs import projection, stalls, validity
 from perf_tests.harness.runs.record import (
@@ -67,6 +68,9 @@ class Replicate:
     """Whether the worker held the build already and only switched the workload."""
     spent_before_s: dict[Phase, float] = field(default_factory=dict)
     """Host seconds that the worker had spent before this case, by phase."""
+    index: int = 0
+    """Of this process in the run of its case."""
+    watch: Watch = unwatched
 
     def build(self, traces: tuple[Trace, ...] = ()) -> None:
         """Load the pipeline, record the transformer's answers for `traces`, and quantize.
@@ -80,8 +84,11 @@ class Replicate:
         quantize = Quantize(probe=platform.probe, plan=plan, layers=not self.planned.smoke, traces=traces)
         self.quantized = self._ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
 
-    def switch_workload(self, planned: Planned, artifacts: Path | None) -> Replicate:
-        """The replicate of another workload of the build, in this worker; it is not compiled yet."""
+    def switch_workload(self, planned: Planned, artifacts: Path | None, index: int) -> Replicate:
+        """The replicate of another workload of the build, in this worker; it is not compiled yet.
+
+        `index` is that of the process in the run of the other case.
+        """
         spent_s = dict(self.worker.seconds)
         self._ask(SwitchWorkload(case=planned.case), WorkloadSwitched, Phase.SWITCH_WORKLOAD)
         return Replicate(
@@ -93,6 +100,8 @@ class Replicate:
             quantized=self.quantized,
             switched=True,
             spent_before_s=spent_s,
+            index=index,
+            watch=self.watch,
         )
 
     def warm_up(self, warmups: int) -> None:
@@ -229,7 +238,14 @@ class Replicate:
         return {Phase.FIDELITY.value: spent_s} if spent_s > 0 else {}
 
     def _ask(self, request: Request, reply_type: type[R], phase: Phase) -> R:
-        reply = self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
+        step = Step(
+            case_id=self.planned.case.id,
+            phase=phase,
+            process=self.index,
+            unit=self.worker.environment.unit,
+        )
+        with self.watch(step):
+            reply = self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
         if why := replies.objection(request, reply, self.planned.case):
             self.worker.disbelieve(phase, why)
         return reply

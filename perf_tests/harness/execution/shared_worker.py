@@ -84,9 +84,11 @@ class SharedWorker:
     ) -> Replicate:
         artifacts = self.launcher.artifacts_of(subject.planned.case, worker)
         if previous is not None:
-            return previous.switch_workload(subject.planned, artifacts)
+            return previous.switch_workload(subject.planned, artifacts, subject.series.index)
         plan = self.launcher.plan_of(subject.planned.case, worker)
-        return Replicate(worker, subject.planned, self.launcher.log_name(stem, index), artifacts, plan)
+        log = self.launcher.log_name(stem, index)
+        watch = self.launcher.watch
+        return Replicate(worker, subject.planned, log, artifacts, plan, index=index, watch=watch)
 
     def _measure(self, replicate: Replicate, subject: Subject, sharing: Sequence[Subject]) -> None:
         if not replicate.switched:
@@ -186,7 +188,8 @@ class Twin:
     def _build(self) -> Replicate:
         index = next(self._numbers)
         worker = self._launcher.start(self.planned, self._stem, index)
-        replicate = Replicate(worker, self.planned, self._launcher.log_name(self._stem, index))
+        log = self._launcher.log_name(self._stem, index)
+        replicate = Replicate(worker, self.planned, log, index=index, watch=self._launcher.watch)
         try:
             replicate.build()
             replicate.warm_up(self._warmups)

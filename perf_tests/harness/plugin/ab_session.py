@@ -12,6 +12,7 @@ from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.launcher import Launcher, Stack
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
+from perf_tests.harness.processes.watch import Watch
 from perf_tests.harness.runs.record import Comparison, Run, Side, Verdict
 from perf_tests.harness.verdicts import ab_clauses, ab_comparison
 from perf_tests.protocol.errors import UsageError
@@ -27,7 +28,10 @@ class AbSession:
     """Measures the stable stack of `--perf-against` interleaved with the candidate, for the verdicts that
     call for it; without the option it leaves every verdict as it is."""
 
-    def __init__(self, options: Options, selection: Selection, baselines: PlatformBaselines) -> None:
+    def __init__(
+        self, options: Options, selection: Selection, baselines: PlatformBaselines, watch: Watch
+    ) -> None:
+        self._watch = watch
         self._options = options
         self._selection = selection
         self._baselines = baselines
@@ -93,6 +97,7 @@ class AbSession:
         stack = partial(
             Stack,
             command=self._options.worker_command,
+            watch=self._watch,
             plans=self._options.autoquant_plans and self._options.autoquant_plans.absolute(),
         )
         stable = Launcher(out, stack(python=python))

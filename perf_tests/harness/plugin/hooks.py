@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
@@ -17,11 +18,17 @@ from perf_tests.harness.plugin.collection import COLLECTED, ROWS, SELECTION, SES
 from perf_tests.harness.plugin.selection import check_globs
 from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
 from perf_tests.harness.report import plan as plan_report
+from perf_tests.harness.report import progress
 from perf_tests.harness.report import pytest_benchmark as replaying
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.known_issues import KNOWN_ISSUES
 
 pytest_plugins = ["perf_tests.harness.plugin.fixtures"]
+
+DISPLAY = pytest.StashKey[progress.Lines | progress.LiveLines]()
+"""Where signs of life appear; absent where nothing is measured."""
+TestStatus = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
+"""Category, letter and word of a test report."""
 
 
 # Options
@@ -81,6 +88,46 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     judging = list(filter(collection.is_judging, session.items))
     if judging and not hasattr(session.config, "workerinput"):  # else the process in charge refuses them all
         or_usage_error(partial(collection.prepare, session.config, judging))
+        if not session.config.option.collectonly:
+            _show_life(session.config)
+
+
+def _show_life(config: pytest.Config) -> None:
+    """Print a line for each phase of each worker, which says more than the letters of tests."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None:
+        return
+    stream = progress.uncaptured(sys.stdout)
+    if stream is not sys.stdout:
+        config.add_cleanup(stream.close)
+    display = progress.display_on(stream, partial(_finish_line, reporter))
+    config.add_cleanup(display.close)
+    config.stash[SESSION].display = config.stash[DISPLAY] = display
+    if not _is_verbose(config):
+        reporter.showfspath = False
+
+
+def _finish_line(reporter: pytest.TerminalReporter) -> str:
+    """What ends the line that pytest has begun with the name of a test."""
+    if reporter.currentfspath is None:
+        return ""
+    reporter.currentfspath = None
+    return "\n"
+
+
+def _is_verbose(config: pytest.Config) -> bool:
+    return config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) > 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
+) -> Generator[None, TestStatus, TestStatus]:
+    """Print no letter for a judging test: the lines of the phases tell how far the session is."""
+    status = yield
+    if DISPLAY in config.stash and "judges" in report.keywords and not _is_verbose(config):
+        return (status[0], "", "")
+    return status
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -120,6 +167,8 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around all others: none of them may forgive what is red
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
     """Close the ledger, and fail the session where the record does, whatever became of its tests."""
+    if display := session.config.stash.get(DISPLAY, None):
+        display.close()
     is_red = _owes_verdicts(session.config, exitstatus) and _is_red(
         session.config.stash[SESSION], interrupted=exitstatus == pytest.ExitCode.INTERRUPTED
     )
@@ -171,6 +220,9 @@ def pytest_terminal_summary(
         terminalreporter.section("selected, but no verdict was given", red=True)
         _write(terminalreporter, summary.uncollected(collection.uncollected_groups(config)))
         _write(terminalreporter, summary.by_case(missing))
+    if exitstatus == pytest.ExitCode.INTERRUPTED and record is not None:
+        terminalreporter.section("stopped before the end", yellow=True)
+        _write(terminalreporter, summary.stopped(perf))
     if perf.problem:
         terminalreporter.section(UNWRITABLE, red=True)
         _write(terminalreporter, [perf.problem])

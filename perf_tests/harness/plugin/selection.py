@@ -15,6 +15,7 @@ from perf_tests.harness.compare import published
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.planning import relatives, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
+from perf_tests.harness.planning.cost_model import CostBasis
 from perf_tests.harness.planning.relatives import KnownCosts
 from perf_tests.harness.plugin.options import Drill, Options
 from perf_tests.harness.rebaseline import store
@@ -119,6 +120,24 @@ class Forecaster:
         costs = self.forecast(selection).costs
         expected_s = {cost.case.id: math.fsum(cost.seconds.values()) for cost in costs if not cost.implicit}
         return Budget(self._options.budget_s, expected_s)
+
+    def expected_s(self, selection: Selection) -> dict[str, float]:
+        """Case id -> the seconds that a selected case will probably take, with its share of the references.
+
+        A case that nothing is known about counts as the mean of the others; empty where nothing is known.
+        """
+        costs = self.forecast(selection).costs
+        known_s = {
+            cost.case.id: math.fsum(cost.seconds.values())
+            for cost in costs
+            if not cost.implicit and cost.basis is not CostBasis.UNKNOWN
+        }
+        own_s = math.fsum(known_s.values())
+        if not own_s:
+            return {}
+        shared_s = math.fsum(second for cost in costs if cost.implicit for second in cost.seconds.values())
+        usual_s, share = own_s / len(known_s), 1 + shared_s / own_s
+        return {case_id: known_s.get(case_id, usual_s) * share for case_id in selection.cases}
 
     def _known(self, selection: Selection) -> dict[str, KnownCosts]:
         published_s = published.latencies_s(self._options.baselines / "published")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from functools import cached_property, partial
 
@@ -18,6 +19,8 @@ from perf_tests.harness.plugin.judging import CaseJudge, outcome
 from perf_tests.harness.plugin.ledger import BUILD
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Forecaster, PlatformBaselines, Selection
+from perf_tests.harness.processes.watch import Step, Watch, unwatched
+from perf_tests.harness.report.progress import Display, Progress, TimeLeft
 from perf_tests.harness.runs.directory import RunDirectory, prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import SessionStart
@@ -41,8 +44,11 @@ class PerfSession:
         self._baselines = PlatformBaselines(options.baselines)
         self.forecaster = Forecaster(options, self._baselines)
         self.judging = CaseJudge(options, self.selection, self._baselines, self._reference)
-        self._ab = AbSession(options, self.selection, self._baselines)
+        self._ab = AbSession(options, self.selection, self._baselines, self.watch)
         self._campaign: Campaign | None = None
+        self.display: Display | None = None
+        """Where signs of life appear; None for nowhere."""
+        self._watch: Watch = unwatched
         self._held = ExitStack()
         self.kept: tuple[Run, ...] = ()
         """The selected cases that a resumed session had measured."""
@@ -92,6 +98,7 @@ class PerfSession:
             command=self.options.worker_command,
             artifacts=self.options.compile_cache and self.options.compile_cache.absolute(),
             plans=self.options.autoquant_plans and self.options.autoquant_plans.absolute(),
+            watch=self.watch,
         )
 
     @cached_property
@@ -104,6 +111,7 @@ class PerfSession:
         if self._campaign is None:
             self._campaign = self._open_campaign()
             self.kept = resuming.kept_cases(self._campaign.record, self.selection.cases)
+            self._watch = self._watch_of(self._campaign)
         return self._campaign
 
     def _open_campaign(self) -> Campaign:
@@ -130,6 +138,21 @@ class PerfSession:
                 admit=self._budget.refusal,
             ),
         )
+
+    def watch(self, step: Step) -> AbstractContextManager[None]:
+        """Tell of one phase of one worker while it runs."""
+        return self._watch(step)
+
+    def _watch_of(self, campaign: Campaign) -> Watch:
+        if self.display is None:
+            return unwatched
+        left = TimeLeft(
+            expected_s=self.forecaster.expected_s(self.selection),
+            lanes=1,
+            started=time.monotonic(),
+            done_before=campaign.done,
+        )
+        return Progress(self.display, len(self.selection.cases), lambda: campaign.done, left)
 
     def measure(self, case_id: str) -> Run:
         """The case's run, measured at the first request."""
@@ -164,6 +187,12 @@ class PerfSession:
         return self.judging.explain(run, judged, self.campaign.store.comparisons.get(run.id))
 
     # Ending
+
+    @property
+    def resuming_command(self) -> str:
+        """How to keep what is measured, and to measure the rest."""
+        resume = () if self.options.resume else ("--perf-resume",)
+        return shlex.join(("pytest", *self._command, *resume))
 
     @property
     def record(self) -> RunRecord | None:

@@ -61,6 +61,16 @@ def performance(session: PerfSession, record: RunRecord, selection: Selection) -
         yield [f"raw samples: {session.options.out}/run.json"]
 
 
+def stopped(session: PerfSession) -> Paragraph:
+    """What a session that was stopped has kept, and how to go on."""
+    done, total = len(session.campaign.done), len(session.selection.cases)
+    return [
+        f"{done} of {total} cases are measured and kept in {session.options.out}, and every process of "
+        "another case that was complete",
+        f"go on with: {session.resuming_command}",
+    ]
+
+
 def uncollected(groups: Sequence[Group | None]) -> Paragraph:
     """One line per group of metrics that no test of the suite judges."""
     names = [BUILD if group is None else group.value for group in groups]

@@ -85,6 +85,32 @@ def test_the_last_failed_alone_owe_a_verdict(suite: Suite) -> None:
     again.assert_outcomes(passed=1)
 
 
+# Signs of life
+
+
+def test_each_phase_is_a_line_in_place_of_the_letters_of_tests(suite: Suite) -> None:
+    result = suite.run(*BOTH)
+
+    result.stdout.re_match_lines(
+        [
+            rf"\[0/2, .* left\]  {BF16}  import \d.* s",
+            rf"\[0/2, .*\]  {BF16}  compile \d.* s",
+            rf"\[0/2, .*\]  {BF16}  generate 10 times in \d.* s",
+            rf"\[1/2, .* left\]  {INT8WO}  import \d.* s",
+            rf"\[1/2, .* left\]  {INT8WO}  inspect \d.* s",
+        ]
+    )
+    assert not any(line.startswith("perf_tests/test_") for line in result.outlines)
+
+
+def test_a_verbose_session_names_its_tests_between_the_phases(suite: Suite) -> None:
+    result = suite.run(ONLY_BF16, "-v")
+
+    result.stdout.re_match_lines(
+        [rf".*\[0/1, .*\]  {BF16}  inspect .*", rf".*test_build\.py::test_build\[{BF16}\] PASSED.*"]
+    )
+
+
 # Missing verdicts
 
 
@@ -158,4 +184,7 @@ def test_a_session_that_is_stopped_keeps_finished_cases_and_leaves_no_worker(
     assert [run.id for run in suite.record().cases] == [BF16]
     if number is not signal.SIGKILL:
         assert session.returncode == pytest.ExitCode.INTERRUPTED
+        printed = (suite.folder / "session.log").read_text()
+        assert f"1 of 2 cases are measured and kept in {suite.out}" in printed
+        assert printed.partition("go on with: pytest ")[2].splitlines()[0].endswith("--perf-resume")
         assert f"{INT8WO}: build" in suite.record().missing
