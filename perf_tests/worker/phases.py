@@ -12,7 +12,8 @@ import torch
 from perf_tests.protocol import reports
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import trace
-from perf_tests.worker.measure import counters, memory, probe
+from perf_tests.worker.inspection import counters, probe
+from perf_tests.worker.measure import memory
 from perf_tests.worker.measure.generate import Stages, StepWork
 from perf_tests.worker.measure.telemetry import GpuMonitor
 

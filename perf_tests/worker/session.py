@@ -20,16 +20,8 @@ from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import anchor, anchor_files, anchor_recording, capture, layers, trace
-from perf_tests.worker.measure import (
-    control,
-    counters,
-    kernels,
-    memory,
-    observed_step,
-    probe,
-    prompts,
-    quantizing,
-)
+from perf_tests.worker.inspection import counters, kernels, observed_step, probe, prompts, quantizing
+from perf_tests.worker.measure import control, memory
 from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import (
     Generation,

@@ -36,7 +36,8 @@ from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.unit.worker.quantization.given_times import EAGER, INT8DQ_FIRST, Times
 from perf_tests.worker import session
 from perf_tests.worker.fidelity import anchor, trace
-from perf_tests.worker.measure import counters, kernels, memory
+from perf_tests.worker.inspection import counters, kernels
+from perf_tests.worker.measure import memory
 from perf_tests.worker.model import build, compile, compile_cache
 from perf_tests.worker.quantization import apply, layer_timing
 from perf_tests.worker.session import WorkerSession

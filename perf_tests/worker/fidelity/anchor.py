@@ -22,7 +22,7 @@ from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.rows import BF16
 from perf_tests.worker.fidelity.anchor_recording import Recording, Sketch, Stage, record, stage_of
-from perf_tests.worker.measure import probe
+from perf_tests.worker.inspection import probe
 from perf_tests.worker.model import build as building
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]

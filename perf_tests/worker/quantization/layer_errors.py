@@ -13,8 +13,8 @@ from torch import nn
 
 from perf_tests.tables.cases import Case
 from perf_tests.tables.schemes.spec import Scheme
+from perf_tests.worker.inspection.probe import sqnr_db
 from perf_tests.worker.measure.generate import call_arguments
-from perf_tests.worker.measure.probe import sqnr_db
 from perf_tests.worker.quantization import one_layer
 from perf_tests.worker.quantization.apply import REFUSALS, broken_rule
 

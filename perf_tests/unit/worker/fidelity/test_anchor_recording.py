@@ -13,7 +13,7 @@ from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM, FLUX_MINI
 from perf_tests.tables.pipelines.spec import FURTHER_PROMPTS, PipelineSpec
 from perf_tests.worker.fidelity import anchor_recording
-from perf_tests.worker.measure import probe
+from perf_tests.worker.inspection import probe
 
 
 def test_the_noise_is_a_pure_function_rounded_to_bf16() -> None:

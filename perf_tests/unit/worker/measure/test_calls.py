@@ -25,7 +25,8 @@ from perf_tests.unit.builders import (
     make_significance,
     metric_named,
 )
-from perf_tests.worker.measure import calls, prompts
+from perf_tests.worker.inspection import prompts
+from perf_tests.worker.measure import calls
 from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import Generation, Stages, generate_once, most_alike_db
 from perf_tests.worker.model import compile
@@ -107,7 +108,7 @@ def test_counting_leaves_the_pipeline_as_it_was(make_pipeline: Make) -> None:
 
 @pytest.mark.usefixtures("dynamo_only")
 def test_compiled_transformer_is_counted_and_not_compiled_again(make_pipeline: Make, make_case: Make) -> None:
-    from perf_tests.worker.measure import counters
+    from perf_tests.worker.inspection import counters
 
     recipe = Recipe(scheme=BF16, compile=CompileMode.FULL)
     case, pipeline = make_case(recipe), make_pipeline(recipe)

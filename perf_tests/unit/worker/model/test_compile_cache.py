@@ -20,7 +20,7 @@ PROCESS = """
 import sys
 from pathlib import Path
 import msgspec, torch
-from perf_tests.worker.measure import counters
+from perf_tests.worker.inspection import counters
 from perf_tests.worker.model import compile_cache
 
 file, before = Path(sys.argv[1]), counters.read()

@@ -13,7 +13,7 @@ from torch import nn
 from perf_tests.tables.schemes.rows import INT8DQ, INT8WO
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.unit.worker.quantization.given_times import EAGER
-from perf_tests.worker.measure.probe import sqnr_db
+from perf_tests.worker.inspection.probe import sqnr_db
 from perf_tests.worker.quantization import layer_errors
 from perf_tests.worker.quantization.layer_errors import LayerWork
 

@@ -17,10 +17,8 @@ from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.rows import BF16
-from perf_tests.worker.measure import counters, kernels
-from perf_tests.worker.measure.clock import HostClock
-from perf_tests.worker.measure.generate import Stages, generate_once, output_sha256, prime
-from perf_tests.worker.measure.kernels import (
+from perf_tests.worker.inspection import counters, kernels
+from perf_tests.worker.inspection.kernels import (
     ENCODE,
     STEP,
     UNITS,
@@ -31,6 +29,8 @@ from perf_tests.worker.measure.kernels import (
     measure,
     record,
 )
+from perf_tests.worker.measure.clock import HostClock
+from perf_tests.worker.measure.generate import Stages, generate_once, output_sha256, prime
 from perf_tests.worker.model import compile
 
 Make = Callable[..., Any]

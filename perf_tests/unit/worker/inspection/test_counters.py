@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 import pytest
 import torch
 
-from perf_tests.worker.measure import counters
-from perf_tests.worker.measure.counters import Counters
+from perf_tests.worker.inspection import counters
+from perf_tests.worker.inspection.counters import Counters
 
 
 def counted(**changes: int) -> Counters:

@@ -19,7 +19,7 @@ from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.rows import BF16
 from perf_tests.unit.builders import COLD_CACHE, ORDINARY_GROUP, make_build, make_quantization
-from perf_tests.worker.measure import counters, observed_step
+from perf_tests.worker.inspection import counters, observed_step
 from perf_tests.worker.measure.generate import count_step, prime
 from perf_tests.worker.model import compile
 

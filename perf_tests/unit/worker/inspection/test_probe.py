@@ -17,8 +17,8 @@ from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.rows import FP8WO, INT4DQ, INT8DQ, INT8WO
 from perf_tests.tables.schemes.spec import Scheme
-from perf_tests.worker.measure import probe
-from perf_tests.worker.measure.probe import sqnr_db
+from perf_tests.worker.inspection import probe
+from perf_tests.worker.inspection.probe import sqnr_db
 from perf_tests.worker.model import build
 from perf_tests.worker.quantization import apply
 

@@ -30,7 +30,7 @@ from perf_tests.unit.builders import (
     make_significance,
     metric_named,
 )
-from perf_tests.worker.measure.quantizing import peak_bytes
+from perf_tests.worker.inspection.quantizing import peak_bytes
 from perf_tests.worker.model import build
 from perf_tests.worker.session import WorkerSession
 

@@ -19,7 +19,8 @@ from torch.profiler import ProfilerActivity, profile, supported_activities
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import STAGES
 from perf_tests.tables.platforms import Device
-from perf_tests.worker.measure import counters, early_stop
+from perf_tests.worker.inspection import counters
+from perf_tests.worker.measure import early_stop
 from perf_tests.worker.measure.clock import Clock
 from perf_tests.worker.measure.generate import PRIMING_STEPS, Stages, call_arguments
 

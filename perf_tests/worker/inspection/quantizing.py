@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, record_function
 
-from perf_tests.worker.measure.kernels import MEMORY, OPERATOR, Event, KinetoRecorder, NotCounted
+from perf_tests.worker.inspection.kernels import MEMORY, OPERATOR, Event, KinetoRecorder, NotCounted
 from perf_tests.worker.measure.memory import MIB, plain_tensors
 from perf_tests.worker.model.build import components
 
