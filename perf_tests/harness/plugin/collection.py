@@ -20,6 +20,7 @@ from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.pipelines.rows import PIPELINES
 from perf_tests.tables.platforms import PLATFORMS, Device, Platform
+from perf_tests.tables.tiers import SMOKE
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ SUITE = Path(__file__).parents[2]
 SIDE_BY_SIDE = "pytest-xdist runs tests side by side, and they would share one GPU: run with -n 0"
 COLLECTED = pytest.StashKey[set[Group | None]]()
 """The groups of metrics that collected tests judge, deselected tests included; None stands for the build."""
+SMOKE_IDS = frozenset(each.case for each in SMOKE)
 EXHAUSTIVE_GROUPS = (None, Group.NUMERICS)
 """What the tests of the cross product judge: the build, and what the tables imply without a baseline."""
 
@@ -45,6 +47,8 @@ def markers() -> Iterator[str]:
     """What `-m` can select, with its description: platforms and families are those of the tables."""
     yield "judges(group): the group of metrics a test asserts; none: the build"
     yield 'exhaustive: the cross product of schemes and miniatures, where asked for ("cpu and exhaustive")'
+    yield "smoke: the GPU rows that a pull request can afford, one for each kind of failure"
+    yield "unrecorded: GPU rows that never had a baseline, which a night leaves out"
     for platform in PLATFORMS:
         machine = platform.gpu.name if platform.gpu else "the CPU of any machine"
         yield f"{platform.id}: cases measured on {machine}"
@@ -60,15 +64,17 @@ def rows(weights: Weights) -> Mapping[str, tuple[Row, Case]]:
 
 def generate_cases(metafunc: pytest.Metafunc) -> None:
     """One test per case that `--perf-case` selects and the test has anything to say about."""
-    options, target = metafunc.config.stash[SESSION].options, metafunc.config.stash[TARGET]
+    session, target = metafunc.config.stash[SESSION], metafunc.config.stash[TARGET]
     group = judged_group(metafunc.definition)
     metafunc.config.stash[COLLECTED].add(group)
     metafunc.parametrize(
         "case",
         [
-            pytest.param(case, id=case_id, marks=_marks(row, target))
+            pytest.param(
+                case, id=case_id, marks=[*_marks(row, target), *_tier_marks(case_id, row, session, target)]
+            )
             for case_id, (row, case) in metafunc.config.stash[ROWS].items()
-            if options.selects(case_id) and _is_judged_by(group, row, case)
+            if session.options.selects(case_id) and _is_judged_by(group, row, case)
         ],
     )
 
@@ -103,6 +109,16 @@ def _marks(row: Row, target: Target) -> list[pytest.MarkDecorator]:
     names = (row.pipeline.family, *(["exhaustive"] if row.exhaustive else []))
     marks = [getattr(pytest.mark, name) for name in names]
     return [*marks, *_platform_marks(target.platforms(row), target)]
+
+
+def _tier_marks(
+    case_id: str, row: Row, session: PerfSession, target: Target
+) -> Iterator[pytest.MarkDecorator]:
+    """`smoke`, and `unrecorded` on the platform that the case is filed under."""
+    if case_id in SMOKE_IDS:
+        yield pytest.mark.smoke
+    if session.is_unrecorded(case_id, target.platforms(row)[0]):
+        yield pytest.mark.unrecorded
 
 
 def _platform_marks(platforms: Sequence[Platform], target: Target) -> list[pytest.MarkDecorator]:

@@ -46,7 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
     chosen, target = or_usage_error(partial(_read, config))
     config.stash[TARGET] = target
     config.stash[COLLECTED] = set()
-    config.stash[SESSION] = PerfSession(chosen, config.invocation_params.args, target.unit)
+    config.stash[SESSION] = or_usage_error(
+        partial(PerfSession, chosen, config.invocation_params.args, target.unit)
+    )
     config.add_cleanup(config.stash[SESSION].release)
 
 

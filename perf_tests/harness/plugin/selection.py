@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines import files, register
 from perf_tests.harness.baselines.files import Accepted, Baselines
 from perf_tests.harness.compare import published
 from perf_tests.harness.execution.planned import Planned
@@ -24,6 +24,7 @@ from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.platforms import Noise, Platform
+from perf_tests.tables.tiers import why_unrecorded
 
 
 @dataclass(slots=True)
@@ -65,12 +66,17 @@ class Selection:
 
 
 class PlatformBaselines:
-    """The baselines and the noise of each platform, read from one folder when they are first asked for."""
+    """The baselines and the noise of each platform, read from one folder when they are first asked for.
+
+    The registers are read at once: tests are marked by them, which is too early for an error in one sentence.
+    """
 
     def __init__(self, root: Path) -> None:
+        """Raises BaselineError for a register that cannot be read."""
         self._root = root
         self._baselines: dict[str, Mapping[str, Baselines]] = {}
         self._noise: dict[str, Mapping[str, Noise]] = {}
+        self._registers = {each: register.read(root, each) for each in register.REGISTERED}
 
     def of(self, platform: Platform) -> Mapping[str, Baselines]:
         """Pipeline id -> its baselines on `platform`. Raises BaselineError where a file cannot be trusted."""
@@ -84,6 +90,13 @@ class PlatformBaselines:
         if platform.id not in self._noise:
             self._noise[platform.id] = store.noise_in_force(self._root, platform)
         return self._noise[platform.id]
+
+    def is_unrecorded(self, case_id: str, platform: Platform) -> bool:
+        """Whether the case was never recorded on `platform`, for a reason that is known."""
+        recorded = self._registers.get(platform.id)
+        return (
+            recorded is not None and case_id not in recorded and why_unrecorded(case_id, platform) is not None
+        )
 
     def find(self, case: Case, platform: Platform) -> Accepted | None:
         """What was accepted for `case` on `platform`; None where it has no baseline."""

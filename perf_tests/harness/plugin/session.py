@@ -36,7 +36,10 @@ class PerfSession:
     """Filled by the collection, then asked case by case."""
 
     def __init__(self, options: Options, command: tuple[str, ...], unit: str | None = None) -> None:
-        """`unit` is the UUID of this machine's GPU; None without one."""
+        """`unit` is the UUID of this machine's GPU; None without one.
+
+        Raises BaselineError for baselines that cannot be read.
+        """
         self.options = options
         self.unit = unit
         self.selection = Selection()
@@ -56,6 +59,10 @@ class PerfSession:
         """What kept the run directory from being written; None where nothing did."""
 
     # Selecting
+
+    def is_unrecorded(self, case_id: str, platform: Platform) -> bool:
+        """Whether the case was never recorded on `platform`, for a reason that is known."""
+        return self._baselines.is_unrecorded(case_id, platform)
 
     def select(self, case: Case, platform: Platform, group: Group | None, *, smoke: bool = False) -> None:
         """A selected test will judge `case`: the metrics of `group`, or for None whether it was built.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.baselines import files, transaction
+from perf_tests.harness.baselines import files, register, transaction
 from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
 from perf_tests.harness.rebaseline import eligibility, store
 from perf_tests.harness.rebaseline.candidates import (
@@ -125,7 +125,20 @@ def write(proposal: Proposal) -> None:
         raise UsageError("nothing was written: " + "; ".join(proposal.ineligible))
     baselines = {path: files.dumps(each) for path, each in proposal.files.items()}
     noise = {path: files.dumps_noise(each) for path, each in proposal.noise.items()}
-    transaction.replace_all(proposal.root, baselines | noise)
+    transaction.replace_all(proposal.root, baselines | noise | _registers(proposal))
+
+
+def _registers(proposal: Proposal) -> dict[Path, str]:
+    """Register -> its new text, for those that change."""
+    changed: dict[Path, str] = {}
+    for platform_id in {each.platform for each in proposal.files.values()}:
+        written = [each.cases for each in proposal.files.values() if each.platform == platform_id]
+        text = register.with_entries(
+            proposal.root, platform_id, (case for cases in written for case in cases)
+        )
+        if text is not None:
+            changed[register.path_of(proposal.root, platform_id)] = text
+    return changed
 
 
 def commit_message(proposal: Proposal, reason: str) -> str:

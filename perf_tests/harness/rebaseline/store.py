@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from perf_tests.harness.baselines import files, transaction
+from perf_tests.harness.baselines import files, register, transaction
 from perf_tests.harness.baselines.files import Accepted, Baselines, Entry
 from perf_tests.harness.rebaseline.candidates import CASES, METRIC_NAMES, shows_noise, with_first
 from perf_tests.harness.rebaseline.eligibility import drifted
@@ -39,7 +39,7 @@ def problems(root: Path) -> tuple[str, ...]:
         parts = path.relative_to(root).parts
         if path.is_file() and not path.name.startswith(".") and parts[0] not in NOT_PLATFORMS:
             found.extend(_file_problems(path, parts))
-    return tuple(found) or tuple(_noise_problems(root))
+    return tuple(found) or (*_noise_problems(root), *_register_problems(root))
 
 
 def stored(root: Path, pattern: str) -> tuple[tuple[str, str, Accepted], ...]:
@@ -83,6 +83,10 @@ def _rewritten(root: Path) -> Iterator[tuple[Path, str]]:
         noise = noise_of(platform, folder.values())
         if noise is not None and not _holds(path, noise):
             yield path, files.dumps_noise(noise)
+        entries = _case_ids(root, platform.id)
+        registered = register.with_entries(root, platform.id, entries) if entries else None
+        if registered is not None:
+            yield register.path_of(root, platform.id), registered
 
 
 def _noise_problems(root: Path) -> Iterator[str]:
@@ -94,8 +98,23 @@ def _noise_problems(root: Path) -> Iterator[str]:
             yield NOT_THEIR_NOISE.format(path=path)
 
 
+def _register_problems(root: Path) -> Iterator[str]:
+    """Problems of the registers, in a store whose other files have none."""
+    for platform_id in sorted(register.REGISTERED):
+        path, entries = register.path_of(root, platform_id), _case_ids(root, platform_id)
+        if register.with_entries(root, platform_id, entries) is not None and entries:
+            yield f"{path} does not name every case that has a baseline in its folder: {REWRITE}"
+        for case_id in sorted((register.read(root, platform_id) or frozenset()) - entries):
+            if case_id in CASES and platform_id in CASES[case_id].platforms:
+                yield f"{path}: {case_id} had a baseline, which is gone: restore it, or record it again"
+
+
+def _case_ids(root: Path, platform_id: str) -> frozenset[str]:
+    return frozenset(case for each in files.load(root, platform_id).values() for case in each.cases)
+
+
 def _file_problems(path: Path, parts: tuple[str, ...]) -> Iterator[str]:
-    if len(parts) == 2 and parts[0] in PLATFORM_BY_ID and parts[1] == files.NOISE:
+    if len(parts) == 2 and parts[0] in PLATFORM_BY_ID and parts[1] in (files.NOISE, register.REGISTER):
         return
     if len(parts) != 2 or parts[0] not in PLATFORM_BY_ID or path.suffix != ".json":
         yield f"{path} is not a baseline file: they are <platform>/<pipeline>.json, with a known platform"

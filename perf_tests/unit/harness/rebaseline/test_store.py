@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines import files, register
 from perf_tests.harness.rebaseline import store
 from perf_tests.protocol.errors import BaselineError, UsageError
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
@@ -222,3 +222,47 @@ def test_baselines_that_lie_further_apart_than_any_machine_are_refused(tmp_path:
     files.noise_path(tmp_path, "h100").unlink()
     with pytest.raises(BaselineError, match=r"lie 554 % apart in decode_ms, and 10 % is the most"):
         store.noise_in_force(tmp_path, H100)
+
+
+# The register
+
+
+def test_accepting_a_case_registers_it(tmp_path: Path) -> None:
+    accept(tmp_path, timed(100.0))
+    assert register.read(tmp_path, "h100") == frozenset({FLUX_FP8.id})
+    assert store.problems(tmp_path) == ()
+
+
+def test_accepting_a_case_of_a_platform_without_a_register_makes_none(tmp_path: Path) -> None:
+    accept(tmp_path, make_record())
+    assert register.read(tmp_path, "cpu") is None
+
+
+def test_a_baseline_that_was_deleted_is_a_problem(tmp_path: Path) -> None:
+    accept(tmp_path, timed(100.0))
+    files.path_of(tmp_path, "h100", "flux1-dev").unlink()
+    files.noise_path(tmp_path, "h100").unlink()
+    (problem,) = store.problems(tmp_path)
+    assert problem.endswith(f"{FLUX_FP8.id} had a baseline, which is gone: restore it, or record it again")
+
+
+def test_a_case_that_left_the_matrix_is_no_lost_baseline(tmp_path: Path) -> None:
+    accept(tmp_path, timed(100.0))
+    path = register.path_of(tmp_path, "h100")
+    path.write_text("a-case-of-last-year\n" + path.read_text())
+    assert store.problems(tmp_path) == ()
+
+
+@pytest.mark.parametrize("edit", [Path.unlink, lambda path: path.write_text("")], ids=["deleted", "emptied"])
+def test_a_register_without_the_baselines_of_its_folder_is_a_problem_and_rewritten(
+    tmp_path: Path, edit: Callable[[Path], object]
+) -> None:
+    accept(tmp_path, timed(100.0))
+    path = register.path_of(tmp_path, "h100")
+    edit(path)
+    (problem,) = store.problems(tmp_path)
+    assert problem.startswith(
+        f"{path} does not name every case that has a baseline in its folder: fix it with"
+    )
+    assert store.rewrite(tmp_path) == (path,)
+    assert path.read_text() == f"{FLUX_FP8.id}\n"
