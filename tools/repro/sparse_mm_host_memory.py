@@ -3,9 +3,9 @@
     python tools/repro/sparse_mm_host_memory.py                      # a sparse product beside a dense one
     python tools/repro/sparse_mm_host_memory.py --bytes_per_product  # one line of JSON
 
-An int8 weight of 512 x 512, compressed for cuSPARSELt, is multiplied 20,000 times by the same matrix, and the
-resident memory of the process is read before and after; needs a GPU with cuSPARSELt. The dense product, just as
-often, shows what a loop grows by that keeps nothing.
+An int8 weight of 512 x 512, compressed for cuSPARSELt, is multiplied 20,000 times by the same matrix. Memory
+of the process is read before and after; the dense product shows what a loop that keeps nothing grows by.
+Needs a GPU with cuSPARSELt.
 
 `torch._cslt_sparse_mm` sets up cuSPARSELt's descriptors and its plan anew for each product; which of them it
 keeps is not known.
