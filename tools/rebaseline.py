@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -60,9 +61,11 @@ def _apply(options: argparse.Namespace) -> int:
         first_reason=options.new_first_reference,
     )
     _print_proposal(proposal)
-    if proposal.ineligible:
+    if proposal.ineligible and not (options.eligible_only and proposal.files):
         print("rebaseline: nothing was written", file=sys.stderr)
         return REFUSED
+    # Shown above, and left out.
+    proposal = dataclasses.replace(proposal, ineligible=())
     if options.write:
         write(proposal)
     if proposal.files:
@@ -152,6 +155,13 @@ ARGUMENTS = {
                 "default": "",
                 "metavar": "REASON",
                 "help": "limit drift from these numbers on, not from the first accepted ones",
+            },
+        ),
+        (
+            "--eligible-only",
+            {
+                "action": "store_true",
+                "help": "leave out cases that cannot be accepted, instead of refusing all",
             },
         ),
         ("--write", {"action": "store_true", "help": "write the files; without it, only show the changes"}),

@@ -165,6 +165,26 @@ def test_apply_writes_nothing_where_one_of_the_selected_cases_failed(
     assert _store(tmp_path) == {}
 
 
+def test_apply_leaves_out_what_cannot_be_accepted_where_it_is_told_to(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = make_record(make_run(), make_run(MINI_BF16, failure=make_failure()))
+    arguments = ("--only", "*", "--reason", "x", "--eligible-only", "--write")
+    assert cli("apply", run_of(record), *arguments) == 0
+    output = capsys.readouterr()
+    assert "not eligible: flux-mini-b1-bf16-eager: it failed: out of memory at 79 GiB" in output.err
+    assert "nothing was written" not in output.err
+    assert list(files.read(tmp_path / "baselines" / "cpu" / "flux-mini.json").cases) == [ID]
+
+
+def test_apply_refuses_where_nothing_at_all_can_be_accepted(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    record = make_record(make_run(failure=make_failure()))
+    assert cli("apply", run_of(record), "--only", "*", "--reason", "x", "--eligible-only", "--write") == 2
+    assert _store(tmp_path) == {}
+
+
 def test_diff_of_a_failed_case_is_refused(cli: Callable[..., int], run_of: Callable[..., Path]) -> None:
     assert cli(run_of(make_record(make_run(failure=make_failure())))) == 2
 
