@@ -102,8 +102,16 @@ def test_dependencies_are_pinned_once(constraints: Path) -> None:
     assert len(names) == len(set(names))
 
 
-def test_workflows_are_check_and_nightly() -> None:
-    assert [workflow.name for workflow in WORKFLOWS] == ["check.yml", "nightly.yml"]
+def jobs(workflow: Path) -> dict[str, str]:
+    """Job -> its text."""
+    parts = re.split(
+        r"^  ([\w-]+):\n", without_comments(workflow).partition("\njobs:\n")[2], flags=re.MULTILINE
+    )
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_workflows_check_pull_requests_measure_nights_and_record() -> None:
+    assert [workflow.name for workflow in WORKFLOWS] == ["check.yml", "nightly.yml", "record.yml"]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
@@ -122,10 +130,14 @@ def test_actions_are_pinned_by_commit(workflow: Path) -> None:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
-def test_workflow_may_read_the_repository_and_no_more(workflow: Path) -> None:
+def test_workflow_reads_the_repository_and_writes_only_where_it_opens_a_pull_request(workflow: Path) -> None:
     text = without_comments(workflow)
+    elevated = {name: job for name, job in jobs(workflow).items() if "permissions:" in job}
 
-    assert re.findall(r"permissions:\n((?:[ ]+.*\n)+)", text) == ["  contents: read\n"]
+    assert re.findall(r"^permissions:\n((?:[ ]+.*\n)+)", text, flags=re.MULTILINE) == ["  contents: read\n"]
+    assert set(elevated) == ({"propose"} if workflow.name == "record.yml" else set())
+    assert not [name for name, job in elevated.items() if "runs-on: ubuntu-latest" not in job]
+    assert not [name for name, job in jobs(workflow).items() if "self-hosted" in job and "TOKEN" in job]
     assert text.count("persist-credentials: false") == text.count("actions/checkout@")
 
 
@@ -149,10 +161,40 @@ def test_nightly_measures_on_its_gpu_or_fails_and_keeps_the_run() -> None:
     nightly = without_comments(ROOT / ".github/workflows/nightly.yml")
 
     assert "cancel-in-progress: false" in nightly
-    assert 'pytest" -m h100 --perf-require-gpu --perf-out' in nightly
-    upload = nightly[nightly.index("- name: Upload the run") :]
-    assert "if: always()" in upload
-    assert "if-no-files-found: error" in upload
+    assert 'pytest" -m "h100 and not unrecorded" --perf-require-gpu --perf-out' in nightly
+    uploads = re.findall(r"actions/upload-artifact@.*?retention-days", nightly, flags=re.DOTALL)
+    assert len(uploads) == 2
+    assert all("if-no-files-found: error" in upload for upload in uploads)
+
+
+def test_time_of_a_night_exceeds_its_budget_by_an_hour() -> None:
+    job = jobs(ROOT / ".github/workflows/nightly.yml")["h100"]
+
+    assert "timeout-minutes: 300" in job
+    assert "--perf-budget=4h" in job
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS[1:], ids=lambda workflow: workflow.name)
+def test_workflow_with_a_gpu_runs_nowhere_until_somebody_switches_it_on(workflow: Path) -> None:
+    text = without_comments(workflow)
+    switched = [job for job in jobs(workflow).values() if "github.repository == vars.PERF_REPOSITORY" in job]
+    following = [
+        job for job in jobs(workflow).values() if re.search(r"^    needs: ", job, flags=re.MULTILINE)
+    ]
+
+    assert len({*switched, *following}) == len(jobs(workflow))
+    assert not re.search(r"^  (push|pull_request\w*|workflow_run):", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_workflow_names_files_and_options_that_exist(workflow: Path) -> None:
+    text = without_comments(workflow)
+    named = set(re.findall(r"(?<![\w/.$}-])((?:tools|\.ci|requirements|perf_tests)/[\w./-]+)", text))
+    sources = "\n".join(source.read_text(encoding="utf-8") for source in SOURCES)
+
+    assert named
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+    assert sorted(name for name in re.findall(r"--perf-[a-z-]+", text) if name not in sources) == []
 
 
 # What the guides name
