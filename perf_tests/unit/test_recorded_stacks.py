@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from perf_tests.harness.baselines import files
+from perf_tests.tables.platforms import PLATFORM_BY_ID
 
 ROOT = Path(__file__).parents[2]
-RECORDED_WITH = {"h100": ROOT / "requirements" / "h100.txt"}
+RECORDED_WITH = {
+    path.stem: path for path in sorted((ROOT / "requirements").glob("*.txt")) if path.stem in PLATFORM_BY_ID
+}
 """Platform id -> the constraints that reproduce the stack of its committed baselines."""
 each_platform = pytest.mark.parametrize("platform", RECORDED_WITH)
 
@@ -30,6 +33,15 @@ def recorded(platform: str) -> dict[str, dict[str, str]]:
         for baselines in files.load(ROOT / "baselines", platform).values()
         for case_id, entry in baselines.cases.items()
     }
+
+
+def test_every_gpu_with_baselines_has_the_constraints_of_their_stack() -> None:
+    recorded_on = {
+        name for name, each in PLATFORM_BY_ID.items() if each.gpu and files.load(ROOT / "baselines", name)
+    }
+
+    assert "h100" in recorded_on
+    assert recorded_on <= RECORDED_WITH.keys()
 
 
 @each_platform
