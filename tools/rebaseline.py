@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from perf_tests.harness.baselines import transaction
 from perf_tests.harness.rebaseline import candidates, store
 from perf_tests.harness.rebaseline.proposal import Change, Proposal, commit_message, propose, write
+from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.metrics.rows import UNITS
 
@@ -44,7 +45,7 @@ def diff(options: argparse.Namespace) -> int:
 
 def apply(options: argparse.Namespace) -> int:
     """Print what accepting the run would change, and with --write change it."""
-    if not options.only:
+    if not options.only and not options.only_new:
         raise UsageError("apply needs --only GLOB: name the cases whose numbers are accepted")
     if not options.reason.strip():
         raise UsageError("apply needs --reason TEXT: say why the new numbers are right")
@@ -57,7 +58,7 @@ def _apply(options: argparse.Namespace) -> int:
     proposal = _propose(
         options,
         reason=options.reason,
-        patterns=tuple(options.only),
+        patterns=(*(options.only or ()), *(_new(options) if options.only_new else ())),
         first_reason=options.new_first_reference,
     )
     _print_proposal(proposal)
@@ -72,6 +73,15 @@ def _apply(options: argparse.Namespace) -> int:
         said = "written; a commit message" if options.write else "nothing is written without --write"
         print(f"\n{said}:\n\n{commit_message(proposal, options.reason)}")
     return SAME
+
+
+def _new(options: argparse.Namespace) -> tuple[str, ...]:
+    """The ids of the cases with which nothing is wrong but that they have no baseline."""
+    cases = candidates.read_run(options.run).record.cases
+    new = tuple(run.id for run in cases if run.status is Status.NO_BASELINE)
+    if not new and not options.only:
+        raise UsageError(f"--only-new: no case of {options.run} lacks nothing but a baseline")
+    return new
 
 
 def check(options: argparse.Namespace) -> int:
@@ -148,6 +158,10 @@ ARGUMENTS = {
         RUN,
         ONLY,
         PLATFORM,
+        (
+            "--only-new",
+            {"action": "store_true", "help": "select the cases that lack nothing but a baseline"},
+        ),
         ("--reason", {"default": "", "metavar": "TEXT", "help": "why the new numbers are right"}),
         (
             "--new-first-reference",

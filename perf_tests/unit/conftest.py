@@ -190,6 +190,7 @@ class Suite:
             f"--perf-worker-module={FAKE_WORKER}",
             f"--perf-out={self.out}",
             f"--perf-baselines={self.baselines}",
+            "--perf-table=all",  # what most tests look for is in the texts of single tests
             *arguments,
         )
 

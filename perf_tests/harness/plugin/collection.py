@@ -30,6 +30,8 @@ ROWS = pytest.StashKey[Mapping[str, tuple[Row, Case]]]()
 """Case id -> its row of the matrix, and the case."""
 SELECTION = pytest.StashKey[Selection]()
 """The selected cases, also those which only another machine can measure."""
+EXPLAINED = pytest.StashKey[set[str]]()
+"""Ids of tests that failed or were skipped for what the report at the end explains."""
 SUITE = Path(__file__).parents[2]
 """The folder of the judging tests."""
 SIDE_BY_SIDE = "pytest-xdist runs tests side by side, and they would share one GPU: run with -n 0"

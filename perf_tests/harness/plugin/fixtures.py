@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import pytest
 
 from perf_tests.harness.plugin import known_issues
-from perf_tests.harness.plugin.collection import SESSION, judged_group
+from perf_tests.harness.plugin.collection import EXPLAINED, SESSION, judged_group
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
 from perf_tests.harness.report import pytest_benchmark as replaying
@@ -43,18 +43,18 @@ class Judged:
         outcome = self._run.status if unbuilt else Status.PASS
         self._item.user_properties.append(("build", outcome.value))
         if self._run.status is Status.NOT_RUN:
-            pytest.skip(f"{self._run.status.value}: {self._run.reason}")
+            self._skip(f"{self._run.status.value}: {self._run.reason}")
         if self._session.judging.is_green(self._run):
             if self._run.status is Status.UNSUPPORTED:
-                pytest.skip(self._run.reason)
+                self._skip(self._run.reason)
             return
-        pytest.fail(self._session.judging.explain_failure(self._run), pytrace=False)
+        self._fail(self._session.judging.explain_failure(self._run))
 
     def replay(self, benchmark: BenchmarkFixture) -> None:
         """Show the device times of the generations in pytest-benchmark; an unproven build has none."""
         __tracebackhide__ = True
         if self._run.failure is not None or self._run.status is Status.NOT_RUN:
-            pytest.skip(self._see_build())
+            self._skip(self._see_build())
         seconds = replaying.device_latencies_s(self._run)
         # The id instead of the repr of a whole table row; the rest follows when the session ends.
         benchmark.params = {"case": self._run.id}
@@ -71,15 +71,25 @@ class Judged:
         self._item.user_properties += [(v.metric, f"{v.status.value}: {v.reason}") for v in verdicts]
         red = [v for v in verdicts if not v.status.is_green]
         if red:
-            pytest.fail(self._session.explain(self._run, red), pytrace=False)
+            self._fail(self._session.explain(self._run, red))
         if not verdicts:
-            pytest.skip(self._see_build())
+            self._skip(self._see_build())
 
     def _skip_unmeasured(self) -> None:
         __tracebackhide__ = True
         failed = self._run.failure is not None and self._run.status is not Status.UNPROVEN
         if failed or self._run.status is Status.NOT_RUN:
-            pytest.skip(self._see_build())
+            self._skip(self._see_build())
+
+    def _fail(self, text: str) -> NoReturn:
+        __tracebackhide__ = True
+        self._item.config.stash[EXPLAINED].add(self._item.nodeid)
+        pytest.fail(text, pytrace=False)
+
+    def _skip(self, why: str) -> NoReturn:
+        __tracebackhide__ = True
+        self._item.config.stash[EXPLAINED].add(self._item.nodeid)
+        pytest.skip(why)
 
     def _see_build(self) -> str:
         return f"{self._run.status.value}: see test_build[{self._run.id}]"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -14,12 +17,21 @@ import pytest
 
 from perf_tests.harness.execution.machine import Target
 from perf_tests.harness.plugin import collection, options, summary
-from perf_tests.harness.plugin.collection import COLLECTED, ROWS, SELECTION, SESSION, TARGET, or_usage_error
+from perf_tests.harness.plugin.collection import (
+    COLLECTED,
+    EXPLAINED,
+    ROWS,
+    SELECTION,
+    SESSION,
+    TARGET,
+    or_usage_error,
+)
 from perf_tests.harness.plugin.selection import check_globs
 from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.report import progress
 from perf_tests.harness.report import pytest_benchmark as replaying
+from perf_tests.harness.runs.record import RunRecord
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.known_issues import KNOWN_ISSUES
 
@@ -29,6 +41,7 @@ DISPLAY = pytest.StashKey[progress.Lines | progress.LiveLines]()
 """Where signs of life appear; absent where nothing is measured."""
 TestStatus = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 """Category, letter and word of a test report."""
+LOG_WIDTH = 120
 
 
 # Options
@@ -45,11 +58,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     chosen, target = or_usage_error(partial(_read, config))
     config.stash[TARGET] = target
+    _silence_benchmark(config, chosen)
     config.stash[COLLECTED] = set()
+    config.stash[EXPLAINED] = set()
     config.stash[SESSION] = or_usage_error(
         partial(PerfSession, chosen, config.invocation_params.args, target.unit)
     )
     config.add_cleanup(config.stash[SESSION].release)
+
+
+def _silence_benchmark(config: pytest.Config, chosen: options.Options) -> None:
+    """Leave out pytest-benchmark's table, which says what ours says, unless something is asked of it."""
+    asked = any(argument.startswith("--benchmark") for argument in config.invocation_params.args)
+    if not (asked or chosen.show_all) and hasattr(config.option, "benchmark_quiet"):
+        config.option.benchmark_quiet = True
 
 
 def _read(config: pytest.Config) -> tuple[options.Options, Target]:
@@ -128,7 +150,7 @@ def pytest_report_teststatus(
     """Print no letter for a judging test: the lines of the phases tell how far the session is."""
     status = yield
     if DISPLAY in config.stash and "judges" in report.keywords and not _is_verbose(config):
-        return (status[0], "", "")
+        return (status[0], "", status[2])
     return status
 
 
@@ -206,28 +228,79 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return summary.header(config.stash[SESSION].options, config.stash[TARGET])
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
-) -> None:
-    """Print the cost, the verdicts and what is missing, after everything else: there one looks first."""
-    perf = config.stash[SESSION]
-    record = perf.record
-    if record is not None:
-        terminalreporter.section("performance")
-        for lines in summary.performance(perf, record, config.stash[SELECTION]):
-            _write(terminalreporter, lines)
-    missing = perf.judging.ledger.missing() if _owes_verdicts(config, exitstatus) else ()
-    if missing:
+) -> Iterator[None]:
+    """Print the verdicts, what explains them and what is missing, after everything else: there one looks
+    first. What they explain, pytest need not print, too."""
+    stats, everything = terminalreporter.stats, dict(terminalreporter.stats)
+    if not config.stash[SESSION].options.show_all:
+        for category, reports in everything.items():
+            stats[category] = [each for each in reports if not _is_explained(config, each)]
+    yield
+    stats.update(everything)
+    _report(terminalreporter, exitstatus, config)
+
+
+def _report(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    perf, width = config.stash[SESSION], _width(config)
+    if missing := perf.judging.ledger.missing() if _owes_verdicts(config, exitstatus) else ():
         terminalreporter.section("selected, but no verdict was given", red=True)
         _write(terminalreporter, summary.uncollected(collection.uncollected_groups(config)))
-        _write(terminalreporter, summary.by_case(missing))
-    if exitstatus == pytest.ExitCode.INTERRUPTED and record is not None:
-        terminalreporter.section("stopped before the end", yellow=True)
-        _write(terminalreporter, summary.stopped(perf))
+        by_case = summary.by_case(missing) if perf.options.show_all else summary.missing(missing, width)
+        _write(terminalreporter, by_case)
+    if perf.record is not None:
+        _report_record(terminalreporter, perf, perf.record, config)
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            terminalreporter.section("stopped before the end", yellow=True)
+            _write(terminalreporter, summary.stopped(perf))
     if perf.problem:
         terminalreporter.section(UNWRITABLE, red=True)
         _write(terminalreporter, [perf.problem])
+
+
+def _report_record(
+    terminalreporter: pytest.TerminalReporter, perf: PerfSession, record: RunRecord, config: pytest.Config
+) -> None:
+    """On the terminal, and in brief on the page of the job where GitHub runs it."""
+    selection = config.stash[SELECTION]
+    page = os.environ.get("GITHUB_STEP_SUMMARY")
+    brief = (
+        summary.brief(perf, record, selection, _width(config)) if page or not perf.options.show_all else None
+    )
+    if page and brief:
+        with suppress(OSError), Path(page).open("a", encoding="utf-8") as file:  # the log says the same
+            file.write(brief.as_markdown())
+    terminalreporter.section("performance")
+    if perf.options.show_all or brief is None:
+        for lines in summary.everything(perf, record, selection):
+            _write(terminalreporter, lines)
+    else:
+        _write_brief(terminalreporter, brief, perf)
+
+
+def _is_explained(config: pytest.Config, report: Any) -> bool:
+    return getattr(report, "when", None) == "call" and report.nodeid in config.stash[EXPLAINED]
+
+
+def _write_brief(terminalreporter: pytest.TerminalReporter, brief: summary.Brief, perf: PerfSession) -> None:
+    _write(terminalreporter, brief.sentences)
+    for line in brief.table:
+        terminalreporter.write_line(line.text, **({line.colour: True} if line.colour else {}))
+    if brief.causes:
+        terminalreporter.section("why it is red", red=True)
+    for heading, *lines in brief.causes:
+        terminalreporter.write_line(heading, bold=True)
+        _write(terminalreporter, lines)
+    if not perf.problem:
+        _write(terminalreporter, [f"{brief.title}; raw samples: {perf.options.out}/run.json"])
+
+
+def _width(config: pytest.Config) -> int:
+    """Of the terminal; of a log, which has none, as much as its readers show."""
+    is_told = "COLUMNS" in os.environ or sys.stdout.isatty()
+    return config.get_terminal_writer().fullwidth if is_told else LOG_WIDTH
 
 
 def _write(terminalreporter: pytest.TerminalReporter, lines: Sequence[str]) -> None:

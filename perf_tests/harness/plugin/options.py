@@ -58,6 +58,8 @@ class Options:
     """Folder of compile-cache files; None: every session compiles afresh."""
     autoquant_plans: Path | None = None
     """Folder of autoquant plans; None: one in the run directory, so that every session searches afresh."""
+    show_all: bool = False
+    """Whether the report at the end says everything, not only what is red or moved."""
     against: str | None = None
     """Interpreter of the stable stack; None: runs are compared with baselines only."""
 
@@ -150,6 +152,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "the same GPU: five fresh pairs of workers per case, at most ten. Only for noisy times: one that is "
         "REGRESSED stays red, and A/B confirms it or not; for one without a baseline, A/B is the verdict",
     },
+    "--perf-table": {
+        "choices": ["red", "all"],
+        "default": "red",
+        "help": "at the end: what is red, by cause, what moved beyond its noise and a line for each other "
+        "case, or every metric of every case (default: %(default)s)",
+    },
     "--perf-worker-module": {
         # For the suite's own tests: another module that speaks the worker's side of the protocol.
         "default": "perf_tests.worker",
@@ -187,6 +195,7 @@ def read(option: argparse.Namespace) -> Options:
         compile_cache=None if option.perf_compile_cache is None else Path(option.perf_compile_cache),
         autoquant_plans=None if option.perf_autoquant_plans is None else Path(option.perf_autoquant_plans),
         against=option.perf_against,
+        show_all=option.perf_table == "all",
     )
 
 

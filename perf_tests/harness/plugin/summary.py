@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from perf_tests.harness.execution import resuming
 from perf_tests.harness.execution.machine import Target
@@ -11,9 +12,12 @@ from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Selection
 from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.report import ab_comparison as ab_report
-from perf_tests.harness.report import costs, terminal
+from perf_tests.harness.report import causes, costs, markdown, terminal
 from perf_tests.harness.report import plan as plan_report
-from perf_tests.harness.runs.record import RunRecord
+from perf_tests.harness.report.causes import Cause
+from perf_tests.harness.report.terminal import Line
+from perf_tests.harness.report.wording import clipped, refitted
+from perf_tests.harness.runs.record import RunRecord, Status
 from perf_tests.tables.metrics.rows import METRICS, UNITS
 from perf_tests.tables.metrics.spec import Group
 
@@ -38,7 +42,7 @@ def header(options: Options, target: Target) -> list[str]:
     return lines
 
 
-def performance(session: PerfSession, record: RunRecord, selection: Selection) -> Iterator[Paragraph]:
+def everything(session: PerfSession, record: RunRecord, selection: Selection) -> Iterator[Paragraph]:
     """What the session cost, how likely a false alarm is, every verdict, and where the raw samples are."""
     judging = session.judging
     control = judging.control(record)
@@ -61,6 +65,83 @@ def performance(session: PerfSession, record: RunRecord, selection: Selection) -
         yield [f"raw samples: {session.options.out}/run.json"]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Brief:
+    """What a session says at its end where nobody asks for everything."""
+
+    title: str
+    """How many cases are green, and how many are not."""
+    sentences: Paragraph
+    table: Sequence[Line]
+    causes: Sequence[Paragraph]
+    """The lines about each cause, its title first; then those about cases without a baseline or not run."""
+
+    def as_markdown(self) -> str:
+        """The same for the page of a CI job."""
+        return markdown.summary(self.title, self.sentences, self.causes, [line.text for line in self.table])
+
+
+def brief(session: PerfSession, record: RunRecord, selection: Selection, width: int) -> Brief:
+    """What is red, by cause, and what else is worth a line; no line but A/B's is longer than `width`."""
+    runs = [run for run in record.cases if run.id in selection.cases]
+    found = causes.causes(runs, session.judging.is_green)
+    told = [cause for cause in found if not (cause.is_new or cause.status is Status.NOT_RUN)]
+    new = [cause for cause in found if cause.is_new]
+    not_run = [cause for cause in found if cause.status is Status.NOT_RUN]
+    rolled_up = {run.id for cause in (*new, *not_run) for run in cause.runs}
+    listed = [run for run in runs if run.id not in rolled_up]
+    return Brief(
+        title=causes.counts(runs, found),
+        sentences=[
+            line for each in _sentences(session, record, selection, width) for line in refitted(each, width)
+        ],
+        table=terminal.overview(listed, told, UNITS, width),
+        causes=[
+            *(_explained(session, number, cause, width) for number, cause in enumerate(told, start=1)),
+            *(causes.rolled_up(cause, str(session.options.out), width) for cause in new),
+            *(_not_run(session, cause, width) for cause in not_run),
+        ],
+    )
+
+
+def _explained(session: PerfSession, number: int, cause: Cause, width: int) -> Paragraph:
+    worst = cause.runs[0]
+    if number > causes.MAX_EXPLAINED:
+        text = f"  worst      {worst.id}"
+    elif cause.metric:
+        text = session.explain(worst, causes.red(worst)[:1])
+    else:
+        text = session.judging.explain_failure(worst)
+    return causes.explained(number, cause, text, width)
+
+
+def _not_run(session: PerfSession, cause: Cause, width: int) -> Paragraph:
+    count, reason = len(cause.runs), cause.runs[0].reason
+    return [
+        clipped(f"{count} {'case was' if count == 1 else 'cases were'} not run: {reason}", width),
+        f"  go on      {session.resuming_command}",
+    ]
+
+
+def _sentences(session: PerfSession, record: RunRecord, selection: Selection, width: int) -> Iterator[str]:
+    judging = session.judging
+    control = judging.control(record)
+    if control is not None and control.moved:
+        yield control.text
+    if session.kept:
+        yield resuming.sentence(session.kept, len(selection.cases), record.created_at)
+    yield from costs.briefly(record.cases, record.references, width)
+    if session.options.show_plan:
+        yield from plan_report.accuracy(session.forecaster.accuracy(selection, record))
+    if judging.noisy_metrics:
+        yield terminal.error_rates(judging.noisy_metrics, judging.level)
+    yield from ab_report.table(record.comparisons, UNITS)
+    yield from terminal.not_compared_briefly(record.cases, width)
+    provisional = terminal.provisional(record.cases, judging.entries())
+    if provisional:
+        yield clipped(f"provisional baselines (fewer than 3 processes): {len(provisional)} cases", width)
+
+
 def stopped(session: PerfSession) -> Paragraph:
     """What a session that was stopped has kept, and how to go on."""
     done, total = len(session.campaign.done), len(session.selection.cases)
@@ -75,6 +156,18 @@ def uncollected(groups: Sequence[Group | None]) -> Paragraph:
     """One line per group of metrics that no test of the suite judges."""
     names = [BUILD if group is None else group.value for group in groups]
     return [f"no test was collected that judges {name}: is test_{name}.py there?" for name in names]
+
+
+MAX_MISSING = 10
+"""Cases with missing verdicts that are named where nobody asks for everything."""
+
+
+def missing(pairs: Sequence[str], width: int) -> Paragraph:
+    """The first cases of pairs `case: metric`, and how many more there are."""
+    lines = by_case(pairs)
+    more = len(lines) - MAX_MISSING
+    named = [clipped(line, width) for line in lines[:MAX_MISSING]]
+    return [*named, *([f"and {more} more cases: run.json names them all"] if more > 0 else [])]
 
 
 def by_case(pairs: Sequence[str]) -> Paragraph:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from perf_tests.harness.report.terminal import aligned
+from perf_tests.harness.report.wording import clipped
 from perf_tests.harness.runs.record import Run
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Device
@@ -36,6 +37,17 @@ def table(runs: Sequence[Run], references: Sequence[Run] = ()) -> list[str]:
         right=header[1:],
     )
     return [TITLES[_device((*runs, *references))], *lines]
+
+
+def briefly(runs: Sequence[Run], references: Sequence[Run], width: int) -> list[str]:
+    """One line: the seconds of all cases and references by phase. Empty where nothing was measured."""
+    total = _summed(map(seconds, (*runs, *references)))
+    if not total:
+        return []
+    device = {Device.CPU: "CPU", Device.CUDA: "GPU"}[_device((*runs, *references))]
+    phases = sorted(total, key=lambda phase: ORDER.index(phase) if phase in ORDER else len(ORDER))
+    named = ", ".join(f"{phase} {total[phase]:,.0f}" for phase in phases)
+    return [clipped(f"{device} seconds, all processes: {sum(total.values()):,.0f} ({named})", width)]
 
 
 def seconds(run: Run) -> dict[str, float]:

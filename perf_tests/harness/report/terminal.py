@@ -1,11 +1,14 @@
-"""The table of verdicts that a session ends with, and the sentences around it."""
+"""The tables of verdicts that a session ends with, and the sentences around them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from perf_tests.harness.baselines.files import Entry
-from perf_tests.harness.report.wording import format_change, format_value
+from perf_tests.harness.report.causes import Cause, red
+from perf_tests.harness.report.wording import clipped, format_change, format_value
 from perf_tests.harness.runs.record import Run, Status, Verdict
 
 HEADER = ("case", "metric", "baseline", "now", "change", "limit", "verdict")
@@ -13,6 +16,14 @@ NUMBERS = frozenset(HEADER[2:6])
 
 SHOWN = "shown"
 """Printed in place of a verdict: the metric was measured, but no test of this session judges it."""
+
+BY_PRIORITY = ("case", "verdict", "change", "metric", "now", "baseline", "limit")
+"""The columns of the overview; the last ones are left out first where the width does not suffice."""
+LEAST_COLUMNS = 4
+MAX_FURTHER = 20
+"""Lines for further metrics of cases that have one already; where they are more, each case has one line."""
+HEADLINES = ("denoise_step_ms", "device_latency_s", "latency_s", "time_ratio_vs_fp32")
+"""The metric shown of a case about which there is nothing else to say: the first that was judged."""
 
 NOT_MEASURED = frozenset({Status.INVALID, Status.UNSUPPORTED, Status.NOT_RUN})
 
@@ -29,6 +40,101 @@ def table(runs: Sequence[Run], units: Mapping[str, str]) -> list[str]:
     if not runs:
         return []
     return aligned([HEADER, *(row for run in runs for row in _rows(run, units))], right=NUMBERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line with its colour, as pytest's `write_line` names it; empty for none."""
+
+    text: str
+    colour: str = ""
+
+
+def overview(
+    runs: Sequence[Run], causes: Sequence[Cause], units: Mapping[str, str], width: int
+) -> list[Line]:
+    """What is red, what moved beyond its noise, and one line for each other case; none is longer than
+    `width`. The reddest are last, next to what explains them.
+
+    The number of its cause stands with each red case; `units` maps metric names to their units. Empty without
+    runs.
+    """
+    if not runs:
+        return []
+    numbers = {run.id: number for number, cause in enumerate(causes, start=1) for run in cause.runs}
+    blocks = [_block(run, numbers.get(run.id), units) for run in runs]
+    further = sum(len(block.rows) - 1 for block in blocks)
+    if further > MAX_FURTHER:
+        blocks = [block.first_only() for block in blocks]
+    ordered = sorted(blocks, key=lambda block: block.order)
+    texts = fitting([BY_PRIORITY, *(row for block in ordered for row in block.rows)], width)
+    colours = ["", *(block.colour for block in ordered for _ in block.rows)]
+    return [Line(text, colour) for text, colour in zip(texts, colours, strict=True)]
+
+
+def fitting(rows: Sequence[Cells], width: int) -> list[str]:
+    """`rows` as lines of at most `width`: as many columns as there is room for, but at least `LEAST_COLUMNS`,
+    of which the last is clipped where it must be."""
+    for columns in range(len(rows[0]), LEAST_COLUMNS - 1, -1):
+        lines = aligned([row[:columns] for row in rows], right=NUMBERS)
+        if max(map(len, lines)) <= width:
+            return lines
+    return [clipped(line, width) for line in lines]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """The lines about one case."""
+
+    order: int
+    """Larger is printed later."""
+    colour: str
+    rows: tuple[Cells, ...]
+
+    def first_only(self) -> _Block:
+        """One line, which says how many are left out."""
+        first, further = self.rows[0], len(self.rows) - 1
+        if not further:
+            return self
+        return _Block(self.order, self.colour, ((first[0], f"{first[1]} +{further}", *first[2:]),))
+
+
+def _block(run: Run, number: int | None, units: Mapping[str, str]) -> _Block:
+    found, moved = red(run), [each for each in run.verdicts if _has_moved(each)]
+    if number is not None:
+        rows = [_brief(run, each, units, f"[{number}] {each.status.value}") for each in found]
+        if not rows or _is_not_measured(run):
+            # ERROR(oom) is called so in the title of its cause.
+            failed = run.status.value.removeprefix("ERROR(").removesuffix(")")
+            rows = [(run.id, f"[{number}] {failed}", *("-",) * 5)]
+        return _Block(2 * MAX_CAUSES - number, "red", tuple(rows))
+    if moved:
+        rows = [_brief(run, each, units, f"{each.status.value}, moved") for each in moved]
+        return _Block(1, "yellow", tuple(rows))
+    return _Block(0, "", (_headline(run, units),))
+
+
+MAX_CAUSES = 10_000
+"""More than there can be: what the order of causes is counted down from."""
+
+
+def _has_moved(verdict: Verdict) -> bool:
+    """Whether a green metric moved by more than its noise explains, at the error level of the session."""
+    interval = verdict.family_ci_pct
+    moved = interval is not None and not interval[0] <= 0 <= interval[1]
+    return verdict.status.is_green and (moved or verdict.status is Status.IMPROVED)
+
+
+def _headline(run: Run, units: Mapping[str, str]) -> Cells:
+    status = run.status.value
+    by_metric = {each.metric: each for each in run.verdicts}
+    shown = next((by_metric[name] for name in HEADLINES if name in by_metric), None)
+    return (run.id, status, *("-",) * 5) if shown is None else _brief(run, shown, units, status)
+
+
+def _brief(run: Run, verdict: Verdict, units: Mapping[str, str], outcome: str) -> Cells:
+    metric, baseline, now, change, limit, _ = _verdict_row(verdict, units.get(verdict.metric, ""))
+    return (run.id, outcome, change, metric, now, baseline, limit)
 
 
 def error_rates(noisy_metrics: int, level: float) -> str:
@@ -56,6 +162,18 @@ def not_compared(runs: Iterable[Run]) -> list[str]:
     ]
     heading = f"{Status.NOT_COMPARED.value} with the baseline of another stack: {len(found)}"
     return [heading, *found] if found else []
+
+
+def not_compared_briefly(runs: Iterable[Run], width: int) -> list[str]:
+    """One line that counts the metrics which the baselines say nothing about; empty where there are none."""
+    counted = Counter(
+        verdict.metric for run in runs for verdict in run.verdicts if verdict.status is Status.NOT_COMPARED
+    )
+    if not counted:
+        return []
+    named = ", ".join(f"{metric} ({count})" for metric, count in counted.most_common())
+    heading = f"{Status.NOT_COMPARED.value} with the baseline of another stack: {counted.total()}"
+    return [clipped(f"{heading}: {named}", width)]
 
 
 def aligned(rows: Sequence[Cells], *, right: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,6 +110,52 @@ def test_a_verbose_session_names_its_tests_between_the_phases(suite: Suite) -> N
     result.stdout.re_match_lines(
         [rf".*\[0/1, .*\]  {BF16}  inspect .*", rf".*test_build\.py::test_build\[{BF16}\] PASSED.*"]
     )
+
+
+# What is red
+
+
+def test_a_red_session_is_short_and_explains_each_cause_once(suite: Suite) -> None:
+    result = suite.run(
+        *BOTH, "--perf-table=red", "--perf-inject=latency:+150%", f"--perf-inject=oom@{INT8WO}"
+    )
+
+    printed = screen(result)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.re_match_lines(
+        [
+            r"case +verdict +change +metric .*",
+            rf"{BF16} +\[2\] REGRESSED +\+.* % +{RATIO} .*",
+            rf"{INT8WO} +\[1\] oom .*",
+            r"\[1\] ERROR\(oom\): 1 case",
+            rf"{INT8WO} on cpu: ERROR\(oom\) .*",
+            rf"\[2\] {RATIO} REGRESSED: 1 case, \+.* %",
+            r"2 cases: 2 red for 2 causes; raw samples: .*/run.json",
+            r"=+ 2 failed, .*",
+        ]
+    )
+    assert "FAILED " not in printed
+    assert printed.count(f"{INT8WO} on cpu: ERROR(oom)") == 1
+
+
+def test_a_failure_that_no_verdict_explains_is_printed_by_pytest(suite: Suite) -> None:
+    def fail(item: pytest.Item) -> None:
+        raise LookupError("a defect of the suite")
+
+    result = suite.run(ONLY_BF16, "--perf-table=red", plugins=(SimpleNamespace(pytest_runtest_call=fail),))
+
+    assert "LookupError: a defect of the suite" in str(result.stdout)
+
+
+def test_the_page_of_a_job_on_github_says_the_same(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = suite.folder / "page.md"
+    page.write_text("what an earlier step said\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    suite.run(ONLY_BF16, "--perf-inject=oom")
+
+    text = page.read_text()
+    assert text.startswith("what an earlier step said\n## Performance: 1 case: 1 red for 1 cause\n")
+    assert "### [1] ERROR(oom): 1 case" in text
 
 
 # Missing verdicts
