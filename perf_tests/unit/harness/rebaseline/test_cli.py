@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.baselines import files, transaction
-from perf_tests.harness.runs.record import RunRecord
+from perf_tests.harness.runs.record import RunRecord, Status
 from perf_tests.harness.runs.record_file import write_record
 from perf_tests.unit.builders import (
     MINI_BF16,
@@ -152,6 +152,23 @@ def test_apply_refuses_in_one_sentence_and_writes_nothing(
     assert cli("apply", run_of(), *arguments) == 2
     assert error in capsys.readouterr().err
     assert _store(tmp_path) == {}
+
+
+def test_only_new_selects_what_lacks_nothing_but_a_baseline(
+    cli: Callable[..., int],
+    run_of: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    new = make_run(status=Status.NO_BASELINE)
+    regressed = make_run(MINI_BF16, status=Status.REGRESSED)
+    arguments = ("--only-new", "--reason", "first recording", "--write")
+
+    assert cli("apply", run_of(make_record(new, regressed)), *arguments) == 0
+    assert list(files.read(tmp_path / "baselines" / "cpu" / "flux-mini.json").cases) == [ID]
+
+    assert cli("apply", run_of(make_record(regressed)), *arguments) == 2
+    assert "lacks nothing but a baseline" in capsys.readouterr().err
 
 
 def test_apply_writes_nothing_where_one_of_the_selected_cases_failed(
