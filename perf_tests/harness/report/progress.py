@@ -39,7 +39,7 @@ class Display(Protocol):
         """Print a line that stays."""
 
     def status(self, lane: str, text: str) -> None:
-        """Show what a card does now, until it does something else."""
+        """Show what a card does now, until it does something else; nothing where `text` is empty."""
 
 
 def duration(seconds: float) -> str:
@@ -146,6 +146,7 @@ class Progress:
     def _ended(self, step: Step, spent_s: float) -> None:
         if step.phase is not Phase.GENERATE:
             self._print(step, f"{step.phase} {duration(spent_s)}")
+            self.display.status(self._lane(step), "")
             return
         with self._lock:  # one line for all of them, when the process is inspected
             generating = self._generating.setdefault((step.case_id, step.unit), _Generating())
@@ -225,8 +226,10 @@ class LiveLines:
     def status(self, lane: str, text: str) -> None:
         """Show what the card does from now on, with the seconds since."""
         with suppress(OSError, ValueError):
-            self._now[lane] = (text, time.monotonic())
-            self._live.start(refresh=True)
+            self._now.pop(lane, None)
+            if text:
+                self._now[lane] = (text, time.monotonic())
+                self._live.start(refresh=True)
 
     def close(self) -> None:
         """Take away what was shown. Idempotent."""
@@ -238,7 +241,7 @@ class LiveLines:
         from rich.text import Text
 
         now = time.monotonic()
-        lines = (f"{text} {duration(now - since)}" for text, since in tuple(self._now.values()))
+        lines = (f"{text} {duration(now - since)}" for _, (text, since) in sorted(self._now.items()))
         return Group(*(Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in lines))
 
 

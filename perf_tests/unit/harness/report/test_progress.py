@@ -38,7 +38,7 @@ class Screen:
 
     def status(self, lane: str, text: str) -> None:
         """Keep the newest."""
-        self.shown[lane] = text
+        self.shown[lane] = text or f"idle after {self.shown[lane]}"
 
 
 class Time:
@@ -99,7 +99,9 @@ def test_a_phase_is_a_line_with_how_far_the_session_is(begin: Begin, screen: Scr
     assert screen.lines == [
         "[17/208, 41 min, about 6 h 30 min left]  gpu 2  flux1-dev-b4-int8dq-regional  compile 21 s"
     ]
-    assert screen.shown["gpu 2"].endswith("compile ...")
+    assert screen.shown["gpu 2"].startswith(
+        "idle after [17/208, 41 min, about 6 h 30 min left]  gpu 2  flux1"
+    )
 
 
 def test_one_device_has_no_name_and_later_processes_are_numbered(
