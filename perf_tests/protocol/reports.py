@@ -243,7 +243,11 @@ class Telemetry(Struct):
     load_per_core: float | None = None
     """Load average of the host over the last minute, divided by its processors."""
     cpu_pressure_pct: float | None = None
-    """Share of the generation in which some task waited for a processor (PSI)."""
+    """Share of the generation in which some task waited for a processor (PSI); None where the session
+    measures on other cards of the host, too."""
+    launch_delay_pct: float | None = None
+    """Share of the generation in which the thread that launches kernels was ready and had no processor; only
+    where the session measures on other cards of the host, too."""
     unavailable: dict[str, str] = msgspec.field(default_factory=dict)
     """Reading -> why it is missing."""
 

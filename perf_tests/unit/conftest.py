@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pynvml
@@ -25,12 +24,12 @@ from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import CPU, H100, Platform
+from perf_tests.unit import fake_cards
 from perf_tests.unit.fork_server import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = tuple(map(str, sorted((ROOT / "perf_tests").glob("test_*.py"))))
 FAKE_WORKER = "perf_tests.unit.fake_worker"
-GIB = 1 << 30
 
 BF16 = "flux-mini-b1-bf16-eager"
 INT8WO = "flux-mini-b1-int8wo-eager"
@@ -232,39 +231,30 @@ Plug = Callable[..., None]
 
 @pytest.fixture
 def plug_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plug:
-    """Make NVML report one GPU: an H100, except for the given changes."""
+    """Make NVML report one GPU: an H100, except for the given changes; `count` of them, but all alike, for
+    another count."""
 
-    def plug(**changes: Any) -> None:
-        card = SimpleNamespace(**{**H100_CARD, **changes})
+    def plug(count: int = 1, **changes: Any) -> None:
         monkeypatch.setattr(gpu_lock, "FOLDER", tmp_path)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        for name, value in {
-            "nvmlInit": None,
-            "nvmlShutdown": None,
-            "nvmlDeviceGetCount": card.count,
-            "nvmlDeviceGetHandleByIndex": "handle",
-            "nvmlDeviceGetName": card.name,
-            "nvmlDeviceGetUUID": card.uuid,
-            "nvmlDeviceGetCudaComputeCapability": card.capability,
-            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=card.memory_gib * GIB),
-            "nvmlDeviceGetEnforcedPowerLimit": card.power_limit_w * 1000,
-            "nvmlDeviceGetMigMode": [card.mig, card.mig],
-            "nvmlSystemGetDriverVersion": "580.10",
-        }.items():
-            monkeypatch.setattr(pynvml, name, lambda *_, value=value: value)
+        fake_cards.plug(monkeypatch, [{**fake_cards.H100_CARD, **changes}] * count)
 
     return plug
 
 
-H100_CARD: dict[str, Any] = {
-    "count": 1,
-    "name": "NVIDIA H100 80GB HBM3",
-    "uuid": "GPU-12345678-fake",
-    "capability": (9, 0),
-    "memory_gib": 80,
-    "power_limit_w": 700,
-    "mig": 0,
-}
+@pytest.fixture
+def plug_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plug:
+    """Make NVML report that many H100s, GPU-00000000-fake and so on, each with the given changes."""
+
+    def plug(count: int, *changes: dict[str, Any]) -> None:
+        monkeypatch.setattr(gpu_lock, "FOLDER", tmp_path)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        cards = fake_cards.h100s(count)
+        for card, changed in zip(cards, changes, strict=False):
+            card.update(changed)
+        fake_cards.plug(monkeypatch, cards)
+
+    return plug
 
 
 def workers_of(out: Path) -> list[int]:

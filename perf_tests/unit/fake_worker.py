@@ -4,6 +4,7 @@ The variable PERF_FAKE makes it misbehave. It holds `SWITCH[:ARGUMENT][@GLOB]`, 
 commas. A switch applies to the cases whose id matches GLOB, or to all cases.
 
     at the start, for every case        no-torch  die-on-start  hang-on-start  old-protocol  new-torch:MARKER
+                                        dead-card:UUID (for every case on that card)
     instead of an answer                SWITCH:PHASE of empty-reply, garbage, wrong-type, exit, segfault,
                                         killed, hang, flood, escapes, excuses-itself, answers-twice;
                                         without PHASE at a timed generation
@@ -461,6 +462,9 @@ def _ready(switches: Switches) -> Ready:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
     if switches.argument("die-on-start") is not None:
         sys.exit(3)
+    dead = switches.argument("dead-card")
+    if dead is not None and dead == os.environ.get("CUDA_VISIBLE_DEVICES"):
+        sys.exit("CUDA error: device not ready")
     if switches.argument("hang-on-start") is not None:
         _hang()
     torch = "2.13.0"
@@ -470,7 +474,7 @@ def _ready(switches: Switches) -> Ready:
     environment = Environment(
         python="3.11.7",
         packages={"torch": torch, "torchao": "0.18.0", "diffusers": "0.42.1"},
-        gpu=None if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else GPU,
+        gpu=_gpu(os.environ.get("CUDA_VISIBLE_DEVICES")),
         cpu_model="fake processor",
         cpu_count=2,
         settings={"float32_matmul_precision": "highest"},
@@ -478,6 +482,13 @@ def _ready(switches: Switches) -> Ready:
     )
     old = switches.argument("old-protocol") is not None
     return Ready(protocol_version=0 if old else PROTOCOL_VERSION, environment=environment)
+
+
+def _gpu(visible: str | None) -> Gpu | None:
+    """The card that is shown by its UUID, else always the same one; None where none is shown."""
+    if visible == "":
+        return None
+    return msgspec.structs.replace(GPU, uuid=visible) if visible and visible.startswith("GPU-") else GPU
 
 
 def _answer(session: Session, switches: Switches, request: Request) -> Reply | bytes:

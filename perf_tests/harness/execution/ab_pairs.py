@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -128,11 +129,13 @@ class PairRunner:
         Raises SideError where a worker fails or the sides compute on different devices. No worker outlives
         the call.
         """
-        processes = (
-            self._resident(planned, index, together=together)
-            if schedule is Schedule.RESIDENT
-            else self._by_process(planned, index)
-        )
+        resident = partial(self._resident, together=together)
+        try:
+            processes = (resident if schedule is Schedule.RESIDENT else self._by_process)(planned, index)
+        except SideError:
+            for launcher in self.launchers.values():
+                launcher.raise_if_aborted()
+            raise
         _require_one_device(processes)
         return Pair(stable=processes[Side.STABLE], candidate=processes[Side.CANDIDATE])
 
@@ -261,8 +264,9 @@ class PairCampaign:
             stopped = msgspec.structs.replace(comparison, reason=reason)
             self._comparisons[comparison.id] = _with_environments(stopped, runner)
             raise
-        pairs = (*comparison.pairs, pair)
-        return _with_environments(msgspec.structs.replace(comparison, pairs=pairs), runner)
+        return _with_environments(
+            msgspec.structs.replace(comparison, pairs=(*comparison.pairs, pair)), runner
+        )
 
 
 def _is_settled(earlier: Comparison, now: Comparison) -> bool:

@@ -1,49 +1,40 @@
-"""Measures the cases of a session, each once: build by build, references first."""
+"""Measures the cases of a session, each once: build by build, references first, on one device or several."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import msgspec
-
-from perf_tests.harness.execution.launcher import Launcher, Stack
-from perf_tests.harness.execution.planned import Planned, PlannedCases, blank
-from perf_tests.harness.execution.sampling import SamplingRules, Series
-from perf_tests.harness.execution.shared_worker import SharedWorker, Subject, Twins
-from perf_tests.harness.runs.record import REASON_OF_PROGRESS, Progress, Run, RunRecord, Status, Verdict
+from perf_tests.harness.execution.crew import Crew
+from perf_tests.harness.execution.lane import Callbacks, Lane, Work
+from perf_tests.harness.execution.launcher import Launcher, Seen, Stack
+from perf_tests.harness.execution.planned import Planned, PlannedCases
+from perf_tests.harness.execution.sampling import SamplingRules
+from perf_tests.harness.lanes.cards import Card
+from perf_tests.harness.lanes.job_queue import Job
+from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import RunStore, SessionStart
 
-Prepare = Callable[[Run, Run | None], Run]
-"""Completes a run that did not fail; its second argument is the run of the reference, None without one."""
-Admit = Callable[[str], str | None]
-"""Why the case of that id is not started; None where it is."""
-
-
-def _unchanged(run: Run, _reference: Run | None, /) -> Run:
-    return run
-
-
-def _always(_case_id: str, /) -> str | None:
-    return None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Callbacks:
-    """What a campaign leaves to others."""
+class Several:
+    """Cards that measure at the same time, and what they are to measure."""
 
-    prepare: Prepare = _unchanged
-    """Called once for each run; what it returns is stored."""
-    admit: Admit = _always
-    """Called before a selected case is started."""
+    cards: Sequence[Card]
+    jobs: Sequence[Job]
+    """Together they hold all selected cases that are not measured yet."""
 
 
 class Campaign:
     """Everything that is measured in one session, in a run directory of its own.
 
-    Cases of one build share a worker, small workloads first; a case with injected faults has its own. The
-    order in which cases are asked for decides when each is measured, but not what is measured.
+    Cases of one build share a worker, small workloads first; a case with injected faults has its own. On one
+    device the order in which cases are asked for decides when each is measured, but not what is measured; on
+    several cards the first request sets all of them to work.
     """
 
     def __init__(
@@ -54,18 +45,23 @@ class Campaign:
         rules: SamplingRules,
         start: SessionStart,
         callbacks: Callbacks | None = None,
+        several: Several | None = None,
     ) -> None:
-        """Measure the `selected` cases on `stack`, in the run directory `out`."""
+        """Measure the `selected` cases on `stack`, in the run directory `out`.
+
+        `several` are the cards to measure on at the same time; None for one device.
+        """
         out = out.resolve()
-        environment = start.resumed.environment if start.resumed else None
+        seen = Seen(start.resumed.environment if start.resumed else None)
         self.planned = PlannedCases(selected)
-        self._rules = rules
-        self._callbacks = callbacks or Callbacks()
+        self.store = RunStore(out, self.planned.blanks, start, lambda: seen.environment)
+        work = Work(planned=self.planned, store=self.store, rules=rules, callbacks=callbacks or Callbacks())
+        self._lanes = [
+            Lane(Launcher(out, stack, seen=seen, card=card), work, card.unit if card else start.unit)
+            for card in (several.cards if several else (None,))
+        ]
+        self._crew = Crew(self._lanes, several.jobs, self._is_done) if several else None
         self._unit = start.unit
-        self._launcher = Launcher(out, stack, environment=environment)
-        self.store = RunStore(out, self.planned.blanks, start, lambda: self._launcher.environment)
-        self._twins = Twins(self._launcher, rules.warmups, self.store.references)
-        self._worker = SharedWorker(self._launcher, rules, self._twins, self._is_admitted, self._keep)
         self._is_closed = False
 
     @property
@@ -80,6 +76,11 @@ class Campaign:
             each.case.id for each in self.planned if self.store.is_done(each.case.id, implicit=False)
         )
 
+    @property
+    def retired(self) -> dict[str, str]:
+        """UUID -> why a card measures no more; empty where all of them do."""
+        return self._crew.retired if self._crew else {}
+
     def run(self, case_id: str) -> Run:
         """The run of a selected case, measured at the first request; a failed one holds its failure.
 
@@ -87,19 +88,30 @@ class Campaign:
         written; what was measured is kept in memory even then.
         """
         planned = self.planned[case_id]
-        if not self.store.is_done(case_id, implicit=False):
-            self._measure_build(planned, implicit=False)
+        if not self._is_done(case_id):
+            if self._crew:
+                self._crew.wait_for(case_id)
+            else:
+                self._lanes[0].measure_build(planned, implicit=False)
         return self.store.cases[case_id]
 
-    def reference(self, case_id: str) -> Run | None:
+    def reference(self, case_id: str, unit: str | None = None) -> Run | None:
         """The run that a selected case is compared with, measured if need be; None where there is none.
 
-        Raises what `run` raises.
+        `unit` is where the case was measured, None where the record says so. Raises what `run` raises.
         """
         planned = self.planned[case_id]
         run = self.store.cases.get(case_id)
-        unit = run.processes[0].environment.unit if run and run.processes else self._unit
-        return self._reference(planned, unit)
+        measured = run.processes[0].environment.unit if run and run.processes else self._unit
+        wanted = unit or measured
+        return self.on_device(wanted, lambda lane: lane.reference(planned, wanted))
+
+    def on_device(self, unit: str | None, do: Callable[[Lane], T]) -> T:
+        """What `do` returns, on the lane of the card `unit`, while nothing else is measured there.
+
+        Raises what `do` raises.
+        """
+        return self._crew.ask(unit, do) if self._crew else do(self._lanes[0])
 
     def file(self, case_id: str, verdicts: tuple[Verdict, ...], status: Status, reason: str) -> Run:
         """Add verdicts and the outcome to the run of a selected case (see `RunStore.file`).
@@ -114,7 +126,10 @@ class Campaign:
 
     def interrupt(self) -> None:
         """Kill all workers at once, then do what `close` does."""
-        self._launcher.kill_all()
+        if self._crew:
+            self._crew.stop()
+        else:
+            self._lanes[0].kill()
         self.close()
 
     def close(self) -> None:
@@ -122,84 +137,11 @@ class Campaign:
         if self._is_closed:
             return
         self._is_closed = True
-        self._twins.close()
-        self._launcher.kill_all()
+        if self._crew:
+            self._crew.stop()
+        for lane in self._lanes:
+            lane.close()
         self.store.write()
 
-    def _reference(self, planned: Planned, unit: str | None) -> Run | None:
-        reference = planned.reference
-        if reference is None:
-            return None
-        case = reference.case
-        selected = self.planned.has_reference(case)
-        if selected:
-            self.run(case.id)
-        known = self.store.usable_references(case.id, unit, selected=selected)
-        if known:
-            return known[0]
-        # Nobody selected it, or it was measured on another card, or the time did not suffice for it.
-        self._measure_build(reference, implicit=True)
-        return self.store.references[case.id]
-
-    def _measure_build(self, wanted: Planned, *, implicit: bool) -> None:
-        """Measure `wanted` and all that can share its workers."""
-        # A case that is not started needs no reference.
-        subjects = [each for each in self._subjects(wanted, implicit=implicit) if self._is_admitted(each)]
-        for subject in subjects:
-            self._reference(subject.planned, self._unit)
-        try:
-            for subject in subjects:
-                self._keep(subject)  # an earlier session may have stopped after the last process of it
-            while waiting := [subject for subject in subjects if not subject.series.is_over]:
-                while waiting := [subject for subject in waiting if self._is_admitted(subject)]:
-                    waiting = self._worker.measure(waiting)
-        except BaseException:  # Ctrl-C, SIGTERM or a full disk: complete processes are kept
-            for subject in subjects:
-                self._keep_interrupted(subject)
-            raise
-
-    def _subjects(self, wanted: Planned, *, implicit: bool) -> list[Subject]:
-        """`wanted` and the unmeasured cases that share its workers, in the order of measuring."""
-        cases, references = self.planned.sharing(wanted)
-        found = {(wanted.case.id, implicit): wanted}
-        found |= {(each.case.id, False): each for each in cases if not self._is_done(each, implicit=False)}
-        found |= {(each.case.id, True): each for each in references if not self._is_done(each, implicit=True)}
-        subjects = [self._subject(each, implicit=kind) for (_, kind), each in found.items()]
-        return sorted(subjects, key=lambda subject: subject.planned.case.worker_order)
-
-    def _subject(self, planned: Planned, *, implicit: bool) -> Subject:
-        begun = self.store.kept(implicit=implicit).get(planned.case.id)
-        rules = self._rules
-        start = begun and msgspec.structs.replace(begun, reason="", progress=Progress.PLANNED)
-        return Subject(planned, implicit, Series(start or blank(planned), rules.decide, rules.max_processes))
-
-    def _is_done(self, planned: Planned, *, implicit: bool) -> bool:
-        return self.store.is_done(planned.case.id, implicit=implicit)
-
-    def _is_admitted(self, subject: Subject) -> bool:
-        """Whether the case is started. A reference always is: the case that waits for it was admitted."""
-        if subject.series.run.processes or subject.implicit:
-            return True
-        refusal = self._callbacks.admit(subject.planned.case.id)
-        if refusal is not None:
-            subject.series.refused(refusal)
-            self.store.keep(subject.series.run, implicit=False)
-        return refusal is None
-
-    def _keep(self, subject: Subject) -> None:
-        """Store the run of a case whose processes are complete; until then only its series holds it."""
-        if not subject.series.is_over:
-            return
-        run = msgspec.structs.replace(subject.series.run, progress=Progress.MEASURED)
-        if run.failure is None:
-            unit = run.processes[0].environment.unit if run.processes else self._unit
-            run = msgspec.structs.replace(run, reason=REASON_OF_PROGRESS[Progress.MEASURED])
-            run = self._callbacks.prepare(run, self._reference(subject.planned, unit))
-        self.store.keep(run, implicit=subject.implicit)
-
-    def _keep_interrupted(self, subject: Subject) -> None:
-        run = subject.series.run
-        if run.processes and not self._is_done(subject.planned, implicit=subject.implicit):
-            reason = REASON_OF_PROGRESS[Progress.INTERRUPTED]
-            run = msgspec.structs.replace(run, reason=reason, progress=Progress.INTERRUPTED)
-            self.store.kept(implicit=subject.implicit)[run.id] = run
+    def _is_done(self, case_id: str) -> bool:
+        return self.store.is_done(case_id, implicit=False)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from perf_tests.harness.execution import machine
 from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.lanes.cards import Card
 from perf_tests.harness.processes.inherited import SECRETS
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import COMMAND, Worker
-from perf_tests.harness.runs.directory import CACHE, LOGS, PLANS
+from perf_tests.harness.runs.directory import CACHE, CAPTURES, LOGS, PLANS
 from perf_tests.harness.runs.environments import differences
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
@@ -36,18 +37,40 @@ class Stack:
     """Told of each phase of each worker."""
 
 
+@dataclass(slots=True)
+class Seen:
+    """What the first worker of a session reported, which all others must match."""
+
+    environment: Environment | None = None
+    """None before one is ready."""
+
+
+class AbortedError(BaseException):
+    """The session ends, and another thread has ended the worker that this one was asking."""
+
+
 class Launcher:
     """Starts workers, which must all report the same stack, and ends them."""
 
-    environment: Environment | None
-    """What the first worker reported, which all others must match; None before one is ready."""
+    def __init__(
+        self, out: Path, stack: Stack, *, seen: Seen | None = None, card: Card | None = None
+    ) -> None:
+        """Start workers of `stack`, with logs and caches in `out`.
 
-    def __init__(self, out: Path, stack: Stack, *, environment: Environment | None = None) -> None:
-        """Start workers of `stack`, with logs and caches in `out`; `environment` is that of a resumed run."""
+        `seen` is shared by launchers of the same stack. `card` is the one that workers compute on, where the
+        session has several; its files have a folder of their own.
+        """
         self.out = out
-        self.environment = environment
+        self.card = card
+        self._seen = seen or Seen()
         self._stack = stack
         self._workers: list[Worker] = []
+        self._is_aborted = False
+
+    @property
+    def environment(self) -> Environment | None:
+        """What the first worker reported, which all others must match; None before one is ready."""
+        return self._seen.environment
 
     def start(self, planned: Planned, stem: str, index: int) -> Worker:
         """A worker that is ready; `stem` and `index` name its log, and `stem` its compile caches.
@@ -75,8 +98,12 @@ class Launcher:
             log=self.out / self.log_name(stem, index),
             variables=self._variables(planned.platform, stem),
             secrets=SECRETS[planned.case.build.weights],
+            is_sharing_host=self.card is not None,
         )
         self._workers.append(worker)
+        if self._is_aborted:
+            worker.kill()
+        self.raise_if_aborted()
         return worker
 
     @property
@@ -90,13 +117,14 @@ class Launcher:
         Raises WorkerError, with the worker killed, where it does not become ready, computes on another device
         than the platform's, or has another stack than the workers before it.
         """
-        with self.watch(Step(case_id=planned.case.id, phase=Phase.IMPORT, process=index)):
+        unit = self.card.unit if self.card else None
+        with self.watch(Step(case_id=planned.case.id, phase=Phase.IMPORT, process=index, unit=unit)):
             worker.greet(planned.platform.timeouts.import_s)
-        self.environment = self.environment or worker.environment
-        if problem := machine.mismatch(planned.platform, worker.environment.gpu):
+        first = self._seen.environment = self._seen.environment or worker.environment
+        if problem := machine.mismatch(planned.platform, worker.environment.gpu, self.card):
             worker.kill()
             raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=problem))
-        if changes := differences(self.environment.packages, worker.environment.packages):
+        if changes := differences(first.packages, worker.environment.packages):
             worker.kill()
             message = f"stack changed during the run: {', '.join(changes)}"
             raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.IMPORT, message=message))
@@ -106,9 +134,24 @@ class Launcher:
         for worker in self._workers:
             worker.kill()
 
+    def abort_all(self) -> None:
+        """End every worker from another thread than theirs, and let no further one start. Idempotent."""
+        self._is_aborted = True
+        for worker in tuple(self._workers):
+            worker.abort()
+
+    def raise_if_aborted(self) -> None:
+        """Raise AbortedError after `abort_all`: a worker that was ended so has not failed."""
+        if self._is_aborted:
+            raise AbortedError
+
     def log_name(self, stem: str, index: int) -> str:
         """The path of a worker's log, relative to the run directory."""
-        return f"{LOGS}/{stem}.{index}.log"
+        return f"{LOGS}/{self._folder}{stem}.{index}.log"
+
+    def captures(self, stem: str, index: int) -> Path:
+        """The beginning of the paths of what a process of a case leaves to be compared."""
+        return self.out / CAPTURES / f"{self._folder}{stem}.{index}"
 
     def artifacts_of(self, case: Case, worker: Worker) -> Path | None:
         """The file of the compile-cache artifacts of `case`, None where the stack has no folder for them.
@@ -133,15 +176,19 @@ class Launcher:
         """Remove the compile caches of a killed worker: what it was writing cannot be trusted."""
         shutil.rmtree(self._cache(stem), ignore_errors=True)  # no other run looks there
 
+    @property
+    def _folder(self) -> str:
+        return f"{self.card.unit}/" if self.card else ""
+
     def _cache(self, stem: str) -> Path:
-        return self.out / CACHE / stem
+        return self.out / CACHE / f"{self._folder}{stem}"
 
     def _variables(self, platform: Platform, stem: str) -> dict[str, str]:
         caches = {
             "TORCHINDUCTOR_CACHE_DIR": str(self._cache(stem) / "inductor"),
             "TRITON_CACHE_DIR": str(self._cache(stem) / "triton"),
         }
-        return {**caches, **VARIABLES[platform.device]}
+        return {**caches, **VARIABLES[platform.device], **(self.card.variables if self.card else {})}
 
 
 def _file_stem(case: Case, worker: Worker, packages: tuple[str, ...]) -> str:

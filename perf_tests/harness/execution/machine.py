@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pynvml
 
+from perf_tests.harness.lanes import cards
+from perf_tests.harness.lanes.cards import Card
 from perf_tests.protocol import nvml
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.reports import Gpu
@@ -15,6 +18,10 @@ from perf_tests.tables.cases import Row
 from perf_tests.tables.known_issues import KnownIssue
 from perf_tests.tables.platforms import PLATFORMS, Device, GpuMatch, Platform
 
+T = TypeVar("T")
+
+WORD = 64
+"""Processors in each word of NVML's mask."""
 NO_GPU = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
 """Errors of a machine without a GPU. Any other error is a GPU that does not work, not the lack of one."""
 
@@ -25,6 +32,46 @@ def first_gpu() -> Gpu | None:
     Raises UsageError for a MIG slice, whose speed is not the card's, for a CUDA_VISIBLE_DEVICES that names no
     existing GPU, and for a driver that does not answer.
     """
+    return _ask_nvml(
+        lambda: next(map(_describe, _visible(os.environ.get("CUDA_VISIBLE_DEVICES", "0"))), None)
+    )
+
+
+def visible_gpus() -> tuple[Gpu, ...]:
+    """All GPUs that CUDA would show, in its order. Raises what `first_gpu` raises."""
+    return _ask_nvml(lambda: tuple(map(_describe, _visible(os.environ.get("CUDA_VISIBLE_DEVICES"))))) or ()
+
+
+def near_cores(uuid: str) -> frozenset[int]:
+    """The logical processors near a GPU, as NVML sees them; empty where it does not tell."""
+
+    def read() -> frozenset[int]:
+        words = -(-(os.cpu_count() or 1) // WORD)
+        masks = pynvml.nvmlDeviceGetCpuAffinity(pynvml.nvmlDeviceGetHandleByUUID(uuid), words)
+        bits = (
+            (word * WORD + bit, mask >> bit & 1) for word, mask in enumerate(masks) for bit in range(WORD)
+        )
+        return frozenset(core for core, is_near in bits if is_near)
+
+    try:
+        return _ask_nvml(read) or frozenset()
+    except UsageError:
+        return frozenset()
+
+
+def answers(uuid: str) -> bool:
+    """Whether the driver still reaches a GPU, which may fall off its bus."""
+    try:
+        return _ask_nvml(lambda: _describe(pynvml.nvmlDeviceGetHandleByUUID(uuid))) is not None
+    except UsageError:
+        return False
+
+
+def _ask_nvml(question: Callable[[], T]) -> T | None:
+    """The answer to `question`, asked while NVML is initialised; None on a machine without a driver.
+
+    Raises UsageError for a driver that does not answer.
+    """
     try:
         pynvml.nvmlInit()
     except NO_GPU:
@@ -32,8 +79,7 @@ def first_gpu() -> Gpu | None:
     except pynvml.NVMLError as error:
         raise UsageError(_not_answering(error)) from error
     try:
-        handle = _first_visible()
-        return None if handle is None else _describe(handle)
+        return question()
     except pynvml.NVMLError as error:
         raise UsageError(_not_answering(error)) from error
     finally:
@@ -44,11 +90,17 @@ def _not_answering(error: Exception) -> str:
     return f"NVML was asked for the GPU and answered {str(error)!r}: repair the driver until nvidia-smi works"
 
 
-def _first_visible() -> Any:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-    wanted, count = visible.split(",")[0].strip(), pynvml.nvmlDeviceGetCount()
-    if count == 0 or wanted in ("", "-1"):
-        return None
+def _visible(names: str | None) -> Iterator[Any]:
+    """NVML's handles of the GPUs that `names`, a value of CUDA_VISIBLE_DEVICES, shows; None shows all."""
+    count = pynvml.nvmlDeviceGetCount()
+    wanted = map(str, range(count)) if names is None else (name.strip() for name in names.split(","))
+    for name in wanted:
+        if count == 0 or name in ("", "-1"):  # CUDA ignores what follows
+            return
+        yield _handle(name, count)
+
+
+def _handle(wanted: str, count: int) -> Any:
     if wanted.startswith("MIG"):
         raise UsageError(f"CUDA_VISIBLE_DEVICES names the MIG slice {wanted}: give the suite a whole GPU")
     for index in range(count):
@@ -98,14 +150,17 @@ def recognise(gpu: Gpu) -> Platform:
     )
 
 
-def mismatch(platform: Platform, gpu: Gpu | None) -> str | None:
-    """Why a worker on `gpu` does not measure `platform`; None where it does, and always for the CPU."""
+def mismatch(platform: Platform, gpu: Gpu | None, card: Card | None = None) -> str | None:
+    """Why a worker on `gpu` does not measure `platform`, on `card` where that is given; None where it does,
+    and always for the CPU."""
     if platform.gpu is None:
         return None
     if gpu is None:
         return f"the worker's torch sees no GPU, but {platform.id} is one: is it a CPU build?"
     if gpu.name != platform.gpu.name:
         return f"the worker computes on {gpu.name!r}, but {platform.id} is {platform.gpu.name!r}"
+    if card is not None and gpu.uuid != card.unit:
+        return f"the worker computes on {gpu.uuid}, but was told to on {card.unit}"
     return "; ".join(_differences(gpu, platform.gpu)) or None
 
 
@@ -133,6 +188,33 @@ class Target:
     """UUID of the GPU; None without one that can be used."""
     problem: str | None = None
     """Why the GPU cannot be used; None where it can, and where there is none."""
+    cards: tuple[Card, ...] = ()
+    """The cards that are measured on at the same time; empty where only the first is."""
+
+    @classmethod
+    def of_several(cls, wanted: str) -> Target:
+        """The cards that `wanted`, the value of `--perf-gpus`, asks for.
+
+        Raises UsageError for cards that are not there, that no platform describes, or of different platforms.
+        """
+        visible = {gpu.uuid: gpu for gpu in visible_gpus()}
+        units = cards.chosen(wanted, tuple(visible))
+        platforms = {unit: recognise(visible[unit]) for unit in units}
+        first = platforms[units[0]]
+        if others := [unit for unit, platform in platforms.items() if platform is not first]:
+            raise UsageError(
+                f"--perf-gpus {wanted}: {units[0]} is {first.id}, but {', '.join(others)} is not; "
+                "name cards of one model"
+            )
+        cores = cards.share_cores(
+            {unit: near_cores(unit) for unit in units}, frozenset(os.sched_getaffinity(0))
+        )
+        return cls(
+            found=f"{len(units)} x {visible[units[0]].name} ({', '.join(units)})",
+            gpu_platform=first,
+            unit=units[0],
+            cards=tuple(Card(unit=unit, cores=cores[unit]) for unit in units),
+        )
 
     @classmethod
     def of_this_machine(cls) -> Target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from perf_tests.harness.execution.launcher import Launcher, Stack
+from perf_tests.harness.execution.launcher import Launcher, Seen, Stack
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.runs.record import Progress, Run, RunRecord
 from perf_tests.protocol.errors import UsageError, WorkerError
@@ -23,7 +23,7 @@ def check_stack(resumed: RunRecord, selected: Sequence[Planned], stack: Stack, o
     kept = [planned for planned in selected if planned.case.id in measured]
     if not kept or resumed.environment is None:
         return
-    launcher = Launcher(out, stack, environment=resumed.environment)
+    launcher = Launcher(out, stack, seen=Seen(resumed.environment))
     try:
         launcher.start(kept[0], STEM, 0)
     except WorkerError as error:

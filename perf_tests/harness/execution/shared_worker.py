@@ -15,7 +15,6 @@ from perf_tests.harness.execution.planned import Planned, blank
 from perf_tests.harness.execution.replicate import Replicate
 from perf_tests.harness.execution.sampling import SamplingRules, Series, fixed_samples
 from perf_tests.harness.processes.worker_process import Worker
-from perf_tests.harness.runs.directory import CAPTURES
 from perf_tests.harness.runs.record import Progress, Run, SamplingEnd, Status, status_of
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Trace
@@ -69,6 +68,7 @@ class SharedWorker:
                     self.keep(subject)
         except WorkerError as error:
             self.launcher.discard_cache(first.stem)
+            self.launcher.raise_if_aborted()
             is_of_subject = replicate is not None and replicate.planned is subject.planned
             is_loaded = is_of_subject and replicate is not None and replicate.loaded is not None
             partial = replicate.process(self.launcher.out) if is_loaded and replicate else None
@@ -103,7 +103,7 @@ class SharedWorker:
     def _files(self, subject: Subject) -> Path | None:
         """The stem of the files that the first process of a case leaves to be compared; None for others."""
         index = subject.series.index
-        return self.launcher.out / CAPTURES / f"{subject.stem}.{index}" if index == 0 else None
+        return self.launcher.captures(subject.stem, index) if index == 0 else None
 
     def _sample(self, replicate: Replicate, capture: Path | None) -> None:
         planned = replicate.planned

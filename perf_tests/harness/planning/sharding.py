@@ -1,11 +1,12 @@
-"""Which cases share a worker, in which order builds run, and which of them a shard takes."""
+"""Which cases share a worker, in which order builds run, and which of them a shard or a card takes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Platform
@@ -97,13 +98,41 @@ def shard(items: Sequence[ShardItem], wanted: Shard) -> frozenset[str]:
     differ by more than the most expensive item, and the longest takes at most 4/3 of the shortest possible.
     The order of `items` does not matter; every shard must see the same items with the same seconds.
     """
-    most_s = max((item.seconds for item in items if item.seconds is not None), default=1.0)
-    weighed = [(most_s if item.seconds is None else item.seconds, item.cases) for item in items]
     spent_s = [0.0] * wanted.count
     chosen: set[str] = set()
-    for seconds, cases in sorted(weighed, key=lambda each: (-each[0], each[1])):
+    for seconds, cases in sorted(_weighed(items), key=lambda each: (-each[0], each[1])):
         least = spent_s.index(min(spent_s))
         spent_s[least] += seconds
         if least == wanted.index - 1:
             chosen.update(cases)
     return frozenset(chosen)
+
+
+def _weighed(items: Sequence[ShardItem]) -> list[tuple[float, tuple[str, ...]]]:
+    """The seconds and the cases of each item; one of unknown length counts as much as the longest."""
+    most_s = max((item.seconds for item in items if item.seconds is not None), default=1.0)
+    return [(most_s if item.seconds is None else item.seconds, item.cases) for item in items]
+
+
+# What the cards of one session take
+
+
+def jobs(items: Sequence[ShardItem], cases: Mapping[str, Case], homes: Mapping[str, str]) -> tuple[Job, ...]:
+    """What several cards share out among each other: each item, or its parts where its cases have different
+    `homes` (case id -> UUID of the card that must measure it)."""
+    return tuple(job for seconds, ids in _weighed(items) for job in _jobs(seconds, ids, cases, homes))
+
+
+def _jobs(
+    seconds: float, ids: Sequence[str], cases: Mapping[str, Case], homes: Mapping[str, str]
+) -> Iterator[Job]:
+    by_home: dict[str | None, list[str]] = {}
+    for case_id in ids:
+        by_home.setdefault(homes.get(case_id), []).append(case_id)
+    for home, together in by_home.items():
+        yield Job(
+            cases=tuple(together),
+            family=" ".join(cases[together[0]].reference.worker_key),
+            home=home,
+            seconds=seconds * len(together) / len(ids),
+        )

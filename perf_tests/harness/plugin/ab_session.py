@@ -9,7 +9,8 @@ from pathlib import Path
 
 from perf_tests.harness.execution.ab_pairs import MAX_PAIRS, MIN_PAIRS, PairCampaign, PairRunner
 from perf_tests.harness.execution.campaign import Campaign
-from perf_tests.harness.execution.launcher import Launcher, Stack
+from perf_tests.harness.execution.lane import Lane
+from perf_tests.harness.execution.launcher import Seen, Stack
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
 from perf_tests.harness.processes.watch import Watch
@@ -35,6 +36,7 @@ class AbSession:
         self._options = options
         self._selection = selection
         self._baselines = baselines
+        self._compared: dict[str, Comparison] = {}
 
     def check(self) -> None:
         """Raise UsageError for an interpreter that does not exist, and without a time to compare."""
@@ -63,7 +65,11 @@ class AbSession:
         judged = [(each, METRIC_BY_NAME[each.metric]) for each in verdicts]
         if self._options.against is None or not any(ab_comparison.is_asked(*each) for each in judged):
             return verdicts
-        comparison = self._compare(run, self._options.against, campaign, out, refuse)
+        if run.id not in self._compared:
+            unit = run.processes[0].environment.unit
+            compare = partial(self._compare, run, self._options.against, campaign, out, refuse)
+            self._compared[run.id] = campaign.on_device(unit, compare)
+        comparison = self._compared[run.id]
         return tuple(ab_clauses.applied(each, metric, comparison) for each, metric in judged)
 
     @cached_property
@@ -72,14 +78,16 @@ class AbSession:
         cases = self._selection.cases.values()
         return sum(len(ab_comparison.times_of(case, platform)) for case, platform in cases)
 
-    def _compare(self, run: Run, python: str, campaign: Campaign, out: Path, refuse: Refuse) -> Comparison:
+    def _compare(
+        self, run: Run, python: str, campaign: Campaign, out: Path, refuse: Refuse, lane: Lane
+    ) -> Comparison:
         case, platform = self._selection.cases[run.id]
         accepted = self._baselines.find(case, platform)
         peak_mib = ab_comparison.known_peak_mib(run, accepted.entry.metrics if accepted else {})
         pairs = PairCampaign(campaign)
         return pairs.compare(
             pairs.begin(run.id, python, peak_mib),
-            self._pair_runner(python, campaign, out),
+            self._pair_runner(python, campaign, out, lane),
             partial(ab_comparison.judge_comparison, self._question(case, platform)),
             refuse,
         )
@@ -93,13 +101,13 @@ class AbSession:
         }
         return ab_comparison.Question(case=case, tests=tests, least_pairs=MIN_PAIRS)
 
-    def _pair_runner(self, python: str, campaign: Campaign, out: Path) -> PairRunner:
+    def _pair_runner(self, python: str, campaign: Campaign, out: Path, lane: Lane) -> PairRunner:
         stack = partial(
             Stack,
             command=self._options.worker_command,
             watch=self._watch,
             plans=self._options.autoquant_plans and self._options.autoquant_plans.absolute(),
         )
-        stable = Launcher(out, stack(python=python))
-        candidate = Launcher(out, stack(python=self._options.python), environment=campaign.record.environment)
+        stable = lane.launcher(stack(python=python))
+        candidate = lane.launcher(stack(python=self._options.python), Seen(campaign.store.environment))
         return PairRunner({Side.STABLE: stable, Side.CANDIDATE: candidate}, out)

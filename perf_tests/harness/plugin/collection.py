@@ -253,10 +253,12 @@ def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
 
 
 def _lock_gpu(config: pytest.Config) -> None:
-    """One suite on one GPU, until pytest ends."""
+    """One suite on each GPU that this one measures on, until pytest ends."""
     session, target = config.stash[SESSION], config.stash[TARGET]
-    if session.selection.is_on_gpu and target.unit is not None:
-        config.add_cleanup(GpuLock(target.unit).release)
+    first = (target.unit,) if target.unit is not None else ()
+    if session.selection.is_on_gpu:
+        for unit in tuple(card.unit for card in target.cards) or first:
+            config.add_cleanup(GpuLock(unit).release)
 
 
 def or_usage_error(ask: Callable[[], T]) -> T:

@@ -62,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[COLLECTED] = set()
     config.stash[EXPLAINED] = set()
     config.stash[SESSION] = or_usage_error(
-        partial(PerfSession, chosen, config.invocation_params.args, target.unit)
+        partial(PerfSession, chosen, config.invocation_params.args, target.unit, target.cards)
     )
     config.add_cleanup(config.stash[SESSION].release)
 
@@ -80,7 +80,7 @@ def _read(config: pytest.Config) -> tuple[options.Options, Target]:
     config.stash[ROWS] = collection.rows(chosen.weights)
     names = [*config.stash[ROWS], *(issue.id for issue in KNOWN_ISSUES)]
     check_globs(chosen.case_globs, names)
-    return chosen, Target.of_this_machine()
+    return chosen, Target.of_this_machine() if chosen.gpus is None else Target.of_several(chosen.gpus)
 
 
 # Collection

@@ -109,6 +109,11 @@ class CaseJudge:
         verdicts = (self._verdict(metric, run) for metric in metrics if not metric.verified_only)
         return tuple(each for each in verdicts if each.status is not Status.INCONCLUSIVE)
 
+    def groups_with_noise(self, case_id: str) -> tuple[Group, ...]:
+        """The groups in which selected tests owe a verdict on a noisy metric of the case."""
+        noisy = (METRIC_BY_NAME[name] for name in self.ledger.owed_on(case_id) if name in NOISY)
+        return tuple(dict.fromkeys(metric.group for metric in noisy))
+
     def is_green(self, run: Run) -> bool:
         """Whether measuring `run` ended in a way that leaves the session green; its verdicts do not count."""
         if run.failure is None:

@@ -60,6 +60,8 @@ class Options:
     """Folder of autoquant plans; None: one in the run directory, so that every session searches afresh."""
     show_all: bool = False
     """Whether the report at the end says everything, not only what is red or moved."""
+    gpus: str | None = None
+    """The cards to measure on at the same time, as given; None: the first only."""
     against: str | None = None
     """Interpreter of the stable stack; None: runs are compared with baselines only."""
 
@@ -128,6 +130,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "start no case after TIME, such as 9m; the rest is NOT_RUN",
     },
     "--perf-shard": {"metavar": "I/N", "help": "the I-th of N parts, balanced by the expected seconds"},
+    "--perf-gpus": {
+        "metavar": "all|N|UUIDS",
+        "help": "measure on several cards of this host at a time: all that CUDA_VISIBLE_DEVICES shows, "
+        "the first N, or these (default: on the first alone)",
+    },
     "--perf-resume": {
         "action": "store_true",
         "help": "keep what the run directory already holds, and run the rest",
@@ -191,6 +198,7 @@ def read(option: argparse.Namespace) -> Options:
         show_plan=option.perf_plan,
         budget_s=None if option.perf_budget is None else parse_duration(option.perf_budget),
         shard=None if option.perf_shard is None else sharding.parse_shard(option.perf_shard),
+        gpus=option.perf_gpus,
         resume=option.perf_resume,
         compile_cache=None if option.perf_compile_cache is None else Path(option.perf_compile_cache),
         autoquant_plans=None if option.perf_autoquant_plans is None else Path(option.perf_autoquant_plans),

@@ -13,6 +13,7 @@ from perf_tests.harness.baselines import files, register
 from perf_tests.harness.baselines.files import Accepted, Baselines
 from perf_tests.harness.compare import published
 from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.planning import relatives, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.planning.cost_model import CostBasis
@@ -47,6 +48,11 @@ class Selection:
     def is_on_gpu(self) -> bool:
         """Whether any case is measured on a GPU."""
         return any(platform.gpu is not None for _, platform in self.cases.values())
+
+    @property
+    def on_cpu(self) -> tuple[str, ...]:
+        """Ids of the cases that are not measured on a GPU."""
+        return tuple(case_id for case_id, (_, platform) in self.cases.items() if platform.gpu is None)
 
     def planned(self, options: Options) -> tuple[Planned, ...]:
         """The cases as a campaign measures them, with the faults that `options` inject."""
@@ -125,6 +131,17 @@ class Forecaster:
         cases = tuple(selection.cases.values())
         items = schedule.shard_items(cases, self._known(selection), self._options.processes, selection.smoke)
         return sharding.shard(items, self._options.shard)
+
+    def jobs(self, selection: Selection, begun: Mapping[str, str]) -> tuple[Job, ...]:
+        """What several cards are to measure, each case on the card of its baseline where that is one of them.
+
+        `begun` is case id -> UUID of the card that a session measured it on which is resumed.
+        """
+        cases = tuple(selection.cases.values())
+        accepted = {case.id: self._baselines.find(case, platform) for case, platform in cases}
+        homes = {case_id: each.provenance.unit for case_id, each in accepted.items() if each is not None}
+        items = schedule.shard_items(cases, self._known(selection), self._options.processes, selection.smoke)
+        return sharding.jobs(items, {case.id: case for case, _ in cases}, {**homes, **begun})
 
     def budget(self, selection: Selection) -> Budget:
         """The budget of the options, which begins to run now; unlimited without one."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from functools import cached_property, partial
 
 from perf_tests.harness.execution import resuming
-from perf_tests.harness.execution.campaign import Callbacks, Campaign
+from perf_tests.harness.execution.campaign import Campaign, Several
+from perf_tests.harness.execution.lane import Callbacks
 from perf_tests.harness.execution.launcher import Stack
 from perf_tests.harness.execution.sampling import SamplingRules
+from perf_tests.harness.lanes.cards import Card
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.plugin.ab_session import AbSession
 from perf_tests.harness.plugin.judging import CaseJudge, outcome
@@ -25,6 +27,7 @@ from perf_tests.harness.runs.directory import RunDirectory, prepare_run_director
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import SessionStart
 from perf_tests.harness.verdicts import verification
+from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import Platform
@@ -35,13 +38,21 @@ UNWRITABLE = "the run directory cannot be written"
 class PerfSession:
     """Filled by the collection, then asked case by case."""
 
-    def __init__(self, options: Options, command: tuple[str, ...], unit: str | None = None) -> None:
-        """`unit` is the UUID of this machine's GPU; None without one.
+    def __init__(
+        self,
+        options: Options,
+        command: tuple[str, ...],
+        unit: str | None = None,
+        cards: tuple[Card, ...] = (),
+    ) -> None:
+        """`unit` is the UUID of this machine's GPU; None without one. `cards` are those to measure on at the
+        same time; empty for that GPU alone, and for the CPU.
 
         Raises BaselineError for baselines that cannot be read.
         """
         self.options = options
         self.unit = unit
+        self.cards = cards
         self.selection = Selection()
         self._command = command
         self._baselines = PlatformBaselines(options.baselines)
@@ -76,7 +87,13 @@ class PerfSession:
         self.judging.owe(case.id, group)
 
     def check(self) -> None:
-        """Raise UsageError for a fire drill that would break nothing, and for an A/B that cannot be made."""
+        """Raise UsageError for a fire drill that would break nothing, for an A/B that cannot be made, and for
+        cases of the CPU among those that several cards are to measure."""
+        if self.cards and (on_cpu := self.selection.on_cpu):
+            raise UsageError(
+                f"--perf-gpus: {len(on_cpu)} of {len(self.selection.cases)} selected cases are measured on "
+                f"the CPU, {on_cpu[0]} for one; select those of the GPU, as with -m h100, or leave it out"
+            )
         self._ab.check()
         self.selection.check_drills(self.options.drills)
 
@@ -138,12 +155,15 @@ class PerfSession:
                 started_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 command_line=shlex.join(self._command),
                 unit=self.unit,
+                further_units=tuple(card.unit for card in self.cards[1:]),
                 resumed=directory.resumed,
             ),
             Callbacks(
                 prepare=partial(verification.prepare, known, directory.path),
                 admit=self._budget.refusal,
+                follow_up=self._compare_ahead,
             ),
+            self._several(directory.resumed),
         )
 
     def watch(self, step: Step) -> AbstractContextManager[None]:
@@ -155,11 +175,27 @@ class PerfSession:
             return unwatched
         left = TimeLeft(
             expected_s=self.forecaster.expected_s(self.selection),
-            lanes=1,
+            lanes=len(self.cards) or 1,
             started=time.monotonic(),
             done_before=campaign.done,
         )
-        return Progress(self.display, len(self.selection.cases), lambda: campaign.done, left)
+        names = {card.unit: f"gpu {index}" for index, card in enumerate(self.cards)}
+        return Progress(self.display, len(self.selection.cases), lambda: campaign.done, left, names)
+
+    def _several(self, resumed: RunRecord | None) -> Several | None:
+        if not self.cards:
+            return None
+        runs = resumed.cases if resumed else ()
+        # A case that was begun goes on where its first processes ran.
+        begun = {run.id: run.processes[0].environment.unit for run in runs if run.processes}
+        return Several(cards=self.cards, jobs=self.forecaster.jobs(self.selection, begun))
+
+    def _compare_ahead(self, run: Run) -> None:
+        """Make the A/B that verdicts on `run` will ask for, while its card is free for it."""
+        if self.options.against is None or run.failure is not None or run.status is Status.NOT_RUN:
+            return
+        for group in self.judging.groups_with_noise(run.id):
+            self._compared(run, self.judging.verdicts(run, group))
 
     def measure(self, case_id: str) -> Run:
         """The case's run, measured at the first request."""
@@ -169,17 +205,22 @@ class PerfSession:
         return run
 
     def _reference(self, run: Run) -> Run | None:
-        return None if run.reference is None else self.campaign.reference(run.id)
+        if run.reference is None:
+            return None
+        return self.campaign.reference(run.id, run.processes[0].environment.unit if run.processes else None)
 
     # Judging
 
     def judge(self, run: Run, group: Group) -> tuple[Verdict, ...]:
         """Verdicts on the gated metrics of `group`, filed in the record and the ledger."""
-        judged = self.judging.verdicts(run, group)
-        verdicts = self._ab.apply(run, judged, self.campaign, self._directory.path, self._budget.refusal)
+        verdicts = self._compared(run, self.judging.verdicts(run, group))
         self.campaign.file(run.id, verdicts, *outcome(run, verdicts))
         self.judging.ledger.settle(run.id, tuple(each.metric for each in verdicts))
         return verdicts
+
+    def _compared(self, run: Run, judged: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+        """The verdicts, once another stack was measured for those that ask for it."""
+        return self._ab.apply(run, judged, self.campaign, self._directory.path, self._budget.refusal)
 
     def settle_build(self, run: Run) -> None:
         """`test_build` has asserted the outcome of the run, which is all there is to say of some cases."""
@@ -200,6 +241,11 @@ class PerfSession:
         """How to keep what is measured, and to measure the rest."""
         resume = () if self.options.resume else ("--perf-resume",)
         return shlex.join(("pytest", *self._command, *resume))
+
+    @property
+    def given_up(self) -> Mapping[str, str]:
+        """UUID -> why one of several cards measures no more."""
+        return self._campaign.retired if self._campaign else {}
 
     @property
     def record(self) -> RunRecord | None:

@@ -50,6 +50,8 @@ def everything(session: PerfSession, record: RunRecord, selection: Selection) ->
         yield [control.text]
     if session.kept:
         yield [resuming.sentence(session.kept, len(selection.cases), record.created_at)]
+    given_up = session.given_up.items()
+    yield [f"the GPU {unit} was given up: {why}; others measured the rest" for unit, why in given_up]
     yield costs.table(record.cases, record.references)
     if session.options.show_plan:
         yield plan_report.accuracy(session.forecaster.accuracy(selection, record))

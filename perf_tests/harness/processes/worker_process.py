@@ -30,7 +30,7 @@ from perf_tests.protocol.messages import (
     Reply,
     Request,
 )
-from perf_tests.protocol.pressure import PressureMeter, load_per_core
+from perf_tests.protocol.pressure import DelayMeter, PressureMeter, load_per_core
 from perf_tests.protocol.reports import Environment
 
 R = TypeVar("R", bound=Struct)
@@ -87,13 +87,21 @@ class Worker:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], *, request_fd: int, reply_fd: int, python: str, log: Path
+        self,
+        process: subprocess.Popen[bytes],
+        *,
+        request_fd: int,
+        reply_fd: int,
+        python: str,
+        log: Path,
+        is_sharing_host: bool = False,
     ) -> None:
         self._group = ProcessGroup(process)
         self._pipes = Pipes(request_fd=request_fd, reply_fd=reply_fd, is_over=self._is_over)
         self._python = python
         self._log = log
         self._is_aborted = False
+        self._is_sharing_host = is_sharing_host
         self.seconds: dict[Phase, float] = {}
         """Host seconds spent waiting for the worker, by phase."""
 
@@ -109,12 +117,16 @@ class Worker:
         command: tuple[str, ...] = COMMAND,
         variables: Mapping[str, str] | None = None,
         secrets: Collection[str] = (),
+        is_sharing_host: bool = False,
     ) -> Self:
         """A worker that is still importing: `greet` it before asking it for anything.
 
         `command` is what follows the interpreter; `variables` override the inherited ones; `secrets` names
-        those variables with secrets that are inherited. Raises WorkerError (`load`) where there is no such
-        interpreter, and PerfError where the log cannot be written.
+        those variables with secrets that are inherited; with `is_sharing_host` the session measures on other
+        cards of the host, too, and only what the worker itself had to wait for excuses it.
+
+        Raises WorkerError (`load`) where there is no such interpreter, and PerfError where the log cannot be
+        written.
         """
         interpreter = str(Path(python).absolute()) if os.sep in python else python
         child_reads, request_fd = os.pipe()
@@ -137,7 +149,14 @@ class Worker:
         finally:
             os.close(child_reads)
             os.close(child_writes)
-        return cls(process, request_fd=request_fd, reply_fd=reply_fd, python=interpreter, log=log)
+        return cls(
+            process,
+            request_fd=request_fd,
+            reply_fd=reply_fd,
+            python=interpreter,
+            log=log,
+            is_sharing_host=is_sharing_host,
+        )
 
     @property
     def pid(self) -> int:
@@ -212,7 +231,8 @@ class Worker:
         assert self._pipes.is_open, "a worker that was closed or failed is not asked again"
         if message and self._pipes.has_unread:
             self._fail(FailureKind.CRASH, phase, f"the worker spoke before it was asked to {phase}")
-        started, pressure = time.monotonic(), PressureMeter()
+        started = time.monotonic()
+        pressure = DelayMeter(self.pid) if self._is_sharing_host else PressureMeter()
         try:
             self._pipes.send(message, started + timeout_s)
             line = self._pipes.receive(started + timeout_s)
@@ -243,7 +263,7 @@ class Worker:
             self._fail(FailureKind.CRASH, phase, f"{expected} {_tag(type(reply))!r}: {harmless(quoted)}")
         return harmless_strings(reply)
 
-    def _time_out(self, phase: Phase, timeout_s: float, pressure: PressureMeter) -> NoReturn:
+    def _time_out(self, phase: Phase, timeout_s: float, pressure: PressureMeter | DelayMeter) -> NoReturn:
         pressure_pct, load = pressure.pressure_pct(), load_per_core()
         self.kill()
         survives = "" if self._group.is_reaped else f"; process {self.pid} cannot be killed"

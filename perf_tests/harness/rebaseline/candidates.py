@@ -56,10 +56,14 @@ def read_run(path: Path) -> RunFile:
 def reference_of(run: Run, record: RunRecord) -> Run | None:
     """The run that `record` compares `run` with; None where it has no reference or the record lacks it."""
     # A bf16 case that was itself selected may be listed among the cases only.
-    for other in (*record.references, *record.cases):
-        if other.id == run.reference:
-            return other
-    return None
+    found = [other for other in (*record.references, *record.cases) if other.id == run.reference]
+    # A session on several cards measures a reference on each card that needs it.
+    here = [other for other in found if _units(other) & _units(run)]
+    return next(iter([*here, *found]), None)
+
+
+def _units(run: Run) -> set[str]:
+    return {process.environment.unit for process in run.processes}
 
 
 def entry_of(run: Run, record: RunRecord, provenance: str) -> Entry:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -33,12 +35,17 @@ class SessionStart:
     unit: str | None = None
     """`Environment.unit` of this machine, so that no case is compared with a reference of another card; None
     where it is unknown."""
+    further_units: tuple[str, ...] = ()
+    """Those of the other cards that the session measures on at the same time."""
     resumed: RunRecord | None = None
     """The record that the run directory holds already; None for a new run."""
 
 
 class RunStore:
-    """The runs of a session: those of its cases, and those of the references they are compared with."""
+    """The runs of a session: those of its cases, and those of the references they are compared with.
+
+    Several threads may keep and file runs: each such step holds `lock`.
+    """
 
     def __init__(
         self,
@@ -49,14 +56,17 @@ class RunStore:
     ) -> None:
         """`blanks` are the runs of the selected cases before they are measured, by id and in order;
         `environment` tells what the first worker reported, None before one did."""
+        self.lock = threading.RLock()
         self.cases: dict[str, Run] = {}
-        self.references: dict[str, Run] = {}
         self.comparisons: dict[str, Comparison] = {}
         self.missing: tuple[str, ...] = ()
         """The planned `case: metric` pairs without a verdict."""
         self._path = out / RECORD
         self._blanks = blanks
         self._unit = start.unit
+        self._references: dict[str | None, dict[str, Run]] = {
+            unit: {} for unit in (start.unit, *start.further_units)
+        }
         self._environment = environment
         self._started_at, self._command_line = start.started_at, start.command_line
         self._unselected: tuple[Run, ...] = ()
@@ -64,22 +74,39 @@ class RunStore:
         if start.resumed:
             self._resume(start.resumed)
 
-    def kept(self, *, implicit: bool) -> dict[str, Run]:
-        """The runs of selected cases, or of references that nobody selected (`implicit`), by case id."""
-        return self.references if implicit else self.cases
+    @property
+    def environment(self) -> Environment | None:
+        """What the first worker reported; None before one did."""
+        return self._environment()
 
-    def is_done(self, case_id: str, *, implicit: bool) -> bool:
-        """Whether nothing more of the case is measured in this session."""
-        run = self.kept(implicit=implicit).get(case_id)
+    @property
+    def references(self) -> dict[str, Run]:
+        """The runs of references that nobody selected, on this machine's (first) card, by case id."""
+        return self.references_on(self._unit)
+
+    def references_on(self, unit: str | None) -> dict[str, Run]:
+        """The runs of references that nobody selected, on one of the session's cards, by case id."""
+        return self._references[unit if unit in self._references else self._unit]
+
+    def is_done(self, case_id: str, *, implicit: bool, unit: str | None = None) -> bool:
+        """Whether nothing more of the case is measured in this session; of a reference, on the card `unit`
+        (None: the first)."""
+        run = (self.references_on(unit) if implicit else self.cases).get(case_id)
         return run is not None and run.progress is not Progress.INTERRUPTED
 
-    def keep(self, run: Run, *, implicit: bool) -> None:
-        """Store `run` in place of what was stored of its case, and write the record.
+    def put(self, run: Run, *, implicit: bool, unit: str | None = None) -> None:
+        """Store `run`, which the card `unit` measured (None: the first), without writing the record."""
+        with self.lock:
+            (self.references_on(unit) if implicit else self.cases)[run.id] = run
+
+    def keep(self, run: Run, *, implicit: bool, unit: str | None = None) -> None:
+        """Store `run` in place of what was stored of its case on that card, and write the record.
 
         Raises PerfError where the record cannot be written.
         """
-        self.kept(implicit=implicit)[run.id] = run
-        self.write()
+        with self.lock:
+            self.put(run, implicit=implicit, unit=unit)
+            self.write()
 
     def file(self, case_id: str, verdicts: tuple[Verdict, ...], status: Status, reason: str) -> Run:
         """Add verdicts and the outcome to the run of a case, write the record and return the run.
@@ -87,18 +114,19 @@ class RunStore:
         A verdict replaces the former one on its metric. A case that was not measured gets a run without
         processes. Raises PerfError where the record cannot be written.
         """
-        run = self.cases.get(case_id) or self._blanks[case_id]
-        filed = {verdict.metric: verdict for verdict in (*run.verdicts, *verdicts)}
-        # Without a verdict INCONCLUSIVE means that the run is not judged yet.
-        is_judged = filed or status is not Status.INCONCLUSIVE
-        run = msgspec.structs.replace(
-            run,
-            verdicts=tuple(filed.values()),
-            status=status,
-            reason=reason,
-            progress=Progress.JUDGED if is_judged else run.progress,
-        )
-        self.keep(run, implicit=False)
+        with self.lock:
+            run = self.cases.get(case_id) or self._blanks[case_id]
+            filed = {verdict.metric: verdict for verdict in (*run.verdicts, *verdicts)}
+            # Without a verdict INCONCLUSIVE means that the run is not judged yet.
+            is_judged = filed or status is not Status.INCONCLUSIVE
+            run = msgspec.structs.replace(
+                run,
+                verdicts=tuple(filed.values()),
+                status=status,
+                reason=reason,
+                progress=Progress.JUDGED if is_judged else run.progress,
+            )
+            self.keep(run, implicit=False)
         return run
 
     def usable_references(self, case_id: str, unit: str | None, *, selected: bool) -> list[Run]:
@@ -106,8 +134,9 @@ class RunStore:
 
         `selected` says whether the case of that id is selected, free of faults, and so serves as a reference.
         """
-        kinds = (False, True) if selected else (True,)
-        found = [self.kept(implicit=kind)[case_id] for kind in kinds if self.is_done(case_id, implicit=kind)]
+        found = [self.cases[case_id]] if selected and self.is_done(case_id, implicit=False) else []
+        if self.is_done(case_id, implicit=True, unit=unit):
+            found.append(self.references_on(unit)[case_id])
         of_other_cards = [run for run in self._foreign if run.id == case_id]
         return [
             run
@@ -128,23 +157,27 @@ class RunStore:
                 *(self.cases[case_id] for case_id in self._blanks if case_id in self.cases),
                 *self._unselected,
             ),
-            references=(*self.references.values(), *self._foreign),
+            references=(*chain(*(runs.values() for runs in self._references.values())), *self._foreign),
             missing=self.missing,
             comparisons=tuple(self.comparisons.values()),
         )
 
     def write(self) -> None:
         """Write the record. Raises PerfError where that cannot be done; nothing is lost in memory."""
-        write_record(self._path, self.record)
+        with self.lock:
+            write_record(self._path, self.record)
 
     def _resume(self, resumed: RunRecord) -> None:
         self._started_at, self._command_line = resumed.created_at, resumed.command
         self.cases = {run.id: _to_be_judged(run) for run in resumed.cases if self._is_as_planned(run)}
         self._unselected = tuple(run for run in resumed.cases if run.id not in self._blanks)
         references = [run for run in resumed.references if not _is_excused(run)]
-        here = [run for run in references if is_of_unit(run, self._unit)]
-        self.references = {run.id: run for run in here}
-        self._foreign = tuple(run for run in references if run not in here)
+        for run in references:
+            here = [runs for unit, runs in self._references.items() if is_of_unit(run, unit)]
+            if here:
+                here[0][run.id] = run
+            else:
+                self._foreign = (*self._foreign, run)
         self.comparisons = {each.id: each for each in resumed.comparisons}
 
     def _is_as_planned(self, run: Run) -> bool:

@@ -35,6 +35,9 @@ IDLE_UTILIZATION_PCT = 10.0
 CPU_PRESSURE_PCT = 25.0
 """Share of a generation in which some task waited for a processor: beyond it, the thread that launches
 kernels has had to wait as well."""
+LAUNCH_DELAY_PCT = 5.0
+"""Share of a generation in which the thread that launches kernels itself waited for a processor: more than an
+undisturbed thread with cores of its own ever does."""
 LOAD_PER_CORE = 1.5
 """Limit on the load average where the kernel reports no pressure; compiling alone brings it to 1."""
 TIMEOUT_PRESSURE_PCT = 50.0
@@ -156,10 +159,18 @@ def _disturbed_unseen(telemetry: Telemetry, during: str) -> str | None:
 
 
 def _busy_host(telemetry: Telemetry, during: str) -> str | None:
+    if telemetry.launch_delay_pct is not None:
+        return _delayed(telemetry.launch_delay_pct, during)
     pressure_pct, load = telemetry.cpu_pressure_pct, telemetry.load_per_core
     if (load or 0.0) <= LOAD_PER_CORE if pressure_pct is None else pressure_pct <= CPU_PRESSURE_PCT:
         return None
     return f"the host was busy{during}: {how_busy(pressure_pct, load or 0.0)}"
+
+
+def _delayed(delay_pct: float, during: str) -> str | None:
+    if delay_pct <= LAUNCH_DELAY_PCT:
+        return None
+    return f"the thread that launches kernels had no processor for {delay_pct:.0f} % of the time{during}"
 
 
 def how_busy(pressure_pct: float | None, load: float) -> str:

@@ -14,6 +14,8 @@ from perf_tests.protocol.reports import Gpu, Telemetry
 from perf_tests.worker.measure import host
 
 MIB = 1 << 20
+SHARES_HOST = pressure.HOST_SHARED in os.environ
+"""Whether the session measures on other cards of the host, too."""
 HIDDEN = "NVML lists no process, not even this worker: a container hides them"
 
 
@@ -28,7 +30,7 @@ class Readings:
     utilization_us: int
     """Time of the newest sample of the processes' utilization, in NVML's own time."""
     unaccounted_mib: float | None
-    waiting: pressure.PressureMeter
+    waiting: pressure.PressureMeter | pressure.DelayMeter
 
 
 class GpuMonitor:
@@ -62,7 +64,7 @@ class GpuMonitor:
             sm_clock_us=card.last_sm_clock_us(),
             utilization_us=card.last_utilization_us(),
             unaccounted_mib=self._unaccounted_mib(),
-            waiting=pressure.PressureMeter(),
+            waiting=pressure.DelayMeter() if SHARES_HOST else pressure.PressureMeter(),
         )
 
     def values(self) -> dict[str, tuple[float, ...]]:
@@ -73,7 +75,7 @@ class GpuMonitor:
     def read(self) -> Telemetry:
         """Everything else, read at once; deltas, means and shares refer to the time since `begin`."""
         card, before = self._card, self._before
-        pressure_pct = before.waiting.pressure_pct()
+        waited_pct = before.waiting.pressure_pct()
         throttled_ns, ecc_errors = card.throttled_ns(), card.ecc_errors()
         processes = card.compute_processes()
         return Telemetry(
@@ -92,7 +94,8 @@ class GpuMonitor:
             allocated_before_mib=self._allocated_before_mib,
             idle_utilization_pct=self._idle_utilization_pct,
             load_per_core=pressure.load_per_core(),
-            cpu_pressure_pct=pressure_pct,
+            cpu_pressure_pct=None if SHARES_HOST else waited_pct,
+            launch_delay_pct=waited_pct if SHARES_HOST else None,
             unavailable=dict(card.unavailable),
         )
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from perf_tests.harness.execution.campaign import Callbacks, Campaign
+from perf_tests.harness.execution.campaign import Campaign
+from perf_tests.harness.execution.lane import Callbacks
 from perf_tests.harness.execution.launcher import Stack
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.sampling import SamplingRules

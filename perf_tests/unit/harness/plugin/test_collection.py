@@ -8,7 +8,8 @@ import pytest
 
 from perf_tests.harness.execution.gpu_lock import GpuLock
 from perf_tests.harness.runs.record import Status
-from perf_tests.unit.conftest import BF16, FP8DQROW, H100_CARD, INT8WO, Plug, Suite
+from perf_tests.unit import fake_cards
+from perf_tests.unit.conftest import BF16, FP8DQROW, INT8WO, Plug, Suite
 from perf_tests.unit.harness.plugin.sessions import (
     BOTH,
     BUILD,
@@ -110,10 +111,11 @@ def test_cases_of_an_h100_run_on_one_and_are_filed_under_it(suite: Suite, plug_g
 
 def test_a_gpu_that_another_suite_measures_on_is_refused(suite: Suite, plug_gpu: Plug) -> None:
     plug_gpu()
-    with GpuLock(H100_CARD["uuid"]):
+    with GpuLock(fake_cards.H100_CARD["uuid"]):
         result = suite.run(f"--perf-case={FP8DQROW}")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        assert f"the GPU {H100_CARD['uuid']} was asked for, but process {os.getpid()}" in screen(result)
+        uuid = fake_cards.H100_CARD["uuid"]
+        assert f"the GPU {uuid} was asked for, but process {os.getpid()}" in screen(result)
         assert not suite.out.exists()
         planned = suite.run(f"--perf-case={FP8DQROW}", "--collect-only")
         assert planned.ret == pytest.ExitCode.OK
@@ -123,7 +125,7 @@ def test_a_gpu_that_another_suite_measures_on_is_refused(suite: Suite, plug_gpu:
 def test_a_session_gives_its_gpu_back(suite: Suite, plug_gpu: Plug) -> None:
     plug_gpu()
     suite.run(f"--perf-case={FP8DQROW}", tests=(BUILD,))
-    with GpuLock(H100_CARD["uuid"]) as lock:
+    with GpuLock(fake_cards.H100_CARD["uuid"]) as lock:
         assert lock.path.exists()
 
 
