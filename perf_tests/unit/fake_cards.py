@@ -9,12 +9,16 @@ As a plugin of pytest, next to the fake worker, which believes that it computes 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pynvml
 import pytest
+
+from perf_tests.harness.execution import gpu_lock
 
 CARDS = "PERF_FAKE_CARDS"
 GIB = 1 << 30
@@ -68,6 +72,8 @@ def plug(patch: pytest.MonkeyPatch, cards: Sequence[Mapping[str, Any]]) -> None:
 @pytest.hookimpl(tryfirst=True)  # before the suite looks at the machine
 def pytest_configure(config: pytest.Config) -> None:
     """Plug as many cards as PERF_FAKE_CARDS says, in a session that names this module with `-p`."""
-    patch = pytest.MonkeyPatch()
+    patch, locks = pytest.MonkeyPatch(), tempfile.TemporaryDirectory()
+    config.add_cleanup(locks.cleanup)
+    patch.setattr(gpu_lock, "FOLDER", Path(locks.name))  # other sessions have fake cards of the same UUIDs
     plug(patch, h100s(int(os.environ.get(CARDS, "4"))))
     config.add_cleanup(patch.undo)

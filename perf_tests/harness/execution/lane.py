@@ -160,11 +160,9 @@ class Lane:
         try:
             for subject in subjects:
                 self._keep(subject)  # an earlier session may have stopped after the last process of it
-            while waiting := [subject for subject in subjects if not subject.series.is_over]:
-                while waiting := [subject for subject in waiting if self._is_admitted(subject)]:
+            while waiting := [each for each in subjects if not (each.series.is_over or self._has_given_up)]:
+                while waiting := [each for each in waiting if self._is_startable(each)]:
                     waiting = self._worker.measure(waiting)
-                    if self._has_given_up:
-                        return
         except BaseException:  # Ctrl-C, SIGTERM or a full disk: complete processes are kept
             for subject in subjects:
                 self._keep_interrupted(subject)
@@ -206,6 +204,9 @@ class Lane:
         rules = self._work.rules
         start = begun and msgspec.structs.replace(begun, reason="", progress=Progress.PLANNED)
         return Subject(planned, implicit, Series(start or blank(planned), rules.decide, rules.max_processes))
+
+    def _is_startable(self, subject: Subject) -> bool:
+        return not self._has_given_up and self._is_admitted(subject)
 
     def _is_admitted(self, subject: Subject) -> bool:
         """Whether the case is started. A reference always is: the case that waits for it was admitted."""

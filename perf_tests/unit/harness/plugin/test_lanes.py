@@ -1,0 +1,143 @@
+"""Sessions on several cards: fake ones, measured by fake workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from perf_tests.harness.runs.record import Run, Status
+from perf_tests.harness.runs.record_file import read_record
+from perf_tests.unit import fake_cards
+from perf_tests.unit.conftest import BF16, FP8DQROW, ROOT, Misbehave, Plug, Suite
+from perf_tests.unit.harness.plugin.sessions import BUILD, screen, until
+
+SCHNELL = "--perf-case=flux1-schnell-*"
+"""Seven cases of two families, compiled and eager."""
+FOURTEEN = (SCHNELL, "--perf-case=sd3-*")
+CARD_0, CARD_1 = "GPU-00000000-fake", "GPU-00000001-fake"
+
+
+def verdicts(suite: Suite) -> dict[str, tuple[Status, dict[str, tuple[Status, float | None]]]]:
+    """Case id -> its status and its verdicts, without what depends on the card."""
+    return {
+        run.id: (run.status, {each.metric: (each.status, each.measured) for each in run.verdicts})
+        for run in suite.record().cases
+    }
+
+
+def units(run: Run) -> set[str]:
+    return {process.environment.unit for process in run.processes}
+
+
+def test_several_cards_give_the_verdicts_of_one(suite: Suite, plug_gpus: Plug) -> None:
+    plug_gpus(4)
+    suite.run("-m", "h100", *FOURTEEN)
+    alone = verdicts(suite)
+    screen(suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all"))
+    assert verdicts(suite) == alone
+    assert len(alone) == 14
+
+
+def test_each_case_and_its_reference_are_measured_on_one_card(suite: Suite, plug_gpus: Plug) -> None:
+    plug_gpus(2)
+    suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=2", tests=(BUILD,))
+    record = suite.record()
+    where = {run.id: units(run) for run in record.cases}
+    assert {len(found) for found in where.values()} == {1}
+    assert set().union(*where.values()) == {CARD_0, CARD_1}
+    references = {(run.id, unit) for run in (*record.cases, *record.references) for unit in units(run)}
+    assert {(run.reference, *where[run.id]) for run in record.cases if run.reference} <= references
+
+
+def test_a_case_goes_to_the_card_of_its_baseline(suite: Suite, plug_gpus: Plug) -> None:
+    # The baseline was recorded on the first; the others are longer, and would be taken before.
+    plug_gpus(2)
+    suite.run("-m", "h100", f"--perf-case={FP8DQROW}", SCHNELL, "--perf-gpus=all", tests=(BUILD,))
+    assert units(suite.case(FP8DQROW)) == {CARD_0}
+
+
+def test_each_card_has_logs_and_caches_of_its_own(suite: Suite, plug_gpus: Plug) -> None:
+    plug_gpus(2)
+    suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", tests=(BUILD,))
+    for kind in ("logs", "cache", "captures"):
+        assert {folder.name for folder in (suite.out / kind).iterdir()} == {CARD_0, CARD_1}
+
+
+def test_a_broken_card_costs_its_cases_and_the_others_measure_the_rest(
+    suite: Suite, plug_gpus: Plug, misbehave: Misbehave
+) -> None:
+    plug_gpus(2)
+    misbehave(f"dead-card:{CARD_1}")
+    result = suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", tests=(BUILD,))
+    statuses = Counter(run.status for run in suite.record().cases)
+    assert statuses[Status.LOAD] == 2
+    assert sum(statuses.values()) == 14
+    assert f"the GPU {CARD_1} was given up" in screen(result)
+
+
+def test_a_card_that_the_driver_has_lost_costs_one_case(
+    suite: Suite, plug_gpus: Plug, misbehave: Misbehave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plug_gpus(2)
+    misbehave(f"dead-card:{CARD_1}")
+    monkeypatch.setattr("perf_tests.harness.execution.machine.answers", lambda unit: unit != CARD_1)
+    suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", tests=(BUILD,))
+    assert Counter(run.status for run in suite.record().cases)[Status.LOAD] == 1
+
+
+def test_the_last_card_is_never_given_up(suite: Suite, plug_gpus: Plug, misbehave: Misbehave) -> None:
+    plug_gpus(1)
+    misbehave(f"dead-card:{CARD_0}")
+    suite.run("-m", "h100", SCHNELL, "--perf-gpus=all", tests=(BUILD,))
+    assert {run.status for run in suite.record().cases} == {Status.LOAD}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "selected", "says"),
+    [
+        ("3", ("-m", "h100"), "--perf-gpus 3: this machine shows 2 GPUs"),
+        ("GPU-unknown", ("-m", "h100"), "'GPU-unknown' names 0 of these"),
+        ("all", ("-m", "cpu"), "selected cases are measured on the CPU"),
+        ("all", (f"--perf-case={BF16}",), "1 of 1 selected cases are measured on the CPU"),
+    ],
+)
+def test_a_wrong_request_is_one_usage_error(
+    suite: Suite, plug_gpus: Plug, wanted: str, selected: tuple[str, ...], says: str
+) -> None:
+    plug_gpus(2)
+    result = suite.run(*selected, f"--perf-gpus={wanted}", tests=(BUILD,))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert says in screen(result)
+    assert not suite.out.exists()
+
+
+def test_cards_of_two_models_do_not_measure_together(suite: Suite, plug_gpus: Plug) -> None:
+    plug_gpus(2, {}, {"name": "NVIDIA H200", "memory_gib": 141})
+    result = suite.run("-m", "h100", "--perf-gpus=all", tests=(BUILD,))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"{CARD_0} is h100, but {CARD_1} is not" in screen(result)
+
+
+def test_a_killed_session_goes_on_and_ends_with_the_same_verdicts(
+    suite: Suite, plug_gpus: Plug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(fake_cards.CARDS, "2")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
+    killed = suite.start("-p", "perf_tests.unit.fake_cards", "-m", "h100", *FOURTEEN, "--perf-gpus=all")
+    assert until(lambda: _measured(suite.out) >= 4, timeout_s=60)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(30)
+    plug_gpus(2)
+    suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", "--perf-resume")
+    resumed = verdicts(suite)
+    suite.run("-m", "h100", *FOURTEEN)
+    assert resumed == verdicts(suite)
+
+
+def _measured(out: Path) -> int:
+    record = out / "run.json"
+    return len(read_record(record).cases) if record.exists() else 0
