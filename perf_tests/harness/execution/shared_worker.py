@@ -57,6 +57,8 @@ class SharedWorker:
         """
         first, index = subjects[0], subjects[0].series.index
         subject, replicate = first, None
+        if index == 0:  # what a session has left that was killed would turn a cold compilation warm
+            self.launcher.discard_cache(first.stem)
         try:
             with self.launcher.start(first.planned, first.stem, index) as worker:
                 for subject in subjects:
