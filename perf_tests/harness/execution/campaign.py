@@ -141,7 +141,7 @@ class Campaign:
             self._crew.stop()
         for lane in self._lanes:
             lane.close()
-        self.store.write()
+        self.store.finish()
 
     def _is_done(self, case_id: str) -> bool:
         return self.store.is_done(case_id, implicit=False)

@@ -11,10 +11,9 @@ import msgspec
 
 from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
 from perf_tests.harness.runs.record import Run, RunRecord
-from perf_tests.harness.runs.record_file import read_record
+from perf_tests.harness.runs.record_file import read_stored
 from perf_tests.harness.stats import observations, sequential_bounds
 from perf_tests.harness.verdicts.gates import gated_metrics, shown_metrics
-from perf_tests.protocol.files import read_regular
 from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
@@ -48,9 +47,8 @@ class RunFile:
 
 def read_run(path: Path) -> RunFile:
     """The record in `path`, a run.json or the folder that contains it. Raises RecordError."""
-    file = path / "run.json" if path.is_dir() else path
-    record = read_record(file)
-    return RunFile(record=record, sha256=hashlib.sha256(read_regular(file)).hexdigest())
+    stored = read_stored(path)
+    return RunFile(record=stored.record, sha256=hashlib.sha256(stored.content).hexdigest())
 
 
 def reference_of(run: Run, record: RunRecord) -> Run | None:

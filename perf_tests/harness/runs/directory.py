@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from perf_tests.harness.runs.file_lock import FileLock, HeldError
+from perf_tests.harness.runs.journal import JOURNAL
 from perf_tests.harness.runs.record import RunRecord
-from perf_tests.harness.runs.record_file import read_record
+from perf_tests.harness.runs.record_file import RECORD, read_record
 from perf_tests.protocol.errors import PerfError, RecordError, UsageError
 from perf_tests.protocol.files import TEMPORARY_SUFFIX
 
-RECORD = "run.json"
 LOGS, CAPTURES, CACHE, PLANS = "logs", "captures", "cache", "plans"
 FOLDERS = frozenset({LOGS, CAPTURES, CACHE, PLANS})
 
@@ -67,7 +67,7 @@ def resume_run_directory(out: Path) -> RunDirectory:
         lock = _locked(out)
         names = _names(out)
     try:
-        return RunDirectory(out, lock, read_record(out / RECORD) if RECORD in names else None)
+        return RunDirectory(out, lock, read_record(out) if _holds_record(out, names) else None)
     except RecordError:
         lock.release()
         raise
@@ -75,7 +75,7 @@ def resume_run_directory(out: Path) -> RunDirectory:
 
 def _locked(out: Path) -> FileLock:
     names = _names(out)
-    if names and RECORD not in names and not _is_unfinished(names):
+    if names and not {RECORD, JOURNAL} & names and not _is_unfinished(names):
         raise UsageError(
             f"{out} holds {min(names)!r}, which is not part of a run; give --perf-out a directory of its own"
         )
@@ -93,19 +93,24 @@ def _names(out: Path) -> set[str]:
     return {path.name for path in out.iterdir()} - {LOCK} if out.exists() else set()
 
 
+def _holds_record(out: Path, names: set[str]) -> bool:
+    """Whether a session kept anything in `out`: a finished line in its journal, where it wrote no record."""
+    return RECORD in names or (JOURNAL in names and b"\n" in (out / JOURNAL).read_bytes())
+
+
 def _is_unfinished(names: set[str]) -> bool:
     """Whether they are what a session leaves that was killed before it wrote its first record."""
     return bool(names) and all(name in FOLDERS or _is_half_written(name) for name in names)
 
 
 def _is_half_written(name: str) -> bool:
-    return name.startswith(RECORD) and name.endswith(TEMPORARY_SUFFIX)
+    return name.startswith((RECORD, JOURNAL)) and name.endswith(TEMPORARY_SUFFIX)
 
 
 def _date(out: Path) -> str:
     """When the run in `out` began, as far as it can be told, in the compact form of ISO 8601."""
     try:
-        began = datetime.fromisoformat(read_record(out / RECORD).created_at)
+        began = datetime.fromisoformat(read_record(out).created_at)
     except (RecordError, ValueError):
         began = datetime.fromtimestamp(out.stat().st_mtime, UTC)
     return began.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -1,11 +1,14 @@
-"""Reads and writes `run.json`."""
+"""Reads the record of a run directory, and writes `run.json`; `journal` says which file holds it when."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness.runs import journal
+from perf_tests.harness.runs.journal import JOURNAL
 from perf_tests.harness.runs.record import (
     FORMAT_VERSION,
     REASON_OF_PROGRESS,
@@ -15,6 +18,8 @@ from perf_tests.harness.runs.record import (
 )
 from perf_tests.protocol.errors import PerfError, RecordError
 from perf_tests.protocol.files import read_regular, replace_atomically
+
+RECORD = "run.json"
 
 PROGRESS_OF_REASON = {
     **{reason: progress for progress, reason in REASON_OF_PROGRESS.items()},
@@ -44,18 +49,47 @@ def write_record(path: Path, record: RunRecord) -> None:
         ) from error
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """A record and the file that holds it."""
+
+    record: RunRecord
+    content: bytes
+    """Of the file."""
+
+
 def read_record(path: Path) -> RunRecord:
     """The record in `path`, which is a run.json or a run directory.
 
-    Raises RecordError where the file cannot be read, is truncated, or has another format.
+    A session that was killed left its journal in place of the run.json, which is read just so. Raises
+    RecordError where the file cannot be read, is truncated, or has another format.
     """
-    file = path / "run.json" if path.is_dir() else path
+    return read_stored(path).record
+
+
+def read_stored(path: Path) -> Stored:
+    """The record in `path` as `read_record` reads it, and the bytes that it was read from."""
+    file = path / RECORD if path.is_dir() else path
+    unfinished = file.with_name(JOURNAL) if file.name == RECORD else None
+    if unfinished is not None and unfinished.is_file():
+        content = _content(unfinished)
+        first, whole, rest = content.partition(b"\n")
+        if whole:  # else the session was killed before it kept anything
+            return Stored(record=_replayed(unfinished, _decoded(unfinished, first), rest), content=content)
+    content = _content(file)
+    return Stored(record=_decoded(file, content), content=content)
+
+
+def _content(file: Path) -> bytes:
     try:
-        content = read_regular(file)
+        return read_regular(file)
     except OSError as error:
         raise RecordError(
             f"cannot read the run record {file}: {error.strerror}; give a run.json or the directory of a run"
         ) from error
+
+
+def _decoded(file: Path, content: bytes) -> RunRecord:
     try:
         version = msgspec.json.decode(content, type=_Header).format_version
         if version == FORMAT_VERSION:
@@ -69,6 +103,17 @@ def read_record(path: Path) -> RunRecord:
         f"the run record {file} has format version {version}, this suite reads {FORMAT_VERSION}: "
         "read it with the checkout that wrote it, or run the suite again"
     )
+
+
+def _replayed(file: Path, record: RunRecord, lines: bytes) -> RunRecord:
+    *whole, _half = lines.split(b"\n")
+    try:
+        return journal.replay(record, whole)
+    except (msgspec.DecodeError, KeyError) as error:
+        raise RecordError(
+            f"cannot read the run record {file}: a line before its end is broken: {error}; "
+            "run the suite again, without --perf-resume"
+        ) from error
 
 
 def _with_progress(record: RunRecord) -> RunRecord:

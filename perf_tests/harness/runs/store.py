@@ -1,4 +1,4 @@
-"""What a session has measured so far, in memory and in `run.json`; what it continues from an earlier one."""
+"""What a session has measured so far, in memory and on the disk; what it continues from an earlier one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.runs.directory import RECORD
+from perf_tests.harness.runs.journal import Journal
 from perf_tests.harness.runs.record import (
     FORMAT_VERSION,
     REASON_OF_PROGRESS,
@@ -21,7 +21,7 @@ from perf_tests.harness.runs.record import (
     Status,
     Verdict,
 )
-from perf_tests.harness.runs.record_file import write_record
+from perf_tests.harness.runs.record_file import RECORD, write_record
 from perf_tests.protocol.reports import Environment
 
 
@@ -62,6 +62,7 @@ class RunStore:
         self.missing: tuple[str, ...] = ()
         """The planned `case: metric` pairs without a verdict."""
         self._path = out / RECORD
+        self._journal = Journal(out)
         self._blanks = blanks
         self._unit = start.unit
         self._references: dict[str | None, dict[str, Run]] = {
@@ -163,9 +164,19 @@ class RunStore:
         )
 
     def write(self) -> None:
-        """Write the record. Raises PerfError where that cannot be done; nothing is lost in memory."""
+        """Append what has changed to the journal. Raises PerfError where that cannot be done; nothing is lost
+        in memory."""
+        with self.lock:
+            self._journal.write(self.record)
+
+    def finish(self) -> None:
+        """Write the whole record to `run.json`, which takes the place of the journal.
+
+        Raises PerfError where that cannot be done; nothing is lost in memory, and the journal stays as it is.
+        """
         with self.lock:
             write_record(self._path, self.record)
+            self._journal.remove()
 
     def _resume(self, resumed: RunRecord) -> None:
         self._started_at, self._command_line = resumed.created_at, resumed.command

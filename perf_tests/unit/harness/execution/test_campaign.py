@@ -157,6 +157,9 @@ def test_the_record_is_written_after_each_case(conduct: Conduct, tmp_path: Path)
     campaign.run(COMPILED)
     assert [run.id for run in read_record(tmp_path).cases] == [COMPILED]
     campaign.run(BF16)
+    measured = campaign.record.cases
+    assert read_record(tmp_path).cases == measured[::-1]  # in the order of measuring, until the session ends
+    campaign.close()
     assert read_record(tmp_path) == campaign.record
     assert [run.id for run in campaign.record.cases] == [BF16, COMPILED]
 
@@ -198,7 +201,7 @@ def test_missing_pairs_are_recorded(conduct: Conduct, tmp_path: Path) -> None:
 
 def test_a_full_disk_is_reported_and_costs_no_measurement(conduct: Conduct, tmp_path: Path) -> None:
     campaign = conduct(BF16)
-    (tmp_path / f"run.json.{os.getpid()}.tmp").symlink_to("/dev/full")
+    (tmp_path / f"run.jsonl.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(PerfError, match=r"cannot write .*No space left on device"):
         campaign.run(BF16)
     campaign.close()

@@ -107,7 +107,7 @@ def test_an_interrupted_campaign_kills_its_workers_and_writes_what_it_has(
 ) -> None:
     campaign = conduct(BF16, platform=CPU_FAST)
     campaign.run(BF16)
-    (tmp_path / "run.json").unlink()
+    (tmp_path / "run.jsonl").unlink()
     campaign.interrupt()
     assert living_workers() == []
     assert read_record(tmp_path) == campaign.record
