@@ -117,10 +117,10 @@ FLUX1_DEV_SLIM = dataclasses.replace(
     id="flux1-dev-slim",
     anchor=AnchorFloors(
         # All but the first answer are estimates, until an H100 has measured them.
-        embeds=AnchorFloor(low_db=33.0, measured_db="an estimated 38"),
+        embeds=AnchorFloor(low_db=38.2, measured_db="40.3 (H100)"),
         answer=AnchorFloor(low_db=37.0, measured_db="38.6 (CPU) and 39.2 (H100)"),
-        latents=AnchorFloor(low_db=33.0, measured_db="an estimated 38"),
-        picture=AnchorFloor(low_db=33.0, measured_db="an estimated 38"),
+        latents=AnchorFloor(low_db=39.8, measured_db="41.8 (H100)"),
+        picture=AnchorFloor(low_db=41.4, measured_db="43.4 (H100)"),
     ),
     repo="perf-tests/flux1-dev-slim",
     revision="f6" * 20,
