@@ -130,7 +130,8 @@ def test_a_killed_session_goes_on_and_ends_with_the_same_verdicts(
     killed = suite.start("-p", "perf_tests.unit.fake_cards", "-m", "h100", *FOURTEEN, "--perf-gpus=all")
     assert until(lambda: _measured(suite.out) >= 4, timeout_s=60)
     killed.send_signal(signal.SIGKILL)
-    killed.wait(30)
+    assert killed.wait(30) == -signal.SIGKILL
+    assert not (suite.out / "run.json").exists()
     plug_gpus(2)
     suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", "--perf-resume")
     resumed = verdicts(suite)
@@ -139,5 +140,5 @@ def test_a_killed_session_goes_on_and_ends_with_the_same_verdicts(
 
 
 def _measured(out: Path) -> int:
-    record = out / "run.json"
-    return len(read_record(record).cases) if record.exists() else 0
+    """How many cases a session that still runs has in its journal."""
+    return len(read_record(out).cases) if (out / "run.jsonl").exists() else 0
