@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from perf_tests.harness.processes.inherited import REPOSITORY, worker_environment
+from perf_tests.harness.processes.plain_text import harmless
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.known_issues import KnownIssue
 
@@ -93,6 +94,6 @@ def _read(issue: KnownIssue, returncode: int, output: bytes, log: Path) -> Repro
         raise PerfError(
             f"{issue.script} did not print its {issue.figure} as JSON: {error}: see {log}"
         ) from error
-    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    last = harmless(log.read_text(encoding="utf-8", errors="replace")).splitlines()[-LOG_LINES:]
     message = f"{issue.script}, which shows {issue.id}, ended with exit code {returncode}; its last lines:"
     raise PerfError("\n".join((message, *last)))

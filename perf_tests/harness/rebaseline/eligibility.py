@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.processes.plain_text import harmless
 from perf_tests.harness.rebaseline.candidates import CASES, drift_of, reference_of, shows_noise
 from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.record import Progress, Run, RunRecord, Status
@@ -30,7 +31,7 @@ def objection_to_run(run: Run, record: RunRecord, platform: str | None) -> str |
     for check in (_unknown, _injected, _failed, _moved, _foreign, _invalid, _noisy, _unmeasured):
         why = check(run, record)
         if why is not None:
-            return why
+            return harmless(why)  # it quotes the record, which anybody may have written
     return None
 
 

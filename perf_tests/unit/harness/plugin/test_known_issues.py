@@ -68,6 +68,13 @@ def test_a_script_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> N
         _watch(tmp_path, "raise SystemExit('no such GPU')")
 
 
+def test_the_last_words_of_a_script_tell_the_terminal_nothing(tmp_path: Path) -> None:
+    with pytest.raises(PerfError) as caught:
+        _watch(tmp_path, "raise SystemExit('\\x1b[2Jgone')")
+    assert "\x1b" not in str(caught.value)
+    assert r"\x1b[2Jgone" in str(caught.value)
+
+
 def test_a_script_that_prints_something_else_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PerfError, match="did not print its slowdown as JSON: "):
         _watch(tmp_path, "print('fast')")

@@ -121,6 +121,11 @@ def test_a_run_that_failed_is_not_eligible_and_its_message_says_why() -> None:
     assert objection(make_run(failure=make_failure())) == "it failed: out of memory at 79 GiB"
 
 
+def test_what_a_record_says_tells_the_terminal_nothing() -> None:
+    run = make_run(status=Status.INVALID, reason="\x1b[2Jgone")
+    assert objection(run) == r"it is INVALID: \x1b[2Jgone"
+
+
 @pytest.mark.parametrize("status", [Status.INCONCLUSIVE, Status.INVALID])
 def test_one_verdict_that_could_not_be_given_makes_the_run_ineligible(status: Status) -> None:
     verdicts = (make_verdict("ssim", Status.REGRESSED), make_verdict("psnr_db", status))
