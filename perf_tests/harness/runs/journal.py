@@ -95,8 +95,8 @@ def change(before: RunRecord, now: RunRecord) -> Change | None:
 
     A value counts as unchanged where it is the same object, which spares comparing what was measured.
     """
-    known, cases = _keyed(before.cases), _keyed(now.cases)
-    known_references, references = _keyed(before.references), _keyed(now.references)
+    known, cases = _that_differ(before.cases, now.cases)
+    known_references, references = _that_differ(before.references, now.references)
     if known.keys() - cases.keys() or known_references.keys() - references.keys():
         return None
     new = _changed(known, cases)
@@ -149,6 +149,18 @@ def replay(record: RunRecord, lines: Iterable[bytes]) -> RunRecord:
         references=tuple(references.values()),
         comparisons=tuple(comparisons.values()),
     )
+
+
+def _that_differ(before: Sequence[E], now: Sequence[E]) -> tuple[dict[Key, E], dict[Key, E]]:
+    """Both, by key; without what is the same in both where only single entries were replaced."""
+    if len(before) == len(now):
+        replaced = [(old, new) for old, new in zip(before, now, strict=True) if old is not new]
+        ids = {old.id for old, _ in replaced}
+        # With another entry of its id, the number of an entry depends on those that are left out.
+        are_alone = sum(entry.id in ids for entry in now) == len(ids) == len(replaced)
+        if are_alone and all(old.id == new.id for old, new in replaced):
+            return {(old.id, 0): old for old, _ in replaced}, {(new.id, 0): new for _, new in replaced}
+    return _keyed(before), _keyed(now)
 
 
 def _keyed(entries: Sequence[E]) -> dict[Key, E]:
