@@ -202,7 +202,7 @@ class Session:
             memory=self._window(320.0),
             quantization=quantization,
             layers=self._layers() if request.layers and weight is not None else {},
-            recorded={each.case.id: self._recorded(each.stem) for each in request.traces},
+            recorded={each.case.id: self._recorded(each.case, each.stem) for each in request.traces},
             fidelity_s=0.125 if request.traces else 0.0,
             state=self._state(tuple(groups)),
         )
@@ -221,9 +221,9 @@ class Session:
         eager = self.case.build.recipe.compile is CompileMode.EAGER
         return StepReport(blocks={"Block": 4 if eager else 0}, attention={"_scaled_dot_product_flash": 4})
 
-    def _recorded(self, stem: str) -> Recorded:
-        compiled = self._compiles and self.case.is_reference
-        picture = self._capture(f"{stem}.eager") if compiled else None
+    def _recorded(self, case: Case, stem: str) -> Recorded:
+        compiled = self._compiles and case.is_reference
+        picture = self._capture(f"{stem}.eager", case) if compiled else None
         return Recorded(arrays=self._arrays(f"{stem}.eager.npz", noise=0.0), picture=picture)
 
     def _arrays(self, file: str, noise: float) -> Arrays:
@@ -270,7 +270,7 @@ class Session:
             for name, spans in (values | self._live() | self._counts()).items()
             if name != self._switches.argument("missing-metric", self.case.id)
         }
-        capture = self._capture(request.capture) if request.capture else None
+        capture = self._capture(request.capture, self.case) if request.capture else None
         telemetry = self._telemetry(request.warmup) if self._device is Device.CUDA else None
         if self._switches.argument("one-step", self.case.id) is not None:
             values["denoise_step_ms"] = values["denoise_step_ms"][:1]
@@ -397,22 +397,22 @@ class Session:
         for fault in self._amounts:
             STRIKES.get(fault, _nothing)()
 
-    def _output(self) -> tuple[array[float], tuple[int, ...]]:
-        """The picture, and the shape of the copies of it that one generation makes."""
-        workload = self.case.workload
-        same = self._switches.argument("same-picture", self.case.id) is not None
-        quantized = self.case.build.recipe.scheme.weight is not None and not same
+    def _output(self, case: Case) -> tuple[array[float], tuple[int, ...]]:
+        """The picture, and the shape of the copies of it that one generation of `case` makes."""
+        workload = case.workload
+        same = self._switches.argument("same-picture", case.id) is not None
+        quantized = case.build.recipe.scheme.weight is not None and not same
         frames = () if workload.num_frames is None else (workload.num_frames,)
         return _picture(noise=0.004 if quantized else 0.0), (workload.batch_size, *frames)
 
     def _output_sha256(self) -> str:
-        picture, copies = self._output()
+        picture, copies = self._output(self.case)
         return hashlib.sha256(picture.tobytes() * math.prod(copies)).hexdigest()
 
-    def _capture(self, path: str) -> Capture:
+    def _capture(self, path: str, case: Case) -> Capture:
         if self._switches.argument("captures-elsewhere", self.case.id) is not None:
             path = f"{path}.elsewhere"
-        picture, copies = self._output()
+        picture, copies = self._output(case)
         array_path, image_path = Path(f"{path}.npy"), Path(f"{path}.png")
         array_path.parent.mkdir(parents=True, exist_ok=True)
         content = _npy(picture, copies, (SIDE, SIDE, 3))

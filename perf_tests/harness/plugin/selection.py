@@ -132,16 +132,18 @@ class Forecaster:
         items = schedule.shard_items(cases, self._known(selection), self._options.processes, selection.smoke)
         return sharding.shard(items, self._options.shard)
 
-    def jobs(self, selection: Selection, begun: Mapping[str, str]) -> tuple[Job, ...]:
-        """What several cards are to measure, each case on the card of its baseline where that is one of them.
+    def jobs(self, selection: Selection, begun: Mapping[str, str], units: Collection[str]) -> tuple[Job, ...]:
+        """What the cards `units` are to measure, each case on that of its baseline where it is one of them.
 
         `begun` is case id -> UUID of the card that a session measured it on which is resumed.
         """
         cases = tuple(selection.cases.values())
         accepted = {case.id: self._baselines.find(case, platform) for case, platform in cases}
         homes = {case_id: each.provenance.unit for case_id, each in accepted.items() if each is not None}
+        # Cases that were recorded elsewhere, on different cards, still share a worker.
+        here = {case_id: unit for case_id, unit in {**homes, **begun}.items() if unit in units}
         items = schedule.shard_items(cases, self._known(selection), self._options.processes, selection.smoke)
-        return sharding.jobs(items, {case.id: case for case, _ in cases}, {**homes, **begun})
+        return sharding.jobs(items, {case.id: case for case, _ in cases}, here)
 
     def budget(self, selection: Selection) -> Budget:
         """The budget of the options, which begins to run now; unlimited without one."""

@@ -188,7 +188,8 @@ class PerfSession:
         runs = resumed.cases if resumed else ()
         # A case that was begun goes on where its first processes ran.
         begun = {run.id: run.processes[0].environment.unit for run in runs if run.processes}
-        return Several(cards=self.cards, jobs=self.forecaster.jobs(self.selection, begun))
+        units = frozenset(card.unit for card in self.cards)
+        return Several(cards=self.cards, jobs=self.forecaster.jobs(self.selection, begun, units))
 
     def _compare_ahead(self, run: Run) -> None:
         """Make the A/B that verdicts on `run` will ask for, while its card is free for it."""

@@ -60,6 +60,16 @@ def test_a_case_goes_to_the_card_of_its_baseline(suite: Suite, plug_gpus: Plug) 
     assert units(suite.case(FP8DQROW)) == {CARD_0}
 
 
+def test_cases_of_one_build_share_a_worker_though_they_were_recorded_on_other_cards(
+    suite: Suite, plug_gpus: Plug
+) -> None:
+    plug_gpus(2)
+    both = [f"--perf-case=flux1-dev-b{size}-bf16-regional" for size in (1, 4)]
+    suite.baselines = ROOT / "baselines"
+    suite.run("-m", "h100", *both, "--perf-gpus=all", tests=(BUILD,))
+    assert len(list((suite.out / "logs").glob("*/*.0.log"))) == 1
+
+
 def test_each_card_has_logs_and_caches_of_its_own(suite: Suite, plug_gpus: Plug) -> None:
     plug_gpus(2)
     suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", tests=(BUILD,))
