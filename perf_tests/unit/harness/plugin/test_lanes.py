@@ -18,6 +18,7 @@ from perf_tests.unit.harness.plugin.sessions import BUILD, screen, until
 SCHNELL = "--perf-case=flux1-schnell-*"
 """Seven cases of two families, compiled and eager."""
 FOURTEEN = (SCHNELL, "--perf-case=sd3-*")
+JUDGED = (BUILD, *(str(ROOT / "perf_tests" / f"test_{group}.py") for group in ("latency", "fidelity")))
 CARD_0, CARD_1 = "GPU-00000000-fake", "GPU-00000001-fake"
 
 
@@ -34,12 +35,12 @@ def units(run: Run) -> set[str]:
 
 
 def test_several_cards_give_the_verdicts_of_one(suite: Suite, plug_gpus: Plug) -> None:
-    plug_gpus(4)
-    suite.run("-m", "h100", *FOURTEEN)
+    plug_gpus(2)
+    suite.run("-m", "h100", SCHNELL, tests=JUDGED)
     alone = verdicts(suite)
-    screen(suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all"))
+    screen(suite.run("-m", "h100", SCHNELL, "--perf-gpus=all", tests=JUDGED))
     assert verdicts(suite) == alone
-    assert len(alone) == 14
+    assert len(alone) == 7
 
 
 def test_each_case_and_its_reference_are_measured_on_one_card(suite: Suite, plug_gpus: Plug) -> None:
@@ -137,15 +138,15 @@ def test_a_killed_session_goes_on_and_ends_with_the_same_verdicts(
 ) -> None:
     monkeypatch.setenv(fake_cards.CARDS, "2")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
-    killed = suite.start("-p", "perf_tests.unit.fake_cards", "-m", "h100", *FOURTEEN, "--perf-gpus=all")
-    assert until(lambda: _measured(suite.out) >= 4, timeout_s=60)
+    killed = suite.start("-p", "perf_tests.unit.fake_cards", "-m", "h100", SCHNELL, "--perf-gpus=all")
+    assert until(lambda: _measured(suite.out) >= 2, timeout_s=60)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait(30) == -signal.SIGKILL
     assert not (suite.out / "run.json").exists()
     plug_gpus(2)
-    suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", "--perf-resume")
+    suite.run("-m", "h100", SCHNELL, "--perf-gpus=all", "--perf-resume", tests=JUDGED)
     resumed = verdicts(suite)
-    suite.run("-m", "h100", *FOURTEEN)
+    suite.run("-m", "h100", SCHNELL, tests=JUDGED)
     assert resumed == verdicts(suite)
 
 
