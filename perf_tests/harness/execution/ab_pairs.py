@@ -41,13 +41,11 @@ RESERVE_MIB = 2048.0
 USABLE = 0.92
 """The share of a card's memory that two workers may use together."""
 SHARED_METRICS = frozenset({"peak_device_mib", *CONTROLS, CONTROL_CLOCK})
-"""Metrics that depend on both workers: a counter of the whole card, and kernels timed while the other may
-load."""
+"""Metrics that depend on both workers: a counter of the whole card, kernels timed while the other loads."""
 MIB_PER_GIB = 1024
 
 Judge = Callable[[Comparison], Comparison | None]
-"""Called after each pair and after a failure. Returns the comparison with its verdicts, or None for one more
-pair."""
+"""Called after each pair and each failure. Returns the comparison with verdicts, None for one more pair."""
 Refuse = Callable[[str], str | None]
 """Called before each pair with the case's id. Returns why there is no further pair, or None."""
 
@@ -81,8 +79,7 @@ def builds_together(planned: Planned, run: Run) -> bool:
     """Whether two resident workers of a case may load and quantize at the same time.
 
     `run` was measured by one worker alone. They may not where quantizing times kernels, nor where twice the
-    peak of these phases is not known to fit: unquantized weights may take more memory than what follows,
-    which the schedule was chosen for.
+    peak of these phases is not known to fit: unquantized weights may take more than the schedule allows for.
     """
     gpu = run.processes[0].environment.gpu
     peaks_mib = [

@@ -12,7 +12,7 @@ from perf_tests.harness.execution.lane import Callbacks, Lane, Work
 from perf_tests.harness.execution.launcher import Launcher, Seen, Stack
 from perf_tests.harness.execution.planned import Planned, PlannedCases
 from perf_tests.harness.execution.sampling import SamplingRules
-from perf_tests.harness.lanes.cards import Card
+from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import RunStore, SessionStart
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Several:
     """Cards that measure at the same time, and what they are to measure."""
 
-    cards: Sequence[Card]
+    cards: Sequence[LaneCard]
     jobs: Sequence[Job]
     """Together they hold all selected cases that are not measured yet."""
 

@@ -12,7 +12,7 @@ from perf_tests.harness.execution.launcher import Launcher, Seen, Stack
 from perf_tests.harness.execution.planned import Planned, PlannedCases, blank
 from perf_tests.harness.execution.sampling import SamplingRules, Series
 from perf_tests.harness.execution.shared_worker import SharedWorker, Subject, Twins
-from perf_tests.harness.lanes.cards import Card
+from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.runs.record import REASON_OF_PROGRESS, Progress, Run
 from perf_tests.harness.runs.store import RunStore
@@ -88,7 +88,7 @@ class Lane:
         self._others: list[Launcher] = []
 
     @property
-    def card(self) -> Card | None:
+    def card(self) -> LaneCard | None:
         """The card, where the session has several."""
         return self._launcher.card
 
@@ -161,7 +161,9 @@ class Lane:
             for subject in subjects:
                 self._keep(subject)  # an earlier session may have stopped after the last process of it
             while waiting := [each for each in subjects if not (each.series.is_over or self._has_given_up)]:
-                while waiting := [each for each in waiting if self._is_startable(each)]:
+                while waiting := [
+                    each for each in waiting if not self._has_given_up and self._is_admitted(each)
+                ]:
                     waiting = self._worker.measure(waiting)
         except BaseException:  # Ctrl-C, SIGTERM or a full disk: complete processes are kept
             for subject in subjects:
@@ -204,9 +206,6 @@ class Lane:
         rules = self._work.rules
         start = begun and msgspec.structs.replace(begun, reason="", progress=Progress.PLANNED)
         return Subject(planned, implicit, Series(start or blank(planned), rules.decide, rules.max_processes))
-
-    def _is_startable(self, subject: Subject) -> bool:
-        return not self._has_given_up and self._is_admitted(subject)
 
     def _is_admitted(self, subject: Subject) -> bool:
         """Whether the case is started. A reference always is: the case that waits for it was admitted."""

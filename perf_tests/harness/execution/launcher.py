@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perf_tests.harness.execution import machine
 from perf_tests.harness.execution.planned import Planned
-from perf_tests.harness.lanes.cards import Card
+from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.processes.inherited import SECRETS
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import COMMAND, Worker
@@ -53,7 +53,7 @@ class Launcher:
     """Starts workers, which must all report the same stack, and ends them."""
 
     def __init__(
-        self, out: Path, stack: Stack, *, seen: Seen | None = None, card: Card | None = None
+        self, out: Path, stack: Stack, *, seen: Seen | None = None, card: LaneCard | None = None
     ) -> None:
         """Start workers of `stack`, with logs and caches in `out`.
 

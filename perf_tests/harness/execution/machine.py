@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pynvml
 
 from perf_tests.harness.lanes import cards
-from perf_tests.harness.lanes.cards import Card
+from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.protocol import nvml
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.reports import Gpu
@@ -150,7 +150,7 @@ def recognise(gpu: Gpu) -> Platform:
     )
 
 
-def mismatch(platform: Platform, gpu: Gpu | None, card: Card | None = None) -> str | None:
+def mismatch(platform: Platform, gpu: Gpu | None, card: LaneCard | None = None) -> str | None:
     """Why a worker on `gpu` does not measure `platform`, on `card` where that is given; None where it does,
     and always for the CPU."""
     if platform.gpu is None:
@@ -188,7 +188,7 @@ class Target:
     """UUID of the GPU; None without one that can be used."""
     problem: str | None = None
     """Why the GPU cannot be used; None where it can, and where there is none."""
-    cards: tuple[Card, ...] = ()
+    cards: tuple[LaneCard, ...] = ()
     """The cards that are measured on at the same time; empty where only the first is."""
 
     @classmethod
@@ -213,7 +213,7 @@ class Target:
             found=f"{len(units)} x {visible[units[0]].name} ({', '.join(units)})",
             gpu_platform=first,
             unit=units[0],
-            cards=tuple(Card(unit=unit, cores=cores[unit]) for unit in units),
+            cards=tuple(LaneCard(unit=unit, cores=cores[unit]) for unit in units),
         )
 
     @classmethod

@@ -16,7 +16,7 @@ TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Card:
+class LaneCard:
     """One of several cards that a session measures on at the same time."""
 
     unit: str

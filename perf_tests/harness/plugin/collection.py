@@ -119,7 +119,7 @@ def _tier_marks(
     """`smoke`, and `unrecorded` on the platform that the case is filed under."""
     if case_id in SMOKE_IDS:
         yield pytest.mark.smoke
-    if session.is_unrecorded(case_id, target.platforms(row)[0]):
+    if session.baselines.is_unrecorded(case_id, target.platforms(row)[0]):
         yield pytest.mark.unrecorded
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from perf_tests.harness.baselines import files, register
 from perf_tests.harness.baselines.files import Accepted, Baselines
 from perf_tests.harness.compare import published
+from perf_tests.harness.execution.campaign import Several
 from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.planning import relatives, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
@@ -132,11 +134,24 @@ class Forecaster:
         items = schedule.shard_items(cases, self._known(selection), self._options.processes, selection.smoke)
         return sharding.shard(items, self._options.shard)
 
-    def jobs(self, selection: Selection, begun: Mapping[str, str], units: Collection[str]) -> tuple[Job, ...]:
-        """What the cards `units` are to measure, each case on that of its baseline where it is one of them.
+    def several(
+        self, selection: Selection, cards: tuple[LaneCard, ...], resumed: RunRecord | None
+    ) -> Several | None:
+        """What `cards` are to measure at the same time; None without any.
 
-        `begun` is case id -> UUID of the card that a session measured it on which is resumed.
+        A case that the `resumed` session began goes on where its first processes ran.
         """
+        if not cards:
+            return None
+        runs = resumed.cases if resumed else ()
+        begun = {run.id: run.processes[0].environment.unit for run in runs if run.processes}
+        units = frozenset(card.unit for card in cards)
+        return Several(cards=cards, jobs=self._jobs(selection, begun, units))
+
+    def _jobs(
+        self, selection: Selection, begun: Mapping[str, str], units: Collection[str]
+    ) -> tuple[Job, ...]:
+        """Each case on the card of its baseline where that is one of `units`, or where it was `begun`."""
         cases = tuple(selection.cases.values())
         accepted = {case.id: self._baselines.find(case, platform) for case, platform in cases}
         homes = {case_id: each.provenance.unit for case_id, each in accepted.items() if each is not None}

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 
 from perf_tests.harness.execution import resuming
-from perf_tests.harness.execution.campaign import Campaign, Several
+from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.lane import Callbacks
 from perf_tests.harness.execution.launcher import Stack
 from perf_tests.harness.execution.sampling import SamplingRules
-from perf_tests.harness.lanes.cards import Card
+from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.plugin.ab_session import AbSession
 from perf_tests.harness.plugin.judging import CaseJudge, outcome
@@ -22,7 +22,7 @@ from perf_tests.harness.plugin.ledger import BUILD
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Forecaster, PlatformBaselines, Selection
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
-from perf_tests.harness.report.progress import Display, Progress, TimeLeft
+from perf_tests.harness.report.progress import Display, PhaseLines, TimeLeft
 from perf_tests.harness.runs.directory import RunDirectory, prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import SessionStart
@@ -43,7 +43,7 @@ class PerfSession:
         options: Options,
         command: tuple[str, ...],
         unit: str | None = None,
-        cards: tuple[Card, ...] = (),
+        cards: tuple[LaneCard, ...] = (),
     ) -> None:
         """`unit` is the UUID of this machine's GPU; None without one. `cards` are those to measure on at the
         same time; empty for that GPU alone, and for the CPU.
@@ -55,10 +55,12 @@ class PerfSession:
         self.cards = cards
         self.selection = Selection()
         self._command = command
-        self._baselines = PlatformBaselines(options.baselines)
-        self.forecaster = Forecaster(options, self._baselines)
-        self.judging = CaseJudge(options, self.selection, self._baselines, self._reference)
-        self._ab = AbSession(options, self.selection, self._baselines, self.watch)
+        self.resuming_command = _resuming(command, already=options.resume)
+        """How to keep what is measured, and to measure the rest."""
+        self.baselines = PlatformBaselines(options.baselines)
+        self.forecaster = Forecaster(options, self.baselines)
+        self.judging = CaseJudge(options, self.selection, self.baselines, self._reference)
+        self._ab = AbSession(options, self.selection, self.baselines, self.watch)
         self._campaign: Campaign | None = None
         self.display: Display | None = None
         """Where signs of life appear; None for nowhere."""
@@ -71,10 +73,6 @@ class PerfSession:
 
     # Selecting
 
-    def is_unrecorded(self, case_id: str, platform: Platform) -> bool:
-        """Whether the case was never recorded on `platform`, for a reason that is known."""
-        return self._baselines.is_unrecorded(case_id, platform)
-
     def select(self, case: Case, platform: Platform, group: Group | None, *, smoke: bool = False) -> None:
         """A selected test will judge `case`: the metrics of `group`, or for None whether it was built.
 
@@ -82,8 +80,8 @@ class PerfSession:
         BaselineError where the platform's baselines cannot be read.
         """
         self.selection.add(case, platform, smoke=smoke)
-        self._baselines.of(platform)
-        self._baselines.noise(platform)
+        self.baselines.of(platform)
+        self.baselines.noise(platform)
         self.judging.owe(case.id, group)
 
     def check(self) -> None:
@@ -104,7 +102,8 @@ class PerfSession:
         directory = self._directory
         if directory.resumed is not None:
             planned = self.selection.planned(self.options)
-            resuming.check_stack(directory.resumed, planned, self._stack, directory.path)
+            stack = _stack(self.options, self.watch)
+            resuming.check_stack(directory.resumed, planned, stack, directory.path)
 
     # Measuring
 
@@ -114,16 +113,6 @@ class PerfSession:
         directory = take(self.options.out)
         self._held.callback(directory.release)
         return directory
-
-    @property
-    def _stack(self) -> Stack:
-        return Stack(
-            python=self.options.python,
-            command=self.options.worker_command,
-            artifacts=self.options.compile_cache and self.options.compile_cache.absolute(),
-            plans=self.options.autoquant_plans and self.options.autoquant_plans.absolute(),
-            watch=self.watch,
-        )
 
     @cached_property
     def _budget(self) -> Budget:
@@ -135,7 +124,8 @@ class PerfSession:
         if self._campaign is None:
             self._campaign = self._open_campaign()
             self.kept = resuming.kept_cases(self._campaign.record, self.selection.cases)
-            self._watch = self._watch_of(self._campaign)
+            if self.display is not None:
+                self._watch = self._watch_on(self.display, self._campaign)
         return self._campaign
 
     def _open_campaign(self) -> Campaign:
@@ -145,7 +135,7 @@ class PerfSession:
         return Campaign(
             self.selection.planned(self.options),
             directory.path,
-            self._stack,
+            _stack(self.options, self.watch),
             SamplingRules(
                 decide=self.judging.decide,
                 max_processes=self.judging.max_processes,
@@ -163,16 +153,14 @@ class PerfSession:
                 admit=self._budget.refusal,
                 follow_up=self._compare_ahead,
             ),
-            self._several(directory.resumed),
+            self.forecaster.several(self.selection, self.cards, directory.resumed),
         )
 
     def watch(self, step: Step) -> AbstractContextManager[None]:
         """Tell of one phase of one worker while it runs."""
         return self._watch(step)
 
-    def _watch_of(self, campaign: Campaign) -> Watch:
-        if self.display is None:
-            return unwatched
+    def _watch_on(self, display: Display, campaign: Campaign) -> Watch:
         left = TimeLeft(
             expected_s=self.forecaster.expected_s(self.selection),
             lanes=len(self.cards) or 1,
@@ -180,16 +168,7 @@ class PerfSession:
             done_before=campaign.done,
         )
         names = {card.unit: f"gpu {index}" for index, card in enumerate(self.cards)}
-        return Progress(self.display, len(self.selection.cases), lambda: campaign.done, left, names)
-
-    def _several(self, resumed: RunRecord | None) -> Several | None:
-        if not self.cards:
-            return None
-        runs = resumed.cases if resumed else ()
-        # A case that was begun goes on where its first processes ran.
-        begun = {run.id: run.processes[0].environment.unit for run in runs if run.processes}
-        units = frozenset(card.unit for card in self.cards)
-        return Several(cards=self.cards, jobs=self.forecaster.jobs(self.selection, begun, units))
+        return PhaseLines(display, len(self.selection.cases), lambda: campaign.done, left, names)
 
     def _compare_ahead(self, run: Run) -> None:
         """Make the A/B that verdicts on `run` will ask for, while its card is free for it."""
@@ -238,12 +217,6 @@ class PerfSession:
     # Ending
 
     @property
-    def resuming_command(self) -> str:
-        """How to keep what is measured, and to measure the rest."""
-        resume = () if self.options.resume else ("--perf-resume",)
-        return shlex.join(("pytest", *self._command, *resume))
-
-    @property
     def given_up(self) -> Mapping[str, str]:
         """UUID -> why one of several cards measures no more."""
         return self._campaign.retired if self._campaign else {}
@@ -268,3 +241,17 @@ class PerfSession:
     def release(self) -> None:
         """Let other sessions have the run directory, as `close` does. Idempotent."""
         self._held.close()
+
+
+def _stack(options: Options, watch: Watch) -> Stack:
+    return Stack(
+        python=options.python,
+        command=options.worker_command,
+        artifacts=options.compile_cache and options.compile_cache.absolute(),
+        plans=options.autoquant_plans and options.autoquant_plans.absolute(),
+        watch=watch,
+    )
+
+
+def _resuming(command: tuple[str, ...], *, already: bool) -> str:
+    return shlex.join(("pytest", *command, *(() if already else ("--perf-resume",))))

@@ -149,14 +149,8 @@ class Worker:
         finally:
             os.close(child_reads)
             os.close(child_writes)
-        return cls(
-            process,
-            request_fd=request_fd,
-            reply_fd=reply_fd,
-            python=interpreter,
-            log=log,
-            is_sharing_host=is_sharing_host,
-        )
+        pipes = {"request_fd": request_fd, "reply_fd": reply_fd}
+        return cls(process, **pipes, python=interpreter, log=log, is_sharing_host=is_sharing_host)
 
     @property
     def pid(self) -> int:

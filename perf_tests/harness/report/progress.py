@@ -104,7 +104,7 @@ class _Generating:
 
 
 @dataclass(slots=True)
-class Progress:
+class PhaseLines:
     """Prints a line for each phase of each worker; it is the `Watch` of a session, from any thread."""
 
     display: Display

@@ -42,7 +42,7 @@ Key = tuple[str, int]
 """The id of an entry, and its number among those of the same id: a reference may be there for each card."""
 
 
-class Entry(Struct, array_like=True):
+class NumberedRun(Struct, array_like=True):
     """One entry of a section of the record, with its key."""
 
     number: int
@@ -70,13 +70,13 @@ OUTCOME = frozenset({"status", "reason", "verdicts", "progress"})
 MEASURED = tuple(name for name in Run.__struct_fields__ if name not in OUTCOME)
 
 
-class Change(Struct, omit_defaults=True):
+class JournalLine(Struct, omit_defaults=True):
     """One line: what differs from the record that all lines before it add up to."""
 
     environment: Environment | None = None
     missing: tuple[str, ...] | None = None
-    cases: tuple[Entry, ...] = ()
-    references: tuple[Entry, ...] = ()
+    cases: tuple[NumberedRun, ...] = ()
+    references: tuple[NumberedRun, ...] = ()
     judged: tuple[Outcome, ...] = ()
     """Of cases."""
     comparisons: tuple[Comparison, ...] = ()
@@ -90,7 +90,7 @@ class Change(Struct, omit_defaults=True):
 # What changed
 
 
-def change(before: RunRecord, now: RunRecord) -> Change | None:
+def change(before: RunRecord, now: RunRecord) -> JournalLine | None:
     """What turns `before` into `now`, but for the order of entries; None where an entry is gone.
 
     A value counts as unchanged where it is the same object, which spares comparing what was measured.
@@ -102,12 +102,12 @@ def change(before: RunRecord, now: RunRecord) -> Change | None:
     new = _changed(known, cases)
     judged = {key: run for key, run in new.items() if key in known and _is_measured_alike(known[key], run)}
     comparisons = _changed(_keyed(before.comparisons), _keyed(now.comparisons))
-    return Change(
+    return JournalLine(
         environment=None if now.environment == before.environment else now.environment,
         missing=None if now.missing == before.missing else now.missing,
-        cases=tuple(Entry(number=key[1], run=run) for key, run in new.items() if key not in judged),
+        cases=tuple(NumberedRun(number=key[1], run=run) for key, run in new.items() if key not in judged),
         references=tuple(
-            Entry(number=key[1], run=run) for key, run in _changed(known_references, references).items()
+            NumberedRun(number=key[1], run=run) for key, run in _changed(known_references, references).items()
         ),
         judged=tuple(
             Outcome(
@@ -132,7 +132,7 @@ def replay(record: RunRecord, lines: Iterable[bytes]) -> RunRecord:
     cases, references = _keyed(record.cases), _keyed(record.references)
     comparisons = _keyed(record.comparisons)
     for line in lines:
-        change = msgspec.json.decode(line, type=Change)
+        change = msgspec.json.decode(line, type=JournalLine)
         cases |= _of(change.cases)
         references |= _of(change.references)
         comparisons |= _keyed(change.comparisons)
@@ -174,7 +174,7 @@ def _keyed(entries: Sequence[E]) -> dict[Key, E]:
     return numbered
 
 
-def _of(entries: Iterable[Entry]) -> dict[Key, Run]:
+def _of(entries: Iterable[NumberedRun]) -> dict[Key, Run]:
     return {(entry.run.id, entry.number): entry.run for entry in entries}
 
 
@@ -209,7 +209,7 @@ class Journal:
         try:
             if known is None or self._descriptor is None:
                 self._begin(record)
-            elif known != Change():
+            elif known != JournalLine():
                 self._append(self._descriptor, known)
         except OSError as error:
             raise PerfError(
@@ -242,7 +242,7 @@ class Journal:
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._size = len(line)
 
-    def _append(self, descriptor: int, change: Change) -> None:
+    def _append(self, descriptor: int, change: JournalLine) -> None:
         line = msgspec.json.encode(change) + b"\n"
         try:
             _write_all(descriptor, line)

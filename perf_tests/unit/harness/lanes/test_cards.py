@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.lanes.cards import Card, chosen, first_sibling, share_cores
+from perf_tests.harness.lanes.cards import LaneCard, chosen, first_sibling, share_cores
 from perf_tests.protocol.errors import UsageError
 
 A, B, C = "GPU-aaaa", "GPU-bbbb", "GPU-cccc"
@@ -92,5 +92,5 @@ def test_the_kernel_tells_which_threads_are_one_core(tmp_path: Path, siblings: s
 
 
 def test_a_card_shows_itself_alone_and_that_the_host_is_shared() -> None:
-    variables = Card(unit=A, cores=frozenset({0})).variables
+    variables = LaneCard(unit=A, cores=frozenset({0})).variables
     assert variables == {"CUDA_VISIBLE_DEVICES": A, "PERF_HOST_SHARED": "1"}

@@ -12,7 +12,7 @@ from perf_tests.harness.processes.watch import Step
 from perf_tests.harness.report.progress import (
     Lines,
     LiveLines,
-    Progress,
+    PhaseLines,
     TimeLeft,
     display_on,
     duration,
@@ -63,7 +63,7 @@ def time() -> Time:
     return Time()
 
 
-Begin = Callable[..., Progress]
+Begin = Callable[..., PhaseLines]
 
 
 @pytest.fixture
@@ -74,16 +74,16 @@ def begin(screen: Screen, time: Time) -> Begin:
         done: Collection[str] = (),
         expected_s: Mapping[str, float] | None = None,
         lanes: Mapping[str, str] | None = None,
-    ) -> Progress:
+    ) -> PhaseLines:
         left = TimeLeft(expected_s=expected_s or {}, lanes=1, started=1000.0)
-        return Progress(
+        return PhaseLines(
             display=screen, total=208, done=lambda: done, left=left, lanes=lanes or {}, clock=time
         )
 
     return start
 
 
-def spend(progress: Progress, time: Time, phase: Phase, seconds: float, **changes: object) -> None:
+def spend(progress: PhaseLines, time: Time, phase: Phase, seconds: float, **changes: object) -> None:
     """One phase of a worker that takes so long."""
     with progress(Step(case_id=CASE, phase=phase, **changes)):  # type: ignore[arg-type]  # fields by name
         time.now += seconds
