@@ -125,7 +125,7 @@ class PerfSession:
             self._campaign = self._open_campaign()
             self.kept = resuming.kept_cases(self._campaign.record, self.selection.cases)
             if self.display is not None:
-                self._watch = self._watch_on(self.display, self._campaign)
+                self._watch = _watch_on(self.display, self, self._campaign)
         return self._campaign
 
     def _open_campaign(self) -> Campaign:
@@ -159,16 +159,6 @@ class PerfSession:
     def watch(self, step: Step) -> AbstractContextManager[None]:
         """Tell of one phase of one worker while it runs."""
         return self._watch(step)
-
-    def _watch_on(self, display: Display, campaign: Campaign) -> Watch:
-        left = TimeLeft(
-            expected_s=self.forecaster.expected_s(self.selection),
-            lanes=len(self.cards) or 1,
-            started=time.monotonic(),
-            done_before=campaign.done,
-        )
-        names = {card.unit: f"gpu {index}" for index, card in enumerate(self.cards)}
-        return PhaseLines(display, len(self.selection.cases), lambda: campaign.done, left, names)
 
     def _compare_ahead(self, run: Run) -> None:
         """Make the A/B that verdicts on `run` will ask for, while its card is free for it."""
@@ -241,6 +231,17 @@ class PerfSession:
     def release(self) -> None:
         """Let other sessions have the run directory, as `close` does. Idempotent."""
         self._held.close()
+
+
+def _watch_on(display: Display, session: PerfSession, campaign: Campaign) -> Watch:
+    left = TimeLeft(
+        expected_s=session.forecaster.expected_s(session.selection),
+        lanes=len(session.cards) or 1,
+        started=time.monotonic(),
+        done_before=campaign.done,
+    )
+    names = {card.unit: f"gpu {index}" for index, card in enumerate(session.cards)}
+    return PhaseLines(display, len(session.selection.cases), lambda: campaign.done, left, names)
 
 
 def _stack(options: Options, watch: Watch) -> Stack:
