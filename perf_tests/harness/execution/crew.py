@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from perf_tests.harness.execution.lane import Lane
 from perf_tests.harness.execution.launcher import AbortedError
 from perf_tests.harness.lanes.job_queue import Job, JobQueue
+from perf_tests.protocol.errors import PerfError
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ class Crew:
         self._changed = threading.Condition()
         self._asked: dict[str, deque[Asked]] = {unit: deque() for unit in self.lanes}
         self._threads: dict[str, threading.Thread] = {}
+        self._resting: set[str] = set()
         self._error: BaseException | None = None
         self._is_stopping = False
         for unit, lane in self.lanes.items():
@@ -43,13 +45,15 @@ class Crew:
     def wait_for(self, case_id: str) -> None:
         """Start the lanes if need be, and wait until the case is measured.
 
-        Raises what a lane raised, which ends all of them.
+        Raises what a lane raised, which ends all of them, and PerfError for a case that is in no job.
         """
         self._start()
         with self._changed:
-            self._changed.wait_for(lambda: self._error is not None or self._is_done(case_id))
+            self._changed.wait_for(lambda: self._error or self._is_done(case_id) or self._is_at_rest())
         if self._error is not None:
             raise self._error
+        if not self._is_done(case_id):
+            raise PerfError(f"no card was told to measure {case_id}, and all have done what they were told")
 
     def ask(self, unit: str | None, question: Callable[[Lane], T]) -> T:
         """The answer of `question`, asked on the lane of the card `unit` before that lane's next job.
@@ -117,12 +121,24 @@ class Crew:
         """The next task of a lane, waited for; None where the session ends."""
         with self._changed:
             while not (self._is_stopping or self._error):
-                if self._asked[unit]:
-                    return self._asked[unit].popleft().reply
-                if job := self._queue.take(unit):
-                    return partial(self._measure, unit, lane, job)
+                if task := self._waiting_task(unit, lane):
+                    self._resting.discard(unit)
+                    return task
+                if unit not in self._resting:
+                    self._resting.add(unit)
+                    self._changed.notify_all()
                 self._changed.wait()
         return None
+
+    def _waiting_task(self, unit: str, lane: Lane) -> Callable[[], None] | None:
+        if self._asked[unit]:
+            return self._asked[unit].popleft().reply
+        job = self._queue.take(unit)
+        return None if job is None else partial(self._measure, unit, lane, job)
+
+    def _is_at_rest(self) -> bool:
+        """Whether every lane waits, and there is nothing left to wait for."""
+        return self._resting == self.lanes.keys() and self._queue.is_empty
 
     def _measure(self, unit: str, lane: Lane, job: Job) -> None:
         lane.measure_job(job)

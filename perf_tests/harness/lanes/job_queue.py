@@ -36,6 +36,12 @@ class JobQueue:
         self._begun: dict[str, set[str]] = {unit: set() for unit in units}
         self._wait(jobs)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no job waits for a card."""
+        with self._lock:
+            return not self._waiting
+
     def take(self, unit: str) -> Job | None:
         """The next job of the card; None where nothing is left for it."""
         with self._lock:

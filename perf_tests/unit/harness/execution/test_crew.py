@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from perf_tests.harness.execution.crew import Crew
+from perf_tests.harness.lanes.cards import LaneCard
+from perf_tests.harness.lanes.job_queue import Job
+from perf_tests.protocol.errors import PerfError
+
+UNITS = ("GPU-0", "GPU-1")
+
+
+class FakeLane:
+    """A lane that measures a case by noting its id, and fails at the case `broken`."""
+
+    def __init__(self, unit: str, measured: dict[str, str], broken: str) -> None:
+        self.card = LaneCard(unit=unit, cores=frozenset(os.sched_getaffinity(0)))
+        self.is_broken = False
+        self._measured, self._broken = measured, broken
+
+    def measure_job(self, job: Job) -> None:
+        for case_id in job.cases:
+            if case_id == self._broken:
+                raise PerfError("the disk is full")
+            self._measured[case_id] = self.card.unit
+
+    def abort(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class CrewOfTwo:
+    """Makes crews of two fake lanes; `measured` is case id -> card."""
+
+    def __init__(self) -> None:
+        self.measured: dict[str, str] = {}
+        self.crews: list[Crew] = []
+
+    def __call__(self, *jobs: Job, broken: str = "") -> Crew:
+        lanes: list[Any] = [FakeLane(unit, self.measured, broken) for unit in UNITS]
+        crew = Crew(lanes, jobs, self.measured.__contains__)
+        self.crews.append(crew)
+        return crew
+
+
+@pytest.fixture
+def two() -> Iterator[CrewOfTwo]:
+    made = CrewOfTwo()
+    yield made
+    for crew in made.crews:
+        crew.stop()
+
+
+def test_a_job_is_measured_on_the_card_that_is_its_home(two: CrewOfTwo) -> None:
+    crew = two(*(Job(cases=(unit.lower(),), family=unit, home=unit) for unit in UNITS))
+    for case_id in ("gpu-1", "gpu-0"):
+        crew.wait_for(case_id)
+    assert two.measured == {"gpu-0": "GPU-0", "gpu-1": "GPU-1"}
+
+
+def test_a_case_that_is_in_no_job_is_an_error_instead_of_a_hang(two: CrewOfTwo) -> None:
+    crew = two(Job(cases=("planned",), family="f"))
+    with pytest.raises(PerfError, match="no card was told to measure forgotten"):
+        crew.wait_for("forgotten")
+    assert set(two.measured) == {"planned"}
+
+
+def test_an_error_of_a_lane_is_raised_where_a_case_is_waited_for(two: CrewOfTwo) -> None:
+    crew = two(Job(cases=("broken",), family="f"), broken="broken")
+    with pytest.raises(PerfError, match="the disk is full"):
+        crew.wait_for("broken")
+
+
+@pytest.mark.parametrize(("asked", "answers"), [("GPU-1", "GPU-1"), ("of-another-session", "GPU-0")])
+def test_a_question_is_answered_by_the_lane_of_its_card_or_by_the_first(
+    two: CrewOfTwo, asked: str, answers: str
+) -> None:
+    card = two().ask(asked, lambda lane: lane.card)
+    assert card is not None
+    assert card.unit == answers
+
+
+def test_the_error_of_a_question_is_raised_where_it_was_asked_and_ends_no_lane(two: CrewOfTwo) -> None:
+    crew = two(Job(cases=("planned",), family="f"))
+
+    def question(_lane: object) -> None:
+        raise PerfError("no such case")
+
+    with pytest.raises(PerfError, match="no such case"):
+        crew.ask("GPU-0", question)
+    crew.wait_for("planned")
+    assert set(two.measured) == {"planned"}
