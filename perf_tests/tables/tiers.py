@@ -71,7 +71,9 @@ UNRECORDED = (
     ),
     *(
         Unrecorded(
-            platform=H100, cases=glob, reason="costs are only guessed: no row of the family is recorded"
+            platform=H100,
+            cases=glob,
+            reason="their costs are guessed: one row of each family is recorded",
         )
         for glob in ("sd3-medium-*", "pixart-sigma-*", "auraflow-*")
     ),
@@ -83,7 +85,7 @@ UNRECORDED = (
     Unrecorded(
         platform=H100,
         cases="flux1-dev-slim-b1-fp8dqrow-regional",
-        reason="steps of 11 ms, and the host stalled 6 of 31 generations by 3 to 37 %",
+        reason="bound by the host: generations of one process scatter by 10.9 %, and by up to 37 % before",
     ),
 )
 

@@ -145,7 +145,7 @@ def kept_items(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pyte
     if session.options.shard is None:
         return kept
     mine = session.forecaster.shard(selection_of(config, kept))
-    return [item for item in kept if not is_judging(item) or _case(item).id in mine]
+    return [item for item in kept if not is_judging(item) or case_of(item).id in mine]
 
 
 def selection_of(config: pytest.Config, items: Sequence[pytest.Item]) -> Selection:
@@ -154,7 +154,7 @@ def selection_of(config: pytest.Config, items: Sequence[pytest.Item]) -> Selecti
     target, by_id = config.stash[TARGET], config.stash[ROWS]
     selection = Selection()
     for item in filter(is_judging, items):
-        case, smoke = _case(item), item.get_closest_marker("exhaustive") is not None
+        case, smoke = case_of(item), item.get_closest_marker("exhaustive") is not None
         selection.add(case, target.platforms(by_id[case.id][0])[0], smoke=smoke)
     return selection
 
@@ -195,10 +195,10 @@ def _is_asked_for(item: pytest.Item) -> bool:
     """Whether a test of the cross product is named: by its marker, its whole case id or its own name."""
     option = item.config.option
     by_name = any("::" in argument for argument in item.config.args)
-    return "exhaustive" in option.markexpr or _case(item).id in option.perf_case or by_name
+    return "exhaustive" in option.markexpr or case_of(item).id in option.perf_case or by_name
 
 
-def _case(item: pytest.Item) -> Case:
+def case_of(item: pytest.Item) -> Case:
     case = item.callspec.params["case"] if isinstance(item, pytest.Function) else None
     assert isinstance(case, Case), f"{item.nodeid} judges no case"
     return case
@@ -234,7 +234,7 @@ def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     by_id, uncollected = config.stash[ROWS], uncollected_groups(config)
     on_gpu = False
     for item in items:
-        case = _case(item)
+        case = case_of(item)
         row, _ = by_id[case.id]
         platforms = target.platforms(row)
         if target.problem and all(platform.device is Device.CUDA for platform in platforms):

@@ -105,6 +105,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Keep in mind which cases `not unrecorded` leaves out: a night says how many it does not measure."""
+    for item in items:
+        if "unrecorded" in item.config.option.markexpr and item.get_closest_marker("unrecorded"):
+            item.config.stash[SESSION].left_out.add(collection.case_of(item).id)
+
+
 @pytest.hookimpl(tryfirst=True)  # before the terminal asks for `pytest_report_collectionfinish`
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Tell the session what was selected, now that every plugin has deselected what it wants to."""

@@ -68,6 +68,8 @@ class PerfSession:
         self._held = ExitStack()
         self.kept: tuple[Run, ...] = ()
         """The selected cases that a resumed session had measured."""
+        self.left_out: set[str] = set()
+        """Ids of the cases that were deselected because nobody has ever recorded them."""
         self.problem: str | None = None
         """What kept the run directory from being written; None where nothing did."""
 

@@ -45,13 +45,7 @@ def header(options: Options, target: Target) -> list[str]:
 def everything(session: PerfSession, record: RunRecord, selection: Selection) -> Iterator[Paragraph]:
     """What the session cost, how likely a false alarm is, every verdict, and where the raw samples are."""
     judging = session.judging
-    control = judging.control(record)
-    if control is not None and control.moved:
-        yield [control.text]
-    if session.kept:
-        yield [resuming.sentence(session.kept, len(selection.cases), record.created_at)]
-    given_up = session.given_up.items()
-    yield [f"the GPU {unit} was given up: {why}; others measured the rest" for unit, why in given_up]
+    yield from ([sentence] for sentence in _circumstances(session, record, selection))
     yield costs.table(record.cases, record.references)
     if session.options.show_plan:
         yield plan_report.accuracy(session.forecaster.accuracy(selection, record))
@@ -65,6 +59,23 @@ def everything(session: PerfSession, record: RunRecord, selection: Selection) ->
         yield [f"provisional baselines (fewer than 3 processes): {', '.join(provisional)}"]
     if not session.problem:
         yield [f"raw samples: {session.options.out}/run.json"]
+
+
+def _circumstances(session: PerfSession, record: RunRecord, selection: Selection) -> Iterator[str]:
+    """What must not go unsaid, however little is asked for: each sentence is about numbers that are missing,
+    old, or not the code's alone."""
+    control = session.judging.control(record)
+    if control is not None and control.moved:
+        yield control.text
+    if session.kept:
+        yield resuming.sentence(session.kept, len(selection.cases), record.created_at)
+    for unit, why in session.given_up.items():
+        yield f"the GPU {unit} was given up: {why}; others measured the rest"
+    if count := len(session.left_out):
+        yield (
+            f"{count} {'case was' if count == 1 else 'cases were'} left out because nobody has ever recorded "
+            "them: UNRECORDED in perf_tests/tables/tiers.py says why"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,11 +138,7 @@ def _not_run(session: PerfSession, cause: Cause, width: int) -> Paragraph:
 
 def _sentences(session: PerfSession, record: RunRecord, selection: Selection, width: int) -> Iterator[str]:
     judging = session.judging
-    control = judging.control(record)
-    if control is not None and control.moved:
-        yield control.text
-    if session.kept:
-        yield resuming.sentence(session.kept, len(selection.cases), record.created_at)
+    yield from _circumstances(session, record, selection)
     yield from costs.briefly(record.cases, record.references, width)
     if session.options.show_plan:
         yield from plan_report.accuracy(session.forecaster.accuracy(selection, record))

@@ -160,7 +160,7 @@ def not_compared(runs: Iterable[Run]) -> list[str]:
         for verdict in run.verdicts
         if verdict.status is Status.NOT_COMPARED
     ]
-    heading = f"{Status.NOT_COMPARED.value} with the baseline of another stack: {len(found)}"
+    heading = f"{Status.NOT_COMPARED.value} with the baseline of another stack or processor: {len(found)}"
     return [heading, *found] if found else []
 
 
@@ -172,7 +172,9 @@ def not_compared_briefly(runs: Iterable[Run], width: int) -> list[str]:
     if not counted:
         return []
     named = ", ".join(f"{metric} ({count})" for metric, count in counted.most_common())
-    heading = f"{Status.NOT_COMPARED.value} with the baseline of another stack: {counted.total()}"
+    heading = (
+        f"{Status.NOT_COMPARED.value} with the baseline of another stack or processor: {counted.total()}"
+    )
     return [clipped(f"{heading}: {named}", width)]
 
 

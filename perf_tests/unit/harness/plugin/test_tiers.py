@@ -96,6 +96,15 @@ def test_a_night_is_red_for_a_row_that_lost_its_baseline(suite: Suite, plug_gpu:
     assert suite.case(FP8DQROW).status is Status.NO_BASELINE
 
 
+def test_a_night_says_how_many_rows_it_leaves_out(suite: Suite, plug_gpu: Plug) -> None:
+    plug_gpu()
+    _with_register(suite)
+
+    result = suite.run(*NIGHT, f"--perf-case={FP8DQROW}", "--perf-case=sd3-medium-*", tests=(BUILD,))
+
+    assert "7 cases were left out because nobody has ever recorded them" in screen(result)
+
+
 def test_smoke_selects_its_rows_and_no_others(suite: Suite) -> None:
     result = suite.run("-m", "h100 and smoke", "--collect-only", "-q", tests=(BUILD,))
     assert collected(result) == {each.case for each in SMOKE}
