@@ -101,6 +101,11 @@ from perf_tests.unit.builders import make_build, make_process, make_run, make_sa
             "the host was busy: the load was 2.00 per processor",
             id="load, where the kernel tells no pressure",
         ),
+        pytest.param(
+            {"launch_delay_pct": 5.4, "load_per_core": 0.1},
+            "the thread that launches kernels had no processor for 5 % of the time",
+            id="a delay, where other cards are measured on",
+        ),
     ],
 )
 def test_a_disturbed_sample_is_invalid_and_says_why(changes: dict[str, Any], reason: str) -> None:
@@ -121,6 +126,7 @@ def test_a_disturbed_sample_is_invalid_and_says_why(changes: dict[str, Any], rea
         pytest.param({"idle_utilization_pct": 5.0}, id="a monitoring agent"),
         pytest.param({"cpu_pressure_pct": 10.0, "load_per_core": 4.0}, id="a load that nobody waited for"),
         pytest.param({"load_per_core": 1.0}, id="what compiling leaves behind"),
+        pytest.param({"launch_delay_pct": 5.0, "load_per_core": 4.0}, id="a load of the other cards"),
         pytest.param(
             {
                 "throttle_reasons": None,

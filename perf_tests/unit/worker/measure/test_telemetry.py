@@ -206,5 +206,13 @@ def test_a_process_computes_if_it_has_cuda_open_and_not_if_it_only_watches(tmp_p
     assert host.computing(frozenset({99, 100, 101, 102}), proc) == {100}
 
 
+def test_of_several_cards_only_processes_that_were_given_this_one_count(tmp_path: Path) -> None:
+    proc = make_proc(tmp_path, {99: 1, 100: 99, 101: 99, 102: 99}, computing=(100, 101, 102))
+    (proc / "100" / "environ").write_bytes(b"HOME=/root\0CUDA_VISIBLE_DEVICES=GPU-1\0")
+    (proc / "101" / "environ").write_bytes(b"CUDA_VISIBLE_DEVICES=GPU-2\0")
+    (proc / "102" / "environ").write_bytes(b"HOME=/root\0")
+    assert host.computing(frozenset({100, 101, 102}), proc, card="GPU-1") == {100}
+
+
 def test_this_process_and_its_parent_belong_to_the_session() -> None:
     assert {os.getpid(), os.getppid()} <= host.session_pids()
