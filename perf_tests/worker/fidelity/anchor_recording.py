@@ -97,7 +97,7 @@ def calls(spec: PipelineSpec) -> dict[str, Workload]:
 def _quickly_decoded(workload: Workload) -> Workload:
     """`workload` itself for images; for videos a quarter of the pixels of few frames, two of the latents'.
 
-    A video of a miniature takes a processor without bf16 half a minute to decode.
+    A processor without bf16 instructions decodes slowly, and a video has many pixels.
     """
     if workload.num_frames is None:
         return workload
