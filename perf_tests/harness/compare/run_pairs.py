@@ -126,7 +126,7 @@ def _metrics(run: Run, before: Run) -> tuple[Metric, ...]:
     return tuple(
         metric
         for metric in gated_metrics(case, platform)
-        if not (run.failure and metric.verified_only) and not _is_without(metric, run, before)
+        if not (run.failure and metric.needs_verification) and not _is_without(metric, run, before)
     )
 
 

@@ -21,13 +21,13 @@ class Planned:
     case: Case
     platform: Platform
     injections: tuple[Injection, ...] = ()
-    smoke: bool = False
+    verified_only: bool = False
     """Whether it is only verified and generated once, without its fp32 twin: no time of it is judged."""
 
     @property
     def reference(self) -> Planned | None:
-        """What the case is compared with, free of faults; None for a reference and for a smoke case."""
-        if self.smoke or self.case.is_reference:
+        """What the case is compared with, free of faults; None for a reference, and if only verified."""
+        if self.verified_only or self.case.is_reference:
             return None
         return Planned(self.case.reference, self.platform)
 

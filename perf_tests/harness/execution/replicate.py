@@ -81,7 +81,9 @@ class Replicate:
         load = Load(case=case, device=platform.device, injections=self.planned.injections)
         self.loaded = self._ask(load, Loaded, Phase.LOAD)
         plan = None if self.plan is None else str(self.plan)
-        quantize = Quantize(probe=platform.probe, plan=plan, layers=not self.planned.smoke, traces=traces)
+        quantize = Quantize(
+            probe=platform.probe, plan=plan, layers=not self.planned.verified_only, traces=traces
+        )
         self.quantized = self._ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
 
     def switch_workload(self, planned: Planned, artifacts: Path | None, index: int) -> Replicate:

@@ -95,12 +95,16 @@ class SharedWorker:
     def _measure(self, replicate: Replicate, subject: Subject, sharing: Sequence[Subject]) -> None:
         if not replicate.switched:
             # Of all of them now: quantizing overwrites what the transformer was before.
-            traces = ((each.planned.case, self._files(each)) for each in sharing if not each.planned.smoke)
+            traces = (
+                (each.planned.case, self._files(each)) for each in sharing if not each.planned.verified_only
+            )
             replicate.build(tuple(Trace(case=case, stem=str(stem)) for case, stem in traces if stem))
         replicate.warm_up(self.rules.warmups)
         files = self._files(subject)
         self._sample(replicate, files)
-        replicate.inspect(None if subject.planned.smoke else files, work=not subject.planned.smoke)
+        replicate.inspect(
+            None if subject.planned.verified_only else files, work=not subject.planned.verified_only
+        )
 
     def _files(self, subject: Subject) -> Path | None:
         """The stem of the files that the first process of a case leaves to be compared; None for others."""
@@ -109,7 +113,7 @@ class SharedWorker:
 
     def _sample(self, replicate: Replicate, capture: Path | None) -> None:
         planned = replicate.planned
-        interleaves = planned.platform.interleave_twin and not planned.smoke
+        interleaves = planned.platform.interleave_twin and not planned.verified_only
         twin = self.twins.serving(planned) if interleaves else None
         while replicate.sampling_end is None:
             generations: list[Callable[[], object]] = [partial(replicate.sample, capture)]
@@ -125,7 +129,7 @@ class SharedWorker:
 
     def _sampling_end(self, replicate: Replicate, *, alone: bool) -> SamplingEnd | None:
         planned = replicate.planned
-        if planned.smoke:
+        if planned.verified_only:
             return SamplingEnd.FIXED
         # More samples do not make a ratio to a twin precise that shares the machine.
         end_sampling = self.rules.end_sampling if alone else fixed_samples

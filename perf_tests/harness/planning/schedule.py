@@ -75,21 +75,21 @@ def forecast(
     selected: Sequence[Selected],
     known: Mapping[str, KnownCosts],
     processes: int,
-    smoke: Collection[str] = (),
+    verified_only: Collection[str] = (),
 ) -> Forecast:
     """What the selected cases and everything they are compared with take, in the order of running.
 
-    `known` is by platform id, `processes` is for each case. `smoke` holds ids of cases that are only
+    `known` is by platform id, `processes` is for each case. `verified_only` holds ids of cases that are only
     verified: they generate once and are not compared with anything.
     """
-    groups = build_groups(selected, smoke)
-    twins = _twin_costs(groups, processes, known, smoke)
+    groups = build_groups(selected, verified_only)
+    twins = _twin_costs(groups, processes, known, verified_only)
     costs: list[CaseCost] = []
     for group in groups:
         for case in group.cases:
             if twin := twins.pop(_twin_key(case, group.platform), None):
                 costs.append(twin)
-        costs.extend(_costs(group, known.get(group.platform.id, KnownCosts()), processes, smoke))
+        costs.extend(_costs(group, known.get(group.platform.id, KnownCosts()), processes, verified_only))
     return Forecast(processes=processes, costs=tuple(_with_cold_start(costs)))
 
 
@@ -109,21 +109,21 @@ def shard_items(
     selected: Sequence[Selected],
     known: Mapping[str, KnownCosts],
     processes: int,
-    smoke: Collection[str] = (),
+    verified_only: Collection[str] = (),
 ) -> tuple[ShardItem, ...]:
     """The selected cases by build, each build with what a session of it alone would take.
 
     A reference counts in each item that needs it, since every shard that needs one measures it. `known`,
-    `processes` and `smoke` are those of `forecast`.
+    `processes` and `verified_only` are those of `forecast`.
     """
     return tuple(
         ShardItem(
             cases=tuple(case.id for case in group.selected),
             seconds=_total_s(
-                forecast([(case, group.platform) for case in group.selected], known, processes, smoke)
+                forecast([(case, group.platform) for case in group.selected], known, processes, verified_only)
             ),
         )
-        for group in build_groups(selected, smoke)
+        for group in build_groups(selected, verified_only)
         if group.selected
     )
 
@@ -159,16 +159,16 @@ def _total_s(expected: Forecast) -> float | None:
 
 
 def _costs(
-    group: BuildGroup, known: KnownCosts, processes: int, smoke: Collection[str]
+    group: BuildGroup, known: KnownCosts, processes: int, verified_only: Collection[str]
 ) -> Iterator[CaseCost]:
     for place, case in enumerate(group.cases):
-        cost = expected_cost(case, group.platform, known, 1 if case.id in smoke else None)
+        cost = expected_cost(case, group.platform, known, 1 if case.id in verified_only else None)
         first = BUILD_PHASES if place == 0 else (Phase.SWITCH_WORKLOAD,)
         spent = {phase: seconds * processes for phase, seconds in cost.seconds.items()}
         if cost.compile_again_s is not None:
             spent[Phase.COMPILE] = cost.seconds[Phase.COMPILE] + cost.compile_again_s * (processes - 1)
         phases = (*first, Phase.COMPILE, Phase.GENERATE)
-        if case.id not in smoke:
+        if case.id not in verified_only:
             phases = (*phases, Phase.FIDELITY)
         yield CaseCost(
             case=case,
@@ -183,13 +183,16 @@ def _costs(
 
 
 def _twin_costs(
-    found: Iterable[BuildGroup], processes: int, known: Mapping[str, KnownCosts], smoke: Collection[str]
+    found: Iterable[BuildGroup],
+    processes: int,
+    known: Mapping[str, KnownCosts],
+    verified_only: Collection[str],
 ) -> dict[tuple[str, str], CaseCost]:
     """For each fp32 twin the cost of its one worker, which is interleaved with all processes of its cases."""
     cases_of: dict[tuple[str, str], list[Selected]] = {}
     for group in found:
         for case in group.cases if group.platform.interleave_twin else ():
-            if case.id not in smoke:
+            if case.id not in verified_only:
                 cases_of.setdefault(_twin_key(case, group.platform), []).append((case, group.platform))
     return {
         key: _twin_cost(*cases[0], len(cases) * processes, known.get(cases[0][1].id, KnownCosts()))

@@ -35,17 +35,18 @@ class BuildGroup:
         return tuple(case for case in self.cases if case.id not in self.implicit)
 
 
-def build_groups(selected: Sequence[Selected], smoke: Collection[str] = ()) -> tuple[BuildGroup, ...]:
+def build_groups(selected: Sequence[Selected], verified_only: Collection[str] = ()) -> tuple[BuildGroup, ...]:
     """The selected cases and their bf16 references, by build, in the order of running.
 
     Builds come in the order in which `selected` first names them, the build of a reference before all builds
-    that are compared with it. `smoke` holds ids of cases that are only verified, not compared with anything.
+    that are compared with it. `verified_only` holds ids of cases that are only verified, not compared with
+    anything.
     """
     asked = {(case.id, platform.id) for case, platform in selected}
     members: dict[tuple[str, ...], dict[str, Selected]] = {}
     for case, platform in selected:
         # The reference's build follows from the case's build: no later case can move it behind this one.
-        for each in (case,) if case.id in smoke else (case.reference, case):
+        for each in (case,) if case.id in verified_only else (case.reference, case):
             members.setdefault((platform.id, *each.worker_key), {})[each.id] = (each, platform)
     return tuple(_group(tuple(each.values()), asked) for each in members.values())
 

@@ -154,8 +154,8 @@ def selection_of(config: pytest.Config, items: Sequence[pytest.Item]) -> Selecti
     target, by_id = config.stash[TARGET], config.stash[ROWS]
     selection = Selection()
     for item in filter(is_judging, items):
-        case, smoke = case_of(item), item.get_closest_marker("exhaustive") is not None
-        selection.add(case, target.platforms(by_id[case.id][0])[0], smoke=smoke)
+        case, verified_only = case_of(item), item.get_closest_marker("exhaustive") is not None
+        selection.add(case, target.platforms(by_id[case.id][0])[0], verified_only=verified_only)
     return selection
 
 
@@ -244,7 +244,7 @@ def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
         unjudged = [group for group in uncollected if _is_judged_by(group, row, case)]
         for platform in here[:1]:
             for group in (judged_group(item), *unjudged):
-                session.select(case, platform, group, smoke=row.exhaustive)
+                session.select(case, platform, group, verified_only=row.exhaustive)
     if session.options.require_gpu and not on_gpu:
         raise UsageError(
             f"--perf-require-gpu: no selected case can run here; this machine has {target.found}"

@@ -106,7 +106,7 @@ class CaseJudge:
         metrics = self._gated(run.id, group)
         if run.failure is None:
             return tuple(self._verdict(metric, run) for metric in metrics)
-        verdicts = (self._verdict(metric, run) for metric in metrics if not metric.verified_only)
+        verdicts = (self._verdict(metric, run) for metric in metrics if not metric.needs_verification)
         return tuple(each for each in verdicts if each.status is not Status.INCONCLUSIVE)
 
     def groups_with_noise(self, case_id: str) -> tuple[Group, ...]:

@@ -36,15 +36,15 @@ class Selection:
 
     cases: dict[str, tuple[Case, Platform]] = field(default_factory=dict)
     """By case id."""
-    smoke: set[str] = field(default_factory=set)
+    verified_only: set[str] = field(default_factory=set)
     """Ids of the cases of the cross product: verified and generated once; nothing that takes time is
     judged."""
 
-    def add(self, case: Case, platform: Platform, *, smoke: bool = False) -> None:
+    def add(self, case: Case, platform: Platform, *, verified_only: bool = False) -> None:
         """Select `case`, measured on `platform`; to add a case twice changes nothing."""
         self.cases[case.id] = (case, platform)
-        if smoke:
-            self.smoke.add(case.id)
+        if verified_only:
+            self.verified_only.add(case.id)
 
     @property
     def is_on_gpu(self) -> bool:
@@ -59,7 +59,7 @@ class Selection:
     def planned(self, options: Options) -> tuple[Planned, ...]:
         """The cases as a campaign measures them, with the faults that `options` inject."""
         return tuple(
-            Planned(case, platform, options.injections(case.id), case.id in self.smoke)
+            Planned(case, platform, options.injections(case.id), case.id in self.verified_only)
             for case, platform in self.cases.values()
         )
 
@@ -121,7 +121,9 @@ class Forecaster:
     def forecast(self, selection: Selection) -> schedule.Forecast:
         """What the selected cases, and the references they are compared with, are expected to take."""
         cases = tuple(selection.cases.values())
-        return schedule.forecast(cases, self._known(selection), self._options.processes, selection.smoke)
+        return schedule.forecast(
+            cases, self._known(selection), self._options.processes, selection.verified_only
+        )
 
     def accuracy(self, selection: Selection, record: RunRecord) -> tuple[schedule.Accuracy, ...]:
         """The forecast of each case that `record` holds next to the seconds it took."""
@@ -131,7 +133,9 @@ class Forecaster:
         """The ids of the selected cases in the shard of the options, which must name one."""
         assert self._options.shard is not None, "only asked with --perf-shard"
         cases = tuple(selection.cases.values())
-        items = schedule.shard_items(cases, self._known(selection), self._options.processes, selection.smoke)
+        items = schedule.shard_items(
+            cases, self._known(selection), self._options.processes, selection.verified_only
+        )
         return sharding.shard(items, self._options.shard)
 
     def several(
@@ -157,7 +161,9 @@ class Forecaster:
         homes = {case_id: each.provenance.unit for case_id, each in accepted.items() if each is not None}
         # Cases that were recorded elsewhere, on different cards, still share a worker.
         here = {case_id: unit for case_id, unit in {**homes, **begun}.items() if unit in units}
-        items = schedule.shard_items(cases, self._known(selection), self._options.processes, selection.smoke)
+        items = schedule.shard_items(
+            cases, self._known(selection), self._options.processes, selection.verified_only
+        )
         return sharding.jobs(items, {case.id: case for case, _ in cases}, here)
 
     def budget(self, selection: Selection) -> Budget:

@@ -75,13 +75,15 @@ class PerfSession:
 
     # Selecting
 
-    def select(self, case: Case, platform: Platform, group: Group | None, *, smoke: bool = False) -> None:
+    def select(
+        self, case: Case, platform: Platform, group: Group | None, *, verified_only: bool = False
+    ) -> None:
         """A selected test will judge `case`: the metrics of `group`, or for None whether it was built.
 
-        A `smoke` case is verified and generated once, and nothing that takes time is judged. Raises
+        A `verified_only` case is verified and generated once, and nothing that takes time is judged. Raises
         BaselineError where the platform's baselines cannot be read.
         """
-        self.selection.add(case, platform, smoke=smoke)
+        self.selection.add(case, platform, verified_only=verified_only)
         self.baselines.of(platform)
         self.baselines.noise(platform)
         self.judging.owe(case.id, group)
@@ -198,7 +200,7 @@ class PerfSession:
         """`test_build` has asserted the outcome of the run, which is all there is to say of some cases."""
         ledger = self.judging.ledger
         ledger.settle(run.id, (BUILD,))
-        is_verified = run.id in self.selection.smoke and run.failure is None
+        is_verified = run.id in self.selection.verified_only and run.failure is None
         if is_verified and ledger.owed_on(run.id) == {BUILD}:
             self.campaign.file(run.id, (), Status.PASS, "")
 

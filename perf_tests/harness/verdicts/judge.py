@@ -44,7 +44,7 @@ def judge_metric(
     """
     metric = as_judged(metric, case.build.recipe.scheme)
     divided_by = reference if metric.reader.divides_by_reference else None
-    if metric.verified_only and (why := _invalidity(run, divided_by)):
+    if metric.needs_verification and (why := _invalidity(run, divided_by)):
         return unjudged(metric, Status.INVALID, why)
     observation = observations.observe(metric, run, reference)
     if observation.missing is not None:

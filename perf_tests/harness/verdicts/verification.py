@@ -50,7 +50,7 @@ def _measured(case: Case, run: Run, reference: Run | None) -> dict[str, float]:
     observed = {
         metric.name: observations.observe(metric, run, reference).values
         for metric in metrics
-        if run.failure is None or not metric.verified_only
+        if run.failure is None or not metric.needs_verification
     }
     return {name: statistics.median(values) for name, values in observed.items() if values}
 

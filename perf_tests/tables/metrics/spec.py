@@ -201,7 +201,7 @@ class Metric:
     drift_limit_pct: float | None = None
     """How far accepted baselines may move for the worse from the first one, where it is gated; None: it is
     not compared with the first."""
-    verified_only: bool = False
+    needs_verification: bool = False
     """A time or an amount of memory: means nothing, and is not judged, where a run failed verification (it
     is that of something else) or was disturbed."""
     cold_caches_only: bool = False

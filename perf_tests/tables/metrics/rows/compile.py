@@ -89,7 +89,7 @@ METRICS = (
         reader=Reader.BUILD,
         # Host work, and hosts differ: a gate against doubled compile times, not against percents.
         gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=10.0))},
-        verified_only=True,
+        needs_verification=True,
         only_for=(Trait.COMPILED,),
         cold_caches_only=True,
         some_processes=True,
@@ -101,7 +101,7 @@ METRICS = (
         group=Group.COMPILE,
         reader=Reader.BUILD,
         gates={},
-        verified_only=True,
+        needs_verification=True,
         only_for=(Trait.COMPILED,),
         some_processes=True,
     ),

@@ -32,7 +32,7 @@ METRICS = (
             per_unit=True,
             precise=name == STEP,
             drift_limit_pct=DRIFT_LIMIT_PCT,
-            verified_only=True,
+            needs_verification=True,
         )
         for name, tolerance, surprise in (
             (STEP, Tolerance(relative_pct=0.75), Tolerance(relative_pct=10.0)),
@@ -51,7 +51,7 @@ METRICS = (
             Device.CUDA: Gate(tolerance=Tolerance(relative_pct=1.5), surprise=Tolerance(relative_pct=10.0))
         },
         drift_limit_pct=DRIFT_LIMIT_PCT,
-        verified_only=True,
+        needs_verification=True,
         only_for=(Trait.COMPARED,),
     ),
     Metric(
@@ -66,7 +66,7 @@ METRICS = (
         per_unit=True,
         # A processor without bf16 instructions takes many times as long for what one with them does at once.
         same_settings=("cpu_capability",),
-        verified_only=True,
+        needs_verification=True,
     ),
     *(
         Metric(
@@ -77,7 +77,7 @@ METRICS = (
             reader=Reader.SAMPLES,
             gates={},
             per_unit=True,
-            verified_only=True,
+            needs_verification=True,
         )
         for name, units in (
             ("latency_s", "s"),
@@ -112,7 +112,7 @@ METRICS = (
             reader=Reader.SAMPLES,
             gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=absolute_ms))},
             per_unit=True,
-            verified_only=True,
+            needs_verification=True,
         )
         # Encoding is bound by the host: 66 ms became 134 ms beside three busy siblings. An encoder that runs
         # twice is seen by its calls and kernels.
@@ -127,7 +127,7 @@ METRICS = (
             reader=Reader.BUILD,
             gates=gates,
             per_unit=True,
-            verified_only=True,
+            needs_verification=True,
             follows_search=True,
             only_for=only_for,
         )
@@ -168,7 +168,7 @@ METRICS = (
             rule=rule,
             expected=implied,
             gates={Device.CUDA: BY_RULE},
-            verified_only=True,
+            needs_verification=True,
         )
         for name, units, reader, rule, implied in (
             ("slowing_pct", "%", Reader.TREND, Rule.CONFIRMED, expected.slowing_pct),

@@ -37,7 +37,7 @@ METRICS = (
             for device in Device
         },
         drift_limit_pct=DRIFT_LIMIT_PCT,
-        verified_only=True,
+        needs_verification=True,
     ),
     *(
         Metric(
@@ -48,7 +48,7 @@ METRICS = (
             reader=Reader.BUILD,
             gates={Device.CUDA: gate},
             drift_limit_pct=DRIFT_LIMIT_PCT,
-            verified_only=True,
+            needs_verification=True,
         )
         for name, gate in (("peak_allocated_mib", ALLOCATED), ("peak_reserved_mib", RESERVED))
     ),
@@ -60,7 +60,7 @@ METRICS = (
             group=Group.MEMORY,
             reader=Reader.BUILD,
             gates=gates,
-            verified_only=True,
+            needs_verification=True,
             follows_search=True,
             only_for=only_for,
         )
@@ -87,7 +87,7 @@ METRICS = (
             group=Group.MEMORY,
             reader=Reader.BUILD,
             gates={},
-            verified_only=True,
+            needs_verification=True,
         )
         for name in ("peak_device_mib", "peak_rss_mib")
     ),
@@ -99,7 +99,7 @@ METRICS = (
             group=Group.MEMORY,
             reader=Reader.SAMPLES,
             gates={},
-            verified_only=True,
+            needs_verification=True,
         )
         for name in ("live_allocated_mib", "live_host_mib")
     ),
@@ -114,7 +114,7 @@ METRICS = (
             rule=Rule.EXPECTED_RANGE,
             expected=implied,
             gates=BY_RULE_EVERYWHERE,
-            verified_only=True,
+            needs_verification=True,
         )
         for name, of, implied in (
             ("leaked_mib_per_image", "live_allocated_mib", expected.leaked_mib),

@@ -21,8 +21,8 @@ from perf_tests.unit.harness.execution.campaigns import (
 SLOWER = Injection(fault=Fault.LATENCY, amount=50.0)
 
 
-def planned(case_id: str, *injections: Injection, smoke: bool = False) -> Planned:
-    return Planned(CASES[case_id], CPU_ALONE, injections, smoke)
+def planned(case_id: str, *injections: Injection, verified_only: bool = False) -> Planned:
+    return Planned(CASES[case_id], CPU_ALONE, injections, verified_only)
 
 
 def ids(cases: list[Planned]) -> list[str]:
@@ -35,7 +35,10 @@ def test_a_reference_is_the_same_workload_in_bf16_without_faults() -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(planned(BF16), id="reference"), pytest.param(planned(INT8WO, smoke=True), id="smoke")],
+    [
+        pytest.param(planned(BF16), id="reference"),
+        pytest.param(planned(INT8WO, verified_only=True), id="verified_only"),
+    ],
 )
 def test_a_reference_is_not_needed_by(case: Planned) -> None:
     assert case.reference is None

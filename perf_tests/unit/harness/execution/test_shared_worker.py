@@ -124,8 +124,8 @@ def test_references_of_one_build_share_a_worker_with_its_cases(
     assert [run.id for run in campaign.record.references] == [BF16, "flux-mini-b8-bf16-eager"]
 
 
-def test_a_smoke_case_is_generated_once_without_twin_or_reference(conduct: Conduct) -> None:
-    selected = (Planned(CASES[INT8WO], CPU, smoke=True),)
+def test_a_case_that_is_only_verified_is_generated_once_without_twin_or_reference(conduct: Conduct) -> None:
+    selected = (Planned(CASES[INT8WO], CPU, verified_only=True),)
     campaign = conduct(INT8WO, selected=selected)
     (process,) = campaign.run(INT8WO).processes
     assert (len(process.samples), process.twin_samples) == (1, ())

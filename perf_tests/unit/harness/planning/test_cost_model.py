@@ -66,7 +66,7 @@ def test_an_entry_without_seconds_is_estimated_from_its_metrics() -> None:
     assert (cost.basis, cost.source) == (CostBasis.ESTIMATED, case_of().id)
 
 
-def test_a_smoke_case_generates_once_after_its_warm_up() -> None:
+def test_a_case_that_is_only_verified_generates_once_after_its_warm_up() -> None:
     known = KnownCosts(records=(record_of(case_of(), {"generate": 8.0}),))
     assert expected_cost(case_of(), STEADY, known, 1).seconds[Phase.GENERATE] == pytest.approx(4.0)
 

@@ -109,8 +109,8 @@ def test_a_selected_reference_is_paid_for_once() -> None:
     assert _shown(expected) == [(BF16.id, False), (FP8.id, False)]
 
 
-def test_a_smoke_case_generates_twice_and_has_no_reference() -> None:
-    (cost,) = forecast([(FP8, H100)], _known(BF16, FP8), 1, smoke={FP8.id}).costs
+def test_a_case_that_is_only_verified_generates_twice_and_has_no_reference() -> None:
+    (cost,) = forecast([(FP8, H100)], _known(BF16, FP8), 1, verified_only={FP8.id}).costs
     assert cost.seconds[Phase.GENERATE] == pytest.approx(16.0 / 4 * 2)
     assert Phase.FIDELITY not in cost.seconds
 
@@ -150,8 +150,10 @@ def test_one_twin_serves_all_processes_of_all_cases_of_its_pipeline() -> None:
     assert expected.costs[0].processes == 1
 
 
-def test_a_smoke_case_has_no_twin() -> None:
-    expected = forecast([(MINI_INT8WO, CPU)], _known(MINI_INT8WO, platform=CPU), 1, smoke={MINI_INT8WO.id})
+def test_a_case_that_is_only_verified_has_no_twin() -> None:
+    expected = forecast(
+        [(MINI_INT8WO, CPU)], _known(MINI_INT8WO, platform=CPU), 1, verified_only={MINI_INT8WO.id}
+    )
     assert _shown(expected) == [(MINI_INT8WO.id, False)]
 
 

@@ -76,8 +76,8 @@ def test_the_reference_of_another_workload_shares_the_worker_of_the_selected_one
     assert found[0].selected == (BF16,)
 
 
-def test_a_smoke_case_needs_no_reference() -> None:
-    (group,) = build_groups([(FP8, H100)], smoke={FP8.id})
+def test_a_case_that_is_only_verified_needs_no_reference() -> None:
+    (group,) = build_groups([(FP8, H100)], verified_only={FP8.id})
     assert group.cases == (FP8,)
 
 

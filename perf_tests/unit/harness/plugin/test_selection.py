@@ -16,16 +16,16 @@ from perf_tests.unit.conftest import BF16, CASES, COMPILED, FP8DQROW, INT8WO, ma
 from perf_tests.unit.harness.plugin.sessions import Open
 
 
-def test_a_selection_is_planned_with_smoke_cases_and_faults() -> None:
+def test_a_selection_is_planned_with_cases_that_are_only_verified_and_faults() -> None:
     selection = Selection()
     selection.add(CASES[BF16], CPU)
-    selection.add(CASES[INT8WO], CPU, smoke=True)
+    selection.add(CASES[INT8WO], CPU, verified_only=True)
     options = make_options(drills=(parse_drill("oom@*int8wo*"),))
 
     first, second = selection.planned(options)
 
-    assert (first.case.id, first.smoke, first.injections) == (BF16, False, ())
-    assert (second.case.id, second.smoke) == (INT8WO, True)
+    assert (first.case.id, first.verified_only, first.injections) == (BF16, False, ())
+    assert (second.case.id, second.verified_only) == (INT8WO, True)
     assert [injection.fault for injection in second.injections] == [Fault.OOM]
 
 
