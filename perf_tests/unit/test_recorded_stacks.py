@@ -1,4 +1,8 @@
-"""requirements/<platform>.txt and baselines/<platform> are of one stack: counts of two are not compared."""
+"""requirements/<platform>.txt and baselines/<platform> are of one stack: counts of two are not compared.
+
+And what keeping compile caches rests on: a process that loads what was compiled has the peaks of one that
+compiles.
+"""
 
 from __future__ import annotations
 
@@ -63,3 +67,17 @@ def test_constraints_pin_torch_and_everything_else_that_decides_numbers(platform
 
     assert {"torch", "triton", "torchao", "diffusers", "transformers", "numpy"} <= named
     assert named <= pinned(RECORDED_WITH[platform]).keys()
+
+
+def test_processes_that_compile_cold_and_warm_have_the_same_peaks() -> None:
+    peaks = {
+        (case_id, name): entry.metrics[name]
+        for baselines in files.load(ROOT / "baselines", "h100").values()
+        for case_id, entry in baselines.cases.items()
+        if {"compile_cold_s", "compile_warm_s"} <= entry.metrics.keys()
+        for name in ("peak_allocated_mib", "peak_reserved_mib")
+    }
+
+    assert len(peaks) >= 2 * 3
+    most = {"peak_allocated_mib": 0.0, "peak_reserved_mib": 22.0}
+    assert not {key: values for key, values in peaks.items() if max(values) - min(values) > most[key[1]]}

@@ -15,7 +15,7 @@ from perf_tests.harness.stats import observations
 from perf_tests.harness.stats.sequential_bounds import metric_level
 from perf_tests.harness.verdicts.case_status import overall
 from perf_tests.harness.verdicts.gates import gated_metrics
-from perf_tests.harness.verdicts.judge import judge_metric
+from perf_tests.harness.verdicts.judge import has_loaded_its_caches, judge_metric
 from perf_tests.harness.verdicts.noisy import Significance
 from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
@@ -136,13 +136,8 @@ def _is_without(metric: Metric, *runs: Run) -> bool:
     One that merely does not report it is judged, and lacks it.
     """
     return metric.cold_caches_only and any(
-        observations.observe(metric, run, None).missing and _loaded_its_caches(run) for run in runs
+        observations.observe(metric, run, None).missing and has_loaded_its_caches(run) for run in runs
     )
-
-
-def _loaded_its_caches(run: Run) -> bool:
-    caches = [process.build.cache for process in run.processes]
-    return all(cache is not None and cache.artifacts == "loaded" for cache in caches)
 
 
 def _judged(run: Run, record: RunRecord, before: Run, base: RunFile, significance: Significance) -> Run:

@@ -189,9 +189,7 @@ class CaseJudge:
     # One metric
 
     def _gated(self, case_id: str, group: Group) -> tuple[Metric, ...]:
-        gated = gated_metrics(*self._selection.cases[case_id], group)
-        # With compile caches loaded from files nothing need compile cold: the report says so, once.
-        return tuple(m for m in gated if not (m.cold_caches_only and self._options.compile_cache))
+        return gated_metrics(*self._selection.cases[case_id], group)
 
     def _accepted(self, case_id: str) -> Accepted | None:
         return self._baselines.find(*self._selection.cases[case_id])

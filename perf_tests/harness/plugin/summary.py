@@ -32,7 +32,9 @@ def header(options: Options, target: Target) -> list[str]:
     ]
     if options.compile_cache is not None:
         cold = ", ".join(metric.name for metric in METRICS if metric.cold_caches_only)
-        lines.append(f"perf: compile caches from {options.compile_cache}: {cold} is not judged")
+        lines.append(
+            f"perf: compile caches from {options.compile_cache}: {cold} is judged where nothing was loaded"
+        )
     if options.against is not None:
         lines.append(
             f"perf: A/B of regressed times, and of those without a baseline, against {options.against}"

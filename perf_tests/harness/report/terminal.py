@@ -25,6 +25,7 @@ MAX_FURTHER = 20
 HEADLINES = ("denoise_step_ms", "device_latency_s", "latency_s", "time_ratio_vs_fp32")
 """The metric shown of a case about which there is nothing else to say: the first that was judged."""
 
+NOT_COMPARED = f"{Status.NOT_COMPARED.value} with the baselines"
 NOT_MEASURED = frozenset({Status.INVALID, Status.UNSUPPORTED, Status.NOT_RUN})
 
 Cells = tuple[str, ...]
@@ -152,15 +153,14 @@ def provisional(runs: Iterable[Run], entries: Mapping[str, Entry]) -> list[str]:
 
 
 def not_compared(runs: Iterable[Run]) -> list[str]:
-    """How many metrics the baselines say nothing about, because they are of another stack, and which; empty
-    where there are none."""
+    """How many values the baselines say nothing about, which, and why; empty where there are none."""
     found = [
         f"  {run.id}: {verdict.metric}: {verdict.reason}"
         for run in runs
         for verdict in run.verdicts
         if verdict.status is Status.NOT_COMPARED
     ]
-    heading = f"{Status.NOT_COMPARED.value} with the baseline of another stack or processor: {len(found)}"
+    heading = f"{NOT_COMPARED}: {len(found)}"
     return [heading, *found] if found else []
 
 
@@ -172,10 +172,7 @@ def not_compared_briefly(runs: Iterable[Run], width: int) -> list[str]:
     if not counted:
         return []
     named = ", ".join(f"{metric} ({count})" for metric, count in counted.most_common())
-    heading = (
-        f"{Status.NOT_COMPARED.value} with the baseline of another stack or processor: {counted.total()}"
-    )
-    return [clipped(f"{heading}: {named}", width)]
+    return [clipped(f"{NOT_COMPARED}: {counted.total()}: {named}", width)]
 
 
 def aligned(rows: Sequence[Cells], *, right: Iterable[str]) -> list[str]:

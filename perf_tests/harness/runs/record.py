@@ -34,7 +34,8 @@ class Status(StrEnum):
     SURPRISE = "IMPROVED(unexplained)"
     """Better than the metric's surprise bound allows without a reason."""
     NOT_COMPARED = "NOT_COMPARED"
-    """The baseline says nothing about the value: it is of other versions of the packages that decide it."""
+    """The baseline says nothing about the value: it is of other versions of the packages that decide it, or
+    the run was spared what it measures."""
     REGRESSED = "REGRESSED"
     INCONCLUSIVE = "INCONCLUSIVE"
     INVALID = "INVALID"

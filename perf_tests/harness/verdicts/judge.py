@@ -73,14 +73,23 @@ def _invalidity(run: Run, divided_by: Run | None) -> str | None:
 
 
 def _unobserved(metric: Metric, run: Run, accepted: Accepted | None, missing: str) -> Verdict:
-    """The verdict on a metric without a value: red, unless another stack than the baseline's cannot count it.
+    """The verdict on a metric without a value: red, unless another stack than the baseline's cannot count it,
+    or every process was spared what it measures.
 
     On the baseline's own stack it could be counted, so that whatever hides it is a change of the code.
     """
+    if metric.cold_caches_only and has_loaded_its_caches(run):
+        return unjudged(metric, Status.NOT_COMPARED, "every process loaded what it compiled from a file")
     uncountable = any(metric.name in process.build.uncounted for process in run.processes)
     elsewhere = accepted is not None and _other_stack(metric, run, accepted.provenance)
     status = Status.NOT_COMPARED if uncountable and elsewhere else Status.INCONCLUSIVE
     return unjudged(metric, status, missing)
+
+
+def has_loaded_its_caches(run: Run) -> bool:
+    """Whether each of its processes loaded compile caches from a file, and so was spared from compiling."""
+    caches = [process.build.cache for process in run.processes]
+    return all(cache is not None and cache.artifacts == "loaded" for cache in caches)
 
 
 # Against a baseline

@@ -205,7 +205,7 @@ class Metric:
     """A time or an amount of memory: means nothing, and is not judged, where a run failed verification (it
     is that of something else) or was disturbed."""
     cold_caches_only: bool = False
-    """Not judged in sessions that load compile caches from files."""
+    """Not compared where all processes loaded their compile caches from files."""
     follows_search: bool = False
     """Only shown where a search chooses the schemes: the value follows from the plan then, and another metric
     judges whether the plan was followed."""

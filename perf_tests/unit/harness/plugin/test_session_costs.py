@@ -10,8 +10,20 @@ import pytest
 
 from perf_tests.harness.runs.record import RunRecord, Status
 from perf_tests.harness.runs.record_file import write_record
-from perf_tests.unit.conftest import BF16, COMPILED, FP8DQROW, INT8WO, Misbehave, Suite, workers_of
+from perf_tests.unit.conftest import (
+    BF16,
+    COMPILED,
+    FP8DQROW,
+    INT8WO,
+    ROOT,
+    Misbehave,
+    Plug,
+    Suite,
+    workers_of,
+)
 from perf_tests.unit.harness.plugin.sessions import BUILD, ONLY_BF16, ONLY_INT8WO, THREE, screen, until
+
+COMPILE = str(ROOT / "perf_tests" / "test_compile.py")
 
 # Plan
 
@@ -148,9 +160,21 @@ def test_a_record_that_cannot_be_read_is_not_resumed(suite: Suite) -> None:
 # Compile caches
 
 
-def test_a_cold_compilation_is_not_owed_with_compile_caches_from_files(suite: Suite) -> None:
+def test_a_cold_compilation_is_judged_only_in_the_session_that_had_one(suite: Suite, plug_gpu: Plug) -> None:
+    plug_gpu()
     cache = suite.folder / "caches"
-    result = suite.run(f"--perf-compile-cache={cache}", f"--perf-case={COMPILED}")
+    arguments = ("-m", "h100", f"--perf-compile-cache={cache}", f"--perf-case={FP8DQROW}")
 
-    assert result.ret == pytest.ExitCode.OK
-    assert f"compile caches from {cache}: compile_cold_s is not judged" in screen(result)
+    def verdict(*more: str) -> tuple[Status, str]:
+        first = screen(suite.run(*arguments, *more, tests=(COMPILE,)))
+        assert f"compile caches from {cache}: compile_cold_s is judged where nothing was loaded" in first
+        return next(
+            (each.status, each.reason)
+            for each in suite.case(FP8DQROW).verdicts
+            if each.metric == "compile_cold_s"
+        )
+
+    assert verdict("--perf-processes=2")[0] is Status.PASS
+    caches = [process.build.cache for process in suite.case(FP8DQROW).processes]
+    assert [cache and cache.artifacts for cache in caches] == ["saved", "loaded"]
+    assert verdict() == (Status.NOT_COMPARED, "every process loaded what it compiled from a file")

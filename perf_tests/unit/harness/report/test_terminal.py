@@ -63,7 +63,7 @@ def test_metrics_that_were_not_compared_are_counted_and_listed() -> None:
     )
     run = msgspec.structs.replace(JUDGED, verdicts=(WEIGHT, verdict))
     assert not_compared([run, JUDGED, run]) == [
-        "NOT_COMPARED with the baseline of another stack or processor: 2",
+        "NOT_COMPARED with the baselines: 2",
         "  flux-a: step_tflop: an unknown operator",
         "  flux-a: step_tflop: an unknown operator",
     ]

@@ -14,9 +14,11 @@ from perf_tests.harness.runs.record import (
 )
 from perf_tests.harness.runs.validity import SLOWDOWNS, invalidity
 from perf_tests.harness.verdicts.judge import judge_metric
+from perf_tests.protocol.reports import CompileCache
 from perf_tests.tables.platforms import CPU, H100
 from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
 from perf_tests.unit.builders import (
+    COLD_CACHE,
     FLUX_FP8,
     GPU,
     H100_UUID,
@@ -302,6 +304,46 @@ def test_missing_metric_is_inconclusive_and_named() -> None:
     verdict = judged("psnr_db", [], [30.0])
     assert (verdict.status, verdict.measured) == (Status.INCONCLUSIVE, None)
     assert "psnr_db of flux1-dev-b1-fp8dqrow-regional is missing" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "status", "reason"),
+    [
+        pytest.param(
+            ("loaded", "loaded"),
+            Status.NOT_COMPARED,
+            "every process loaded what it compiled from a file",
+            id="all loaded",
+        ),
+        pytest.param(("saved", "loaded"), Status.INCONCLUSIVE, "is missing", id="one had to compile"),
+        pytest.param((None, None), Status.INCONCLUSIVE, "is missing", id="no files"),
+    ],
+)
+def test_a_cold_compilation_that_is_missing_is_excused_where_all_processes_loaded_theirs(
+    artifacts: tuple[str | None, ...], status: Status, reason: str
+) -> None:
+    run = make_run(FLUX_FP8, H100, processes=tuple(map(_warm, artifacts)))
+
+    verdict = judged("compile_cold_s", [], [20.0], run=run)
+
+    assert (verdict.status, verdict.measured) == (status, None)
+    assert reason in verdict.reason
+
+
+def _warm(artifacts: str | None) -> Process:
+    cache = CompileCache(hits=6, misses=0, bypasses=0, artifacts=artifacts)
+    return make_process(
+        build=msgspec.structs.replace(make_build(), values={"compile_warm_s": 4.0}, cache=cache)
+    )
+
+
+def test_a_cold_compilation_is_judged_by_the_processes_that_had_one() -> None:
+    cold = msgspec.structs.replace(make_build({"compile_cold_s": 50.0}), cache=COLD_CACHE)
+    run = make_run(FLUX_FP8, H100, processes=(make_process(build=cold), _warm("loaded")))
+
+    verdict = judged("compile_cold_s", [], [20.0], run=run)
+
+    assert (verdict.status, verdict.measured) == (Status.REGRESSED, 50.0)
 
 
 def test_speed_up_without_a_reference_is_inconclusive() -> None:
