@@ -15,6 +15,8 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         stalls:COUNT (the timed generations from the third on)
                                         next-pair  one-step  captures-elsewhere  claims-terabytes
                                         one-hash:HASH (of every output)
+                                        drifts:COUNT (other outputs after so many timed generations)
+                                        never-repeats (another output each time)
 
 MARKER is a file: once it exists, `new-torch` reports another torch and `die-once` no longer dies; both
 create it.
@@ -411,6 +413,11 @@ class Session:
 
     def _output_sha256(self) -> str:
         picture, copies = self._output(self.case)
+        drifts = self._switches.argument("drifts", self.case.id)
+        if drifts is not None and self._timed > int(drifts):
+            return _sha256("drifted")
+        if self._switches.argument("never-repeats", self.case.id) is not None:
+            return _sha256(f"{os.getpid()} {self._timed}")
         return hashlib.sha256(picture.tobytes() * math.prod(copies)).hexdigest()
 
     def _capture(self, path: str, case: Case) -> Capture:

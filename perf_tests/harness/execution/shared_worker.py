@@ -17,7 +17,7 @@ from perf_tests.harness.execution.sampling import SamplingRules, Series, fixed_s
 from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import Progress, Run, SamplingEnd, Status, status_of
 from perf_tests.protocol.errors import WorkerError
-from perf_tests.protocol.messages import Trace
+from perf_tests.protocol.messages import Phase, Trace
 from perf_tests.protocol.reports import Sample
 
 
@@ -143,33 +143,42 @@ def _sample_twin(replicate: Replicate, twin: Twin) -> None:
 class Twin:
     """The fp32 worker that generates alternately with the cases of one pipeline.
 
-    It is restarted when it fails, once for each of these cases.
+    It switches between their workloads. Each picture that it repeats must be the one that it generated first,
+    which shows that no case has left it in another state; otherwise it has failed. It is restarted when it
+    fails, once for each of these cases.
     """
 
     def __init__(
         self, planned: Planned, launcher: Launcher, warmups: int, references: dict[str, Run]
     ) -> None:
-        """The run of the twin is stored in `references`, by case id."""
+        """Begin with the workload of `planned`. The runs of the twin, one for each workload, are stored in
+        `references`, by case id."""
         self.planned = planned
         self._launcher = launcher
         self._warmups = warmups
         self._references = references
-        self._stem = f"{planned.case.id}.reference"
         self._replicate: Replicate | None = None
         self._numbers = itertools.count()
         self._served = ""
         self._restarts_left = 1
+        self._first_outputs: dict[tuple[str, int], str] = {}
+        """(case id of the workload, pair) -> sha256 of what was generated for it first."""
 
-    def serve(self, case_id: str) -> None:
-        """Generate for the case of that id from now on, in whichever of its processes."""
+    def serve(self, planned: Planned, case_id: str) -> None:
+        """Generate the workload of `planned`, in the same build, for the case of that id from now on, in
+        whichever of its processes."""
+        self.planned = planned
         if case_id != self._served:
             self._served, self._restarts_left = case_id, 1
+            if self._replicate:
+                self._replicate.samples.clear()  # for each case from the first pair of prompt and seed on
 
     def sample(self) -> Sample:
         """Generate once. Raises WorkerError, naming the twin, where it fails and was restarted before."""
         try:
-            self._replicate = self._replicate or self._build()
-            return self._replicate.sample()
+            self._replicate = self._ready()
+            sample = self._replicate.sample()
+            self._require_repeated(sample, self._replicate.worker)
         except WorkerError as error:
             self._replicate = None
             failure = msgspec.structs.replace(
@@ -179,6 +188,8 @@ class Twin:
             self._note(failure=failure, status=status, reason=failure.message, progress=Progress.MEASURED)
             if not self._restarts_left:
                 raise WorkerError(failure) from error
+        else:
+            return sample
         self._restarts_left -= 1
         return self.sample()
 
@@ -186,15 +197,22 @@ class Twin:
         """End the worker, and note what it spent on generating."""
         if self._replicate:
             self._replicate.worker.close()
-            *earlier, last = self._run.processes
-            complete = self._replicate.process(self._launcher.out).build
-            self._note(processes=(*earlier, msgspec.structs.replace(last, build=complete)))
+            self._note_spent(self._replicate)
             self._replicate = None
+
+    def _ready(self) -> Replicate:
+        """The twin, warmed up for its present workload."""
+        if self._replicate is None:
+            return self._build()
+        if self._replicate.planned != self.planned:
+            return self._switch(self._replicate)
+        return self._replicate
 
     def _build(self) -> Replicate:
         index = next(self._numbers)
-        worker = self._launcher.start(self.planned, self._stem, index)
-        log = self._launcher.log_name(self._stem, index)
+        stem = f"{self.planned.case.id}.reference"
+        worker = self._launcher.start(self.planned, stem, index)
+        log = self._launcher.log_name(stem, index)
         replicate = Replicate(worker, self.planned, log, index=index, watch=self._launcher.watch)
         try:
             replicate.build()
@@ -202,6 +220,37 @@ class Twin:
         except BaseException:  # Ctrl-C, too, must not leave a process behind
             worker.kill()
             raise
+        self._note_process(replicate)
+        return replicate
+
+    def _switch(self, before: Replicate) -> Replicate:
+        self._note_spent(before)
+        replicate = before.switch_workload(self.planned, None, before.index)
+        replicate.warm_up(self._warmups)
+        self._note_process(replicate)
+        return replicate
+
+    def _require_repeated(self, sample: Sample, worker: Worker) -> None:
+        of = (self.planned.case.id, sample.pair)
+        first = self._first_outputs.setdefault(of, sample.output_sha256)
+        if sample.output_sha256 != first:
+            worker.disbelieve(
+                Phase.GENERATE,
+                f"its output for pair {sample.pair} has the sha256 {sample.output_sha256[:12]}, and had "
+                f"{first[:12]} before: a case that it generated with has left it in another state",
+            )
+
+    @property
+    def _run(self) -> Run:
+        return self._run_of(self.planned)
+
+    def _run_of(self, planned: Planned) -> Run:
+        return self._references.get(planned.case.id) or blank(planned)
+
+    def _note(self, **changes: object) -> None:
+        self._references[self.planned.case.id] = msgspec.structs.replace(self._run, **changes)
+
+    def _note_process(self, replicate: Replicate) -> None:
         self._note(
             processes=(*self._run.processes, replicate.process(self._launcher.out)),
             failure=None,
@@ -209,14 +258,13 @@ class Twin:
             reason="measured beside others, not judged",
             progress=Progress.MEASURED,
         )
-        return replicate
 
-    @property
-    def _run(self) -> Run:
-        return self._references.get(self.planned.case.id) or blank(self.planned)
-
-    def _note(self, **changes: object) -> None:
-        self._references[self.planned.case.id] = msgspec.structs.replace(self._run, **changes)
+    def _note_spent(self, replicate: Replicate) -> None:
+        """Complete the last process of the workload of `replicate` by what it spent on generating."""
+        run = self._run_of(replicate.planned)
+        *earlier, last = run.processes
+        complete = msgspec.structs.replace(last, build=replicate.process(self._launcher.out).build)
+        self._references[run.id] = msgspec.structs.replace(run, processes=(*earlier, complete))
 
 
 class Twins:
@@ -232,10 +280,10 @@ class Twins:
     def serving(self, planned: Planned) -> Twin:
         """The twin of the case; the twin of another pipeline is ended first."""
         wanted = planned.fp32_twin
-        if self._twin is None or self._twin.planned != wanted:
+        if self._twin is None or not self._twin.planned.shares_worker_with(wanted):
             self.close()
             self._twin = Twin(wanted, self._launcher, self._warmups, self._references)
-        self._twin.serve(planned.case.id)
+        self._twin.serve(wanted, planned.case.id)
         return self._twin
 
     def close(self) -> None:

@@ -216,3 +216,68 @@ def test_a_twin_does_not_count_its_restarts_across_cases(conduct: Conduct, misbe
     campaign.run(BF16)
     campaign.run(INT8WO)
     assert len(campaign.record.references[0].processes) == 4
+
+
+TWIN_4 = "flux-mini-b4-fp32-eager"
+
+
+def test_a_twin_switches_between_the_workloads_of_its_cases(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked_of_workers(monkeypatch)
+    campaign = conduct(BF16, BF16_4, INT8WO, platform=CPU_FAST)
+    campaign.run(BF16)
+    campaign.run(INT8WO)
+    twin = [(pid, what) for pid, what in asked if "fp32" in what]
+    assert [what for _, what in twin] == [TWIN, TWIN_4, TWIN]
+    assert len({pid for pid, _ in twin}) == 1
+    campaign.close()
+    runs = {run.id: run for run in campaign.record.references}
+    assert [sorted(each.build.seconds) for each in runs[TWIN].processes] == [
+        ["compile", "generate", "import", "load", "quantize"],
+        ["compile", "generate", "turn"],
+    ]
+    (large,) = runs[TWIN_4].processes
+    assert sorted(large.build.seconds) == ["compile", "generate", "turn"]
+    assert large.log == f"logs/{TWIN}.reference.0.log"
+
+
+def test_a_twin_begins_each_case_with_the_first_pair(conduct: Conduct) -> None:
+    campaign = conduct(BF16, INT8WO, platform=dataclasses.replace(CPU_FAST, samples=3))
+    for case_id in (BF16, INT8WO):
+        (process,) = campaign.run(case_id).processes
+        assert [sample.pair for sample in process.samples] == [0, 1, 2]
+        assert [sample.pair for sample in process.twin_samples] == [0, 1, 2]
+
+
+def test_a_twin_in_another_state_than_before_is_started_anew(conduct: Conduct, misbehave: Misbehave) -> None:
+    misbehave("drifts:2@*fp32*")
+    campaign = conduct(BF16, INT8WO, platform=CPU_FAST)
+    hashes = [
+        [sample.output_sha256 for sample in campaign.run(case_id).processes[0].twin_samples]
+        for case_id in (BF16, INT8WO)
+    ]
+    assert campaign.run(INT8WO).failure is None
+    assert hashes[0] == hashes[1]
+    assert len(campaign.record.references[0].processes) == 2
+
+
+def test_a_twin_that_never_repeats_a_picture_fails_the_case_by_name(
+    conduct: Conduct, misbehave: Misbehave
+) -> None:
+    misbehave("never-repeats@*fp32*")
+    campaign = conduct(BF16, INT8WO, platform=CPU_FAST)
+    assert campaign.run(BF16).failure is None  # nothing is repeated yet
+    run = campaign.run(INT8WO)
+    assert run.status is Status.CRASH
+    assert run.reason.startswith(f"fp32 twin {TWIN}: the answer to generate is not what was asked for: its ")
+    assert run.reason.endswith("a case that it generated with has left it in another state")
+
+
+def test_a_twin_that_dies_while_it_switches_costs_one_case_at_most(
+    conduct: Conduct, misbehave: Misbehave
+) -> None:
+    misbehave(f"exit:turn@{TWIN_4}")
+    campaign = conduct(BF16, BF16_4, INT8WO, platform=CPU_FAST)
+    assert [campaign.run(case_id).failure for case_id in (BF16, BF16_4, INT8WO)] == [None, None, None]
+    assert [len(run.processes) for run in campaign.record.references if run.id == TWIN_4] == [1]
