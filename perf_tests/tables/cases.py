@@ -128,7 +128,7 @@ class Case:
     @property
     def is_reference(self) -> bool:
         """Whether the case is its own reference."""
-        return self.reference == self
+        return self.build.recipe == bf16_twin(self.build.recipe)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

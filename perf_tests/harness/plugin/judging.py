@@ -82,13 +82,11 @@ class CaseJudge:
     @property
     def noisy_metrics(self) -> int:
         """How many pairs (case, noisy gated metric) the selected tests owe a verdict on."""
-        by_limit = {
-            (case_id, metric.name)
-            for case_id, (case, platform) in self._selection.cases.items()
-            for metric in gated_metrics(case, platform)
-            if not metric.is_noisy
-        }
-        return sum(metric in NOISY for _, metric in self.ledger.owed - by_limit)
+        return sum(
+            as_judged(METRIC_BY_NAME[name], self._selection.cases[case_id][0].build.recipe.scheme).is_noisy
+            for case_id, name in self.ledger.owed
+            if name in NOISY
+        )
 
     @property
     def level(self) -> float:

@@ -223,9 +223,9 @@ class Metric:
 
     def applies(self, case: Case) -> bool:
         """Whether it says anything about `case`."""
-        implied = self.expected is None or self.expected(case) is not None
         exists = not self.component or self.component in case.build.pipeline.modules
-        return implied and exists and all(HAS_TRAIT[trait](case) for trait in self.only_for)
+        is_what_it_must_be = exists and all(HAS_TRAIT[trait](case) for trait in self.only_for)
+        return is_what_it_must_be and (self.expected is None or self.expected(case) is not None)
 
     @property
     def is_noisy(self) -> bool:

@@ -156,5 +156,7 @@ class PipelineSpec:
     def workload_of_batch(self, batch_size: int) -> Workload:
         """The default workload with another batch size."""
         default = self.workload
+        if batch_size == default.batch_size:
+            return default
         few = self.batch_measured_steps if batch_size > default.batch_size else None
         return replace(default, batch_size=batch_size, measured_steps=few or default.measured_steps)
