@@ -38,6 +38,22 @@ FP8DQROW = "flux1-dev-b1-fp8dqrow-regional"
 RECORDED = ((CPU, (BF16, INT8WO, COMPILED)), (H100, (FP8DQROW,)))
 CASES = {case.id: case for case in (row.case(Weights.SYNTHETIC) for row in MATRIX)}
 
+IDLE_PLUGINS = (
+    "debugging",
+    "doctest",
+    "legacypath",
+    "pastebin",
+    "pytester",
+    "recwarn",
+    "setuponly",
+    "setupplan",
+    "stepwise",
+    "subtests",
+    "unittest",
+    "unraisableexception",  # collects garbage at the end: a tenth of a second in each session
+)
+"""Plugins of pytest that do nothing unless asked: setting them up takes a fifth of each session."""
+
 NO_TORCH = "not torch"
 NEEDS_TORCH = Path(__file__).with_name("worker")
 
@@ -181,9 +197,8 @@ class Suite:
         return (
             *tests,
             "-p",
-            "benchmark",
-            "-p",
-            "no:unraisableexception",  # collects garbage at the end: a tenth of a second in each session
+            "pytest_benchmark.plugin",
+            *(f"-pno:{name}" for name in IDLE_PLUGINS),
             "-o",
             f"cache_dir={self.folder / 'cache'}",
             f"--perf-worker-module={FAKE_WORKER}",
@@ -197,9 +212,9 @@ class Suite:
 @pytest.fixture
 def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
     """Sessions without a GPU, judged by the recorded baselines."""
-    monkeypatch.setenv(
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"
-    )  # looking for plugins takes a tenth of each session
+    # Looking for plugins takes a fifth of each session: in what is installed, and again for each `-p`.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: ())
     for variable in ("CI", "BUILD_NUMBER"):  # pytest prints failures twice where one of these is set
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(pynvml, "nvmlInit", _no_library)

@@ -101,6 +101,8 @@ KERNELS = {"kernels_per_encode": 900.0, "kernels_per_step": 1530.0, "kernels_per
 OPERATORS = {"operators_per_encode": 1036.0, "operators_per_step": 2926.0, "operators_per_decode": 743.0}
 QUANTIZING = {"operators_in_quantize": 4898.0, "quantize_peak_allocated_mib": 40.0}
 SIDE = 16
+NOISE = 0.004
+"""Standard deviation of what quantization does to a picture with values in [0, 1]."""
 GPU = Gpu(
     name="NVIDIA H100 80GB HBM3",
     uuid="GPU-00000000-fake",
@@ -131,16 +133,17 @@ class Switches:
         name, _, argument = action.partition(":")
         return name, argument, pattern or "*"
 
-    def argument(self, name: str, case_id: str = "") -> str | None:
+    def argument(self, name: str, case: Case | None = None) -> str | None:
         """The argument of the switch, None where the switch is off."""
         for switch, argument, pattern in self._switches:
-            if switch == name and fnmatchcase(case_id, pattern):
+            # Composing an id takes longer than all the rest of an answer.
+            if switch == name and (pattern == "*" or (case is not None and fnmatchcase(case.id, pattern))):
                 return argument
         return None
 
-    def strikes(self, name: str, phase: Phase, case_id: str) -> bool:
+    def strikes(self, name: str, phase: Phase, case: Case) -> bool:
         """Whether the switch is on in `phase`; a switch without an argument is on while generating."""
-        argument = self.argument(name, case_id)
+        argument = self.argument(name, case)
         return argument is not None and (argument or Phase.GENERATE) == phase
 
 
@@ -161,12 +164,12 @@ class Session:
         self._device = request.device
         self._amounts = {injection.fault: injection.amount or 0.0 for injection in request.injections}
         weights = {"transformer.proj_out.weight": _sha256(request.case.build.pipeline.id)}
-        if self._switches.argument("huge-reply", request.case.id) is not None:
+        if self._switches.argument("huge-reply", request.case) is not None:
             weights |= {f"tensor.{number}": "0" * 64 for number in range(5000)}
         return Loaded(seconds=0.5, memory=self._window(300.0), weights=weights)
 
     def quantize(self, request: Quantize) -> Quantized:
-        if self._switches.argument("refused-scheme", self.case.id) is not None:
+        if self._switches.argument("refused-scheme", self.case) is not None:
             raise Failed(FailureKind.UNSUPPORTED, "this torchao has no config of that name")
         weight = self.case.build.recipe.scheme.weight
         plain = ModuleGroup(
@@ -274,22 +277,22 @@ class Session:
         values = {
             name: spans
             for name, spans in (values | self._live() | self._counts()).items()
-            if name != self._switches.argument("missing-metric", self.case.id)
+            if name != self._switches.argument("missing-metric", self.case)
         }
         capture = self._capture(request.capture, self.case) if request.capture else None
         telemetry = self._telemetry(request.warmup) if self._device is Device.CUDA else None
-        if self._switches.argument("one-step", self.case.id) is not None:
+        if self._switches.argument("one-step", self.case) is not None:
             values["denoise_step_ms"] = values["denoise_step_ms"][:1]
         sample = Sample(
             values=values,
-            output_sha256=self._switches.argument("one-hash", self.case.id) or self._output_sha256(),
+            output_sha256=self._switches.argument("one-hash", self.case) or self._output_sha256(),
             telemetry=telemetry,
-            pair=request.pair + (self._switches.argument("next-pair", self.case.id) is not None),
+            pair=request.pair + (self._switches.argument("next-pair", self.case) is not None),
         )
         return Generated(sample=sample, capture=capture)
 
     def _telemetry(self, warmup: bool) -> Telemetry:
-        throttled = not warmup and self._timed <= int(self._switches.argument("throttled", self.case.id) or 0)
+        throttled = not warmup and self._timed <= int(self._switches.argument("throttled", self.case) or 0)
         return msgspec.structs.replace(TELEMETRY, throttled_ms={"hw_thermal": 12.5} if throttled else {})
 
     @property
@@ -304,7 +307,7 @@ class Session:
         return {"live_allocated_mib": (mib,), "live_host_mib": (mib,)}
 
     def _number(self, switch: str) -> float:
-        return float(self._switches.argument(switch, self.case.id) or 0)
+        return float(self._switches.argument(switch, self.case) or 0)
 
     def inspect(self, request: Inspect) -> Inspected:
         weight_bytes = (2 * MODULES - self._quantized) * BYTES_PER_MODULE
@@ -344,8 +347,8 @@ class Session:
             values |= {**OPERATORS, **(QUANTIZING if self._quantized else {})}
         if self._compiles:
             values |= {"generated_kernels": 126.0, "extern_calls": 32.0}
-        values.pop(self._switches.argument("missing-metric", self.case.id) or "", None)
-        noise = 0.004 if self._quantized else 0.0
+        values.pop(self._switches.argument("missing-metric", self.case) or "", None)
+        noise = NOISE if self._quantized else 0.0
         arrays = self._arrays(f"{request.trace}.timed.npz", noise) if request.trace else None
         state = self._state(self._groups)
         return Inspected(
@@ -396,7 +399,7 @@ class Session:
 
     def _strike(self) -> None:
         """Apply the faults that spoil a timed generation, like the real worker."""
-        marker = self._switches.argument("die-once", self.case.id)
+        marker = self._switches.argument("die-once", self.case)
         if marker is not None and not Path(marker).exists():
             Path(marker).touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -406,28 +409,28 @@ class Session:
     def _output(self, case: Case) -> tuple[array[float], tuple[int, ...]]:
         """The picture, and the shape of the copies of it that one generation of `case` makes."""
         workload = case.workload
-        same = self._switches.argument("same-picture", case.id) is not None
+        same = self._switches.argument("same-picture", case) is not None
         quantized = case.build.recipe.scheme.weight is not None and not same
         frames = () if workload.num_frames is None else (workload.num_frames,)
-        return _picture(noise=0.004 if quantized else 0.0), (workload.batch_size, *frames)
+        return _picture(noise=NOISE if quantized else 0.0), (workload.batch_size, *frames)
 
     def _output_sha256(self) -> str:
         picture, copies = self._output(self.case)
-        drifts = self._switches.argument("drifts", self.case.id)
+        drifts = self._switches.argument("drifts", self.case)
         if drifts is not None and self._timed > int(drifts):
             return _sha256("drifted")
-        if self._switches.argument("never-repeats", self.case.id) is not None:
+        if self._switches.argument("never-repeats", self.case) is not None:
             return _sha256(f"{os.getpid()} {self._timed}")
         return hashlib.sha256(picture.tobytes() * math.prod(copies)).hexdigest()
 
     def _capture(self, path: str, case: Case) -> Capture:
-        if self._switches.argument("captures-elsewhere", self.case.id) is not None:
+        if self._switches.argument("captures-elsewhere", self.case) is not None:
             path = f"{path}.elsewhere"
         picture, copies = self._output(case)
         array_path, image_path = Path(f"{path}.npy"), Path(f"{path}.png")
         array_path.parent.mkdir(parents=True, exist_ok=True)
         content = _npy(picture, copies, (SIDE, SIDE, 3))
-        if self._switches.argument("claims-terabytes", self.case.id) is not None:
+        if self._switches.argument("claims-terabytes", self.case) is not None:
             content = _npy(array("f"), (), (1_000_000, 1_000_000, 3))
         array_path.write_bytes(content)
         image_path.write_bytes(_png(bytes(round(value * 255) for value in picture), SIDE, SIDE))
@@ -448,18 +451,20 @@ TELEMETRY = Telemetry(
 
 
 def main() -> None:
-    """Send Ready, then answer requests until the pipe closes or a request fails."""
+    """Read the command line of a worker, then `serve`."""
     parser = argparse.ArgumentParser(prog="python -m perf_tests.unit.fake_worker")
     parser.add_argument("--request-fd", type=int, required=True)
     parser.add_argument("--reply-fd", type=int, required=True)
     arguments = parser.parse_args()
-    parent_watch.hold(arguments.request_fd)
+    serve(arguments.request_fd, arguments.reply_fd)
+
+
+def serve(request_fd: int, reply_fd: int) -> None:
+    """Send Ready, then answer requests until the pipe closes or a request fails."""
+    parent_watch.hold(request_fd)
     switches = Switches(os.environ.get("PERF_FAKE", ""))
-    with (
-        os.fdopen(arguments.request_fd, "rb") as requests,
-        os.fdopen(arguments.reply_fd, "wb", buffering=0) as replies,
-    ):
-        _send(replies, msgspec.json.encode(_ready(switches)))
+    with os.fdopen(request_fd, "rb") as requests, os.fdopen(reply_fd, "wb", buffering=0) as replies:
+        _send(replies, msgspec.json.encode(ready(switches)))
         session = Session(switches)
         for line in requests:
             reply = _answer(session, switches, REQUESTS.decode(line))
@@ -468,7 +473,8 @@ def main() -> None:
                 return
 
 
-def _ready(switches: Switches) -> Ready:
+def ready(switches: Switches) -> Ready:
+    """What the worker says of itself before it is asked anything."""
     if switches.argument("no-torch") is not None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
     if switches.argument("die-on-start") is not None:
@@ -508,7 +514,7 @@ def _answer(session: Session, switches: Switches, request: Request) -> Reply | b
     phase = PHASE_OF_REQUEST[type(request)]
     warming_up = isinstance(request, Generate) and request.warmup
     for name, instead in INSTEAD.items():
-        if not warming_up and switches.strikes(name, phase, session.case.id):
+        if not warming_up and switches.strikes(name, phase, session.case):
             return instead()
     try:
         return _handle(session, request)
@@ -577,7 +583,7 @@ EXCUSED = Failure(
 INSTEAD: dict[str, Callable[[], bytes]] = {
     "empty-reply": lambda: b"",
     "garbage": lambda: b"Segmentation fault (core dumped)",
-    "wrong-type": lambda: msgspec.json.encode(_ready(Switches(""))),
+    "wrong-type": lambda: msgspec.json.encode(ready(Switches(""))),
     "exit": lambda: sys.exit(3),
     "segfault": lambda: _kill_self(signal.SIGSEGV),
     "killed": lambda: _kill_self(signal.SIGKILL),
@@ -591,6 +597,12 @@ INSTEAD: dict[str, Callable[[], bytes]] = {
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def warm_up() -> None:
+    """Compute what every worker computes, once for all that are forked from this process."""
+    for noise in (0.0, NOISE):
+        _picture(noise)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import json
 import os
 import signal
@@ -105,6 +106,9 @@ def main() -> None:
     """Fork one worker per order until the tests hang up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the tests
     served = socket.socket(fileno=int(sys.argv[1]))
+    fake_worker.warm_up()
+    gc.collect()
+    gc.freeze()  # else the first collection in a worker copies all the memory that it shares
     while True:
         order, fds, *_ = socket.recv_fds(served, MESSAGE_BYTES, 3)
         if not order:
@@ -112,10 +116,12 @@ def main() -> None:
         between = os.fork()
         if not between:
             _fork_orphan()
-            _become_worker(json.loads(order), *fds)
+            request_fd, reply_fd, output = fds
+            _become_worker(json.loads(order), output)
             served.send(str(os.getpid()).encode())
             served.close()
-            os._exit(_exit_code())  # an orderly exit would first copy most of the memory it shares
+            # An orderly exit would first copy most of the memory that it shares.
+            os._exit(_exit_code(request_fd, reply_fd))
         os.waitpid(between, 0)
         for fd in fds:
             os.close(fd)
@@ -130,7 +136,7 @@ def _fork_orphan() -> None:
         time.sleep(LOOK_S)
 
 
-def _become_worker(environment: dict[str, str], request_fd: int, reply_fd: int, output: int) -> None:
+def _become_worker(environment: dict[str, str], output: int) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(output, sys.stdout.fileno())
@@ -139,13 +145,12 @@ def _become_worker(environment: dict[str, str], request_fd: int, reply_fd: int, 
     os.environ.clear()
     os.environ.update(environment)
     faulthandler.enable()
-    sys.argv[1:] = ["--request-fd", str(request_fd), "--reply-fd", str(reply_fd)]
 
 
-def _exit_code() -> int:
+def _exit_code(request_fd: int, reply_fd: int) -> int:
     """Run the fake worker; the code it exits with."""
     try:
-        fake_worker.main()
+        fake_worker.serve(request_fd, reply_fd)
     except SystemExit as end:
         return int(end.code or 0)
     return 0

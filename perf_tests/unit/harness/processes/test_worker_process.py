@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perf_tests.harness.processes import pipes, worker_process
@@ -42,6 +43,7 @@ from perf_tests.protocol.messages import (
 from perf_tests.tables.cases import Weights
 from perf_tests.tables.matrix import CPU_ROWS
 from perf_tests.tables.platforms import Device
+from perf_tests.unit import fake_worker
 from perf_tests.unit.conftest import QuietHost
 from perf_tests.unit.fork_server import START_PROCESS
 
@@ -51,9 +53,10 @@ LOAD = Load(case=CASE, device=Device.CPU)
 GENEROUS_S = 30.0  # never waited for: a loaded machine starts interpreters slowly
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starts workers here the way production does."""
+    """Starts workers the way production does: an interpreter for each. The tests that do not ask for it are
+    about what a worker does once it runs, in a session of its own either way."""
     monkeypatch.setattr(worker_process, "start_process", START_PROCESS)
 
 
@@ -101,6 +104,7 @@ def is_gone_within_5_s(pid: int) -> bool:
     return is_gone(pid)
 
 
+@pytest.mark.usefixtures("not_forked")
 def test_a_worker_answers_what_it_is_asked(tmp_path: Path) -> None:
     with start(tmp_path) as worker:
         worker.ask(LOAD, Loaded, GENEROUS_S)
@@ -125,6 +129,7 @@ def test_an_answer_larger_than_the_pipe_arrives_whole(tmp_path: Path) -> None:
         assert len(worker.ask(LOAD, Loaded, GENEROUS_S).weights) == 5001
 
 
+@pytest.mark.usefixtures("not_forked")
 def test_a_worker_has_ended_when_close_returns(tmp_path: Path) -> None:
     worker = start(tmp_path)
     worker.close()
@@ -288,6 +293,7 @@ def test_a_timeout_covers_a_worker_that_does_not_read(
         worker.ask(LOAD, Loaded, 0.2)
 
 
+@pytest.mark.usefixtures("not_forked")
 def test_a_killed_worker_names_the_signal_the_phase_and_its_last_words(tmp_path: Path) -> None:
     failure = failure_of_load(tmp_path, "segfault:load")
     assert failure.kind is FailureKind.CRASH
@@ -355,6 +361,7 @@ def test_an_answer_to_another_request_is_a_crash_that_quotes_its_beginning(tmp_p
     assert len(failure.message) < 300
 
 
+@pytest.mark.usefixtures("not_forked")
 def test_an_interpreter_that_does_not_exist_is_named(tmp_path: Path) -> None:
     failure = failure_of_start(tmp_path, python="/nowhere/python")
     assert failure.kind is FailureKind.LOAD
@@ -363,6 +370,7 @@ def test_an_interpreter_that_does_not_exist_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("not_forked")
 def test_an_interpreter_without_torch_is_named_with_its_last_words(tmp_path: Path) -> None:
     failure = failure_of_start(tmp_path, "no-torch")
     assert failure.kind is FailureKind.LOAD
@@ -372,6 +380,7 @@ def test_an_interpreter_without_torch_is_named_with_its_last_words(tmp_path: Pat
     assert "Traceback" in failure.details
 
 
+@pytest.mark.usefixtures("not_forked")
 def test_an_interpreter_that_ends_silently_is_named_with_its_exit_code(tmp_path: Path) -> None:
     failure = failure_of_start(tmp_path, "die-on-start")
     assert failure.message.endswith("could not start: it exited with code 3 and an empty log")
@@ -389,6 +398,7 @@ def test_a_worker_of_another_protocol_is_refused_with_both_versions(tmp_path: Pa
     assert "worker speaks protocol 0, this suite speaks 1" in failure.message
 
 
+@pytest.mark.usefixtures("not_forked")
 def test_a_relative_interpreter_is_found_from_here_and_not_from_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,14 +481,12 @@ def test_a_failed_worker_is_not_asked_again(tmp_path: Path) -> None:
 
 # Workers that the fake worker cannot imitate, as `python -c SCRIPT --request-fd N --reply-fd M`
 
-GREET = """
+READY = msgspec.json.encode(fake_worker.ready(fake_worker.Switches(""))) + b"\n"
+GREET = f"""
 import os, sys, time
-import msgspec
-from perf_tests.unit import fake_worker
 request_fd, reply_fd = int(sys.argv[2]), int(sys.argv[4])
 def greet():
-    ready = fake_worker._ready(fake_worker.Switches(""))
-    os.write(reply_fd, msgspec.json.encode(ready) + b"\\n")
+    os.write(reply_fd, {READY!r})
 """
 DEAF = GREET + "greet()\ntime.sleep(60)\n"
 HALF = GREET + "greet()\nos.read(request_fd, 100)\nos.write(reply_fd, b'{\"type\": ')\ntime.sleep(60)\n"
@@ -486,14 +494,20 @@ MUTE = GREET + "greet()\nos.read(request_fd, 100)\nos.close(reply_fd)\ntime.slee
 ABANDONS_A_CHILD = GREET + (
     "child = os.fork()\nif not child:\n    time.sleep(60)\nprint(child)\ngreet()\nos.read(request_fd, 100)\n"
 )
-PARENT = """
+PARENT = f"""
 import sys
 from pathlib import Path
-from perf_tests.protocol.messages import Loaded
-from perf_tests.unit.harness.processes import test_worker_process
-worker = test_worker_process.start(Path(sys.argv[1]).parent, "hang:load")
+from perf_tests.harness.processes.worker_process import Worker
+from perf_tests.protocol.messages import Load, Loaded
+from perf_tests.tables.cases import Weights
+from perf_tests.tables.matrix import CPU_ROWS
+from perf_tests.tables.platforms import Device
+worker = Worker.spawn(
+    python=sys.executable, command={FAKE}, variables={{"PERF_FAKE": "hang:load"}}, log=Path(sys.argv[1])
+)
+worker.greet({GENEROUS_S})
 print(worker.pid, flush=True)
-worker.ask(test_worker_process.LOAD, Loaded, 60.0)
+worker.ask(Load(case=CPU_ROWS[1].case(Weights.SYNTHETIC), device=Device.CPU), Loaded, 60.0)
 """
 STEPPARENT = """
 import subprocess, sys
