@@ -183,7 +183,12 @@ def is_judging(item: pytest.Item) -> bool:
 
 
 def lacks_its_parameter(item: pytest.Item) -> bool:
-    """Whether this is the test that pytest makes up where there is not a single case or known issue."""
+    """Whether this is the test that pytest makes up where there is not a single case or known issue.
+
+    Tests outside the suite may call what they like by the same name.
+    """
+    if item.path.parent != SUITE:
+        return False
     parameters = (
         item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     )

@@ -65,14 +65,14 @@ def test_rows_never_differ_only_in_the_steps_that_are_generated() -> None:
         ("flux1-dev-b1-int8dq-regional", 28),
         ("flux1-dev-b1-int4wo-eager-m3", 3),
         ("flux1-dev-b1-int8wo-eager", 28),
-        ("flux1-dev-b1-int8wo-regional-m2", 2),
+        ("flux1-dev-b1-int8wo-regional-noonednn", 28),
         ("flux1-dev-b4-bf16-eager", 6),
-        ("flux1-dev-b8-int8wo-regional-fused-m2", 2),
+        ("flux1-dev-b8-int8wo-regional-fused-noonednn", 6),
         ("flux1-dev-b16-fp8dq-regional-cvae", 6),
         ("flux1-schnell-b1-int8dq-regional", 4),
         ("cogvideox-5b-b1-bf16-eager", 6),
         ("cogvideox-5b-b1-bf16-eager-s4", 4),
-        ("cogvideox-2b-b1-int8wo-regional-qte-m2", 2),
+        ("cogvideox-2b-b1-int8wo-regional-qte-noonednn", 6),
     ],
 )
 def test_generations_that_take_long_are_shortened(case: str, generated: int) -> None:

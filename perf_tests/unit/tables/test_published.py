@@ -144,14 +144,14 @@ def test_differences_of_a_compiled_row_name_max_autotune_and_fullgraph() -> None
 @pytest.mark.parametrize(
     ("case", "of", "ratio", "explained"),
     [
-        pytest.param("flux1-dev-b1-int8wo-regional-m2", Column.LATENCY, 400.0, True, id="int8wo"),
-        pytest.param("cogvideox-5b-b1-int8wo-regional-qte-m2", Column.LATENCY, 210.0, True, id="toggles"),
-        pytest.param("flux1-dev-b1-int8wo-regional-m2", Column.LATENCY, 900.0, False, id="more-than-known"),
-        pytest.param("flux1-dev-b1-int8wo-eager", Column.LATENCY, 1.3, False, id="eager"),
+        pytest.param("flux1-dev-b1-fp8dqrow-eager", Column.LATENCY, 1.6, True, id="fp8-eager"),
+        pytest.param("flux1-dev-b1-fp8dqrow-eager-cvae", Column.LATENCY, 1.6, True, id="toggles"),
+        pytest.param("flux1-dev-b1-fp8dqrow-eager", Column.LATENCY, 1.8, False, id="more-than-known"),
+        pytest.param("flux1-dev-b1-int8wo-eager", Column.LATENCY, 1.3, False, id="another-scheme"),
         pytest.param("flux1-dev-b1-int8dq-regional", Column.LATENCY, 1.386, True, id="int8dq"),
         pytest.param("flux1-dev-b1-int8dq-eager-m3", Column.MODEL_MEMORY, 1.148, True, id="one-row-layers"),
         pytest.param("flux1-dev-b1-int8dq-eager-m3", Column.MODEL_MEMORY, 0.9, False, id="smaller"),
-        pytest.param("flux1-dev-b1-int8wo-regional-m2", Column.MODEL_MEMORY, 1.1, False, id="another-column"),
+        pytest.param("flux1-dev-b1-fp8dqrow-eager", Column.MODEL_MEMORY, 1.1, False, id="another-column"),
     ],
 )
 def test_explanation_covers_its_cases_its_column_and_its_range(

@@ -205,3 +205,23 @@ def test_a_case_of_the_cross_product_is_generated_once_and_verified_without_base
     assert len(suite.case(case_id).processes[0].samples) == 1
     assert set(suite.statuses(case_id)) == {*COUNTED, "output_sqnr_db", "weight_bytes_vs_implied"}
     assert suite.record().references == ()
+
+
+def test_other_tests_may_call_their_parameters_case(suite: Suite, pytester: pytest.Pytester) -> None:
+    other = pytester.makepyfile(
+        test_other="""
+        import pytest
+
+        @pytest.mark.parametrize("case", ["lower", "upper"])
+        def test_other(case):
+            pass
+        """
+    )
+
+    result = suite.run("--collect-only", "-q", ONLY_BF16, tests=(BUILD, str(other)))
+
+    assert [line.partition("::")[2] for line in result.outlines if "::" in line] == [
+        f"test_build[{BF16}]",
+        "test_other[lower]",
+        "test_other[upper]",
+    ]
