@@ -5,6 +5,7 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
 
     at the start, for every case        no-torch  die-on-start  hang-on-start  old-protocol  new-torch:MARKER
                                         dead-card:UUID (for every case on that card)
+                                        platform:ID (on a card of that platform, not on an H100)
     instead of an answer                SWITCH:PHASE of empty-reply, garbage, wrong-type, exit, segfault,
                                         killed, hang, flood, escapes, excuses-itself, answers-twice;
                                         without PHASE at a timed generation
@@ -86,7 +87,7 @@ from perf_tests.protocol.reports import (
 )
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.spec import PROMPTS
-from perf_tests.tables.platforms import Device
+from perf_tests.tables.platforms import H100, PLATFORM_BY_ID, Device
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.worker import parent_watch
 
@@ -491,7 +492,7 @@ def ready(switches: Switches) -> Ready:
     environment = Environment(
         python="3.11.7",
         packages={"torch": torch, "torchao": "0.18.0", "diffusers": "0.42.1"},
-        gpu=_gpu(os.environ.get("CUDA_VISIBLE_DEVICES")),
+        gpu=_gpu(os.environ.get("CUDA_VISIBLE_DEVICES"), switches.argument("platform")),
         cpu_model="fake processor",
         cpu_count=2,
         settings={"float32_matmul_precision": "highest"},
@@ -501,11 +502,20 @@ def ready(switches: Switches) -> Ready:
     return Ready(protocol_version=0 if old else PROTOCOL_VERSION, environment=environment)
 
 
-def _gpu(visible: str | None) -> Gpu | None:
+def _gpu(visible: str | None, platform_id: str | None) -> Gpu | None:
     """The card that is shown by its UUID, else always the same one; None where none is shown."""
     if visible == "":
         return None
-    return msgspec.structs.replace(GPU, uuid=visible) if visible and visible.startswith("GPU-") else GPU
+    match = PLATFORM_BY_ID[platform_id or H100.id].gpu
+    assert match is not None, f"{platform_id} has no card"
+    return msgspec.structs.replace(
+        GPU,
+        name=match.name,
+        uuid=visible if visible and visible.startswith("GPU-") else GPU.uuid,
+        capability=match.capability,
+        memory_gib=sum(match.memory_gib) / 2,
+        power_limit_w=sum(match.power_limit_w) / 2,
+    )
 
 
 def _answer(session: Session, switches: Switches, request: Request) -> Reply | bytes:
