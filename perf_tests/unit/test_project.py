@@ -167,6 +167,14 @@ def test_nightly_measures_on_its_gpu_or_fails_and_keeps_the_run() -> None:
     assert all("if-no-files-found: error" in upload for upload in uploads)
 
 
+def test_an_expired_known_issue_is_red_at_night_and_a_warning_for_a_pull_request() -> None:
+    night = jobs(ROOT / ".github/workflows/nightly.yml")["cross-product"]
+    checks = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+    assert "if: always()\n        run: python tools/known_issues.py --strict\n" in night
+    assert '"known issues" python tools/known_issues.py\n' in checks
+
+
 def test_time_of_a_night_exceeds_its_budget_by_an_hour() -> None:
     job = jobs(ROOT / ".github/workflows/nightly.yml")["h100"]
 

@@ -48,7 +48,10 @@ EXHAUSTIVE_GROUPS = (None, Group.NUMERICS)
 def markers() -> Iterator[str]:
     """What `-m` can select, with its description: platforms and families are those of the tables."""
     yield "judges(group): the group of metrics a test asserts; none: the build"
-    yield 'exhaustive: the cross product of schemes and miniatures, where asked for ("cpu and exhaustive")'
+    yield (
+        "exhaustive: the cross product of schemes and miniatures, and slow scripts of known issues, where "
+        'asked for ("cpu and exhaustive")'
+    )
     yield "smoke: the GPU rows that a pull request can afford, one for each kind of failure"
     yield "unrecorded: GPU rows that never had a baseline, which a night leaves out"
     for platform in PLATFORMS:
@@ -87,7 +90,14 @@ def generate_known_issues(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(
         "known_issue",
         [
-            pytest.param(issue, id=issue.id, marks=_platform_marks(target.platforms(issue), target))
+            pytest.param(
+                issue,
+                id=issue.id,
+                marks=[
+                    *([pytest.mark.exhaustive] if issue.exhaustive else []),
+                    *_platform_marks(target.platforms(issue), target),
+                ],
+            )
             for issue in KNOWN_ISSUES
             if options.selects(issue.id)
         ],
@@ -197,10 +207,15 @@ def lacks_its_parameter(item: pytest.Item) -> bool:
 
 
 def _is_asked_for(item: pytest.Item) -> bool:
-    """Whether a test of the cross product is named: by its marker, its whole case id or its own name."""
+    """Whether an exhaustive test is named: by its marker, the whole id of its parameter or its own name."""
     option = item.config.option
     by_name = any("::" in argument for argument in item.config.args)
-    return "exhaustive" in option.markexpr or case_of(item).id in option.perf_case or by_name
+    return "exhaustive" in option.markexpr or _parameter_id(item) in option.perf_case or by_name
+
+
+def _parameter_id(item: pytest.Item) -> str | None:
+    """The id of the case or the known issue; None for a test that has neither."""
+    return item.callspec.id if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
 
 
 def case_of(item: pytest.Item) -> Case:

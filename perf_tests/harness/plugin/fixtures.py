@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -122,11 +121,11 @@ class Watched:
         self._item = item
 
     def check(self) -> None:
-        """Fail where the issue is fixed, has expired, or can no longer be reproduced as its row says."""
+        """Fail where the issue is fixed, or can no longer be reproduced as its row says."""
         __tracebackhide__ = True
         log = self._options.out / "logs" / f"{self._issue.id}.log"
         try:
-            finding = known_issues.watch(self._issue, self._options.python, log, datetime.date.today())
+            finding = known_issues.watch(self._issue, self._options.python, log)
         except PerfError as error:
             pytest.fail(str(error), pytrace=False)
         self._item.user_properties.append(("known_issue", finding.text))

@@ -1,19 +1,20 @@
-"""A known issue is red when it is fixed, when its row has expired, and when its script fails."""
+"""A known issue is red when it is fixed, and when its script fails; a night is red when a row has expired."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.plugin.known_issues import Reproduction, judge, watch
+from perf_tests.harness.plugin.known_issues import Reproduction, expired, judge, watch
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.known_issues import FP8_ZERO_ROWS, INT8WO_COMPILED, KNOWN_ISSUES, KnownIssue
 from perf_tests.unit.builders import for_each
-from perf_tests.unit.conftest import ROOT
+from perf_tests.unit.conftest import ROOT, Suite
 
 IN_TIME = datetime.date(2027, 5, 31)
 TOO_LATE = datetime.date(2027, 6, 1)
@@ -28,29 +29,97 @@ def test_every_known_issue_has_its_script_an_owner_and_a_date(issue: KnownIssue)
 
 
 def test_a_known_issue_is_green_while_it_reproduces() -> None:
-    finding = judge(INT8WO_COMPILED, Reproduction(figure=665.4), IN_TIME)
+    finding = judge(INT8WO_COMPILED, Reproduction(figure=665.4))
     assert finding.as_expected
     assert "665 times as slow as it should be" in finding.text
 
 
 def test_a_known_issue_is_red_once_it_is_fixed_and_says_what_to_do() -> None:
-    finding = judge(INT8WO_COMPILED, Reproduction(figure=4.9), IN_TIME)
+    finding = judge(INT8WO_COMPILED, Reproduction(figure=4.9))
     assert not finding.as_expected
     assert "4.9 times as slow" in finding.text
     assert "it is fixed: remove GPU_SETTINGS of int8wo" in finding.text
 
 
-def test_a_known_issue_is_red_the_day_after_it_expires() -> None:
-    finding = judge(INT8WO_COMPILED, Reproduction(figure=665.4), TOO_LATE)
-    assert not finding.as_expected
-    assert "nobody has looked again since it expired on 2027-05-31" in finding.text
+# Expired rows
+
+
+list_known_issues = runpy.run_path(str(ROOT / "tools" / "known_issues.py"))["main"]
+
+
+def test_a_row_expires_the_day_after_its_date() -> None:
+    assert expired((INT8WO_COMPILED,), IN_TIME) == ()
+    assert expired((INT8WO_COMPILED,), TOO_LATE) == (INT8WO_COMPILED,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "today", "code"),
+    [
+        pytest.param((), IN_TIME, 0, id="pull request, in time"),
+        pytest.param((), TOO_LATE, 0, id="pull request, too late"),
+        pytest.param(("--strict",), IN_TIME, 0, id="night, in time"),
+        pytest.param(("--strict",), TOO_LATE, 1, id="night, too late"),
+    ],
+)
+def test_an_expired_row_is_red_at_night_alone(
+    arguments: tuple[str, ...], today: datetime.date, code: int
+) -> None:
+    assert list_known_issues(arguments, today) == code
+
+
+@pytest.mark.parametrize(
+    ("hosted", "arguments", "mark"),
+    [("", (), "warning: "), ("true", (), "::warning::"), ("true", ("--strict",), "::error::")],
+)
+def test_an_expired_row_is_named_with_its_owner_where_it_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    hosted: str,
+    arguments: tuple[str, ...],
+    mark: str,
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", hosted)
+    list_known_issues(arguments, TOO_LATE)
+    said = capsys.readouterr().out
+    assert (
+        f"{mark}int8wo-compiled-layer: nobody has looked again since it expired on 2027-05-31. "
+        "Owner: maintainers of this suite. Run tools/repro/int8wo_compile.py and read https://" in said
+    )
+
+
+def test_rows_in_time_are_listed_without_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    list_known_issues((), IN_TIME)
+    said = capsys.readouterr().out
+    assert "int8wo-compiled-layer on h100, h200, until 2027-05-31: https://github.com/pytorch/" in said
+    assert "warning" not in said
+
+
+# Slow scripts
+
+
+def test_slow_scripts_run_with_the_cross_product_alone(suite: Suite) -> None:
+    file = str(ROOT / "perf_tests" / "test_known_issues.py")
+    main_job, cross_product, by_id = (
+        str(suite.run("--collect-only", "-q", *arguments, tests=(file,)).stdout)
+        for arguments in (
+            ("-m", "cpu"),
+            ("-m", "cpu and exhaustive"),
+            ("--perf-case=full-compile-rounding",),
+        )
+    )
+    assert "full-compile-rounding" not in main_job
+    assert "test_known_issue[full-compile-rounding]" in cross_product
+    assert "test_known_issue[full-compile-rounding]" in by_id
+
+
+# What scripts print
 
 
 def _watch(tmp_path: Path, script: str, *, deadline_s: float = 30.0) -> str:
     file = tmp_path / "shows.py"
     file.write_text(script)
     issue = dataclasses.replace(INT8WO_COMPILED, script=str(file), deadline_s=deadline_s)
-    return watch(issue, sys.executable, tmp_path / "logs" / "issue.log", IN_TIME).text
+    return watch(issue, sys.executable, tmp_path / "logs" / "issue.log").text
 
 
 def test_the_last_line_that_the_script_prints_is_its_answer(tmp_path: Path) -> None:
@@ -87,7 +156,7 @@ def test_a_script_that_hangs_is_ended_at_its_deadline(tmp_path: Path) -> None:
 
 def test_an_interpreter_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PerfError, match="could not be started"):
-        watch(INT8WO_COMPILED, str(tmp_path / "python"), tmp_path / "issue.log", IN_TIME)
+        watch(INT8WO_COMPILED, str(tmp_path / "python"), tmp_path / "issue.log")
 
 
 def test_a_script_that_prints_another_figure_is_an_error(tmp_path: Path) -> None:
@@ -96,11 +165,9 @@ def test_a_script_that_prints_another_figure_is_an_error(tmp_path: Path) -> None
 
 
 def test_an_issue_is_told_in_the_words_of_its_row() -> None:
-    finding = judge(FP8_ZERO_ROWS, Reproduction(figure=1.0), IN_TIME)
+    finding = judge(FP8_ZERO_ROWS, Reproduction(figure=1.0))
     assert finding.as_expected
     assert finding.text.startswith(
         "fp8-rows-of-zeros: 1 of 2 rows are NaN, and one of them is zeros (https://"
     )
-    assert (
-        "remove scheme_arguments of AURAFLOW" in judge(FP8_ZERO_ROWS, Reproduction(figure=0.0), IN_TIME).text
-    )
+    assert "remove scheme_arguments of AURAFLOW" in judge(FP8_ZERO_ROWS, Reproduction(figure=0.0)).text
