@@ -22,6 +22,7 @@ from perf_tests.protocol.reports import (
     Quantization,
     Recorded,
     Sample,
+    SettingReport,
     StepReport,
 )
 from perf_tests.tables.cases import Case
@@ -241,6 +242,8 @@ class Inspected(Struct, tag="inspected"):
     """What the pipeline is after its last timed generation; None from earlier workers."""
     step: StepReport | None = None
     """None from earlier workers."""
+    settings: dict[str, SettingReport] = msgspec.field(default_factory=dict)
+    """By id of the recipe's setting."""
 
 
 class Failure(Struct, tag="failure"):

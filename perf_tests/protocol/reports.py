@@ -190,6 +190,16 @@ class StepReport(Struct):
     """Operator that carried out `scaled_dot_product_attention` -> calls; None where none was recorded."""
 
 
+class SettingReport(Struct):
+    """What became of one of the recipe's settings, at the end of a process."""
+
+    inductor: dict[str, str]
+    """Name in `torch._inductor.config` -> its value, as text; empty for a setting of something else."""
+    kernels: int | None
+    """How often a denoise step ran one of the kernels that tell that the setting took effect; None where no
+    kernel tells, or the step was not recorded."""
+
+
 class CompileCache(Struct):
     """Inductor's own counters over the compile phase: lookups that hit, missed, or were bypassed."""
 

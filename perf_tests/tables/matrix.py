@@ -16,7 +16,7 @@ from perf_tests.tables.pipelines.rows import MINIATURES
 from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import A100, B200, CPU, H100, H200, Platform
-from perf_tests.tables.recipes import NO_ONEDNN, CompileMode, Recipe, Setting
+from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN, CompileMode, Recipe, Setting
 from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
     BF16,
@@ -156,6 +156,7 @@ class RequiredSettings:
 
 GPU_SETTINGS = (
     RequiredSettings(scheme=INT8WO, compile=REGIONAL, settings=(NO_ONEDNN,)),
+    RequiredSettings(scheme=INT8DQ, compile=REGIONAL, settings=(INT8_GEMM,)),
     # int8wo is one of its candidates.
     RequiredSettings(scheme=AUTOQUANT, compile=REGIONAL, settings=(NO_ONEDNN,)),
 )
@@ -318,8 +319,13 @@ GPU_ROWS = _once(
             Recipe(scheme=FP8DQROW, compile=REGIONAL),
             Recipe(scheme=FP8DQROW, compile=REGIONAL, fuse_qkv=True),
             Recipe(scheme=FP8DQ, compile=REGIONAL),
-            Recipe(scheme=INT8DQ, compile=REGIONAL),
         )
+    ),
+    # What inductor makes of int8dq without the settings of `GPU_SETTINGS`.
+    Row(
+        pipeline=FLUX1_DEV,
+        recipe=Recipe(scheme=INT8DQ, compile=REGIONAL),
+        platforms=gpu_platforms(INT8DQ),
     ),
     Row(
         pipeline=COGVIDEOX_5B,

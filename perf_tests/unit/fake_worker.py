@@ -17,7 +17,7 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         next-pair  one-step  captures-elsewhere  claims-terabytes
                                         one-hash:HASH (of every output)
                                         drifts:COUNT (other outputs after so many timed generations)
-                                        never-repeats (another output each time)
+                                        never-repeats (another output each time)  ineffective-setting
 
 MARKER is a file: once it exists, `new-torch` reports another torch and `die-once` no longer dies; both
 create it.
@@ -82,6 +82,7 @@ from perf_tests.protocol.reports import (
     Quantization,
     Recorded,
     Sample,
+    SettingReport,
     StepReport,
     Telemetry,
 )
@@ -353,8 +354,23 @@ class Session:
         arrays = self._arrays(f"{request.trace}.timed.npz", noise) if request.trace else None
         state = self._state(self._groups)
         return Inspected(
-            values=values, memory=self._window(peak_mib), arrays=arrays, state=state, step=self._step()
+            values=values,
+            memory=self._window(peak_mib),
+            arrays=arrays,
+            state=state,
+            step=self._step(),
+            settings=self._settings(),
         )
+
+    def _settings(self) -> dict[str, SettingReport]:
+        ineffective = self._switches.argument("ineffective-setting", self.case) is not None
+        return {
+            setting.id: SettingReport(
+                inductor={name: str(value) for name, value in setting.inductor.items()},
+                kernels=None if setting.kernels is None else 0 if ineffective else 7,
+            )
+            for setting in self.case.build.recipe.settings
+        }
 
     @property
     def _compiles(self) -> bool:

@@ -20,7 +20,15 @@ from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import anchor, anchor_files, anchor_recording, capture, layers, trace
-from perf_tests.worker.inspection import counters, kernels, observed_step, probe, prompts, quantizing
+from perf_tests.worker.inspection import (
+    counters,
+    kernels,
+    observed_step,
+    probe,
+    prompts,
+    quantizing,
+    setting_effects,
+)
 from perf_tests.worker.measure import control, memory
 from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import (
@@ -226,10 +234,12 @@ class WorkerSession:
         fidelity_s = time.perf_counter() - started_s if arrays else 0.0
         step = observed_step.observe(loaded.pipeline, self._case)
         values |= observed_step.unfused_attention_calls(step, self._quantized.work.attention_calls)
+        work = kernels.UNCOUNTED
         if request.work:
             # Last: it generates again, and recording takes memory and time of its own.
             unit = kernels.UNITS[Device(loaded.device.type)]
-            values |= kernels.measure(loaded.pipeline, self._case, loaded.stages.clock, unit)
+            work = kernels.measure(loaded.pipeline, self._case, loaded.stages.clock, unit)
+            values |= work.values
         return messages.Inspected(
             values=values,
             memory=window,
@@ -239,6 +249,7 @@ class WorkerSession:
             state=final,
             uncounted=self._quantized.work.uncounted,
             step=step,
+            settings=setting_effects.report(self._case.build.recipe, work.step),
         )
 
     def _counting_quantize(self) -> contextlib.AbstractContextManager[dict[str, float]]:

@@ -214,6 +214,7 @@ class Replicate:
             state=self.quantized.state if self.quantized else None,
             final_state=self.inspected.state if self.inspected else None,
             step=self.inspected.step if self.inspected else None,
+            settings=self.inspected.settings if self.inspected else None,
         )
 
     def _roofline_ms(self) -> float | None:

@@ -19,6 +19,7 @@ from perf_tests.protocol.reports import (
     Quantization,
     Recorded,
     Sample,
+    SettingReport,
     StepReport,
 )
 
@@ -168,6 +169,8 @@ class BuildReport(Struct):
     """After the last timed generation; None in older records."""
     step: StepReport | None = None
     """What ran in a step of the timed pipeline; None in older records."""
+    settings: dict[str, SettingReport] | None = None
+    """What became of each of the recipe's settings, by id; None in older records."""
     uncounted: dict[str, str] = msgspec.field(default_factory=dict)
     """Metric name -> why this stack cannot count it."""
 

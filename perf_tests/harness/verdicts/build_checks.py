@@ -28,7 +28,7 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     is missing, and has a verdict of its own.
     """
     recipe = case.build.recipe
-    found = [*_compile_contradictions(recipe, build)]
+    found = [*_compile_contradictions(recipe, build), *_ineffective_settings(recipe, build)]
     if build.quantization is None:
         found.append("the worker did not report what the Linear modules are")
     else:
@@ -58,6 +58,23 @@ def _compile_contradictions(recipe: Recipe, build: BuildReport) -> Iterator[str]
             yield f"the recipe {recipe.id} is eager, but {graphs:.0f} graphs were compiled"
         if build.cache is not None:
             yield f"the recipe {recipe.id} is eager, but inductor's cache counters were reported"
+
+
+def _ineffective_settings(recipe: Recipe, build: BuildReport) -> Iterator[str]:
+    """Settings that have another value than the recipe's, or whose kernels did not run."""
+    for setting in recipe.settings:
+        report = (build.settings or {}).get(setting.id)
+        if report is None:
+            yield f"the worker did not say what became of the setting {setting.id} of the recipe {recipe.id}"
+            continue
+        for name, value in setting.inductor.items():
+            if (found := report.inductor.get(name)) != str(value):
+                yield f"the recipe {recipe.id} sets {name} of inductor to {value}, and it ended as {found}"
+        if report.kernels == 0:
+            yield (
+                f"the setting {setting.id} of the recipe {recipe.id} had no effect: no kernel of a step is "
+                f"called {setting.kernels}"
+            )
 
 
 def _blocks_that_ran_otherwise(recipe: Recipe, step: StepReport) -> Iterator[str]:

@@ -9,11 +9,11 @@ import pytest
 
 from perf_tests.tables.cases import Weights
 from perf_tests.tables.matrix import GPU_ROWS, MATRIX, SLOW_SCHEMES
-from perf_tests.tables.recipes import NO_ONEDNN
+from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN
 from perf_tests.unit.published import CASES, ROWS
 
 GPU_ROW_COUNTS = {
-    "flux1-dev": 88,
+    "flux1-dev": 89,
     "cogvideox-5b": 50,
     "cogvideox-2b": 39,
     "flux1-schnell": 7,
@@ -69,7 +69,7 @@ def test_rows_never_differ_only_in_the_steps_that_are_generated() -> None:
         ("flux1-dev-b4-bf16-eager", 6),
         ("flux1-dev-b8-int8wo-regional-fused-noonednn", 6),
         ("flux1-dev-b16-fp8dq-regional-cvae", 6),
-        ("flux1-schnell-b1-int8dq-regional", 4),
+        ("flux1-schnell-b1-int8dq-regional-tuned", 4),
         ("cogvideox-5b-b1-bf16-eager", 6),
         ("cogvideox-5b-b1-bf16-eager-s4", 4),
         ("cogvideox-2b-b1-int8wo-regional-qte-noonednn", 6),
@@ -102,8 +102,17 @@ def test_cases_that_were_never_published_are_measured_too(case: str) -> None:
 
 def test_gpu_rows_go_without_onednn_where_they_may_compile_int8_weight_only_and_nowhere_else() -> None:
     settings = {row.case(Weights.SYNTHETIC).id: row.recipe.settings for row in GPU_ROWS}
-    assert {case_id for case_id, made in settings.items() if made} == {
+    assert {case_id for case_id, made in settings.items() if NO_ONEDNN in made} == {
         case_id for case_id in settings if "-int8wo-regional" in case_id or "-autoquant-regional" in case_id
     }
     assert settings["flux1-dev-b1-int8wo-regional-noonednn"] == (NO_ONEDNN,)
     assert settings["flux1-dev-b1-int8wo-eager"] == ()
+
+
+def test_gpu_rows_of_compiled_int8_products_tune_them_and_one_row_shows_what_that_gains() -> None:
+    settings = {row.case(Weights.SYNTHETIC).id: row.recipe.settings for row in GPU_ROWS}
+    compiled = {case_id for case_id in settings if "-int8dq-regional" in case_id}
+    assert {case_id for case_id, made in settings.items() if INT8_GEMM in made} == compiled - {
+        "flux1-dev-b1-int8dq-regional"
+    }
+    assert settings["flux1-dev-b1-int8dq-regional-tuned"] == (INT8_GEMM,)

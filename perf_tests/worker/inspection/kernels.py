@@ -9,6 +9,7 @@ import dataclasses
 import json
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,20 @@ UNITS = {
     ),
 }
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What the stages of a generation were found to do."""
+
+    values: dict[str, float]
+    """Metric name -> value; without those that could not be counted."""
+    step: Mapping[str, int] | None
+    """Name -> how often a denoise step ran it; None where the step was not recorded."""
+
+
+UNCOUNTED = Work(values={}, step=None)
+"""Where nobody looked."""
+
 NEXT = {ENCODE: FIRST_STEP, FIRST_STEP: STEP, STEP: DECODE}
 """Stage -> the one that follows it, in a generation of two steps and in the beginning of any other."""
 
@@ -144,10 +159,8 @@ class StageRecording:
             self._recording = True
 
 
-def measure(
-    pipeline: Any, case: Case, clock: Clock, unit: Unit, recorder: Recorder | None = None
-) -> dict[str, float]:
-    """Metric name -> value; without those, with a warning in the worker's log, that cannot be counted.
+def measure(pipeline: Any, case: Case, clock: Clock, unit: Unit, recorder: Recorder | None = None) -> Work:
+    """The work of each stage; what cannot be counted is a warning in the worker's log.
 
     `pipeline` has been warmed up for `case`; `clock` and `unit` are those of its device. The default
     `recorder` is torch's profiler.
@@ -156,14 +169,17 @@ def measure(
     # The decoder ends a generation of its own, which is as short as the one that compiled it.
     short = dataclasses.replace(case.workload, steps=PRIMING_STEPS, measured_steps=None)
     values: dict[str, float] = {}
+    step: Mapping[str, int] | None = None
     for workload, stages in ((case.workload, (ENCODE, STEP)), (short, (DECODE,))):
         try:
             recorded = record(pipeline, dataclasses.replace(case, workload=workload), clock, recorder, stages)
             values |= {unit.metrics[stage]: float(count(recorded[stage], unit)) for stage in stages}
+            if STEP in recorded:
+                step = by_name(recorded[STEP], unit)
         except NotCounted as exc:
             names = " and ".join(unit.metrics[stage] for stage in stages)
             warnings.warn(f"{names} of {case.id} were not counted: {exc}", RuntimeWarning, stacklevel=2)
-    return values
+    return Work(values=values, step=step)
 
 
 def record(
@@ -192,9 +208,14 @@ def record(
 
 def count(events: Iterable[Event], unit: Unit) -> int:
     """Number of `unit` among `events`. Raises NotCounted for none, because every stage has some."""
-    found = sum(1 for event in events if event.get("cat") == unit.category)
+    found = sum(by_name(events, unit).values())
     if not found:
         raise NotCounted(
             f"the profiler recorded no {unit.category}: it may have no access to the GPU's counters"
         )
     return found
+
+
+def by_name(events: Iterable[Event], unit: Unit) -> Counter[str]:
+    """Name of each `unit` among `events` -> how often it ran."""
+    return Counter(str(event.get("name")) for event in events if event.get("cat") == unit.category)

@@ -13,17 +13,19 @@ from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import SamplingEnd, WarmUpEnd
 from perf_tests.harness.runs.validity import invalidity
+from perf_tests.harness.verdicts.build_checks import contradictions
 from perf_tests.protocol.messages import (
     Generate,
     Request,
 )
-from perf_tests.protocol.reports import Sample
+from perf_tests.protocol.reports import Sample, SettingReport
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Platform
 from perf_tests.unit.conftest import Misbehave
 from perf_tests.unit.harness.execution.campaigns import (
     BF16,
+    CASES,
     COMPILED,
     CPU_ALONE,
     GPU,
@@ -125,3 +127,24 @@ def test_a_composed_latency_is_warmed_up_until_the_step_is_steady(conduct: Condu
     assert process.warmup_end is WarmUpEnd.STEADY
     # encode 5 + first 22 + 49 x 20 + decode 10 ms
     assert process.samples[0].values["device_latency_s"] == (1.017,)
+
+
+TUNED = "flux1-dev-b1-int8dq-regional-tuned"
+
+
+@pytest.mark.parametrize(
+    ("fault", "kernels"), [("", 7), ("ineffective-setting", 0)], ids=["effective", "ineffective"]
+)
+def test_a_setting_without_effect_is_a_contradiction_of_the_recipe(
+    conduct: Conduct, misbehave: Misbehave, fault: str, kernels: int
+) -> None:
+    misbehave(fault)
+    (process,) = conduct(TUNED, platform=GPU).run(TUNED).processes
+    values = {
+        "force_fuse_int_mm_with_mul": "True",
+        "max_autotune_gemm": "True",
+        "max_autotune_gemm_backends": "ATEN,TRITON",
+    }
+    assert process.build.settings == {"tuned": SettingReport(inductor=values, kernels=kernels)}
+    found = [each for each in contradictions(CASES[TUNED], process.build) if "setting tuned" in each]
+    assert len(found) == (kernels == 0)

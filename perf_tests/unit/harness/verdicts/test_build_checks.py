@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from perf_tests.harness.verdicts.build_checks import contradictions
-from perf_tests.tables.recipes import CompileMode
+from perf_tests.protocol.reports import SettingReport
+from perf_tests.tables.recipes import INT8_GEMM, CompileMode
 from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import (
     COLD_CACHE,
@@ -340,4 +341,49 @@ def test_blocks_of_an_eager_recipe_that_are_compiled_are_contradictions() -> Non
 def test_step_that_was_not_looked_at_is_a_contradiction() -> None:
     assert contradictions(MINI_INT8WO, make_build(step=None)) == (
         "the worker did not look at what runs in a step",
+    )
+
+
+TUNED = make_case(scheme=INT8WO, compile=CompileMode.REGIONAL, settings=(INT8_GEMM,))
+AS_SET = {
+    "force_fuse_int_mm_with_mul": "True",
+    "max_autotune_gemm": "True",
+    "max_autotune_gemm_backends": "ATEN,TRITON",
+}
+
+
+def of_settings(settings: dict[str, SettingReport] | None) -> tuple[str, ...]:
+    values = {"compiled_graphs": 2.0}
+    build = make_build(values, cache=COLD_CACHE, step=COMPILED_STEP, settings=settings)
+    return contradictions(TUNED, build)
+
+
+@pytest.mark.parametrize("kernels", [57, None], ids=["ran", "not-recorded"])
+def test_setting_that_took_effect_agrees(kernels: int | None) -> None:
+    assert of_settings({"tuned": SettingReport(inductor=AS_SET, kernels=kernels)}) == ()
+
+
+def test_setting_whose_kernels_did_not_run_is_a_contradiction() -> None:
+    assert of_settings({"tuned": SettingReport(inductor=AS_SET, kernels=0)}) == (
+        "the setting tuned of the recipe int8wo-regional-tuned had no effect: no kernel of a step is called "
+        "triton_tem_fused_*int_mm*",
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "says"), [("False", "False"), (None, "None")], ids=["set-back", "not-reported"]
+)
+def test_setting_of_another_value_is_a_contradiction(found: str | None, says: str) -> None:
+    values = {name: value for name, value in AS_SET.items() if name != "max_autotune_gemm"}
+    values |= {} if found is None else {"max_autotune_gemm": found}
+    (contradiction,) = of_settings({"tuned": SettingReport(inductor=values, kernels=57)})
+    assert contradiction == (
+        f"the recipe int8wo-regional-tuned sets max_autotune_gemm of inductor to True, and it ended as {says}"
+    )
+
+
+@pytest.mark.parametrize("settings", [None, {}], ids=["older-worker", "none"])
+def test_setting_that_was_not_reported_is_a_contradiction(settings: dict[str, SettingReport] | None) -> None:
+    assert of_settings(settings) == (
+        "the worker did not say what became of the setting tuned of the recipe int8wo-regional-tuned",
     )

@@ -110,11 +110,9 @@ def test_encoders_second_step_and_decoder_are_recorded_between_two_waits(
 ) -> None:
     log: list[str] = []
     pipeline, case = watched(make_pipeline(pipeline=spec), log), of_steps(make_case(pipeline=spec), 4)
-    assert measure(pipeline, case, LoggedClock(log), GPU, FakeRecorder(log)) == {
-        "kernels_per_encode": 3.0,
-        "kernels_per_step": 3.0,
-        "kernels_per_decode": 3.0,
-    }
+    work = measure(pipeline, case, LoggedClock(log), GPU, FakeRecorder(log))
+    assert work.values == {"kernels_per_encode": 3.0, "kernels_per_step": 3.0, "kernels_per_decode": 3.0}
+    assert work.step == {"sm90_xmma_gemm_bf16": 1, "triton_poi_fused_gelu_0": 2}
     encoders = ["synchronize", "start", "synchronize", "stop"]
     step = ["transformer", "synchronize", "start", "transformer", "synchronize", "stop"]
     decoder = ["transformer", "transformer", "synchronize", "start", "decode", "synchronize", "stop"]
@@ -149,8 +147,9 @@ def test_a_counted_pipeline_is_left_as_it_was(make_pipeline: Make, make_case: Ca
 def refused(pipeline: Any, case: Case, recorder: kernels.Recorder | None, message: str) -> None:
     """Neither the encoders nor the step are reported, and the worker's log says why."""
     with pytest.warns(RuntimeWarning) as said:
-        values = measure(pipeline, case, HostClock(), GPU, recorder)
-    assert set(values) <= {"kernels_per_decode"}
+        work = measure(pipeline, case, HostClock(), GPU, recorder)
+    assert set(work.values) <= {"kernels_per_decode"}
+    assert work.step is None
     names = "kernels_per_encode and kernels_per_step"
     assert str(said[0].message).startswith(f"{names} of {case.id} were not counted: {message}")
 
@@ -211,5 +210,6 @@ def test_counting_compiles_nothing_and_a_step_that_compiles_is_not_counted(
     refused(pipeline, case, FakeRecorder([]), "something was compiled during it")
     prime(pipeline, case)
     before = counters.read()
-    assert set(measure(pipeline, case, HostClock(), GPU, FakeRecorder([]))) == set(GPU.metrics.values())
+    work = measure(pipeline, case, HostClock(), GPU, FakeRecorder([]))
+    assert set(work.values) == set(GPU.metrics.values())
     assert counters.read().since(before).graphs == 0
