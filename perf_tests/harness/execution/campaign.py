@@ -14,6 +14,7 @@ from perf_tests.harness.execution.planned import Planned, PlannedCases
 from perf_tests.harness.execution.sampling import SamplingRules
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
+from perf_tests.harness.retention.arrays import ArrayFiles
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import RunStore, SessionStart
 
@@ -55,7 +56,15 @@ class Campaign:
         seen = Seen(start.resumed.environment if start.resumed else None)
         self.planned = PlannedCases(selected)
         self.store = RunStore(out, self.planned.blanks, start, lambda: seen.environment)
-        work = Work(planned=self.planned, store=self.store, rules=rules, callbacks=callbacks or Callbacks())
+        self._callbacks = callbacks or Callbacks()
+        self._arrays = ArrayFiles(out, self.planned.dependants, self.store)
+        work = Work(
+            planned=self.planned,
+            store=self.store,
+            rules=rules,
+            callbacks=self._callbacks,
+            arrays=self._arrays,
+        )
         self._lanes = [
             Lane(Launcher(out, stack, seen=seen, card=card), work, card.unit if card else start.unit)
             for card in (several.cards if several else (None,))
@@ -64,10 +73,22 @@ class Campaign:
         self._unit = start.unit
         self._is_closed = False
 
+    def clear_up(self) -> None:
+        """Draw what a resumed session was killed before drawing, and remove the arrays that it left."""
+        for case_id in sorted(self.done):
+            if self._arrays.has(run := self.store.cases[case_id]):
+                self._callbacks.draw(run)
+        self._arrays.remove_unneeded()
+
     @property
     def record(self) -> RunRecord:
         """The whole record, as far as it was measured and judged."""
         return self.store.record
+
+    @property
+    def measured_again(self) -> tuple[str, ...]:
+        """Ids of the references that a resumed session had measured, and that were measured again."""
+        return tuple(sorted(self._arrays.missed))
 
     @property
     def done(self) -> frozenset[str]:

@@ -14,6 +14,7 @@ from perf_tests.harness.execution.sampling import SamplingRules, Series
 from perf_tests.harness.execution.shared_worker import SharedWorker, Subject, Twins
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
+from perf_tests.harness.retention.arrays import ArrayFiles
 from perf_tests.harness.runs.record import REASON_OF_PROGRESS, Progress, Run
 from perf_tests.harness.runs.store import RunStore
 from perf_tests.protocol.messages import FailureKind, Phase
@@ -22,6 +23,8 @@ Prepare = Callable[[Run, Run | None], Run]
 """Completes a run that did not fail; its second argument is the run of the reference, None without one."""
 Admit = Callable[[str], str | None]
 """Why the case of that id is not started; None where it is."""
+Draw = Callable[[Run], None]
+"""Told of each selected case once its run is stored, before its arrays may be removed."""
 FollowUp = Callable[[Run], None]
 """Told of each selected case once its run is stored, on the card that measured it."""
 
@@ -51,6 +54,7 @@ class Callbacks:
     """Called once for each run; what it returns is stored."""
     admit: Admit = _always
     """Called before a selected case is started."""
+    draw: Draw = _nothing
     follow_up: FollowUp = _nothing
     """Called only where there are several cards."""
 
@@ -63,6 +67,7 @@ class Work:
     store: RunStore
     rules: SamplingRules
     callbacks: Callbacks
+    arrays: ArrayFiles
 
 
 class Lane:
@@ -84,6 +89,8 @@ class Lane:
         self._references = self._store.references_on(unit)
         self._twins = Twins(launcher, work.rules.warmups, self._references)
         self._worker = SharedWorker(launcher, work.rules, self._twins, self._is_admitted, self._keep)
+        self._failed_again: dict[str, Run] = {}
+        """By case id: references that failed when they were measured again; the numbers before are kept."""
         self._scope: frozenset[str] | None = None
         self._others: list[Launcher] = []
 
@@ -111,8 +118,11 @@ class Lane:
         finally:
             self._scope = before
 
-    def reference(self, planned: Planned, unit: str | None) -> Run | None:
-        """The run on `unit` that `planned` is compared with, measured if need be; None for a reference."""
+    def reference(self, planned: Planned, unit: str | None, *, with_arrays: bool = False) -> Run | None:
+        """The run on `unit` that `planned` is compared with, measured if need be; None for a reference.
+
+        One that is resumed may lack its arrays. It is measured again where they are asked for.
+        """
         reference = planned.reference
         if reference is None:
             return None
@@ -121,11 +131,15 @@ class Lane:
         if selected:
             self._measure_selected(case.id)
         known = self._store.usable_references(case.id, unit, selected=selected)
+        complete = [run for run in known if run.failure or not with_arrays or self._work.arrays.has(run)]
+        if complete:
+            return complete[0]
         if known:
-            return known[0]
+            self._work.arrays.missed.add(case.id)
         # Nobody selected it, or it was measured on another card, or the time did not suffice for it.
-        self.measure_build(reference, implicit=True)
-        return self._references[case.id]
+        if case.id not in self._failed_again:
+            self.measure_build(reference, implicit=True)
+        return self._failed_again.get(case.id) or self._references[case.id]
 
     @property
     def is_broken(self) -> bool:
@@ -156,7 +170,7 @@ class Lane:
         # A case that is not started needs no reference.
         subjects = [each for each in self._subjects(wanted, implicit=implicit) if self._is_admitted(each)]
         for subject in subjects:
-            self.reference(subject.planned, self.unit)
+            self.reference(subject.planned, self.unit, with_arrays=True)
         try:
             for subject in subjects:
                 self._keep(subject)  # an earlier session may have stopped after the last process of it
@@ -203,6 +217,8 @@ class Lane:
     def _subject(self, planned: Planned, *, implicit: bool) -> Subject:
         kept = self._references if implicit else self._store.cases
         begun = kept.get(planned.case.id)
+        if begun and not self._work.arrays.has(begun):
+            begun = None
         rules = self._work.rules
         start = begun and msgspec.structs.replace(begun, reason="", progress=Progress.PLANNED)
         return Subject(planned, implicit, Series(start or blank(planned), rules.decide, rules.max_processes))
@@ -226,8 +242,15 @@ class Lane:
         if run.failure is None:
             unit = run.processes[0].environment.unit if run.processes else self.unit
             run = msgspec.structs.replace(run, reason=REASON_OF_PROGRESS[Progress.MEASURED])
-            run = self._callbacks.prepare(run, self.reference(subject.planned, unit))
+            reference = self.reference(subject.planned, unit, with_arrays=True)
+            run = self._callbacks.prepare(run, reference)
+        if subject.implicit and run.failure and self._store.is_done(run.id, implicit=True, unit=self.unit):
+            self._failed_again[run.id] = run
+            return
         self._store.keep(run, implicit=subject.implicit, unit=self.unit)
+        if not subject.implicit:
+            self._callbacks.draw(run)
+        self._work.arrays.remove_unneeded()
 
     def _count_failed_starts(self, run: Run) -> None:
         failure = run.failure

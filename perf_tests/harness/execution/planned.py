@@ -88,6 +88,15 @@ class PlannedCases:
         """Case id -> the run of each selected case before it is measured, in order."""
         return {each.case.id: blank(each) for each in self}
 
+    @property
+    def dependants(self) -> Mapping[str, Sequence[str]]:
+        """Id of each reference -> ids of the selected cases that are compared with it."""
+        found: dict[str, list[str]] = {}
+        for each in self:
+            if each.reference is not None:
+                found.setdefault(each.reference.case.id, []).append(each.case.id)
+        return found
+
     def has_reference(self, reference: Case) -> bool:
         """Whether `reference` is itself a selected case without injected faults, which then serves as one."""
         selected = self._selected.get(reference.id)

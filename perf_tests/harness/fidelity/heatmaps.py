@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from perf_tests.harness.runs.record import Run, Status, Verdict
+from perf_tests.harness.runs.record import Process, Run, Status, Verdict
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.metrics.spec import Metric
 
@@ -48,17 +48,50 @@ class NoHeatMaps:
     reason: str
 
 
-def explaining(verdict: Verdict, metric: Metric, run: Run, out: Path) -> HeatMaps | NoHeatMaps | None:
-    """Write the heat maps that show what `verdict` is about, next to the captures in the run directory `out`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierHeatMaps:
+    """Heat maps that an earlier session drew; the arrays that they were drawn from are gone."""
 
-    None where pictures do not explain `verdict`, or where `run` was not compared with a reference.
+    files: Path
+    """A pattern that matches their PNGs and nothing else."""
+
+
+Drawing = HeatMaps | EarlierHeatMaps | NoHeatMaps
+
+
+def explain(verdict: Verdict, metric: Metric) -> bool:
+    """Whether heat maps explain `verdict`: it says that the output itself has regressed."""
+    return metric.reader.compares_outputs and verdict.status is Status.REGRESSED
+
+
+def is_shown_by(verdict: Verdict, metric: Metric) -> bool:
+    """Whether somebody should look at the output because of `verdict`: it is red, or new."""
+    is_new = metric.reader.compares_outputs and verdict.status is Status.NO_BASELINE
+    return is_new or explain(verdict, metric)
+
+
+def drawn(run: Run, out: Path) -> Drawing | None:
+    """Write the heat maps of a run next to its captures in the run directory `out`, or find them there.
+
+    None where `run` was not compared with a reference.
     """
     compared = [process for process in run.processes if process.captures and process.fidelity]
-    if not metric.reader.compares_outputs or verdict.status is not Status.REGRESSED or not compared:
+    if not compared:
         return None
+    if earlier := _earlier(compared[0], out):
+        return earlier
     from perf_tests.harness.fidelity import drawing  # scikit-image takes a second, and few sessions need it
 
     try:
         return drawing.draw_worst_pair(compared[0], out)
     except PerfError as error:
         return NoHeatMaps(reason=str(error))
+
+
+def _earlier(process: Process, out: Path) -> EarlierHeatMaps | None:
+    """Heat maps of arrays that are gone."""
+    for array in (out / capture.array for capture in process.captures):
+        heatmap = array.with_name(f"{array.stem}.heatmap.png")
+        if heatmap.is_file() and not array.exists():
+            return EarlierHeatMaps(files=array.with_name(f"{array.stem}.*.png"))
+    return None

@@ -47,6 +47,8 @@ class CaseJudge:
         self._selection = selection
         self._baselines = baselines
         self._find_reference = find_reference
+        self._drawn: dict[str, heatmaps.Drawing | None] = {}
+        """Case id -> its heat maps."""
 
     def owe(self, case_id: str, group: Group | None) -> None:
         """A selected test will judge the metrics of `group`, or for None whether the case was built."""
@@ -134,6 +136,25 @@ class CaseJudge:
         found = {case_id: self._accepted(case_id) for case_id in self._selection.cases}
         return {case_id: accepted.entry for case_id, accepted in found.items() if accepted is not None}
 
+    # Heat maps
+
+    def draw(self, run: Run, /) -> None:
+        """Draw how the outputs of `run` differ from its reference's, while its arrays are there, where a
+        verdict on that is red or lacks a baseline."""
+        if not run.processes or (run.failure is not None and run.status is not Status.UNPROVEN):
+            return
+        owed = (METRIC_BY_NAME[name] for name in sorted(self.ledger.owed_on(run.id) - {BUILD}))
+        about_outputs = (metric for metric in owed if metric.reader.compares_outputs)
+        if any(heatmaps.is_shown_by(self._verdict(metric, run), metric) for metric in about_outputs):
+            self._drawn[run.id] = heatmaps.drawn(run, self._options.out)
+
+    def _heat_maps(self, run: Run, judged: Verdict, metric: Metric) -> heatmaps.Drawing | None:
+        if not heatmaps.explain(judged, metric):
+            return None
+        if run.id not in self._drawn:
+            self._drawn[run.id] = heatmaps.drawn(run, self._options.out)
+        return self._drawn[run.id]
+
     # Failure texts
 
     def explain(self, run: Run, judged: Sequence[Verdict], comparison: Comparison | None) -> str:
@@ -158,7 +179,7 @@ class CaseJudge:
             metric=metric,
             accepted=self._accepted(run.id),
             environment=run.processes[0].environment if run.processes else None,
-            heat_maps=heatmaps.explaining(judged, metric, run, self._options.out),
+            heat_maps=self._heat_maps(run, judged, metric),
             run_path=str(self._options.out),
         )
         compared = ab_report.explanation(judged, metric, comparison) if comparison else ()

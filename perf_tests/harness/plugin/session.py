@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from pathlib import Path
 
 from perf_tests.harness.execution import resuming
 from perf_tests.harness.execution.campaign import Campaign
@@ -23,6 +24,7 @@ from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Forecaster, PlatformBaselines, Selection
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.report.progress import Display, PhaseLines, TimeLeft
+from perf_tests.harness.retention import earlier_runs
 from perf_tests.harness.runs.directory import RunDirectory, prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import SessionStart
@@ -68,6 +70,8 @@ class PerfSession:
         self._held = ExitStack()
         self.kept: tuple[Run, ...] = ()
         """The selected cases that a resumed session had measured."""
+        self.removed: tuple[Path, ...] = ()
+        """The oldest of the runs that made room for later ones, which were removed."""
         self.left_out: set[str] = set()
         """Ids of the cases that were deselected because nobody has ever recorded them."""
         self.problem: str | None = None
@@ -116,6 +120,7 @@ class PerfSession:
         take = resume_run_directory if self.options.resume else prepare_run_directory
         directory = take(self.options.out)
         self._held.callback(directory.release)
+        self.removed = earlier_runs.remove_old(directory.path)
         return directory
 
     @cached_property
@@ -127,6 +132,7 @@ class PerfSession:
         """The campaign of all selected cases. Raises PerfError where the run directory cannot be written."""
         if self._campaign is None:
             self._campaign = self._open_campaign()
+            self._campaign.clear_up()
             self.kept = resuming.kept_cases(self._campaign.record, self.selection.cases)
             if self.display is not None:
                 self._watch = _watch_on(self.display, self, self._campaign)
@@ -155,6 +161,7 @@ class PerfSession:
             Callbacks(
                 prepare=partial(verification.prepare, known, directory.path),
                 admit=self._budget.refusal,
+                draw=self.judging.draw,
                 follow_up=self._compare_ahead,
             ),
             self.forecaster.several(self.selection, self.cards, directory.resumed),
@@ -209,6 +216,11 @@ class PerfSession:
         return self.judging.explain(run, judged, self.campaign.store.comparisons.get(run.id))
 
     # Ending
+
+    @property
+    def measured_again(self) -> tuple[str, ...]:
+        """Ids of what a resumed session had measured, whose arrays are gone and are needed."""
+        return self._campaign.measured_again if self._campaign else ()
 
     @property
     def given_up(self) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.report.causes import Cause
 from perf_tests.harness.report.terminal import Line
 from perf_tests.harness.report.wording import clipped, refitted
+from perf_tests.harness.retention import earlier_runs
 from perf_tests.harness.runs.record import RunRecord, Status
 from perf_tests.tables.metrics.rows import METRICS, UNITS
 from perf_tests.tables.metrics.spec import Group
@@ -71,6 +72,14 @@ def _circumstances(session: PerfSession, record: RunRecord, selection: Selection
         yield control.text
     if session.kept:
         yield resuming.sentence(session.kept, len(selection.cases), record.created_at)
+    if again := session.measured_again:
+        yield (
+            "--perf-resume: measured again, since others are compared with their outputs, which are gone: "
+            + ", ".join(again)
+        )
+    if session.removed:
+        names = ", ".join(path.name for path in session.removed)
+        yield f"removed, so that {earlier_runs.KEPT} runs stay beside {session.options.out}: {names}"
     for unit, why in session.given_up.items():
         yield f"the GPU {unit} was given up: {why}; others measured the rest"
     if count := len(session.left_out):

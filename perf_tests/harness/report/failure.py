@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from perf_tests.harness.baselines.files import Accepted
-from perf_tests.harness.fidelity.heatmaps import HeatMaps, NoHeatMaps
+from perf_tests.harness.fidelity.heatmaps import Drawing, EarlierHeatMaps, HeatMaps, NoHeatMaps
 from perf_tests.harness.report import remedies
 from perf_tests.harness.report.wording import flat, format_value, wrapped
 from perf_tests.harness.runs.record import Run, Status, Verdict
@@ -53,7 +53,7 @@ def explain(
     metric: Metric,
     accepted: Accepted | None,
     environment: Environment | None,
-    heat_maps: HeatMaps | NoHeatMaps | None,
+    heat_maps: Drawing | None,
     run_path: str,
 ) -> str:
     """The failure text of one verdict: at most 24 lines.
@@ -190,10 +190,12 @@ def _guards(run: Run, metric: Metric) -> list[str]:
     return [line for guard in list(failed)[:MAX_GUARDS] for line in wrapped("guard", guard)]
 
 
-def _pictures(heat_maps: HeatMaps | NoHeatMaps | None) -> list[str]:
+def _pictures(heat_maps: Drawing | None) -> list[str]:
     match heat_maps:
         case HeatMaps():
             return [f"  pictures   {heat_maps.listed}: {heat_maps.where}"]
+        case EarlierHeatMaps():
+            return [f"  pictures   {heat_maps.files}: drawn by the session that measured them"]
         case NoHeatMaps():
             return [f"  pictures   none: {heat_maps.reason}"]
         case None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -95,6 +95,15 @@ class RunStore:
         run = (self.references_on(unit) if implicit else self.cases).get(case_id)
         return run is not None and run.progress is not Progress.INTERRUPTED
 
+    def is_settled(self, case_id: str) -> bool:
+        """Whether no session that resumes this one measures the selected case again."""
+        run = self.cases.get(case_id)
+        return run is not None and run.progress is not Progress.INTERRUPTED and not _is_measured_anew(run)
+
+    def runs(self) -> Iterator[Run]:
+        """All runs of selected cases and of references."""
+        yield from (*self.cases.values(), *self._all_references())
+
     def put(self, run: Run, *, implicit: bool, unit: str | None = None) -> None:
         """Store `run`, which the card `unit` measured (None: the first), without writing the record."""
         with self.lock:
@@ -158,7 +167,7 @@ class RunStore:
                 *(self.cases[case_id] for case_id in self._blanks if case_id in self.cases),
                 *self._unselected,
             ),
-            references=(*chain(*(runs.values() for runs in self._references.values())), *self._foreign),
+            references=self._all_references(),
             missing=self.missing,
             comparisons=tuple(self.comparisons.values()),
         )
@@ -178,6 +187,9 @@ class RunStore:
             write_record(self._path, self.record)
             self._journal.remove()
 
+    def _all_references(self) -> tuple[Run, ...]:
+        return (*chain(*(runs.values() for runs in self._references.values())), *self._foreign)
+
     def _resume(self, resumed: RunRecord) -> None:
         self._started_at, self._command_line = resumed.created_at, resumed.command
         self.cases = {run.id: _to_be_judged(run) for run in resumed.cases if self._is_as_planned(run)}
@@ -193,7 +205,7 @@ class RunStore:
 
     def _is_as_planned(self, run: Run) -> bool:
         now = self._blanks.get(run.id)
-        if now is None or run.status is Status.NOT_RUN or _is_excused(run):
+        if now is None or _is_measured_anew(run):
             return False
         return (run.digest, run.platform, run.injected) == (now.digest, now.platform, now.injected)
 
@@ -206,6 +218,11 @@ def is_of_unit(run: Run, unit: str | None) -> bool:
 def _is_excused(run: Run) -> bool:
     """Whether it failed for a reason that another session need not meet again."""
     return run.failure is not None and bool(run.failure.excuse)
+
+
+def _is_measured_anew(run: Run) -> bool:
+    """Whether a session that resumes another does not keep what that one says of the case."""
+    return run.status is Status.NOT_RUN or _is_excused(run)
 
 
 def _to_be_judged(run: Run) -> Run:

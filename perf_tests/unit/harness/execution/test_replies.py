@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from perf_tests.harness.processes.replies import objection
-from perf_tests.harness.runs.record import Status
+from perf_tests.harness.runs.record import Run, Status
 from perf_tests.harness.verdicts.verification import verify
 from perf_tests.protocol.messages import Generate, Generated, Inspect, Inspected, Load, Loaded
 from perf_tests.protocol.reports import Arrays, MemoryWindow
@@ -58,9 +58,14 @@ def test_an_output_that_is_not_what_its_worker_says_is_an_error_of_its_case(
     conduct: Conduct, misbehave: Misbehave, tmp_path: Path, switch: str, says: str
 ) -> None:
     misbehave(f"{switch}@{INT8WO}")
-    run = verify(CASES[INT8WO], conduct(INT8WO).run(INT8WO), None, tmp_path)
+
+    def prepare(run: Run, reference: Run | None) -> Run:
+        return verify(CASES[run.id], run, reference, tmp_path)
+
+    run = conduct(INT8WO, prepare=prepare).run(INT8WO)
     assert run.status is Status.NUMERICS
     assert says in run.reason
+    assert (tmp_path / run.processes[0].captures[0].array).exists()
 
 
 @pytest.mark.parametrize(

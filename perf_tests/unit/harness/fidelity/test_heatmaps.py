@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perf_tests.harness.fidelity.heatmaps import HeatMaps, NoHeatMaps, explaining
+from perf_tests.harness.fidelity import heatmaps
+from perf_tests.harness.fidelity.heatmaps import EarlierHeatMaps, HeatMaps, NoHeatMaps
 from perf_tests.harness.runs.record import Fidelity, Run, Status
 from perf_tests.protocol.reports import Capture
 from perf_tests.unit.builders import make_process, make_run, make_verdict, metric_named
@@ -32,8 +33,9 @@ def run_of(array: str) -> Run:
 
 def heat_maps_of(
     run: Run, out: Path, metric: str = "ssim", status: Status = Status.REGRESSED
-) -> HeatMaps | NoHeatMaps | None:
-    return explaining(make_verdict(metric, status), metric_named(metric), run, out)
+) -> heatmaps.Drawing | None:
+    explains = heatmaps.explain(make_verdict(metric, status), metric_named(metric))
+    return heatmaps.drawn(run, out) if explains else None
 
 
 def drawn(run: Run, out: Path, metric: str = "ssim") -> HeatMaps:
@@ -92,3 +94,25 @@ def test_captures_that_are_gone_are_a_reason_not_an_error(tmp_path: Path) -> Non
     heat_maps = heat_maps_of(run_of("gone.0.npy"), tmp_path)
     assert isinstance(heat_maps, NoHeatMaps)
     assert heat_maps.reason.startswith(f"cannot read {tmp_path}/gone.0.npy: ")
+
+
+@pytest.mark.parametrize(
+    ("metric", "status", "shown"),
+    [
+        pytest.param("ssim", Status.NO_BASELINE, True, id="new"),
+        pytest.param("ssim", Status.REGRESSED, True, id="red"),
+        pytest.param("ssim", Status.PASS, False, id="green"),
+        pytest.param("denoise_step_ms", Status.NO_BASELINE, False, id="a-new-time"),
+    ],
+)
+def test_what_is_red_or_new_is_worth_a_drawing(metric: str, status: Status, shown: bool) -> None:
+    assert heatmaps.is_shown_by(make_verdict(metric, status), metric_named(metric)) is shown
+
+
+def test_heat_maps_that_an_earlier_session_drew_are_found_once_the_arrays_are_gone(tmp_path: Path) -> None:
+    run = run_with_captures(tmp_path)
+    drawn(run, tmp_path)
+    for name in ("case.0", "twin.0"):
+        (tmp_path / f"{name}.npy").unlink()
+
+    assert heatmaps.drawn(run, tmp_path) == EarlierHeatMaps(files=tmp_path / "case.0.*.png")

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
-from perf_tests.harness.fidelity.heatmaps import HeatMaps, NoHeatMaps
+from perf_tests.harness.fidelity.heatmaps import Drawing, EarlierHeatMaps, HeatMaps, NoHeatMaps
 from perf_tests.harness.report.failure import explain, explain_failure
 from perf_tests.harness.report.wording import format_change, format_value
 from perf_tests.harness.runs.record import BuildReport, Fidelity, Process, Run, Status, Verdict
@@ -99,7 +99,7 @@ def text(
     entry: Entry = ENTRY,
     provenance: Provenance | None = PROVENANCE,
     environment: Environment | None = ENVIRONMENT,
-    heat_maps: HeatMaps | NoHeatMaps | None = None,
+    heat_maps: Drawing | None = None,
     run_path: str = ".perf/latest",
 ) -> str:
     return explain(
@@ -252,7 +252,7 @@ HEAT_MAPS = HeatMaps(
 )
 
 
-def pictures_line(heat_maps: HeatMaps | NoHeatMaps | None) -> list[str]:
+def pictures_line(heat_maps: Drawing | None) -> list[str]:
     lines = text(metric=SSIM, heat_maps=heat_maps).splitlines()
     assert lines[-1].startswith("  log ")
     return [line for line in lines if line.startswith("  pictures")]
@@ -274,6 +274,12 @@ def test_heat_maps_of_a_video_are_listed_with_its_mp4() -> None:
 def test_heat_maps_that_could_not_be_made_are_explained_and_the_rest_is_there() -> None:
     assert pictures_line(NoHeatMaps(reason="cannot read case.0.npy")) == [
         "  pictures   none: cannot read case.0.npy"
+    ]
+
+
+def test_heat_maps_of_an_earlier_session_are_listed() -> None:
+    assert pictures_line(EarlierHeatMaps(files=Path("captures/case.0.*.png"))) == [
+        "  pictures   captures/case.0.*.png: drawn by the session that measured them"
     ]
 
 
