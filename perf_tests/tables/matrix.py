@@ -91,7 +91,8 @@ UNCOMPILABLE = (
     Uncompilable(
         pipeline=PIXART_MINI,
         schemes=(INT8DQ, INT4DQ, AUTOQUANT),
-        reason="g++ rejects what torch 2.13 generates (conflicting declaration 'at_BFloat16_tmp_acc0_vec'): "
+        reason="g++ rejects what torch 2.10, 2.11, 2.13, 2.14.1 and 2.15 alike generate, with torchao 0.18 "
+        "(conflicting declaration 'at_BFloat16_tmp_acc0_vec'): "
         "the minimum of activations that three projections quantize is stored three times under one name; "
         "autoquant may choose int8dq",
     ),

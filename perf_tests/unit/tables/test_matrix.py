@@ -77,6 +77,12 @@ def test_cross_product_has_every_scheme_on_every_miniature() -> None:
     assert "flux-mini-b1-fp8dq-regional" not in ids
 
 
+def test_what_cannot_be_compiled_names_the_versions_that_were_tried() -> None:
+    (pixart,) = UNCOMPILABLE
+    assert [scheme.id for scheme in pixart.schemes] == ["int8dq", "int4dq", "autoquant"]
+    assert "what torch 2.10, 2.11, 2.13, 2.14.1 and 2.15 alike generate" in pixart.reason
+
+
 def test_cross_product_alone_is_exhaustive() -> None:
     exhaustive = [row for row in MATRIX if row.exhaustive]
     assert {platform.id for row in exhaustive for platform in row.platforms} == {"cpu"}

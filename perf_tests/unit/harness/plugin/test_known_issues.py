@@ -12,7 +12,17 @@ import pytest
 
 from perf_tests.harness.plugin.known_issues import Reproduction, expired, judge, watch
 from perf_tests.protocol.errors import PerfError
-from perf_tests.tables.known_issues import FP8_ZERO_ROWS, INT8WO_COMPILED, KNOWN_ISSUES, KnownIssue
+from perf_tests.tables.known_issues import (
+    DEVICE_MAP_CPU,
+    FP8_ZERO_ROWS,
+    FULL_COMPILE_ROUNDING,
+    INT8WO_COMPILED,
+    KNOWN_ISSUES,
+    LORA_INT8DQ,
+    TAYLORSEER_COGVIDEOX,
+    KnownIssue,
+)
+from perf_tests.tables.platforms import CPU, H100
 from perf_tests.unit.builders import for_each
 from perf_tests.unit.conftest import ROOT, Suite
 
@@ -26,6 +36,45 @@ def test_every_known_issue_has_its_script_an_owner_and_a_date(issue: KnownIssue)
     assert issue.owner
     assert issue.link.startswith("https://")
     assert issue.expires <= datetime.date(2027, 12, 31)
+
+
+def test_known_issues_are_watched_where_they_are_seen() -> None:
+    seen = {platform.id: [i.id for i in KNOWN_ISSUES if platform in i.platforms] for platform in (CPU, H100)}
+    assert seen["h100"] == ["int8wo-compiled-layer", "fp8-rows-of-zeros", "sparse-mm-host-memory"]
+    assert seen["cpu"] == [
+        "full-compile-rounding",
+        "attention-backend-reset",
+        "block-offload-compiled",
+        "save-quantized",
+        "device-map-cpu",
+        "layerwise-casting-quantized",
+        "lora-int8dq",
+        "taylorseer-cogvideox",
+    ]
+
+
+@for_each(KNOWN_ISSUES)
+def test_a_row_names_an_option_of_its_script(issue: KnownIssue) -> None:
+    assert f'"--{issue.figure}", action="store_true"' in (ROOT / issue.script).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("issue", "found", "fixed", "says"),
+    [
+        (FULL_COMPILE_ROUNDING, 4.0, 0.0, "full-compile-rounding: 4 between the guidance that eager FLUX"),
+        (LORA_INT8DQ, 12.0, 0.0, "lora-int8dq: 12 of 36 matrices of adapters over int8dq layers get no"),
+        (DEVICE_MAP_CPU, 1.0, 0.0, "device-map-cpu: 1 of the linear layers (1: all) are loaded unquantized"),
+        (TAYLORSEER_COGVIDEOX, 2.0, 0.0, "taylorseer-cogvideox: 2 of 2 attention layers of CogVideoX"),
+    ],
+    ids=lambda value: value.id if isinstance(value, KnownIssue) else "",
+)
+def test_a_known_issue_on_a_cpu_is_green_as_it_was_seen_and_red_fixed(
+    issue: KnownIssue, found: float, fixed: float, says: str
+) -> None:
+    finding = judge(issue, Reproduction(figure=found))
+    assert finding.as_expected
+    assert finding.text.startswith(says)
+    assert not judge(issue, Reproduction(figure=fixed)).as_expected
 
 
 def test_a_known_issue_is_green_while_it_reproduces() -> None:
