@@ -81,6 +81,20 @@ class Injection(Struct):
     """Percent for latency, memory and scale, modules for drop-quantization, None for the others."""
 
 
+# To a fork server, before there is a worker
+
+MAX_FORK_BYTES = 1 << 17
+
+
+class Fork(Struct):
+    """Asks for a worker that is forked; the answer is its process id, in digits."""
+
+    variables: dict[str, str]
+    """All of its environment."""
+    imports: tuple[str, ...] = ()
+    """What it will import, as `"package.module:Name"`."""
+
+
 # Requests
 
 

@@ -41,6 +41,12 @@ class Build:
         single = self.pipeline.single_row if scheme.min_rows > 1 else ()
         return {**scheme.exclusions, **dict.fromkeys(single, few_rows)}
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Everything of the stack that a worker imports for this build, as `"package.module:Name"`."""
+        compiler = ("torch._inductor.compile_fx:compile_fx",) if self.recipe.compiles else ()
+        return (*self.pipeline.targets, *compiler)
+
     def config_of(self, scheme: Scheme) -> Lazy | None:
         """The torchao config of `scheme` in this pipeline; None where it quantizes nothing."""
         further = self.pipeline.scheme_arguments.get(scheme.id)

@@ -20,3 +20,9 @@ class Lazy:
     """Keyword arguments that are themselves objects of the stack, to be built."""
     named: dict[str, str] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
     """Keyword arguments that name existing objects, such as `torch:int4`, which are not called."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Everything of the stack that the call needs."""
+        nested = (target for each in self.nested.values() for target in each.targets)
+        return (self.target, *nested, *self.named.values())

@@ -77,6 +77,10 @@ class Platform:
     """Whether the transformer's output is compared with its own before quantization."""
     interleave_twin: bool
     """Whether every case is measured alternately with its fp32 eager twin."""
+    forks_workers: bool
+    """Whether workers are forked from a process that has imported the stack, and not started as interpreters
+    of their own. They share the addresses of libraries then, which is part of the noise between processes:
+    only for platforms where no time is judged by that noise."""
     required_schemes: tuple[str, ...]
     """Ids of the schemes whose loss of support is a failure, not a skip."""
     peak_tflops: dict[str, float] = field(default_factory=dict, hash=False)
@@ -113,6 +117,7 @@ CPU = Platform(
     samples=9,
     probe=True,
     interleave_twin=True,
+    forks_workers=True,
     required_schemes=_schemes_with_kernels(None),
 )
 H100 = Platform(
@@ -133,6 +138,7 @@ H100 = Platform(
     samples=5,
     probe=False,
     interleave_twin=False,
+    forks_workers=False,
     required_schemes=_schemes_with_kernels(HOPPER_CAPABILITY),
     peak_tflops=HOPPER_PEAK_TFLOPS,
 )

@@ -25,7 +25,7 @@ from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.unit import fake_cards
-from perf_tests.unit.fork_server import ForkServer
+from perf_tests.unit.fork_server import FakeWorkers
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = tuple(map(str, sorted((ROOT / "perf_tests").glob("test_*.py"))))
@@ -86,7 +86,7 @@ def make_options(**changes: Any) -> Options:
 @pytest.fixture(scope="session", autouse=True)
 def forked_workers() -> Iterator[None]:
     """Fork the fake workers of this process instead of starting an interpreter for each."""
-    server = ForkServer()
+    server = FakeWorkers()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker_process, "start_process", server.start_process)
         yield

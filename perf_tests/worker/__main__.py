@@ -22,16 +22,26 @@ from perf_tests.worker import parent_watch
 
 
 def main() -> None:
-    """Send Ready, then answer one request after another until the parent closes the pipe."""
+    """Answer on the pipes that the command line names."""
     arguments = _arguments()
-    parent_watch.hold(arguments.request_fd)
+    answer(arguments.request_fd, arguments.reply_fd)
+
+
+def set_variables() -> None:
+    """Set the environment variables of this process that packages read while they are imported."""
     # A measuring process reads only the local cache; set before diffusers is imported.
     os.environ["HF_HUB_OFFLINE"] = "1"
     # Otherwise the profiler stays attached after counting kernels, and slows the next workload by 0.3 %.
     os.environ["TEARDOWN_CUPTI"] = "1"
+
+
+def answer(request_fd: int, reply_fd: int) -> None:
+    """Send Ready, then answer one request after another until the parent closes the pipe."""
+    parent_watch.hold(request_fd)
+    set_variables()
     with (
-        os.fdopen(arguments.request_fd, "rb") as requests,
-        os.fdopen(arguments.reply_fd, "wb", buffering=0) as replies,
+        os.fdopen(request_fd, "rb") as requests,
+        os.fdopen(reply_fd, "wb", buffering=0) as replies,
     ):
         ready, handlers = _start()
         _send(replies, ready)

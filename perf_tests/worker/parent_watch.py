@@ -19,8 +19,13 @@ def hold(request_fd: int) -> None:
     When the pipe hangs up, the worker has `GRACE_S` to end by itself; then its whole process group is killed.
     The kernel's parent-death signal backs this up, for a main thread that hangs holding the interpreter lock.
     """
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     threading.Thread(target=_kill_after_parent, args=(request_fd,), name="parent watch", daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the thread of its parent that has started it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _kill_after_parent(request_fd: int) -> None:

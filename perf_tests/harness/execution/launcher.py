@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perf_tests.harness.execution import machine
+from perf_tests.harness.execution.forks import CACHES, Forks
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.processes.inherited import SECRETS
@@ -33,6 +34,9 @@ class Stack:
     """The folder of compile-cache artifacts; None where none are loaded or saved."""
     plans: Path | None = None
     """The folder of the plans that searches find; None for one in the run directory."""
+    forking: tuple[str, ...] | None = None
+    """What follows the interpreter in the command of its fork server; None where every worker is started as
+    an interpreter of its own, on whichever platform."""
     watch: Watch = unwatched
     """Told of each phase of each worker."""
 
@@ -66,6 +70,7 @@ class Launcher:
         self._stack = stack
         self._workers: list[Worker] = []
         self._is_aborted = False
+        self._forks = Forks(stack.forking, out / f"{LOGS}/{self._folder}{FORK_SERVER}.log")
 
     @property
     def environment(self) -> Environment | None:
@@ -78,12 +83,13 @@ class Launcher:
         Raises WorkerError where it does not start, computes on another device than the platform's, or has
         another stack than the workers before it.
         """
-        worker = self.spawn(planned, stem, index)
-        try:
-            self.greet(worker, planned, index)
-        except BaseException:  # Ctrl-C, too, must not leave a process behind
-            worker.kill()
-            raise
+        with self.watch(self._importing(planned, index)):
+            worker = self.spawn(planned, stem, index)
+            try:
+                self._greet(worker, planned)
+            except BaseException:  # Ctrl-C, too, must not leave a process behind
+                worker.kill()
+                raise
         return worker
 
     def spawn(self, planned: Planned, stem: str, index: int) -> Worker:
@@ -99,6 +105,7 @@ class Launcher:
             variables=self._variables(planned.platform, stem),
             secrets=SECRETS[planned.case.build.weights],
             is_sharing_host=self.card is not None,
+            start=self._forks.starter(planned),
         )
         self._workers.append(worker)
         if self._is_aborted:
@@ -117,9 +124,15 @@ class Launcher:
         Raises WorkerError, with the worker killed, where it does not become ready, computes on another device
         than the platform's, or has another stack than the workers before it.
         """
+        with self.watch(self._importing(planned, index)):
+            self._greet(worker, planned)
+
+    def _importing(self, planned: Planned, index: int) -> Step:
         unit = self.card.unit if self.card else None
-        with self.watch(Step(case_id=planned.case.id, phase=Phase.IMPORT, process=index, unit=unit)):
-            worker.greet(planned.platform.timeouts.import_s)
+        return Step(case_id=planned.case.id, phase=Phase.IMPORT, process=index, unit=unit)
+
+    def _greet(self, worker: Worker, planned: Planned) -> None:
+        worker.greet(planned.platform.timeouts.import_s)
         first = self._seen.environment = self._seen.environment or worker.environment
         if problem := machine.mismatch(planned.platform, worker.environment.gpu, self.card):
             worker.kill()
@@ -130,13 +143,15 @@ class Launcher:
             raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.IMPORT, message=message))
 
     def kill_all(self) -> None:
-        """Kill every worker that was started. Idempotent."""
+        """Kill every worker that was started, and what forks them. Idempotent."""
+        self._forks.close()
         for worker in self._workers:
             worker.kill()
 
     def abort_all(self) -> None:
         """End every worker from another thread than theirs, and let no further one start. Idempotent."""
         self._is_aborted = True
+        self._forks.close()
         for worker in tuple(self._workers):
             worker.abort()
 
@@ -184,10 +199,7 @@ class Launcher:
         return self.out / CACHE / f"{self._folder}{stem}"
 
     def _variables(self, platform: Platform, stem: str) -> dict[str, str]:
-        caches = {
-            "TORCHINDUCTOR_CACHE_DIR": str(self._cache(stem) / "inductor"),
-            "TRITON_CACHE_DIR": str(self._cache(stem) / "triton"),
-        }
+        caches = {name: str(self._cache(stem) / folder) for name, folder in CACHES.items()}
         return {**caches, **VARIABLES[platform.device], **(self.card.variables if self.card else {})}
 
 
@@ -200,6 +212,8 @@ def _file_stem(case: Case, worker: Worker, packages: tuple[str, ...]) -> str:
     return "-".join(parts).replace(" ", "_").replace("/", "_")
 
 
+FORK_SERVER = "fork-server"
+"""What the log of the process is called that forks workers."""
 VARIABLES = {
     Device.CPU: {
         "CUDA_VISIBLE_DEVICES": "",

@@ -22,7 +22,9 @@ from perf_tests.harness.plugin.judging import CaseJudge, outcome
 from perf_tests.harness.plugin.ledger import BUILD
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Forecaster, PlatformBaselines, Selection
+from perf_tests.harness.processes.fork_server import FORKING
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
+from perf_tests.harness.processes.worker_process import COMMAND
 from perf_tests.harness.report.progress import Display, PhaseLines, TimeLeft
 from perf_tests.harness.retention import earlier_runs
 from perf_tests.harness.runs.directory import RunDirectory, prepare_run_directory, resume_run_directory
@@ -264,6 +266,7 @@ def _stack(options: Options, watch: Watch) -> Stack:
     return Stack(
         python=options.python,
         command=options.worker_command,
+        forking=FORKING if options.worker_command == COMMAND else None,
         artifacts=options.compile_cache and options.compile_cache.absolute(),
         plans=options.autoquant_plans and options.autoquant_plans.absolute(),
         watch=watch,

@@ -8,14 +8,25 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
+from typing import Protocol
 
 POLL_S = 0.01
 
 
-class ProcessGroup:
-    """The group of a child started with `start_new_session=True`. Safe to kill from several threads."""
+class Leader(Protocol):
+    """A child process: `subprocess.Popen`, or one that was forked."""
 
-    def __init__(self, leader: subprocess.Popen[bytes]) -> None:
+    pid: int
+    returncode: int | None
+
+    def wait(self, timeout: float) -> int:
+        """The exit code, or minus the signal. Raises `subprocess.TimeoutExpired` after that many seconds."""
+
+
+class ProcessGroup:
+    """The group of a child that leads a session. Safe to kill from several threads."""
+
+    def __init__(self, leader: Leader) -> None:
         self._leader = leader
         self._reaping = threading.Lock()
 

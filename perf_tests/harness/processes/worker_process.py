@@ -9,14 +9,14 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NoReturn, Self, TypeVar
+from typing import BinaryIO, NoReturn, Protocol, Self, TypeVar
 
 import msgspec
 
 from perf_tests.harness.processes.inherited import REPOSITORY, worker_environment
 from perf_tests.harness.processes.pipes import MAX_LINE_BYTES, OversizedLineError, Pipes
 from perf_tests.harness.processes.plain_text import harmless, harmless_strings
-from perf_tests.harness.processes.process_group import ProcessGroup
+from perf_tests.harness.processes.process_group import Leader, ProcessGroup
 from perf_tests.harness.runs import validity
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, WorkerError
@@ -79,6 +79,22 @@ def start_process(
     )
 
 
+class StartProcess(Protocol):
+    """How a worker's process is started: `start_process`, unless it is forked."""
+
+    def __call__(
+        self,
+        command: tuple[str, ...],
+        /,
+        *,
+        request_fd: int,
+        reply_fd: int,
+        output: BinaryIO,
+        environment: dict[str, str],
+    ) -> Leader:
+        """The process. Closing the caller's copies of the descriptors is left to the caller."""
+
+
 class Worker:
     """A process that holds one build. Every failure kills it with its whole group before it is raised.
 
@@ -88,7 +104,7 @@ class Worker:
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        process: Leader,
         *,
         request_fd: int,
         reply_fd: int,
@@ -118,22 +134,25 @@ class Worker:
         variables: Mapping[str, str] | None = None,
         secrets: Collection[str] = (),
         is_sharing_host: bool = False,
+        start: StartProcess | None = None,
     ) -> Self:
         """A worker that is still importing: `greet` it before asking it for anything.
 
         `command` is what follows the interpreter; `variables` override the inherited ones; `secrets` names
         those variables with secrets that are inherited; with `is_sharing_host` the session measures on other
-        cards of the host, too, and only what the worker itself had to wait for excuses it.
+        cards of the host, too, and only what the worker itself had to wait for excuses it; `start` starts
+        its process, by default `start_process`.
 
         Raises WorkerError (`load`) where there is no such interpreter, and PerfError where the log cannot be
         written.
         """
         interpreter = str(Path(python).absolute()) if os.sep in python else python
+        started = time.monotonic()
         child_reads, request_fd = os.pipe()
         reply_fd, child_writes = os.pipe()
         try:
             with _open_log(log) as output:
-                process = start_process(
+                process = (start or start_process)(
                     (interpreter, *command),
                     request_fd=child_reads,
                     reply_fd=child_writes,
@@ -150,7 +169,9 @@ class Worker:
             os.close(child_reads)
             os.close(child_writes)
         pipes = {"request_fd": request_fd, "reply_fd": reply_fd}
-        return cls(process, **pipes, python=interpreter, log=log, is_sharing_host=is_sharing_host)
+        worker = cls(process, **pipes, python=interpreter, log=log, is_sharing_host=is_sharing_host)
+        worker.seconds[Phase.IMPORT] = time.monotonic() - started
+        return worker
 
     @property
     def pid(self) -> int:

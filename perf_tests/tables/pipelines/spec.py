@@ -153,6 +153,12 @@ class PipelineSpec:
     """`Workload.measured_steps` of batches that are larger than the default workload's; None: the
     default's."""
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Everything of the stack that the pipeline is made of, as `"package:Name"`."""
+        classes = (name for each in self.modules.values() for name in (each.cls, each.config_cls) if name)
+        return (self.cls, *classes, *self.scheduler.targets)
+
     def workload_of_batch(self, batch_size: int) -> Workload:
         """The default workload with another batch size."""
         default = self.workload

@@ -136,3 +136,18 @@ def test_arguments_of_a_pipeline_change_the_digest_of_their_scheme_alone() -> No
             for each in (AURAFLOW, without)
         }
         assert (len(digests) == 2) is differs
+
+
+def test_a_build_names_what_its_worker_imports() -> None:
+    case = next(row for row in MATRIX if row.recipe.compiles).case(Weights.SYNTHETIC)
+    assert case.build.targets == (
+        "diffusers:FluxPipeline",
+        "diffusers:FluxTransformer2DModel",
+        "diffusers:AutoencoderKL",
+        "transformers:CLIPTextModel",
+        "transformers:CLIPTextConfig",
+        "transformers:T5EncoderModel",
+        "transformers:T5Config",
+        "diffusers:FlowMatchEulerDiscreteScheduler",
+        "torch._inductor.compile_fx:compile_fx",
+    )

@@ -63,3 +63,8 @@ def test_an_a100_measures_the_rows_whose_kernels_it_has() -> None:
         "nvfp4",
         "mxfp8",
     }
+
+
+def test_workers_are_forked_only_where_no_time_is_judged_by_the_noise_between_processes() -> None:
+    assert {platform.id for platform in PLATFORMS if platform.forks_workers} == {"cpu"}
+    assert all(platform.process_noise is None for platform in PLATFORMS if platform.forks_workers)

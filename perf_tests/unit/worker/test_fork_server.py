@@ -1,0 +1,73 @@
+"""A forked worker is as one that imports for itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from perf_tests.harness.execution.launcher import Launcher, Stack
+from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.processes.fork_server import FORKING
+from perf_tests.protocol.messages import (
+    Compile,
+    Compiled,
+    Generate,
+    Generated,
+    Load,
+    Loaded,
+    Phase,
+    Quantize,
+    Quantized,
+)
+from perf_tests.tables.cases import Weights
+from perf_tests.tables.matrix import CPU_REGULAR_ROWS
+from perf_tests.tables.platforms import CPU, Device
+from perf_tests.worker.fork_server import OF_EVERY_WORKER
+from perf_tests.worker.model.lazy import resolve
+
+CASES = {case.id: case for case in (row.case(Weights.SYNTHETIC) for row in CPU_REGULAR_ROWS)}
+INT8WO = CASES["flux-mini-b1-int8wo-eager"]
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[Launcher]:
+    """Forks real workers, which end with the test."""
+    launcher = Launcher(tmp_path, Stack(python=sys.executable, forking=FORKING))
+    yield launcher
+    launcher.kill_all()
+
+
+def test_what_the_server_imports_exists() -> None:
+    """It ignores what it cannot import, so that a name written wrong would only cost time."""
+    targets = {target for case in CASES.values() for target in case.build.targets}
+    assert "diffusers:CogVideoXPipeline" in targets
+    assert "torch._inductor.compile_fx:compile_fx" in targets
+    for target in (*OF_EVERY_WORKER, *targets):
+        assert resolve(target) is not None
+
+
+def test_a_forked_worker_generates_what_another_does(launcher: Launcher, tmp_path: Path) -> None:
+    """With two threads, and twice from one server, which has computed nothing."""
+    alone = Launcher(tmp_path / "alone", Stack(python=sys.executable))
+    planned = Planned(INT8WO, CPU)
+    workers = [
+        each.start(planned, INT8WO.id, index) for each, index in ((alone, 0), (launcher, 0), (launcher, 1))
+    ]
+    try:
+        first, *forked = workers
+        assert [each.environment for each in forked] == [first.environment] * 2
+        assert first.environment.settings["threads"] == str(len(os.sched_getaffinity(0)))
+        hashes = []
+        for worker in workers:
+            worker.ask(Load(case=INT8WO, device=Device.CPU), Loaded, 60)
+            worker.ask(Quantize(), Quantized, 60)
+            worker.ask(Compile(), Compiled, 60)
+            hashes.append(worker.ask(Generate(), Generated, 60).sample.output_sha256)
+        assert hashes == hashes[:1] * 3
+        assert forked[0].seconds[Phase.IMPORT] > forked[1].seconds[Phase.IMPORT]
+    finally:
+        alone.kill_all()
