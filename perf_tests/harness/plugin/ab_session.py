@@ -50,7 +50,7 @@ class AbSession:
             )
         if not self._time_count:
             raise UsageError(
-                f"--perf-against: none of the {len(self._selection.cases)} selected cases has a noisy time "
+                f"--perf-against: none of the {len(self._selection.whole)} selected cases has a noisy time "
                 "that gates on its platform; select cases of a GPU"
             )
 
@@ -74,8 +74,8 @@ class AbSession:
 
     @cached_property
     def _time_count(self) -> int:
-        """How many times of all selected cases may be compared."""
-        cases = self._selection.cases.values()
+        """How many times of all selected cases may be compared, in all shards."""
+        cases = self._selection.whole.values()
         return sum(len(ab_comparison.times_of(case, platform)) for case, platform in cases)
 
     def _compare(

@@ -30,6 +30,8 @@ ROWS = pytest.StashKey[Mapping[str, tuple[Row, Case]]]()
 """Case id -> its row of the matrix, and the case."""
 SELECTION = pytest.StashKey[Selection]()
 """The selected cases, also those which only another machine can measure."""
+ELSEWHERE = pytest.StashKey[frozenset[pytest.Item]]()
+"""The judging tests that other shards of the same selection run; absent without shards."""
 EXPLAINED = pytest.StashKey[set[str]]()
 """Ids of tests that failed or were skipped for what the report at the end explains."""
 SUITE = Path(__file__).parents[2]
@@ -155,7 +157,9 @@ def kept_items(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pyte
     if session.options.shard is None:
         return kept
     mine = session.forecaster.shard(selection_of(config, kept))
-    return [item for item in kept if not is_judging(item) or case_of(item).id in mine]
+    elsewhere = frozenset(item for item in kept if is_judging(item) and case_of(item).id not in mine)
+    config.stash[ELSEWHERE] = elsewhere
+    return [item for item in kept if item not in elsewhere]
 
 
 def selection_of(config: pytest.Config, items: Sequence[pytest.Item]) -> Selection:
@@ -252,8 +256,9 @@ def refuse_side_by_side(config: pytest.Config, node_ids: Iterable[str]) -> None:
 def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     session, target = config.stash[SESSION], config.stash[TARGET]
     by_id, uncollected = config.stash[ROWS], uncollected_groups(config)
+    elsewhere = config.stash.get(ELSEWHERE, frozenset())
     on_gpu = False
-    for item in items:
+    for item in (*items, *elsewhere):
         case = case_of(item)
         row, _ = by_id[case.id]
         platforms = target.platforms(row)
@@ -264,7 +269,9 @@ def _select(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
         unjudged = [group for group in uncollected if _is_judged_by(group, row, case)]
         for platform in here[:1]:
             for group in (judged_group(item), *unjudged):
-                session.select(case, platform, group, verified_only=row.exhaustive)
+                session.select(
+                    case, platform, group, verified_only=row.exhaustive, elsewhere=item in elsewhere
+                )
     if session.options.require_gpu and not on_gpu:
         raise UsageError(
             f"--perf-require-gpu: no selected case can run here; this machine has {target.found}"

@@ -50,10 +50,11 @@ class CaseJudge:
         self._drawn: dict[str, heatmaps.Drawing | None] = {}
         """Case id -> its heat maps."""
 
-    def owe(self, case_id: str, group: Group | None) -> None:
-        """A selected test will judge the metrics of `group`, or for None whether the case was built."""
+    def owe(self, case_id: str, group: Group | None, *, elsewhere: bool = False) -> None:
+        """A selected test, in another shard where that is `elsewhere`, will judge the metrics of `group`, or
+        for None whether the case was built."""
         names = (BUILD,) if group is None else tuple(metric.name for metric in self._gated(case_id, group))
-        self.ledger.owe(case_id, names)
+        self.ledger.owe(case_id, names, elsewhere=elsewhere)
 
     # How many processes and samples
 
@@ -83,16 +84,16 @@ class CaseJudge:
 
     @property
     def noisy_metrics(self) -> int:
-        """How many pairs (case, noisy gated metric) the selected tests owe a verdict on."""
+        """How many pairs (case, noisy gated metric) the selected tests owe a verdict on, in all shards."""
         return sum(
-            as_judged(METRIC_BY_NAME[name], self._selection.cases[case_id][0].build.recipe.scheme).is_noisy
-            for case_id, name in self.ledger.owed
+            as_judged(METRIC_BY_NAME[name], self._selection.whole[case_id][0].build.recipe.scheme).is_noisy
+            for case_id, name in self.ledger.owed | self.ledger.elsewhere
             if name in NOISY
         )
 
     @property
     def level(self) -> float:
-        """The probability that unchanged code turns one of these pairs red is at most this."""
+        """The probability that unchanged code turns any single one of these pairs red is at most this."""
         return metric_level(max(1, self.noisy_metrics))
 
     # Verdicts
@@ -208,7 +209,7 @@ class CaseJudge:
     # One metric
 
     def _gated(self, case_id: str, group: Group) -> tuple[Metric, ...]:
-        return gated_metrics(*self._selection.cases[case_id], group)
+        return gated_metrics(*self._selection.whole[case_id], group)
 
     def _accepted(self, case_id: str) -> Accepted | None:
         return self._baselines.find(*self._selection.cases[case_id])

@@ -17,10 +17,13 @@ class Ledger:
     excused: set[str] = field(default_factory=set)
     """Cases with a status of their own (an error, unsupported, not run), which stands for all of their
     metrics without a verdict."""
+    elsewhere: set[tuple[str, str]] = field(default_factory=set)
+    """What the other shards of the same selection owe: it counts in the error level, and nowhere else."""
 
-    def owe(self, case_id: str, metrics: tuple[str, ...]) -> None:
-        """A selected test owes a verdict on each of `metrics`."""
-        self.owed.update((case_id, metric) for metric in metrics)
+    def owe(self, case_id: str, metrics: tuple[str, ...], *, elsewhere: bool = False) -> None:
+        """A selected test owes a verdict on each of `metrics`; in another shard where that is `elsewhere`."""
+        owed = self.elsewhere if elsewhere else self.owed
+        owed.update((case_id, metric) for metric in metrics)
 
     def owed_on(self, case_id: str) -> set[str]:
         """The metrics of the case that selected tests owe a verdict on, settled or not."""

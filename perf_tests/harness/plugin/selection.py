@@ -36,12 +36,22 @@ class Selection:
 
     cases: dict[str, tuple[Case, Platform]] = field(default_factory=dict)
     """By case id."""
+    whole: dict[str, tuple[Case, Platform]] = field(default_factory=dict)
+    """By case id: `cases`, and those that other shards of the same selection take."""
     verified_only: set[str] = field(default_factory=set)
     """Ids of the cases of the cross product: verified and generated once; nothing that takes time is
     judged."""
 
-    def add(self, case: Case, platform: Platform, *, verified_only: bool = False) -> None:
-        """Select `case`, measured on `platform`; to add a case twice changes nothing."""
+    def add(
+        self, case: Case, platform: Platform, *, verified_only: bool = False, elsewhere: bool = False
+    ) -> None:
+        """Select `case`, measured on `platform`; to add a case twice changes nothing.
+
+        A case of another shard, which is measured `elsewhere`, only joins `whole`.
+        """
+        self.whole[case.id] = (case, platform)
+        if elsewhere:
+            return
         self.cases[case.id] = (case, platform)
         if verified_only:
             self.verified_only.add(case.id)
@@ -64,12 +74,12 @@ class Selection:
         )
 
     def check_drills(self, drills: Iterable[Drill]) -> None:
-        """Raise UsageError for a fire drill that matches no case and so would break nothing."""
+        """Raise UsageError for a fire drill that matches no case, in no shard, and so would break nothing."""
         for drill in drills:
-            if self.cases and not fnmatch.filter(self.cases, drill.glob):
+            if self.whole and not fnmatch.filter(self.whole, drill.glob):
                 raise UsageError(
-                    f"--perf-inject {drill.spec!r} matches none of the {len(self.cases)} selected cases; "
-                    f"nearest: {', '.join(nearest(drill.glob, self.cases))}"
+                    f"--perf-inject {drill.spec!r} matches none of the {len(self.whole)} selected cases; "
+                    f"nearest: {', '.join(nearest(drill.glob, self.whole))}"
                 )
 
 

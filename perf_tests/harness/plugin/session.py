@@ -82,17 +82,24 @@ class PerfSession:
     # Selecting
 
     def select(
-        self, case: Case, platform: Platform, group: Group | None, *, verified_only: bool = False
+        self,
+        case: Case,
+        platform: Platform,
+        group: Group | None,
+        *,
+        verified_only: bool = False,
+        elsewhere: bool = False,
     ) -> None:
         """A selected test will judge `case`: the metrics of `group`, or for None whether it was built.
 
-        A `verified_only` case is verified and generated once, and nothing that takes time is judged. Raises
-        BaselineError where the platform's baselines cannot be read.
+        A `verified_only` case is verified and generated once, and nothing that takes time is judged. What
+        another shard judges, `elsewhere`, only counts in the error level. Raises BaselineError where the
+        platform's baselines cannot be read.
         """
-        self.selection.add(case, platform, verified_only=verified_only)
+        self.selection.add(case, platform, verified_only=verified_only, elsewhere=elsewhere)
         self.baselines.of(platform)
         self.baselines.noise(platform)
-        self.judging.owe(case.id, group)
+        self.judging.owe(case.id, group, elsewhere=elsewhere)
 
     def check(self) -> None:
         """Raise UsageError for a fire drill that would break nothing, for an A/B that cannot be made, and for

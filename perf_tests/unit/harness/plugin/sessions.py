@@ -22,6 +22,8 @@ ONLY_BF16 = f"--perf-case={BF16}"
 ONLY_INT8WO = f"--perf-case={INT8WO}"
 BOTH = (ONLY_BF16, ONLY_INT8WO)
 THREE = (*BOTH, f"--perf-case={COMPILED}")
+SCHNELL = "--perf-case=flux1-schnell-*"
+"""Seven cases of two families of H100 rows, compiled and eager."""
 BUILD = str(ROOT / "perf_tests" / "test_build.py")
 RATIO = "time_ratio_vs_fp32"
 NAMES = len(MATRIX) + len(KNOWN_ISSUES)

@@ -9,13 +9,14 @@ import pytest
 from perf_tests.harness.execution.gpu_lock import GpuLock
 from perf_tests.harness.runs.record import Status
 from perf_tests.unit import fake_cards
-from perf_tests.unit.conftest import BF16, FP8DQROW, INT8WO, Plug, Suite
+from perf_tests.unit.conftest import BF16, FP8DQROW, INT8WO, ROOT, Plug, Suite
 from perf_tests.unit.harness.plugin.sessions import (
     BOTH,
     BUILD,
     NAMES,
     ONLY_BF16,
     ONLY_INT8WO,
+    SCHNELL,
     collected,
     screen,
 )
@@ -156,6 +157,20 @@ def test_two_shards_together_hold_exactly_the_cases_of_the_whole(suite: Suite) -
     assert first | second == whole
     assert first & second == set()
     assert min(len(first), len(second)) > 0
+
+
+def test_each_shard_judges_at_the_error_level_of_the_whole_selection(suite: Suite, plug_gpu: Plug) -> None:
+    plug_gpu()
+    latency = (str(ROOT / "perf_tests" / "test_latency.py"),)
+    for shard in ("1/1", "1/2", "2/2"):
+        result = suite.run("-m", "h100", SCHNELL, f"--perf-shard={shard}", tests=latency)
+        assert "19 noisy metrics at a level of 0.085 % each" in screen(result)
+
+
+def test_a_fire_drill_in_another_shard_is_no_usage_error(suite: Suite) -> None:
+    drill = f"--perf-inject=latency:+3%@{INT8WO}"
+    shards = [suite.run(*BOTH, drill, f"--perf-shard={i}/2", tests=(BUILD,)).ret for i in (1, 2)]
+    assert shards == [pytest.ExitCode.OK, pytest.ExitCode.OK]
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b"])

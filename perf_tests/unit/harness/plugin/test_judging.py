@@ -92,9 +92,22 @@ def test_the_level_follows_from_what_the_selected_tests_judge(tmp_path: Path, re
     assert session.judging.noisy_metrics == 3  # denoise_step_ms, decode_ms, speedup_vs_bf16
     assert session.judging.level == 0.00085
     others = [f"case-{number}" for number in range(97)]
-    session.selection.cases.update(dict.fromkeys(others, session.selection.cases[FP8DQROW]))
+    session.selection.whole.update(dict.fromkeys(others, session.selection.cases[FP8DQROW]))
     session.judging.ledger.owed.update((case_id, "decode_ms") for case_id in others)
     assert (session.judging.noisy_metrics, session.judging.level) == (100, 0.0005)
+
+
+def test_the_level_is_that_of_all_shards_together(tmp_path: Path, recorded: Path) -> None:
+    session = on_h100(tmp_path / "run", recorded)
+    others = [f"case-{number}" for number in range(97)]
+    session.selection.whole.update(dict.fromkeys(others, session.selection.cases[FP8DQROW]))
+    session.judging.ledger.elsewhere.update((case_id, "decode_ms") for case_id in others)
+    assert (session.judging.noisy_metrics, session.judging.level) == (100, 0.0005)
+    elsewhere = candidates.CASES["flux1-dev-b1-fp8dqrow-eager"].case
+    session.select(elsewhere, H100, Group.LATENCY, elsewhere=True)
+    assert session.judging.noisy_metrics == 103
+    assert list(session.selection.cases) == [FP8DQROW]
+    assert session.judging.ledger.owed_on(elsewhere.id) == set()
 
 
 def test_metrics_judged_by_a_limit_do_not_lower_the_level(tmp_path: Path, recorded: Path) -> None:

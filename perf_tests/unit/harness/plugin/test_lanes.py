@@ -13,10 +13,8 @@ from perf_tests.harness.runs.record import Run, Status
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.unit import fake_cards
 from perf_tests.unit.conftest import BF16, FP8DQROW, ROOT, Misbehave, Plug, Suite
-from perf_tests.unit.harness.plugin.sessions import BUILD, screen, until
+from perf_tests.unit.harness.plugin.sessions import BUILD, SCHNELL, screen, until
 
-SCHNELL = "--perf-case=flux1-schnell-*"
-"""Seven cases of two families, compiled and eager."""
 FOURTEEN = (SCHNELL, "--perf-case=sd3-*")
 JUDGED = (BUILD, *(str(ROOT / "perf_tests" / f"test_{group}.py") for group in ("latency", "fidelity")))
 CARD_0, CARD_1 = "GPU-00000000-fake", "GPU-00000001-fake"

@@ -74,6 +74,15 @@ def simulated(
 # Unchanged code
 
 
+def test_a_quiet_night_in_eight_shards_is_red_as_rarely_as_in_one() -> None:
+    # 8 shards of 62 metrics: with the level of all 496, 3.5 % of the nights are red, with their own 18 %.
+    night = simulated("stalls", make_test(metrics=496), metrics=496)
+    assert metric_level(496) == pytest.approx(0.05 / 496)
+    assert at_most(night.red_runs, RUNS) <= 0.05
+    each_by_itself = simulated("stalls", make_test(metrics=62), metrics=496)
+    assert at_least(each_by_itself.red_runs, RUNS) >= 0.15
+
+
 @pytest.mark.parametrize("model", ["clean", "process effects", "stalls", "drift", "bimodal"])
 def test_unchanged_code_is_red_no_more_often_than_stated(model: str) -> None:
     seen = simulated(model, make_test(model if model == "bimodal" else "stalls"))
