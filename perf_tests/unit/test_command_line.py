@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from perf_tests.harness.plugin.command_line import join_values
-from perf_tests.unit.conftest import BF16, FAKE_WORKER, ROOT
+from perf_tests.unit.conftest import BF16, FAKE_WORKER, ROOT, rebaseline
 
 BUILD_OF_BF16 = (
     "perf_tests/test_build.py",
@@ -49,7 +49,8 @@ def said(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_python_without_assertions_is_refused(tmp_path: Path) -> None:
-    result = run("-m", "pytest", *BUILD_OF_BF16, f"--perf-out={tmp_path / 'run'}", PYTHONOPTIMIZE="1")
+    variables = {"PYTHONOPTIMIZE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    result = run("-m", "pytest", *BUILD_OF_BF16, f"--perf-out={tmp_path / 'run'}", **variables)
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
     assert "PYTHONOPTIMIZE skip the assertions of this suite: run it without" in said(result)
     assert not (tmp_path / "run").exists()
@@ -67,11 +68,12 @@ def test_the_overhead_of_an_unknown_case_is_refused_with_the_nearest() -> None:
     [(b"", "it is truncated or not a run.json"), (b"\xff\xfe{", "it is truncated or not a run.json")],
     ids=["empty", "not UTF-8"],
 )
-def test_a_file_that_is_no_record_is_not_accepted(tmp_path: Path, content: bytes, says: str) -> None:
+def test_a_file_that_is_no_record_is_not_accepted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, says: str
+) -> None:
     (tmp_path / "run.json").write_bytes(content)
-    result = run("tools/rebaseline.py", "apply", str(tmp_path), "--only", "*", "--reason", "any")
-    assert result.returncode == 2
-    assert says in said(result)
+    assert rebaseline(["apply", str(tmp_path), "--only", "*", "--reason", "any"]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_tests_side_by_side_are_refused_by_the_process_in_charge(tmp_path: Path) -> None:
@@ -116,11 +118,12 @@ def test_a_run_directory_outside_of_the_checkout_may_follow_a_space(tmp_path: Pa
     (installed / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines]))
     (tmp_path / "run").mkdir()
 
-    arguments = [each for each in BUILD_OF_BF16 if not each.endswith(".py")]
+    # Only these plugins of all that are installed: others may take longer than the session itself.
+    plugins = [f"-p{name}" for name in (*entry_points["pytest11"], "benchmark")]
+    arguments = [*plugins, *(each for each in BUILD_OF_BF16 if not each.endswith(".py")), "-k", "test_build"]
     path = os.pathsep.join((str(ROOT), str(installed.parent)))
-    result = run(
-        "-m", "pytest", *arguments, "-k", "test_build", "--perf-out", str(tmp_path / "run"), PYTHONPATH=path
-    )
+    variables = {"PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    result = run("-m", "pytest", *arguments, "--perf-out", str(tmp_path / "run"), **variables)
 
     assert "1 passed" in said(result)
     assert result.returncode == pytest.ExitCode.OK

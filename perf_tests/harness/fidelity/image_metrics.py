@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import msgspec
 import numpy as np
-from skimage.metrics import structural_similarity
 
 from perf_tests.harness.runs.record import Fidelity
 from perf_tests.protocol.errors import PerfError
@@ -166,6 +165,9 @@ def _psnr_db(measured: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _ssim(measured: np.ndarray, reference: np.ndarray) -> float:
+    # Importing it takes half a second, in which a session without pictures to compare would have ended.
+    from skimage.metrics import structural_similarity
+
     return float(
         structural_similarity(  # type: ignore[no-untyped-call]  # scikit-image annotates only some functions
             reference,

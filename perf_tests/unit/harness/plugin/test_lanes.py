@@ -20,7 +20,37 @@ JUDGED = (BUILD, *(str(ROOT / "perf_tests" / f"test_{group}.py") for group in ("
 CARD_0, CARD_1 = "GPU-00000000-fake", "GPU-00000001-fake"
 
 
-def verdicts(suite: Suite) -> dict[str, tuple[Status, dict[str, tuple[Status, float | None]]]]:
+Verdicts = dict[str, tuple[Status, dict[str, tuple[Status, float | None]]]]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for runs that several tests read."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def two_cards(suite: Suite, plug_gpus: Plug, kept: Path) -> Suite:
+    """Fourteen cases, built on two cards."""
+    plug_gpus(2)
+    suite.out = kept / "two cards"
+    if not suite.out.exists():
+        suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", tests=(BUILD,))
+    return suite
+
+
+@pytest.fixture
+def of_one_card(suite: Suite, plug_gpus: Plug, kept: Path) -> Verdicts:
+    """The verdicts on seven cases that one of two cards has measured."""
+    plug_gpus(2)
+    out, suite.out = suite.out, kept / "one card"
+    if not suite.out.exists():
+        suite.run("-m", "h100", SCHNELL, tests=JUDGED)
+    found, suite.out = verdicts(suite), out
+    return found
+
+
+def verdicts(suite: Suite) -> Verdicts:
     """Case id -> its status and its verdicts, without what depends on the card."""
     return {
         run.id: (run.status, {each.metric: (each.status, each.measured) for each in run.verdicts})
@@ -32,19 +62,14 @@ def units(run: Run) -> set[str]:
     return {process.environment.unit for process in run.processes}
 
 
-def test_several_cards_give_the_verdicts_of_one(suite: Suite, plug_gpus: Plug) -> None:
-    plug_gpus(2)
-    suite.run("-m", "h100", SCHNELL, tests=JUDGED)
-    alone = verdicts(suite)
-    screen(suite.run("-m", "h100", SCHNELL, "--perf-gpus=all", tests=JUDGED))
-    assert verdicts(suite) == alone
-    assert len(alone) == 7
+def test_several_cards_give_the_verdicts_of_one(suite: Suite, of_one_card: Verdicts) -> None:
+    screen(suite.run("-m", "h100", SCHNELL, "--perf-gpus=2", tests=JUDGED))
+    assert verdicts(suite) == of_one_card
+    assert len(of_one_card) == 7
 
 
-def test_each_case_and_its_reference_are_measured_on_one_card(suite: Suite, plug_gpus: Plug) -> None:
-    plug_gpus(2)
-    suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=2", tests=(BUILD,))
-    record = suite.record()
+def test_each_case_and_its_reference_are_measured_on_one_card(two_cards: Suite) -> None:
+    record = two_cards.record()
     where = {run.id: units(run) for run in record.cases}
     assert {len(found) for found in where.values()} == {1}
     assert set().union(*where.values()) == {CARD_0, CARD_1}
@@ -69,11 +94,9 @@ def test_cases_of_one_build_share_a_worker_though_they_were_recorded_on_other_ca
     assert len(list((suite.out / "logs").glob("*/*.0.log"))) == 1
 
 
-def test_each_card_has_logs_and_caches_of_its_own(suite: Suite, plug_gpus: Plug) -> None:
-    plug_gpus(2)
-    suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", tests=(BUILD,))
+def test_each_card_has_logs_and_caches_of_its_own(two_cards: Suite) -> None:
     for kind in ("logs", "cache", "captures"):
-        assert {folder.name for folder in (suite.out / kind).iterdir()} == {CARD_0, CARD_1}
+        assert {folder.name for folder in (two_cards.out / kind).iterdir()} == {CARD_0, CARD_1}
 
 
 def test_a_broken_card_costs_its_cases_and_the_others_measure_the_rest(
@@ -132,7 +155,7 @@ def test_cards_of_two_models_do_not_measure_together(suite: Suite, plug_gpus: Pl
 
 
 def test_a_killed_session_goes_on_and_ends_with_the_same_verdicts(
-    suite: Suite, plug_gpus: Plug, monkeypatch: pytest.MonkeyPatch
+    suite: Suite, of_one_card: Verdicts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(fake_cards.CARDS, "2")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
@@ -141,11 +164,8 @@ def test_a_killed_session_goes_on_and_ends_with_the_same_verdicts(
     killed.send_signal(signal.SIGKILL)
     assert killed.wait(30) == -signal.SIGKILL
     assert not (suite.out / "run.json").exists()
-    plug_gpus(2)
     suite.run("-m", "h100", SCHNELL, "--perf-gpus=all", "--perf-resume", tests=JUDGED)
-    resumed = verdicts(suite)
-    suite.run("-m", "h100", SCHNELL, tests=JUDGED)
-    assert resumed == verdicts(suite)
+    assert verdicts(suite) == of_one_card
 
 
 def _measured(out: Path) -> int:

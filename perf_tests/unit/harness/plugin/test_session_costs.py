@@ -77,6 +77,7 @@ def test_a_run_that_was_killed_is_resumed_to_the_record_of_an_undisturbed_one(su
     killed = suite.start(*THREE, f"--perf-inject=hang@{COMPILED}")
     log = suite.out / "logs" / f"{COMPILED}.0.log"
     assert until(log.exists, timeout_s=60)
+    assert until(lambda: workers_of(suite.out) != [], timeout_s=20)
     killed.send_signal(signal.SIGKILL)
     assert until(lambda: killed.poll() is not None and not workers_of(suite.out), timeout_s=5)
     left = {run.id: run.processes for run in suite.record().cases}

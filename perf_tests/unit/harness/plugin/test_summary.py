@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
 
 import msgspec
 import pytest
@@ -106,16 +106,16 @@ def unchanged(metric: str) -> Verdict:
 Night = Callable[[int], summary.Brief]
 
 
-@pytest.fixture
-def night(tmp_path: Path) -> Night:
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
     """What a night of all H100 cases says at a width."""
-    session = PerfSession(
-        make_options(out=tmp_path / "night", baselines=ROOT / "baselines"), ("-m", "h100"), H100_UUID
-    )
+    out = tmp_path_factory.mktemp("night")
+    session = PerfSession(make_options(out=out, baselines=ROOT / "baselines"), ("-m", "h100"), H100_UUID)
     for case in CASES:
         session.select(case, H100, Group.LATENCY)
     session.campaign.store.cases.update({case.id: judged(case, number) for number, case in enumerate(CASES)})
 
+    @cache
     def say(width: int) -> summary.Brief:
         return summary.brief(session, session.campaign.record, session.selection, width)
 
