@@ -1,4 +1,4 @@
-"""What a night says at its end: 208 cases, five causes, at the width of the reader."""
+"""What a night says at its end: over 200 cases, five causes, at the width of the reader."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def lines_of(brief: summary.Brief) -> list[str]:
 def test_a_red_night_is_under_300_lines_that_fit_the_width(night: Night, width: int) -> None:
     lines = lines_of(night(width))
 
-    assert len(CASES) == 208
+    assert len(CASES) > 200
     assert len(lines) < 300 - 15  # pytest's own headings, and what is missing
     assert max(map(len, lines)) <= width
 
@@ -149,7 +149,7 @@ def test_each_cause_is_explained_once_and_each_red_case_names_its_cause(night: N
     red = [line.text for line in brief.table if line.colour == "red"]
     assert sum(" [1] timeout" in line for line in red) == 2
     # One line for each listed case: there are too many red ones for a line for each metric.
-    assert len(brief.table) == 1 + 208 - NEW
+    assert len(brief.table) == 1 + len(CASES) - NEW
     assert any(re.search(r"\[3\] REGRESSED \+1 +\+5\.70 %", line) for line in red)
 
 
