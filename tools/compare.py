@@ -16,15 +16,16 @@ from pathlib import Path
 # The checkout's own package, even where it is not installed: `python tools/x.py` searches only tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from perf_tests.harness.compare import published, run_pairs
+from perf_tests.harness.compare import published, published_page, run_pairs
 from perf_tests.harness.execution.sampling import MAX_PROCESSES
 from perf_tests.harness.rebaseline import candidates, store
 from perf_tests.harness.report import terminal
-from perf_tests.harness.report.published import lines
+from perf_tests.harness.report.published import lines, page_lines
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.metrics.rows import UNITS
 from perf_tests.tables.platforms import PLATFORMS
+from perf_tests.tables.published_page import PAGE
 
 WITHIN, BEYOND, REFUSED = 0, 1, 2
 
@@ -55,10 +56,12 @@ def against_base(options: argparse.Namespace) -> int:
 
 
 def against_published(options: argparse.Namespace) -> int:
-    """Print our numbers next to the published ones."""
+    """Print our numbers next to those of the published tables, and to the figures beside them."""
     rows = published.read(options.published_dir)
-    comparison = published.compare(read_record(options.published), rows)
-    print("\n".join(lines(comparison)))
+    record = read_record(options.published)
+    comparison = published.compare(record, rows)
+    page = published_page.compare(record, PAGE)
+    print("\n".join((*lines(comparison), "", *page_lines(page))))
     if not comparison.matches:
         print("compare: nothing was compared: no measured case has a published row", file=sys.stderr)
         return REFUSED

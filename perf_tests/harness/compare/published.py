@@ -126,9 +126,9 @@ def compare(record: RunRecord, rows: Iterable[PublishedRow]) -> PublishedCompari
     matches: list[PublishedMatch] = []
     not_compared: dict[str, str] = {}
     unpublished = 0
-    for run in _runs(record):
+    for run in runs_of(record):
         published = by_case.get(PUBLISHED_IDS[run.id], []) if run.id in PUBLISHED_IDS else []
-        why = _why_not_compared(run) if published else None
+        why = why_not_compared(run) if published else None
         if why is not None:
             not_compared[run.id] = why
         elif published:
@@ -142,7 +142,8 @@ def compare(record: RunRecord, rows: Iterable[PublishedRow]) -> PublishedCompari
     )
 
 
-def _runs(record: RunRecord) -> Iterator[Run]:
+def runs_of(record: RunRecord) -> Iterator[Run]:
+    """Every measured case, and the references that are none of the cases."""
     selected = {run.id for run in record.cases}
     yield from record.cases
     yield from (run for run in record.references if run.id not in selected)
@@ -152,15 +153,16 @@ def _best_first(match: PublishedMatch) -> tuple[float, str, str]:
     return (match.latency_s.ratio or 0.0, match.case, match.row.gpu)
 
 
-def _why_not_compared(run: Run) -> str | None:
+def why_not_compared(run: Run, metric: str = LATENCY) -> str | None:
+    """Why `metric` of the run is not held against anything; None where it is."""
     if run.failure is not None:
         return f"{run.status}: {run.failure.message}"
     if run.injected:
         return f"faults were injected into it: {', '.join(run.injected)}"
     if run.digest != CASES[run.id].case.digest:
         return "the case has changed since the run: measure it again"
-    if LATENCY not in run.measured:
-        return f"{LATENCY} was not measured, it is {run.status}: {run.reason}"
+    if metric not in run.measured:
+        return f"{metric} was not measured, it is {run.status}: {run.reason}"
     why = validity.invalidity(run)
     return f"its times cannot be trusted: {why}" if why else None
 

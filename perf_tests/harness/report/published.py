@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from perf_tests.harness.compare.published import PublishedComparison, PublishedMatch, PublishedQuantity
+from perf_tests.harness.compare.published_page import PageLine
 from perf_tests.harness.report.terminal import Cells, aligned
 from perf_tests.tables.published import (
     DIFFERENCES,
@@ -21,6 +22,8 @@ HEADER = (
     "notes",
 )
 NUMBERS = frozenset(HEADER[2:-1])
+PAGE_HEADER = ("beside the tables", "", "published on", "ours", "theirs", "ratio", "", "notes")
+PAGE_NUMBERS = frozenset({"ours", "theirs", "ratio"})
 
 
 def lines(comparison: PublishedComparison) -> list[str]:
@@ -93,3 +96,36 @@ def _summary(comparison: PublishedComparison) -> str:
         f"{comparison.unpublished} measured cases without a published row; "
         f"unexplained ({limits}): {len(comparison.unexplained)}"
     )
+
+
+# What the page says beside its tables
+
+
+def page_lines(page: Sequence[PageLine]) -> list[str]:
+    """A line for each figure with ours beside it, and footnotes: why there is none of ours, what differs."""
+    footnotes = list(dict.fromkeys(note for line in page for note in _page_footnotes(line)))
+    rows = [_page_row(line, footnotes) for line in page]
+    measured = sum(line.ours is not None for line in page)
+    return [
+        *aligned([PAGE_HEADER, *rows], right=PAGE_NUMBERS),
+        *(f"({number}) {text}" for number, text in enumerate(footnotes, start=1)),
+        f"{len(page)} figures and claims beside the tables, {measured} with ours; none of them is judged",
+    ]
+
+
+def _page_row(line: PageLine, footnotes: Sequence[str]) -> Cells:
+    figure = line.figure
+    notes = [
+        *(["projected"] if line.projected else []),
+        *(["another GPU"] if line.ours is not None and not line.same_gpu else []),
+        *(f"({footnotes.index(note) + 1})" for note in _page_footnotes(line)),
+    ]
+    return (
+        *(figure.chapter, figure.text, figure.gpu or "-"),
+        *(_number(line.ours), _number(figure.theirs), _number(line.ratio)),
+        *(figure.unit or "", ", ".join(notes)),
+    )
+
+
+def _page_footnotes(line: PageLine) -> tuple[str, ...]:
+    return tuple(filter(None, (line.why and f"none: {line.why}", line.figure.remark)))

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from perf_tests.harness.compare.published import compare
-from perf_tests.harness.report.published import lines
+from perf_tests.harness.compare.published_page import PageLine
+from perf_tests.harness.report.published import lines, page_lines
 from perf_tests.tables.published import Column, Explanation
+from perf_tests.tables.published_page import AHEAD_OF_TIME, SNIPPET
 from perf_tests.unit.builders import make_record, make_run
 from perf_tests.unit.published import CASES, FLUX_INT8DQ, make_row, measured
 
@@ -68,3 +70,25 @@ def test_value_that_was_not_published_is_a_dash() -> None:
     row = make_row(model_memory_gib=None, peak_memory_gib=None)
     said = lines(compare(make_record(measured(4.0), references=()), [row]))
     assert said[1].split()[5:] == ["20.000", "-", "-", "24.000", "-", "-"]
+
+
+def test_figures_beside_the_tables_have_ours_or_a_footnote_that_says_why_not() -> None:
+    before, after = SNIPPET
+    page = (
+        PageLine(figure=before, ours=5.26, why=None),
+        PageLine(figure=after, ours=2.99, why=None, same_gpu=False, projected=True),
+        PageLine(figure=AHEAD_OF_TIME[0], ours=None, why="not yet"),
+    )
+    head, first, second, third, *notes = page_lines(page)
+    assert " ".join(head.split()) == "beside the tables published on ours theirs ratio notes"
+    assert " ".join(first.split()) == (
+        "snippet FLUX.1-dev before autoquant and compile H100 5.260 6.431 0.818 s (1)"
+    )
+    assert " ".join(second.split()) == (
+        "snippet FLUX.1-dev after H100 2.990 3.483 0.858 s projected, another GPU, (1)"
+    )
+    assert " ".join(third.split()).endswith("A100 - 1.776 - s (2), (3)")
+    assert notes[0].startswith("(1) the snippet asks for 50 steps, and the figures fit the 28 of ours")
+    assert notes[1] == "(2) none: not yet"
+    assert notes[2].startswith("(3) no steady state")
+    assert notes[3] == "3 figures and claims beside the tables, 2 with ours; none of them is judged"

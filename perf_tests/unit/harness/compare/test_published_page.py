@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from perf_tests.harness.compare.published_page import PageLine, compare
+from perf_tests.harness.runs.record import Run, Status
+from perf_tests.tables.platforms import H100, H200
+from perf_tests.tables.published_page import PAGE, Chapter
+from perf_tests.unit.builders import make_failure, make_record
+from perf_tests.unit.published import CASES, measured
+
+EAGER, FUSED = CASES["flux1-dev-b1-bf16-eager"], CASES["flux1-dev-b1-fp8dqrow-regional-fused"]
+AUTOQUANT = CASES["flux1-dev-b1-autoquant-regional-noonednn"]
+COGVIDEOX = CASES["cogvideox-5b-b1-bf16-eager"]
+
+
+def line(chapter: Chapter, theirs: float, *runs: Run) -> PageLine:
+    """The line of one figure, compared with `runs`."""
+    found = compare(make_record(*runs, references=()), PAGE)
+    (only,) = (each for each in found if (each.figure.chapter, each.figure.theirs) == (chapter, theirs))
+    return only
+
+
+def test_a_headline_is_compared_with_the_time_that_we_save() -> None:
+    found = line(Chapter.HEADLINES, 53.88, measured(5.26, case=EAGER), measured(2.983, case=FUSED))
+    assert found.ours == pytest.approx(43.289, abs=1e-3)
+    assert (found.ratio, found.same_gpu, found.why) == (None, True, None)
+
+
+def test_the_snippet_is_compared_with_an_image_of_28_steps() -> None:
+    before = line(Chapter.SNIPPET, 6.431, measured(5.26, case=EAGER))
+    after = line(Chapter.SNIPPET, 3.483, measured(2.99, case=AUTOQUANT))
+    assert (before.ours, after.ours) == (5.26, 2.99)
+    assert before.ratio == pytest.approx(0.818, abs=1e-3)
+    assert after.ratio == pytest.approx(0.858, abs=1e-3)
+
+
+def test_a_rung_of_the_ladder_is_compared_in_gib() -> None:
+    run = measured(91.5, model_gib=19.65, peak_gib=34.455, case=COGVIDEOX, projected=True)
+    loaded, peak = line(Chapter.MEMORY, 19.7, run), line(Chapter.MEMORY, 31.7, run)
+    assert loaded.ours == pytest.approx(19.65)
+    assert peak.ours == pytest.approx(34.455)
+    assert peak.ratio == pytest.approx(1.087, abs=1e-3)
+    # Bytes are not composed of stages, and the page's ladder is an A100's.
+    assert (peak.projected, peak.same_gpu) == (False, False)
+
+
+def test_a_time_that_is_composed_of_stages_says_so() -> None:
+    assert line(Chapter.SNIPPET, 6.431, measured(5.26, case=EAGER, projected=True)).projected
+    assert not line(Chapter.SNIPPET, 6.431, measured(5.26, case=EAGER)).projected
+
+
+@pytest.mark.parametrize(("platform", "same"), [(H100, True), (H200, False)])
+def test_a_figure_of_another_gpu_is_told_apart(platform: Any, same: bool) -> None:
+    assert line(Chapter.SNIPPET, 6.431, measured(5.26, case=EAGER, platform=platform)).same_gpu is same
+
+
+@pytest.mark.parametrize(
+    ("runs", "why"),
+    [
+        pytest.param((), "flux1-dev-b1-bf16-eager is not in this run", id="nothing"),
+        pytest.param(
+            (measured(5.26, case=EAGER),),
+            "flux1-dev-b1-fp8dqrow-regional-fused is not in this run",
+            id="one-of-two",
+        ),
+        pytest.param(
+            (
+                measured(5.26, case=EAGER),
+                measured(2.9, case=FUSED, failure=make_failure(), status=Status.OOM),
+            ),
+            "flux1-dev-b1-fp8dqrow-regional-fused: ERROR(oom): out of memory at 79 GiB",
+            id="failed",
+        ),
+        pytest.param(
+            (measured(5.26, case=EAGER, injected=("latency:+5%",)), measured(2.9, case=FUSED)),
+            "flux1-dev-b1-bf16-eager: faults were injected into it: latency:+5%",
+            id="drill",
+        ),
+    ],
+)
+def test_a_figure_without_ours_says_why(runs: tuple[Run, ...], why: str) -> None:
+    found = line(Chapter.HEADLINES, 53.88, *runs)
+    assert (found.ours, found.ratio, found.why) == (None, None, why)
+
+
+def test_a_metric_that_was_not_measured_is_named() -> None:
+    run = measured(5.26, case=COGVIDEOX)
+    without_peak = measured(5.26, case=COGVIDEOX, measured={"latency_s": 5.26}, reason="no counter")
+    assert line(Chapter.MEMORY, 31.7, run).why is None
+    why = line(Chapter.MEMORY, 31.7, without_peak).why
+    assert why is not None
+    assert why.startswith("cogvideox-5b-b1-bf16-eager: peak_allocated_mib was not measured, it is ")
+
+
+def test_a_chapter_that_we_do_not_measure_has_its_reason() -> None:
+    assert line(Chapter.AHEAD_OF_TIME, 0.421).why == "no row of ours loads a packaged transformer yet"
+    assert line(Chapter.MEMORY, 12.4).why == "no row of ours offloads a pipeline or tiles its VAE yet"
+    assert "699" in str(line(Chapter.QUANTIZING, 10.48).why)
+
+
+def test_every_figure_has_a_line_in_the_order_of_the_page() -> None:
+    lines = compare(make_record(references=()), PAGE)
+    assert [each.figure for each in lines] == list(PAGE)
+    assert all(each.why for each in lines)
