@@ -134,6 +134,9 @@ class Compile(Struct, tag="compile"):
     artifacts: str | None = None
     """File of compile-cache artifacts: loaded before compiling if it exists, otherwise written afterwards.
     None: neither."""
+    tuned: str | None = None
+    """Folder of the kernels that were chosen by timing: read before compiling, and added to afterwards. None:
+    neither."""
 
 
 class Generate(Struct, tag="generate"):

@@ -200,6 +200,13 @@ class SettingReport(Struct):
     kernel tells, or the step was not recorded."""
 
 
+class TunedChoices(Struct):
+    """For how many products inductor chose a kernel by timing, and how many of those were timed before."""
+
+    hits: int
+    misses: int
+
+
 class CompileCache(Struct):
     """Inductor's own counters over the compile phase: lookups that hit, missed, or were bypassed."""
 
@@ -209,6 +216,14 @@ class CompileCache(Struct):
     artifacts: str | None = None
     """What was done with the file of artifacts: `loaded`, `saved`, or `empty` where compiling left nothing
     to save; None where no file was asked for."""
+    tuned: TunedChoices | None = None
+    """None where nothing was to be tuned."""
+
+    @property
+    def was_spared(self) -> bool:
+        """Whether something that takes most of a cold compilation was found: not in this process's cache, but
+        in files of others."""
+        return self.artifacts == "loaded" or (self.tuned is not None and self.tuned.hits > 0)
 
     @property
     def state(self) -> str:

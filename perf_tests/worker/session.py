@@ -41,7 +41,7 @@ from perf_tests.worker.measure.generate import (
     settle,
 )
 from perf_tests.worker.measure.telemetry import GpuMonitor
-from perf_tests.worker.model import build, compile, compile_cache
+from perf_tests.worker.model import build, compile, compile_cache, tuned_choices
 from perf_tests.worker.phases import (
     CompiledWorkload,
     LoadedPipeline,
@@ -142,8 +142,10 @@ class WorkerSession:
         loaded.meter.reset()
         started_s = time.perf_counter()
         done = compile_cache.load(file) if file else None
-        compile.apply(loaded.pipeline, self._case.build)
-        prime(loaded.pipeline, self._case)
+        folder = Path(request.tuned) if request.tuned else None
+        with tuned_choices.shared(folder, compiles=compiles) as tuned:
+            compile.apply(loaded.pipeline, self._case.build)
+            prime(loaded.pipeline, self._case)
         loaded.stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
         counted = counters.read().since(before)
@@ -154,7 +156,7 @@ class WorkerSession:
         if file and not done:
             done = compile_cache.save(file)
         loaded.meter.reset()
-        cache = counters.cache(counted, done) if compiles else None
+        cache = counters.cache(counted, done, tuned.report()) if compiles else None
         return messages.Compiled(seconds=seconds, memory=window, cache=cache)
 
     def generate(self, request: messages.Generate) -> messages.Generated:

@@ -108,7 +108,10 @@ class Replicate:
 
     def warm_up(self, warmups: int) -> None:
         """Compile, then generate `warmups` times, or until the step is steady where latency is composed."""
-        request = Compile(artifacts=None if self.artifacts is None else str(self.artifacts))
+        request = Compile()
+        if self.artifacts is not None:
+            tuned = self.artifacts.parent / TUNED
+            request = Compile(artifacts=str(self.artifacts), tuned=str(tuned))
         self.compiled = self._ask(request, Compiled, Phase.COMPILE)
         composed = self.planned.case.workload.measured_steps is not None
         while (end := _warmup_end(self.warmups, warmups, composed)) is None:
@@ -254,6 +257,8 @@ class Replicate:
         return reply
 
 
+TUNED = "tuned"
+"""The folder beside the compile-cache artifacts with the kernels that were chosen by timing."""
 BUILT = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
 """Phases that a worker goes through once for all the workloads it measures."""
 
@@ -300,8 +305,11 @@ def _built_values(loaded: Loaded, quantized: Quantized | None) -> dict[str, floa
 
 
 def _compile_values(compiled: Compiled | None) -> dict[str, float]:
-    """The compile time as the metric of a cold or of a warm cache; of neither where the cache was mixed."""
+    """The compile time as the metric of a cold or of a warm cache; of neither where the cache was mixed, or
+    where nothing was compiled before but kernels were tuned."""
     if compiled is None or compiled.cache is None or compiled.cache.state == "mixed":
+        return {}
+    if compiled.cache.state == "cold" and compiled.cache.was_spared:
         return {}
     return {f"compile_{compiled.cache.state}_s": compiled.seconds}
 

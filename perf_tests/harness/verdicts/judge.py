@@ -79,7 +79,9 @@ def _unobserved(metric: Metric, run: Run, accepted: Accepted | None, missing: st
     On the baseline's own stack it could be counted, so that whatever hides it is a change of the code.
     """
     if metric.cold_caches_only and has_loaded_its_caches(run):
-        return unjudged(metric, Status.NOT_COMPARED, "every process loaded what it compiled from a file")
+        return unjudged(
+            metric, Status.NOT_COMPARED, "every process loaded what it compiled or tuned from a file"
+        )
     uncountable = any(metric.name in process.build.uncounted for process in run.processes)
     elsewhere = accepted is not None and _other_stack(metric, run, accepted.provenance)
     status = Status.NOT_COMPARED if uncountable and elsewhere else Status.INCONCLUSIVE
@@ -87,9 +89,10 @@ def _unobserved(metric: Metric, run: Run, accepted: Accepted | None, missing: st
 
 
 def has_loaded_its_caches(run: Run) -> bool:
-    """Whether each of its processes loaded compile caches from a file, and so was spared from compiling."""
+    """Whether each of its processes loaded compile caches or tuned kernels from a file, and so was spared
+    most of a cold compilation."""
     caches = [process.build.cache for process in run.processes]
-    return all(cache is not None and cache.artifacts == "loaded" for cache in caches)
+    return all(cache is not None and cache.was_spared for cache in caches)
 
 
 # Against a baseline

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from perf_tests.protocol.reports import CompileCache
+from perf_tests.protocol.reports import CompileCache, TunedChoices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,12 @@ def _generated_kernels() -> int:
     return 0 if metrics is None else int(metrics.generated_kernel_count)
 
 
-def cache(counted: Counters, artifacts: str | None) -> CompileCache:
+def cache(counted: Counters, artifacts: str | None, tuned: TunedChoices | None = None) -> CompileCache:
     """What the compile cache did between two readings; `artifacts` is what was done with its file."""
     return CompileCache(
-        hits=counted.hits, misses=counted.misses, bypasses=counted.bypasses, artifacts=artifacts
+        hits=counted.hits,
+        misses=counted.misses,
+        bypasses=counted.bypasses,
+        artifacts=artifacts,
+        tuned=tuned,
     )

@@ -62,18 +62,18 @@ def test_artifacts_are_keyed_by_case_stack_and_device(
     conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ask: Any = Worker.ask
-    files: list[str | None] = []
+    files: list[tuple[str | None, str | None]] = []
 
     def noted(worker: Worker, request: Request, *others: Any) -> Any:
         if isinstance(request, Compile):
-            files.append(request.artifacts)
+            files.append((request.artifacts, request.tuned))
         return ask(worker, request, *others)
 
     monkeypatch.setattr(Worker, "ask", noted)
     conduct(COMPILED, artifacts=tmp_path / "caches").run(COMPILED)
     digest = CASES[COMPILED].digest[:16]
     name = f"{COMPILED}-{digest}-torch2.13.0-tritonnone-fake_processor.bin"
-    assert files == [str(tmp_path / "caches" / name)]
+    assert files == [(str(tmp_path / "caches" / name), str(tmp_path / "caches" / "tuned"))]
 
 
 def test_a_plan_is_shared_by_the_processes_of_a_case_on_one_stack_and_device(

@@ -18,7 +18,7 @@ from perf_tests.protocol.messages import (
     Generate,
     Request,
 )
-from perf_tests.protocol.reports import Sample, SettingReport
+from perf_tests.protocol.reports import Sample, SettingReport, TunedChoices
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Platform
@@ -146,3 +146,22 @@ def test_a_setting_without_effect_is_a_contradiction_of_the_recipe(
     assert process.build.settings == {"tuned": SettingReport(inductor=values, kernels=kernels)}
     found = [each for each in contradictions(CASES[TUNED], process.build) if "setting tuned" in each]
     assert len(found) == (kernels == 0)
+
+
+def test_kernels_that_one_case_tuned_are_found_by_another_and_its_compile_time_is_not_a_cold_one(
+    conduct: Conduct, tmp_path: Path
+) -> None:
+    fused = "flux1-dev-b1-int8dq-regional-fused-tuned"
+    campaign = conduct(TUNED, fused, platform=GPU, artifacts=tmp_path / "caches")
+    first, second = (campaign.run(case_id).processes[0].build for case_id in (TUNED, fused))
+    assert (first.cache and first.cache.tuned) == TunedChoices(hits=0, misses=5)
+    assert first.values["compile_cold_s"] == 166.0
+    assert (second.cache and second.cache.tuned) == TunedChoices(hits=5, misses=0)
+    assert "compile_cold_s" not in second.values
+    assert second.seconds["compile"] == 6.0
+
+
+def test_a_case_tunes_for_itself_where_no_folder_is_named(conduct: Conduct) -> None:
+    (process,) = conduct(TUNED, platform=GPU).run(TUNED).processes
+    assert (process.build.cache and process.build.cache.tuned) == TunedChoices(hits=0, misses=5)
+    assert process.build.values["compile_cold_s"] == 166.0

@@ -178,4 +178,4 @@ def test_a_cold_compilation_is_judged_only_in_the_session_that_had_one(suite: Su
     assert verdict("--perf-processes=2")[0] is Status.PASS
     caches = [process.build.cache for process in suite.case(FP8DQROW).processes]
     assert [cache and cache.artifacts for cache in caches] == ["saved", "loaded"]
-    assert verdict() == (Status.NOT_COMPARED, "every process loaded what it compiled from a file")
+    assert verdict() == (Status.NOT_COMPARED, "every process loaded what it compiled or tuned from a file")

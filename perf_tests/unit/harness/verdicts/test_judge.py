@@ -14,7 +14,7 @@ from perf_tests.harness.runs.record import (
 )
 from perf_tests.harness.runs.validity import SLOWDOWNS, invalidity
 from perf_tests.harness.verdicts.judge import judge_metric
-from perf_tests.protocol.reports import CompileCache
+from perf_tests.protocol.reports import CompileCache, TunedChoices
 from perf_tests.tables.platforms import CPU, H100
 from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
 from perf_tests.unit.builders import (
@@ -306,23 +306,28 @@ def test_missing_metric_is_inconclusive_and_named() -> None:
     assert "psnr_db of flux1-dev-b1-fp8dqrow-regional is missing" in verdict.reason
 
 
+TUNED, UNTUNED = TunedChoices(hits=4, misses=1), TunedChoices(hits=0, misses=5)
+
+
 @pytest.mark.parametrize(
-    ("artifacts", "status", "reason"),
+    ("found", "status", "reason"),
     [
         pytest.param(
             ("loaded", "loaded"),
             Status.NOT_COMPARED,
-            "every process loaded what it compiled from a file",
+            "every process loaded what it compiled or tuned from a file",
             id="all loaded",
         ),
         pytest.param(("saved", "loaded"), Status.INCONCLUSIVE, "is missing", id="one had to compile"),
         pytest.param((None, None), Status.INCONCLUSIVE, "is missing", id="no files"),
+        pytest.param((TUNED, "loaded"), Status.NOT_COMPARED, "compiled or tuned", id="tuned or loaded"),
+        pytest.param((UNTUNED, "loaded"), Status.INCONCLUSIVE, "is missing", id="one had to tune"),
     ],
 )
 def test_a_cold_compilation_that_is_missing_is_excused_where_all_processes_loaded_theirs(
-    artifacts: tuple[str | None, ...], status: Status, reason: str
+    found: tuple[str | TunedChoices | None, ...], status: Status, reason: str
 ) -> None:
-    run = make_run(FLUX_FP8, H100, processes=tuple(map(_warm, artifacts)))
+    run = make_run(FLUX_FP8, H100, processes=tuple(map(_warm, found)))
 
     verdict = judged("compile_cold_s", [], [20.0], run=run)
 
@@ -330,8 +335,9 @@ def test_a_cold_compilation_that_is_missing_is_excused_where_all_processes_loade
     assert reason in verdict.reason
 
 
-def _warm(artifacts: str | None) -> Process:
-    cache = CompileCache(hits=6, misses=0, bypasses=0, artifacts=artifacts)
+def _warm(found: str | TunedChoices | None) -> Process:
+    tuned, artifacts = (found, None) if isinstance(found, TunedChoices) else (None, found)
+    cache = CompileCache(hits=6, misses=0, bypasses=0, artifacts=artifacts, tuned=tuned)
     return make_process(
         build=msgspec.structs.replace(make_build(), values={"compile_warm_s": 4.0}, cache=cache)
     )
