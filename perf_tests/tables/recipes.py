@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -112,6 +113,11 @@ class Recipe:
     def compiles(self) -> bool:
         """Whether anything of the pipeline is compiled."""
         return self.compile is not CompileMode.EAGER or self.compile_vae
+
+    @property
+    def tuning_s(self) -> float:
+        """Seconds that a cold compilation takes longer because kernels are chosen by timing."""
+        return math.fsum(setting.tuning_s for setting in self.settings)
 
 
 def bf16_twin(recipe: Recipe) -> Recipe:

@@ -10,7 +10,8 @@ What each phase takes in one fresh process:
 * generate: as recorded; otherwise from the nearest record, times (this generation / that generation), both
   composed of their stages: encode + first step + further steps + decode.
 * compile: contains a generation of two steps. What the nearest record of the same compile mode took beyond
-  its own two steps, plus this case's two steps.
+  its own two steps, plus this case's two steps. A first process also takes what its recipe tunes by timing,
+  whether or not a folder of compile caches may have that: a record that found it there counts without.
 """
 
 from __future__ import annotations
@@ -102,8 +103,8 @@ def expected_cost(
     stages = _scaled(before, case, source, known)
     generation_s = stages.latency_s(case.workload.generated_steps) * _overhead(source, before, platform)
     samples = samples or _recorded_samples(case, source, platform) or usual_samples(platform, generation_s)
-    cold_s = _compile_s(case, stages, timed, _cold_s)
-    again_s = _compile_s(case, stages, timed, _warm_s)
+    cold_s = _compile_s(case, stages, timed, _cold_s, tuning_s=case.build.recipe.tuning_s)
+    again_s = _compile_s(case, stages, timed, _warm_s, tuning_s=0.0)
     quantized_alike = [each for each in nearest if relatives.are_both_quantized_or_neither(case, each.case)]
     found = {
         Phase.IMPORT: _median(known.records, Phase.IMPORT),
@@ -208,27 +209,32 @@ def _compile_s(
     case: Case,
     stages: _Stages,
     timed: Iterable[tuple[RecordedCase, _Stages]],
-    compile_s: Callable[[Entry], float | None],
+    compile_s: Callable[[RecordedCase], float | None],
+    *,
+    tuning_s: float,
 ) -> float | None:
+    """`compile_s` says what a record spent without tuning, which takes `tuning_s` in addition."""
     priming_s = stages.latency_s(PRIMING_STEPS)
     for each, before in timed:
-        spent_s = compile_s(each.entry)
+        spent_s = compile_s(each)
         if spent_s is None or not relatives.compile_alike(case, each.case):
             continue
         if each.case == case:
-            return spent_s
-        return max(0.0, spent_s - before.latency_s(PRIMING_STEPS)) + priming_s
+            return spent_s + tuning_s
+        return max(0.0, spent_s - before.latency_s(PRIMING_STEPS)) + priming_s + tuning_s
     return None if case.build.recipe.compiles else priming_s
 
 
-def _cold_s(entry: Entry) -> float | None:
+def _cold_s(record: RecordedCase) -> float | None:
     # The phase's own median is that of a warm process as soon as there are several.
-    cold_s = entry.metrics.get("compile_cold_s")
-    return entry.seconds.get(Phase.COMPILE) if cold_s is None else statistics.median(cold_s)
+    cold_s = record.entry.metrics.get("compile_cold_s")
+    if cold_s is None:
+        return record.entry.seconds.get(Phase.COMPILE)
+    return statistics.median(cold_s) - record.case.build.recipe.tuning_s
 
 
-def _warm_s(entry: Entry) -> float | None:
-    warm_s = entry.metrics.get("compile_warm_s")
+def _warm_s(record: RecordedCase) -> float | None:
+    warm_s = record.entry.metrics.get("compile_warm_s")
     return None if warm_s is None else statistics.median(warm_s)
 
 

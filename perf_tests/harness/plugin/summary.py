@@ -50,6 +50,7 @@ def everything(session: PerfSession, record: RunRecord, selection: Selection) ->
     judging = session.judging
     yield from ([sentence] for sentence in _circumstances(session, record, selection))
     yield costs.table(record.cases, record.references)
+    yield costs.tuning(record.cases)
     if session.options.show_plan:
         yield plan_report.accuracy(session.forecaster.accuracy(selection, record))
     if judging.noisy_metrics:
@@ -151,6 +152,7 @@ def _sentences(session: PerfSession, record: RunRecord, selection: Selection, wi
     judging = session.judging
     yield from _circumstances(session, record, selection)
     yield from costs.briefly(record.cases, record.references, width)
+    yield from costs.tuning(record.cases)
     if session.options.show_plan:
         yield from plan_report.accuracy(session.forecaster.accuracy(selection, record))
     if judging.noisy_metrics:

@@ -50,6 +50,16 @@ def briefly(runs: Sequence[Run], references: Sequence[Run], width: int) -> list[
     return [clipped(f"{device} seconds, all processes: {sum(total.values()):,.0f} ({named})", width)]
 
 
+def tuning(runs: Iterable[Run]) -> list[str]:
+    """One line: for how many products kernels had to be chosen by timing. Empty where for none."""
+    caches = [process.build.cache for run in runs for process in run.processes]
+    tuned = [cache.tuned for cache in caches if cache is not None and cache.tuned is not None]
+    if not tuned:
+        return []
+    misses, hits = (sum(each.misses for each in tuned), sum(each.hits for each in tuned))
+    return [f"kernels chosen by timing: for {misses} products now, for {hits} before (--perf-compile-cache)"]
+
+
 def seconds(run: Run) -> dict[str, float]:
     """Phase -> seconds of host time, summed over the processes of `run`."""
     return _summed(process.build.seconds for process in run.processes)

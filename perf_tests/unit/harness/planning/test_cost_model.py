@@ -17,10 +17,11 @@ from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables import platforms
 from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B
 from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.platforms import CPU
-from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.recipes import CompileMode, Setting
 from perf_tests.tables.schemes.rows import BF16, FP8DQ, INT8DQ
 from perf_tests.unit.builders import make_case, make_entry
 from perf_tests.unit.harness.planning.records import STAGES, case_of, record_of
@@ -227,6 +228,30 @@ def test_a_warm_record_alone_does_not_say_how_long_the_first_process_compiles() 
     cost = _expected(case, record_of(case, compile_warm_s=[4.0]))
     assert Phase.COMPILE not in cost.seconds
     assert cost.compile_again_s is None
+
+
+TUNES = Setting(id="tunes", call=Lazy(target="torch:tune"), reason="", tuning_s=160.0)
+TUNED = case_of(INT8DQ, REGIONAL, settings=(TUNES,))
+
+
+@pytest.mark.parametrize(
+    ("case", "record", "cold_s"),
+    [
+        pytest.param(TUNED, record_of(case_of(INT8DQ, REGIONAL), compile_cold_s=[19.0]), 179.0, id="guessed"),
+        pytest.param(TUNED, record_of(TUNED, compile_cold_s=[175.0]), 175.0, id="recorded-with-a-miss"),
+        pytest.param(TUNED, record_of(TUNED, {"compile": 24.0}), 184.0, id="recorded-with-hits"),
+        pytest.param(case_of(INT8DQ, REGIONAL), record_of(TUNED, compile_cold_s=[179.0]), 19.0, id="untuned"),
+    ],
+)
+def test_compiling_what_is_tuned_is_budgeted_as_if_nothing_were_known(
+    case: Case, record: RecordedCase, cold_s: float
+) -> None:
+    assert _expected(case, record).seconds[Phase.COMPILE] == pytest.approx(cold_s)
+
+
+def test_a_later_process_finds_what_the_first_one_tuned() -> None:
+    record = record_of(case_of(INT8DQ, REGIONAL), compile_cold_s=[19.0], compile_warm_s=[5.0])
+    assert _expected(TUNED, record).compile_again_s == pytest.approx(5.0)
 
 
 def test_a_mode_that_was_never_compiled_is_unknown() -> None:

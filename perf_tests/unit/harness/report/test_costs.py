@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from perf_tests.harness.report.costs import seconds, table
+import msgspec
+
+from perf_tests.harness.report.costs import seconds, table, tuning
 from perf_tests.harness.runs.record import BuildReport, Process, Run, Status
-from perf_tests.protocol.reports import Environment
+from perf_tests.protocol.reports import CompileCache, Environment, TunedChoices
 
 ENVIRONMENT = Environment(
     python="3.11.7", packages={}, gpu=None, cpu_model="Xeon", cpu_count=2, settings={}, variables={}
@@ -60,3 +62,25 @@ def test_a_phase_of_another_name_is_shown_last_and_counted() -> None:
 
 def test_the_table_is_empty_where_nothing_was_measured() -> None:
     assert table([run("a")]) == []
+
+
+def tuned(case_id: str, *found: TunedChoices | None) -> Run:
+    """A run whose processes found, or did not find, what others had tuned."""
+    of_case = run(case_id, *({} for _ in found))
+    caches = (CompileCache(hits=0, misses=2, bypasses=0, tuned=each) for each in found)
+    processes = tuple(
+        msgspec.structs.replace(process, build=msgspec.structs.replace(process.build, cache=cache))
+        for process, cache in zip(of_case.processes, caches, strict=True)
+    )
+    return msgspec.structs.replace(of_case, processes=processes)
+
+
+def test_what_was_tuned_and_what_was_found_is_said_in_one_line() -> None:
+    runs = (tuned("a", TunedChoices(hits=0, misses=9), None), tuned("b", TunedChoices(hits=7, misses=2)))
+    assert tuning(runs) == [
+        "kernels chosen by timing: for 11 products now, for 7 before (--perf-compile-cache)"
+    ]
+
+
+def test_nothing_is_said_where_nothing_is_tuned() -> None:
+    assert tuning((run("a", {"load": 6.0}), tuned("b", None))) == []
