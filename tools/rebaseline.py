@@ -107,14 +107,14 @@ def show(options: argparse.Namespace) -> int:
             (
                 platform,
                 case,
-                metric,
-                _number(statistics.median(values)),
-                str(len(values)),
-                accepted.provenance.recorded_at[:10],
-                accepted.provenance.reason,
+                _named(each.metric, each.instructions),
+                _number(statistics.median(each.values)),
+                str(len(each.values)),
+                each.provenance.recorded_at[:10],
+                each.provenance.reason,
             )
             for platform, case, accepted in store.stored(options.baselines, options.glob)
-            for metric, values in sorted(accepted.entry.metrics.items())
+            for each in store.numbers(platform, accepted)
         ),
     )
     return SAME
@@ -206,7 +206,7 @@ def _print_proposal(proposal: Proposal) -> None:
             (
                 (
                     each.case,
-                    each.metric,
+                    _named(each.metric, each.instructions),
                     _number(each.old),
                     _number(each.new),
                     _change(each),
@@ -231,6 +231,10 @@ def _print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _named(metric: str, instructions: str | None) -> str:
+    return metric if instructions is None else f"{metric} [{instructions}]"
 
 
 def _number(value: float | None) -> str:

@@ -6,6 +6,7 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
     at the start, for every case        no-torch  die-on-start  hang-on-start  old-protocol  new-torch:MARKER
                                         dead-card:UUID (for every case on that card)
                                         platform:ID (on a card of that platform, not on an H100)
+                                        instructions:SET (which vector instructions torch would use)
     instead of an answer                SWITCH:PHASE of empty-reply, garbage, wrong-type, exit, segfault,
                                         killed, hang, flood, escapes, excuses-itself, answers-twice;
                                         without PHASE at a timed generation
@@ -88,6 +89,7 @@ from perf_tests.protocol.reports import (
     TunedChoices,
 )
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.spec import INSTRUCTION_SET
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import H100, PLATFORM_BY_ID, Device
 from perf_tests.tables.recipes import CompileMode
@@ -528,11 +530,16 @@ def ready(switches: Switches) -> Ready:
         gpu=_gpu(os.environ.get("CUDA_VISIBLE_DEVICES"), switches.argument("platform")),
         cpu_model="fake processor",
         cpu_count=2,
-        settings={"float32_matmul_precision": "highest"},
+        settings={"float32_matmul_precision": "highest"} | _instructions(switches),
         variables={name: os.environ[name] for name in OMP if name in os.environ},
     )
     old = switches.argument("old-protocol") is not None
     return Ready(protocol_version=0 if old else PROTOCOL_VERSION, environment=environment)
+
+
+def _instructions(switches: Switches) -> dict[str, str]:
+    found = switches.argument("instructions")
+    return {INSTRUCTION_SET: found} if found else {}
 
 
 def _gpu(visible: str | None, platform_id: str | None) -> Gpu | None:

@@ -7,11 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness.baselines import instruction_sets
+from perf_tests.harness.baselines.instruction_sets import OfInstructions
 from perf_tests.harness.baselines.transaction import unfinished
 from perf_tests.harness.stats.critical_values import MIN_DOF
 from perf_tests.protocol.base import Struct
@@ -21,6 +23,7 @@ from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.plausible import MOST_NOISE_PCT, is_plausible, is_plausible_in
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME, NOISY, PAIRED
+from perf_tests.tables.metrics.spec import INSTRUCTION_SET, Metric
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Noise
 
@@ -73,6 +76,8 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
     """Phase -> seconds, the median of the processes that went through it, to 0.1 s. Used for planning, never
     judged; empty, and left out of the file, where it was not recorded."""
+    other_instructions: dict[str, OfInstructions] = msgspec.field(default_factory=dict)
+    """Instruction set -> what was accepted on processors of it; without that of the entry's provenance."""
 
     @property
     def provisional(self) -> bool:
@@ -86,6 +91,14 @@ class Accepted:
 
     entry: Entry
     provenance: Provenance
+    others: Mapping[str, Accepted] = field(default_factory=dict)
+    """Instruction set -> the same with what was accepted on processors of it."""
+
+    def fitting(self, metric: Metric, settings: Mapping[str, str]) -> Accepted:
+        """What `metric` is compared with where a process has these settings: what was accepted for the same
+        instruction set, if the metric follows it and there is such; else this."""
+        wanted = instruction_sets.instructions(settings) if INSTRUCTION_SET in metric.same_settings else None
+        return self.others.get(wanted, self) if wanted is not None else self
 
 
 class Baselines(Struct, frozen=True):
@@ -113,8 +126,24 @@ def find(baselines: Mapping[str, Baselines], case: Case) -> Accepted | None:
     of_pipeline = baselines.get(case.build.pipeline.id)
     if of_pipeline is None or case.id not in of_pipeline.cases:
         return None
-    entry = of_pipeline.cases[case.id]
-    return Accepted(entry=entry, provenance=of_pipeline.provenance[entry.provenance])
+    return accepted_of(of_pipeline, case.id)
+
+
+def accepted_of(baselines: Baselines, case_id: str) -> Accepted:
+    """What was accepted for a case of `baselines`, on processors of every instruction set."""
+    entry = baselines.cases[case_id]
+    following = instruction_sets.following(baselines.platform)
+    everywhere = {name: values for name, values in entry.metrics.items() if name not in following}
+    others = {
+        name: Accepted(
+            entry=msgspec.structs.replace(
+                entry, metrics={**everywhere, **each.metrics}, processes=each.processes
+            ),
+            provenance=baselines.provenance[each.provenance],
+        )
+        for name, each in entry.other_instructions.items()
+    }
+    return Accepted(entry=entry, provenance=baselines.provenance[entry.provenance], others=others)
 
 
 def path_of(root: Path, platform: str, pipeline: str) -> Path:
@@ -265,10 +294,16 @@ def _require_unique_keys(text: str, path: Path) -> None:
 
 
 def _defect(baselines: Baselines) -> str | None:
+    follows = bool(instruction_sets.following(baselines.platform))
+    recorded = {
+        key: instruction_sets.instructions(each.settings) if follows else None
+        for key, each in baselines.provenance.items()
+    }
     for case, entry in baselines.cases.items():
-        if entry.provenance not in baselines.provenance:
+        if entry.provenance not in recorded:
             return f"{case} refers to the provenance {entry.provenance!r}, which does not exist"
-        defect = _entry_defect(case, entry)
+        own, others = recorded[entry.provenance], entry.other_instructions
+        defect = instruction_sets.defect(case, own, others, recorded) or _entry_defect(case, entry)
         if defect is not None:
             return defect
     return _seconds_defect(baselines)
@@ -279,12 +314,14 @@ def _entry_defect(case: str, entry: Entry) -> str | None:
     for what, count in {**counts, "processes of its reference": entry.reference_processes}.items():
         if count is not None and count < 1:
             return f"{case} has {count} {what}"
-    if not entry.metrics:
-        return f"{case} has no metrics"
-    for metric, values in entry.metrics.items():
-        fewest, most = _counts(metric, entry.processes)
-        if not fewest <= len(values) <= most:
-            return f"{metric} of {case} has {len(values)} values from {entry.processes} processes"
+    sources: tuple[Entry | OfInstructions, ...] = (entry, *entry.other_instructions.values())
+    for each in sources:
+        if not each.metrics:
+            return f"{case} has no metrics"
+        for metric, values in each.metrics.items():
+            fewest, most = _counts(metric, each.processes)
+            if not fewest <= len(values) <= most:
+                return f"{metric} of {case} has {len(values)} values from {each.processes} processes"
     return _numbers_defect(case, entry)
 
 
@@ -300,7 +337,8 @@ def _counts(metric: str, processes: int) -> tuple[int, int]:
 
 def _numbers_defect(case: str, entry: Entry) -> str | None:
     compared_as_ratios = NOISY | entry.first.keys()
-    for metric, values in (*entry.metrics.items(), *entry.first.items()):
+    others = (pair for each in entry.other_instructions.values() for pair in each.metrics.items())
+    for metric, values in (*entry.metrics.items(), *entry.first.items(), *others):
         if not all(math.isfinite(value) for value in values):
             return f"{metric} of {case} holds a number that is not finite"
         if absurd := [value for value in values if not is_plausible(metric, value)]:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.baselines import files, register, transaction
+from perf_tests.harness.baselines import files, instruction_sets, register, transaction
 from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
+from perf_tests.harness.baselines.instruction_sets import OfInstructions
 from perf_tests.harness.rebaseline import eligibility, store
 from perf_tests.harness.rebaseline.candidates import (
     CASES,
@@ -41,6 +42,8 @@ class Change:
     """None where the run no longer measures it."""
     since_first_pct: float | None
     """How far the new value has moved from the first reference; None where drift is not limited."""
+    instructions: str | None = None
+    """The instruction set that both are of; None where the metric does not follow it."""
 
     @property
     def change_pct(self) -> float | None:
@@ -100,7 +103,7 @@ def propose(
         if objection is not None:
             ineligible[run.id] = objection
             continue
-        changed = _changes(run.id, before.cases.get(run.id), after.cases[run.id])
+        changed = _changes(run.id, before, after)
         changes.extend(changed)
         if after != before:
             proposed[path] = after
@@ -192,6 +195,7 @@ def _with(before: Baselines, run: Run, source: RunFile, reason: str, first_reaso
         measured,
         first=first_reference(measured, PLATFORM_BY_ID[run.platform], CASES[run.id].case, kept),
         first_reason=first_reason or (kept.first_reason if kept else ""),
+        other_instructions=_other_instructions(before, run, provenance),
     )
     # Numbers that stay the same keep their provenance: accepting a run twice changes nothing, and accepting
     # one again whose seconds were not recorded adds them.
@@ -200,10 +204,29 @@ def _with(before: Baselines, run: Run, source: RunFile, reason: str, first_reaso
         return msgspec.structs.replace(before, cases={**before.cases, run.id: kept})
     cases = {**before.cases, run.id: entry}
     named = {each.provenance for each in cases.values()}
+    named |= {each.provenance for entry in cases.values() for each in entry.other_instructions.values()}
     known = {**before.provenance, key: provenance}
     return msgspec.structs.replace(
         before, cases=cases, provenance={name: each for name, each in known.items() if name in named}
     )
+
+
+def _other_instructions(before: Baselines, run: Run, now: Provenance) -> dict[str, OfInstructions]:
+    """What the entry of `run`, measured as `now` says, keeps of what was recorded with other instructions."""
+    old = before.cases.get(run.id)
+    if old is None or old.digest != run.digest:
+        return {}
+    measured = instruction_sets.instructions(now.settings)
+    recorded = instruction_sets.instructions(before.provenance[old.provenance].settings)
+    following = instruction_sets.following(before.platform) & old.metrics.keys()
+    sets = dict(old.other_instructions)
+    if recorded is not None and following:
+        sets[recorded] = OfInstructions(
+            provenance=old.provenance,
+            processes=old.processes,
+            metrics={name: old.metrics[name] for name in sorted(following)},
+        )
+    return {name: each for name, each in sets.items() if name != measured}
 
 
 def _has_same_numbers(new: Entry, old: Entry) -> bool:
@@ -217,20 +240,38 @@ def _key(provenance: Provenance) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def _changes(case: str, old: Entry | None, new: Entry) -> tuple[Change, ...]:
-    before = old.metrics if old else {}
+def _changes(case: str, before: Baselines, after: Baselines) -> tuple[Change, ...]:
+    new = after.cases[case]
+    measured = instruction_sets.instructions(after.provenance[new.provenance].settings)
+    following = instruction_sets.following(after.platform) if measured is not None else frozenset()
+    old = _metrics_before(before, case, measured)
     return tuple(
         Change(
             case=case,
             metric=name,
-            old=_median(before.get(name)),
+            old=_median(old.get(name)),
             new=_median(new.metrics.get(name)),
             since_first_pct=_since_first_pct(new, name),
+            instructions=measured if name in following else None,
         )
         # A metric that was removed from the table is removed from the file, too, and shown as it goes.
-        for name in dict.fromkeys((*METRIC_NAMES, *before))
-        if before.get(name) != new.metrics.get(name)
+        for name in dict.fromkeys((*METRIC_NAMES, *old))
+        if old.get(name) != new.metrics.get(name)
     )
+
+
+def _metrics_before(before: Baselines, case: str, measured: str | None) -> Mapping[str, tuple[float, ...]]:
+    """What numbers of the instruction set `measured` replace: nothing that was recorded with another one."""
+    if case not in before.cases:
+        return {}
+    accepted = files.accepted_of(before, case)
+    recorded = instruction_sets.instructions(accepted.provenance.settings)
+    if measured is None or recorded in (None, measured):
+        return accepted.entry.metrics
+    if measured in accepted.others:
+        return accepted.others[measured].entry.metrics
+    following = instruction_sets.following(before.platform)
+    return {name: values for name, values in accepted.entry.metrics.items() if name not in following}
 
 
 def _since_first_pct(entry: Entry, name: str) -> float | None:

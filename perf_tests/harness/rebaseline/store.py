@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from perf_tests.harness.baselines import files, register, transaction
-from perf_tests.harness.baselines.files import Accepted, Baselines, Entry
+from perf_tests.harness.baselines import files, instruction_sets, register, transaction
+from perf_tests.harness.baselines.files import Accepted, Baselines, Entry, Provenance
 from perf_tests.harness.rebaseline.candidates import CASES, METRIC_NAMES, shows_noise, with_first
 from perf_tests.harness.rebaseline.eligibility import drifted
 from perf_tests.harness.stats import location
@@ -48,15 +48,38 @@ def stored(root: Path, pattern: str) -> tuple[tuple[str, str, Accepted], ...]:
     Raises UsageError where none does, BaselineError for a file that cannot be trusted.
     """
     rows = tuple(
-        (platform.id, case, Accepted(entry=entry, provenance=of_pipeline.provenance[entry.provenance]))
+        (platform.id, case, files.accepted_of(of_pipeline, case))
         for platform in PLATFORM_BY_ID.values()
         for of_pipeline in files.load(root, platform.id).values()
-        for case, entry in sorted(of_pipeline.cases.items())
+        for case in sorted(of_pipeline.cases)
         if fnmatchcase(case, pattern)
     )
     if not rows:
         raise UsageError(f"no baseline under {root} matches {pattern!r}: `show` without a pattern lists all")
     return rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numbers:
+    """What was accepted of one metric of a case, and where that comes from."""
+
+    metric: str
+    instructions: str | None
+    """The instruction set that they are of; None where the metric does not follow it."""
+    values: tuple[float, ...]
+    provenance: Provenance
+
+
+def numbers(platform_id: str, accepted: Accepted) -> Iterator[Numbers]:
+    """All numbers of a case on a platform, by metric, and by instruction set where a metric follows it."""
+    following = instruction_sets.following(platform_id)
+    for name, values in sorted(accepted.entry.metrics.items()):
+        own = instruction_sets.instructions(accepted.provenance.settings) if name in following else None
+        yield Numbers(metric=name, instructions=own, values=values, provenance=accepted.provenance)
+        for other, each in accepted.others.items():
+            if name in following and name in each.entry.metrics:
+                values = each.entry.metrics[name]
+                yield Numbers(metric=name, instructions=other, values=values, provenance=each.provenance)
 
 
 def rewrite(root: Path) -> tuple[Path, ...]:
@@ -144,7 +167,14 @@ def _orphan(case: str, entry: Entry, baselines: Baselines) -> str | None:
         digests = f"digest {entry.digest[:12]} then, {known.case.digest[:12]} now"
         return f"has changed since its baseline ({digests}): record it again"
     unknown = sorted(set(entry.metrics).difference(METRIC_NAMES))
-    return f"has unknown metrics: {', '.join(unknown)}" if unknown else None
+    if unknown:
+        return f"has unknown metrics: {', '.join(unknown)}"
+    following = instruction_sets.following(baselines.platform)
+    for name, each in entry.other_instructions.items():
+        foreign = sorted(each.metrics.keys() - following)
+        if foreign:
+            return f"has numbers of {name} of what follows no instruction set: {', '.join(foreign)}"
+    return None
 
 
 # Noise

@@ -62,6 +62,8 @@ def explain(
     pictures do not explain it; `run_path` is the folder of run.json.
     """
     units = metric.units
+    if accepted is not None and environment is not None:
+        accepted = accepted.fitting(metric, environment.settings)
     lines = [
         f"{run.id} on {run.platform}: {metric.name} {_outcome(verdict, metric)}",
         *_line("measured", format_value(verdict.measured, units), _spread(run, metric)),

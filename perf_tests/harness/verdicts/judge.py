@@ -43,6 +43,8 @@ def judge_metric(
     run was measured on.
     """
     metric = as_judged(metric, case.build.recipe.scheme)
+    if accepted is not None and run.processes:
+        accepted = accepted.fitting(metric, run.processes[0].environment.settings)
     divided_by = reference if metric.reader.divides_by_reference else None
     if metric.needs_verification and (why := _invalidity(run, divided_by)):
         return unjudged(metric, Status.INVALID, why)

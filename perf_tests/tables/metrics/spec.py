@@ -22,6 +22,13 @@ STEP: Final = "denoise_step_ms"
 STAGES: Final = ("encode_ms", "first_step_ms", STEP, "decode_ms")
 """The metrics of a generation's stages, in the order in which they run."""
 
+INSTRUCTION_SET: Final = "cpu_capability"
+"""The name in `Environment.settings` of the vector instructions that torch's kernels for a CPU use."""
+INSTRUCTION_SETS: Final = frozenset(
+    {"DEFAULT", "NO AVX", "AVX2", "AVX512", "VSX", "Z VECTOR", "SVE", "SVE128", "SVE256", "SVE512"}
+)
+"""What `torch.backends.cpu.get_cpu_capability` may answer."""
+
 DRIFT_LIMIT_PCT: Final = 5.0
 """Of all accepted changes together: five steps of 1 % are too many."""
 
@@ -153,6 +160,11 @@ class Tolerance:
         return max(abs(baseline) * self.relative_pct / 100.0, self.absolute)
 
 
+COUNT_ELSEWHERE: Final = Tolerance(relative_pct=30.0)
+"""How far an exact count may lie from that of another torch, triton or instruction set, which fuse and split
+work in another way: twice the work is beyond it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gate:
     """When a change of a metric is a failure, on one type of device."""
@@ -216,7 +228,8 @@ class Metric:
     `elsewhere` takes the place of the gate."""
     same_settings: tuple[str, ...] = ()
     """Names in `Environment.settings` that decide the value as `same_packages` do. One that a baseline is too
-    old to have recorded may always have been as it is now."""
+    old to have recorded may always have been as it is now. Baselines hold a value for each instruction set,
+    where the value is gated."""
     elsewhere: Tolerance | None = None
     """How far the value may lie from a baseline of other `same_packages` or `same_settings`, in either
     direction where the metric is `Better.EXACT`; None: the two are not compared."""
@@ -226,6 +239,10 @@ class Metric:
         exists = not self.component or self.component in case.build.pipeline.modules
         is_what_it_must_be = exists and all(HAS_TRAIT[trait](case) for trait in self.only_for)
         return is_what_it_must_be and (self.expected is None or self.expected(case) is not None)
+
+    def follows_instructions(self, device: Device) -> bool:
+        """Whether it is gated on `device` by a baseline that holds only for the same instruction set."""
+        return INSTRUCTION_SET in self.same_settings and device in self.gates
 
     @property
     def is_noisy(self) -> bool:

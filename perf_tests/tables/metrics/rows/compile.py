@@ -5,6 +5,8 @@ from __future__ import annotations
 from perf_tests.tables.metrics.spec import (
     BY_RULE,
     BY_RULE_EVERYWHERE,
+    COUNT_ELSEWHERE,
+    INSTRUCTION_SET,
     Better,
     Gate,
     Group,
@@ -40,7 +42,7 @@ METRICS = (
         follows_search=True,
         # Inductor decides what is fused, and the libraries that come with torch how a GEMM is split.
         same_packages=("torch", "triton"),
-        elsewhere=Tolerance(relative_pct=30.0),
+        elsewhere=COUNT_ELSEWHERE,
     ),
     # Exact once shown equal between processes and cards, and with the memory filled.
     *(
@@ -52,7 +54,7 @@ METRICS = (
             reader=Reader.BUILD,
             gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=5.0))},
             same_packages=("torch", "triton"),
-            elsewhere=Tolerance(relative_pct=30.0),
+            elsewhere=COUNT_ELSEWHERE,
         )
         for name in ("kernels_per_encode", "kernels_per_decode")
     ),
@@ -69,8 +71,8 @@ METRICS = (
             follows_search=True,
             # What an operator consists of, and what is fused, is torch's choice for a set of instructions.
             same_packages=("torch",),
-            same_settings=("cpu_capability",),
-            elsewhere=Tolerance(relative_pct=30.0),
+            same_settings=(INSTRUCTION_SET,),
+            elsewhere=COUNT_ELSEWHERE,
         )
         for name, only_for in (
             ("operators_per_encode", ()),

@@ -7,6 +7,7 @@ from perf_tests.tables.metrics.spec import (
     BY_RULE,
     BY_RULE_EVERYWHERE,
     DRIFT_LIMIT_PCT,
+    INSTRUCTION_SET,
     STEP,
     Better,
     Gate,
@@ -65,7 +66,7 @@ METRICS = (
         gates={Device.CPU: Gate(tolerance=Tolerance(relative_pct=75.0))},
         per_unit=True,
         # A processor without bf16 instructions takes many times as long for what one with them does at once.
-        same_settings=("cpu_capability",),
+        same_settings=(INSTRUCTION_SET,),
         needs_verification=True,
     ),
     *(
