@@ -320,8 +320,8 @@ ADVICE = (
         theirs=None,
         unit=None,
         ours=Nothing(
-            reason="refused: it gives no figure, no platform of ours is one (tables/platforms.py), and "
-            "float8 needs compute capability 8.9; on any other, bytes that quantizing fails to save are red"
+            reason="it gives no figure, no platform of ours is one (tables/platforms.py), and float8 needs "
+            "compute capability 8.9; on a platform, weights that quantizing makes no smaller are red"
         ),
     ),
 )

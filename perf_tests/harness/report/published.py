@@ -128,4 +128,4 @@ def _page_row(line: PageLine, footnotes: Sequence[str]) -> Cells:
 
 
 def _page_footnotes(line: PageLine) -> tuple[str, ...]:
-    return tuple(filter(None, (line.why and f"none: {line.why}", line.figure.remark)))
+    return tuple(filter(None, (line.why and f"none of ours: {line.why}", line.figure.remark)))

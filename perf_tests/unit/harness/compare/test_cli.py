@@ -76,7 +76,7 @@ def test_the_rest_of_the_page_follows_the_tables(
     assert main(["--published", folder_of(_measured(3.03)), "--published-dir", PUBLISHED]) == 0
     said = capsys.readouterr().out
     assert "53.880" in said
-    assert "none: flux1-dev-b1-bf16-eager is not in this run" in said
+    assert "none of ours: flux1-dev-b1-bf16-eager is not in this run" in said
     assert said.endswith("33 figures and claims beside the tables, 0 with ours; none of them is judged\n")
 
 

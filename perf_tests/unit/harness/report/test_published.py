@@ -89,6 +89,6 @@ def test_figures_beside_the_tables_have_ours_or_a_footnote_that_says_why_not() -
     )
     assert " ".join(third.split()).endswith("A100 - 1.776 - s (2), (3)")
     assert notes[0].startswith("(1) the snippet asks for 50 steps, and the figures fit the 28 of ours")
-    assert notes[1] == "(2) none: not yet"
+    assert notes[1] == "(2) none of ours: not yet"
     assert notes[2].startswith("(3) no steady state")
     assert notes[3] == "3 figures and claims beside the tables, 2 with ours; none of them is judged"
