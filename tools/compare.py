@@ -61,7 +61,7 @@ def against_published(options: argparse.Namespace) -> int:
     record = read_record(options.published)
     comparison = published.compare(record, rows)
     page = published_page.compare(record, PAGE)
-    print("\n".join((*lines(comparison), "", *page_lines(page))))
+    print("\n".join((*lines(comparison, every_row=options.every_row), "", *page_lines(page))))
     if not comparison.matches:
         print("compare: nothing was compared: no measured case has a published row", file=sys.stderr)
         return REFUSED
@@ -71,6 +71,8 @@ def against_published(options: argparse.Namespace) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(argv)
+    if options.every_row and not options.published:
+        parser.error("--every-row lists published rows: give --published RUN with it")
     if len(options.records) != (0 if options.published else 2):
         parser.error("give two runs, BASE and CANDIDATE, or one with --published RUN")
     return options
@@ -89,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--published", type=Path, metavar="RUN", help="one run, to compare with the published tables"
+    )
+    parser.add_argument(
+        "--every-row",
+        action="store_true",
+        help="with --published: list the published rows that the run holds no case of, too",
     )
     parser.add_argument(
         "--baselines",

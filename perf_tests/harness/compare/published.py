@@ -105,6 +105,8 @@ class PublishedComparison:
     """Worst latency ratio first."""
     not_compared: dict[str, str]
     """Case with a published row that was not compared -> why."""
+    unmeasured: tuple[PublishedRow, ...]
+    """The published rows of which the run holds no case, in the order of the tables."""
     unpublished: int
     """How many measured cases have no published row."""
 
@@ -119,6 +121,7 @@ class PublishedComparison:
 
 def compare(record: RunRecord, rows: Iterable[PublishedRow]) -> PublishedComparison:
     """Match every measured case of the run, references included, with each published row of that case."""
+    rows = tuple(rows)
     by_case: dict[str, list[PublishedRow]] = {}
     for row in rows:
         if row.case is not None:
@@ -126,6 +129,7 @@ def compare(record: RunRecord, rows: Iterable[PublishedRow]) -> PublishedCompari
     matches: list[PublishedMatch] = []
     not_compared: dict[str, str] = {}
     unpublished = 0
+    measured = {PUBLISHED_IDS.get(run.id) for run in runs_of(record)}
     for run in runs_of(record):
         published = by_case.get(PUBLISHED_IDS[run.id], []) if run.id in PUBLISHED_IDS else []
         why = why_not_compared(run) if published else None
@@ -138,6 +142,7 @@ def compare(record: RunRecord, rows: Iterable[PublishedRow]) -> PublishedCompari
     return PublishedComparison(
         matches=tuple(sorted(matches, key=_best_first, reverse=True)),
         not_compared=not_compared,
+        unmeasured=tuple(row for row in rows if row.case not in measured),
         unpublished=unpublished,
     )
 

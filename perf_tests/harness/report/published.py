@@ -12,6 +12,7 @@ from perf_tests.tables.published import (
     MAX_LATENCY_RATIO,
     MAX_MODEL_MEMORY_DIFFERENCE_PCT,
     Explanation,
+    PublishedRow,
 )
 
 HEADER = (
@@ -26,11 +27,15 @@ PAGE_HEADER = ("beside the tables", "", "published on", "ours", "theirs", "ratio
 PAGE_NUMBERS = frozenset({"ours", "theirs", "ratio"})
 
 
-def lines(comparison: PublishedComparison) -> list[str]:
-    """The table, its footnotes, the differences in definition, what was not compared, and the summary."""
+def lines(comparison: PublishedComparison, *, every_row: bool = False) -> list[str]:
+    """The table, its footnotes, the differences in definition, what was not compared, and the summary.
+
+    With `every_row`, the table ends with the published rows that the run holds no case of.
+    """
     footnotes = _footnotes(comparison.matches)
+    unmeasured = map(_unmeasured_row, comparison.unmeasured) if every_row else ()
     return [
-        *_table(comparison.matches, footnotes),
+        *_table([*(_row(match, footnotes) for match in comparison.matches), *unmeasured]),
         *(f"[{number}] {_explained(each)}" for each, number in footnotes),
         *_differences(comparison.matches),
         *(f"not compared: {case}: {why}" for case, why in comparison.not_compared.items()),
@@ -38,16 +43,21 @@ def lines(comparison: PublishedComparison) -> list[str]:
     ]
 
 
-def _table(matches: Sequence[PublishedMatch], footnotes: Sequence[tuple[Explanation, int]]) -> list[str]:
-    if not matches:
-        return []
-    return aligned([HEADER, *(_row(match, footnotes) for match in matches)], right=NUMBERS)
+def _table(rows: Sequence[Cells]) -> list[str]:
+    return aligned([HEADER, *rows], right=NUMBERS) if rows else []
 
 
 def _row(match: PublishedMatch, footnotes: Sequence[tuple[Explanation, int]]) -> Cells:
     quantities = (match.latency_s, match.model_memory_gib, match.peak_memory_gib)
     numbers = (cell for quantity in quantities for cell in _cells(quantity))
     return (match.case, match.row.gpu, *numbers, ", ".join(_notes(match, footnotes)))
+
+
+def _unmeasured_row(row: PublishedRow) -> Cells:
+    theirs = (row.latency_s, row.model_memory_gib, row.peak_memory_gib)
+    cells = (cell for value in theirs for cell in _cells(PublishedQuantity(ours=None, theirs=value)))
+    subject = row.case or f"{row.pipeline} {row.scheme}"
+    return (subject, row.gpu, *cells, row.reason or "not in this run")
 
 
 def _cells(quantity: PublishedQuantity) -> tuple[str, str, str]:
@@ -93,7 +103,8 @@ def _summary(comparison: PublishedComparison) -> str:
     )
     return (
         f"{len(comparison.matches)} rows compared, {judged} of them on the same GPU model, "
-        f"{comparison.unpublished} measured cases without a published row; "
+        f"{comparison.unpublished} measured cases without a published row, "
+        f"{len(comparison.unmeasured)} published rows without a measured case (--every-row lists them); "
         f"unexplained ({limits}): {len(comparison.unexplained)}"
     )
 

@@ -80,6 +80,23 @@ def test_the_rest_of_the_page_follows_the_tables(
     assert said.endswith("33 figures and claims beside the tables, 0 with ours; none of them is judged\n")
 
 
+def test_every_published_row_has_a_line_where_it_is_asked_for(
+    folder_of: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--published", folder_of(_measured(3.03)), "--published-dir", PUBLISHED]
+    assert main([*arguments, "--every-row"]) == 0
+    said = capsys.readouterr().out
+    assert sum(line.endswith("not in this run") for line in said.splitlines()[:200]) == 172
+    assert "59.355" in said
+    assert "172 published rows without a measured case" in said
+
+
+def test_every_row_is_listed_of_published_tables_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["a", "b", "--every-row"])
+    assert "--every-row lists published rows: give --published RUN with it" in capsys.readouterr().err
+
+
 def test_a_run_without_a_published_row_is_refused(
     folder_of: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

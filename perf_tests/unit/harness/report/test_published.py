@@ -42,7 +42,8 @@ def test_report_shows_numbers_footnotes_differences_and_what_was_not_compared() 
     )
     assert rest[-2:] == [
         "not compared: flux1-dev-b1-bf16-eager: faults were injected into it: hang",
-        "2 rows compared, 1 of them on the same GPU model, 1 measured cases without a published row; "
+        "2 rows compared, 1 of them on the same GPU model, 1 measured cases without a published row, "
+        "0 published rows without a measured case (--every-row lists them); "
         "unexplained (latency above 1.25 times on the same GPU model, model memory off by more than 2 %): 0",
     ]
 
@@ -64,6 +65,21 @@ def test_unexplained_row_is_marked_and_a_known_link_is_shown(
     assert said[1].endswith("UNEXPLAINED model memory, [1]")
     assert said[2].endswith("(https://example.org/1)")
     assert said[-1].endswith(": 1")
+
+
+def test_rows_of_which_the_run_holds_no_case_are_listed_where_they_are_asked_for() -> None:
+    slower = make_row(case=FLUX_INT8DQ.id, scheme="int8dq", latency_s=3.406)
+    nameless = make_row(case=None, scheme="int3wo", reason="nobody runs it", model_memory_gib=None)
+    comparison = compare(make_record(measured(4.0), references=()), [slower, make_row(), nameless])
+    assert not [line for line in lines(comparison)[:-1] if FLUX_INT8DQ.id in line]
+    _, matched, first, second, *_ = lines(comparison, every_row=True)
+    assert matched.startswith("flux1-dev-b1-fp8dqrow-regional ")
+    assert first.split() == [
+        *(FLUX_INT8DQ.id, "H100", "-", "3.406", "-", "-", "20.000", "-", "-", "30.000", "-"),
+        *("not", "in", "this", "run"),
+    ]
+    assert " ".join(second.split()) == "flux1-dev int3wo H100 - 4.000 - - - - - 30.000 - nobody runs it"
+    assert "2 published rows without a measured case (--every-row lists them)" in lines(comparison)[-1]
 
 
 def test_value_that_was_not_published_is_a_dash() -> None:
