@@ -7,9 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -272,13 +270,11 @@ def _report_record(
 ) -> None:
     """On the terminal, and in brief on the page of the job where GitHub runs it."""
     selection = config.stash[SELECTION]
-    page = os.environ.get("GITHUB_STEP_SUMMARY")
-    brief = (
-        summary.brief(perf, record, selection, _width(config)) if page or not perf.options.show_all else None
-    )
-    if page and brief:
-        with suppress(OSError), Path(page).open("a", encoding="utf-8") as file:  # the log says the same
-            file.write(brief.as_markdown())
+    has_page = bool(os.environ.get("GITHUB_STEP_SUMMARY"))
+    is_brief = has_page or not perf.options.show_all
+    brief = summary.brief(perf, record, selection, _width(config)) if is_brief else None
+    if brief:
+        summary.write_page(brief)
     terminalreporter.section("performance")
     if perf.options.show_all or brief is None:
         for lines in summary.everything(perf, record, selection):

@@ -9,12 +9,13 @@ import msgspec
 from perf_tests.harness.baselines.files import Accepted, Entry
 from perf_tests.harness.execution.sampling import Answer
 from perf_tests.harness.fidelity import heatmaps
-from perf_tests.harness.plugin.ledger import BUILD, Ledger
+from perf_tests.harness.plugin.ledger import Ledger
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
 from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import failure
 from perf_tests.harness.runs import validity
+from perf_tests.harness.runs.plan import BUILD
 from perf_tests.harness.runs.record import Comparison, Run, RunRecord, SamplingEnd, Status, Verdict
 from perf_tests.harness.stats import precision
 from perf_tests.harness.stats.sequential_bounds import metric_level

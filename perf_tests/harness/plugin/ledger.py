@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-BUILD = "build"
-"""What `test_build` owes; the other tests owe verdicts on metrics."""
-
 
 @dataclass(slots=True)
 class Ledger:
@@ -28,6 +25,13 @@ class Ledger:
     def owed_on(self, case_id: str) -> set[str]:
         """The metrics of the case that selected tests owe a verdict on, settled or not."""
         return {metric for owing, metric in self.owed if owing == case_id}
+
+    def owed_by_case(self) -> dict[str, tuple[str, ...]]:
+        """Case id -> the metrics that selected tests owe a verdict on, settled or not, sorted."""
+        owed: dict[str, list[str]] = {}
+        for case_id, metric in sorted(self.owed):
+            owed.setdefault(case_id, []).append(metric)
+        return {case_id: tuple(metrics) for case_id, metrics in owed.items()}
 
     def settle(self, case_id: str, metrics: tuple[str, ...]) -> None:
         """A test has asserted a verdict on each of `metrics`."""

@@ -207,6 +207,17 @@ def read(option: argparse.Namespace) -> Options:
     )
 
 
+def of_record(out: Path, baselines: Path) -> Options:
+    """The options with which the record in `out` is reported: nothing is measured.
+
+    Raises UsageError where there is no folder `baselines`.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    for name, settings in OPTIONS.items():
+        parser.add_argument(name, **settings)
+    return read(parser.parse_args([f"--perf-out={out}", f"--perf-baselines={baselines}"]))
+
+
 def _refuse_process_counts(option: argparse.Namespace) -> None:
     processes, most = option.perf_processes, option.perf_max_processes
     if processes < 1:

@@ -19,22 +19,24 @@ from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.plugin.ab_session import AbSession
 from perf_tests.harness.plugin.judging import CaseJudge, outcome
-from perf_tests.harness.plugin.ledger import BUILD
-from perf_tests.harness.plugin.options import Options
+from perf_tests.harness.plugin.options import REPOSITORY, Options
 from perf_tests.harness.plugin.selection import Forecaster, PlatformBaselines, Selection
+from perf_tests.harness.processes import checkout
 from perf_tests.harness.processes.fork_server import FORKING
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import COMMAND
+from perf_tests.harness.rebaseline.candidates import CASES
 from perf_tests.harness.report.progress import Display, PhaseLines, TimeLeft
 from perf_tests.harness.retention import earlier_runs
 from perf_tests.harness.runs.directory import RunDirectory, prepare_run_directory, resume_run_directory
+from perf_tests.harness.runs.plan import BUILD, Plan, PlannedCase
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import SessionStart
 from perf_tests.harness.verdicts import verification
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import Group
-from perf_tests.tables.platforms import Platform
+from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
 
 UNWRITABLE = "the run directory cannot be written"
 
@@ -166,6 +168,7 @@ class PerfSession:
                 unit=self.unit,
                 further_units=tuple(card.unit for card in self.cards[1:]),
                 resumed=directory.resumed,
+                plan=self._plan,
             ),
             Callbacks(
                 prepare=partial(verification.prepare, known, directory.path),
@@ -174,6 +177,23 @@ class PerfSession:
                 follow_up=self._compare_ahead,
             ),
             self.forecaster.several(self.selection, self.cards, directory.resumed),
+        )
+
+    @property
+    def _plan(self) -> Plan:
+        owed, shard = self.judging.ledger.owed_by_case(), self.options.shard
+        return Plan(
+            cases=tuple(
+                PlannedCase(
+                    id=case_id,
+                    digest=case.digest,
+                    owed=owed.get(case_id, ()) if case_id in self.selection.cases else None,
+                )
+                for case_id, (case, _) in self.selection.whole.items()
+            ),
+            noisy_metrics=self.judging.noisy_metrics,
+            commit=checkout.commit(REPOSITORY),
+            shard=(shard.index, shard.count) if shard else None,
         )
 
     def watch(self, step: Step) -> AbstractContextManager[None]:
@@ -256,6 +276,24 @@ class PerfSession:
     def release(self) -> None:
         """Let other sessions have the run directory, as `close` does. Idempotent."""
         self._held.close()
+
+
+def past_session(record: RunRecord, options: Options) -> PerfSession:
+    """A session that measures nothing, with the selection and the debts of `record`, to report it with.
+
+    Raises BaselineError where the baselines of its platforms cannot be read.
+    """
+    assert record.plan is not None, "only a record with a plan is reported"
+    session = PerfSession(options, ())
+    session.resuming_command = "resume the parts that did not finish with --perf-resume, and merge again"
+    measured_on = {run.id: run.platform for run in record.cases}
+    for planned in record.plan.cases:
+        known = CASES[planned.id]
+        platform = PLATFORM_BY_ID[measured_on.get(planned.id, known.platforms[0])]
+        session.baselines.of(platform)
+        session.selection.add(known.case, platform)
+        session.judging.ledger.owe(planned.id, planned.owed or ())
+    return session
 
 
 def _watch_on(display: Display, session: PerfSession, campaign: Campaign) -> Watch:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from perf_tests.harness.execution import resuming
 from perf_tests.harness.execution.machine import Target
-from perf_tests.harness.plugin.ledger import BUILD
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Selection
 from perf_tests.harness.plugin.session import PerfSession
@@ -18,6 +20,7 @@ from perf_tests.harness.report.causes import Cause
 from perf_tests.harness.report.terminal import Line
 from perf_tests.harness.report.wording import clipped, refitted
 from perf_tests.harness.retention import earlier_runs
+from perf_tests.harness.runs.plan import BUILD
 from perf_tests.harness.runs.record import RunRecord, Status
 from perf_tests.tables.metrics.rows import METRICS, UNITS
 from perf_tests.tables.metrics.spec import Group
@@ -105,6 +108,20 @@ class Brief:
         """The same for the page of a CI job."""
         return markdown.summary(self.title, self.sentences, self.causes, [line.text for line in self.table])
 
+    def as_lines(self) -> Iterator[str]:
+        """The same as plain text, with what counts most at its end."""
+        yield from (*self.sentences, "", *(line.text for line in self.table), "")
+        for cause in self.causes:
+            yield from (*cause, "")
+        yield self.title
+
+
+def write_page(brief: Brief) -> None:
+    """Add the summary to the page of the job, where GitHub runs it."""
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with suppress(OSError), Path(page).open("a", encoding="utf-8") as file:  # the log says the same
+            file.write(brief.as_markdown())
+
 
 def brief(session: PerfSession, record: RunRecord, selection: Selection, width: int) -> Brief:
     """What is red, by cause, and what else is worth a line; no line but A/B's is longer than `width`."""
@@ -122,19 +139,23 @@ def brief(session: PerfSession, record: RunRecord, selection: Selection, width: 
         ],
         table=terminal.overview(listed, told, UNITS, width),
         causes=[
-            *(_explained(session, number, cause, width) for number, cause in enumerate(told, start=1)),
+            *(
+                _explained(session, record, number, cause, width)
+                for number, cause in enumerate(told, start=1)
+            ),
             *(causes.rolled_up(cause, str(session.options.out), width) for cause in new),
             *(_not_run(session, cause, width) for cause in not_run),
         ],
     )
 
 
-def _explained(session: PerfSession, number: int, cause: Cause, width: int) -> Paragraph:
+def _explained(session: PerfSession, record: RunRecord, number: int, cause: Cause, width: int) -> Paragraph:
     worst = cause.runs[0]
     if number > causes.MAX_EXPLAINED:
         text = f"  worst      {worst.id}"
     elif cause.metric:
-        text = session.explain(worst, causes.red(worst)[:1])
+        comparison = next((each for each in record.comparisons if each.id == worst.id), None)
+        text = session.judging.explain(worst, causes.red(worst)[:1], comparison)
     else:
         text = session.judging.explain_failure(worst)
     return causes.explained(number, cause, text, width)

@@ -57,7 +57,9 @@ def reference_of(run: Run, record: RunRecord) -> Run | None:
     found = [other for other in (*record.references, *record.cases) if other.id == run.reference]
     # A session on several cards measures a reference on each card that needs it.
     here = [other for other in found if _units(other) & _units(run)]
-    return next(iter([*here, *found]), None)
+    # And so does each part of a merged run; parts may have been measured on one card in turn.
+    of_its_part = [other for other in here if other.part == run.part]
+    return next(iter([*of_its_part, *here, *found]), None)
 
 
 def _units(run: Run) -> set[str]:

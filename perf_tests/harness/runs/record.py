@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from perf_tests.harness.runs.plan import Plan
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.messages import Failure, FailureKind
 from perf_tests.protocol.reports import (
@@ -263,6 +264,8 @@ class Run(Struct):
     """What the sampling rule answered after each process."""
     progress: Progress = Progress.JUDGED
     """How far it has come; `read_record` sets it for records that are older than this field."""
+    part: int | None = None
+    """Number of the shard that measured it, in a merged record."""
 
 
 class Side(StrEnum):
@@ -340,3 +343,5 @@ class RunRecord(Struct):
     """`case: metric` for each that was planned and has neither a verdict nor a declared status."""
     comparisons: tuple[Comparison, ...] = ()
     """The A/B comparisons of this session; empty without `--perf-against`."""
+    plan: Plan | None = None
+    """None in older records."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.runs.journal import Journal
+from perf_tests.harness.runs.plan import Plan
 from perf_tests.harness.runs.record import (
     FORMAT_VERSION,
     REASON_OF_PROGRESS,
@@ -39,6 +40,8 @@ class SessionStart:
     """Those of the other cards that the session measures on at the same time."""
     resumed: RunRecord | None = None
     """The record that the run directory holds already; None for a new run."""
+    plan: Plan | None = None
+    """What the session is to measure and judge, for the record; None for what no shard can be part of."""
 
 
 class RunStore:
@@ -70,6 +73,7 @@ class RunStore:
         }
         self._environment = environment
         self._started_at, self._command_line = start.started_at, start.command_line
+        self._plan = start.plan
         self._unselected: tuple[Run, ...] = ()
         self._foreign: tuple[Run, ...] = ()
         if start.resumed:
@@ -170,6 +174,7 @@ class RunStore:
             references=self._all_references(),
             missing=self.missing,
             comparisons=tuple(self.comparisons.values()),
+            plan=self._plan,
         )
 
     def write(self) -> None:
