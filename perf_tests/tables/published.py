@@ -146,8 +146,8 @@ DIFFERENCES = (
     ),
     Difference(
         subject="inductor settings of quantized compiled rows",
-        theirs="torchao's (coordinate descent)",
-        ours="inductor's defaults (set_inductor_config=False)",
+        theirs="torchao's (coordinate descent, int8 products fused with their scales)",
+        ours="inductor's defaults (set_inductor_config=False), but int8dq's products are tuned and fused",
         applies=_compiled_and_quantized,
     ),
     Difference(
@@ -214,8 +214,9 @@ EXPLANATIONS = (
         of=Column.LATENCY,
         ratios=(1.0, 1.5),
         text=(
-            "compiled int8dq is slower than bf16 today: a denoise step takes 162.8 ms, and 132.5 ms in bf16 "
-            "(torch 2.11, torchao 0.18); the layers that see one row per image are not quantized"
+            "int8 products are slower than float8 ones today: a denoise step takes 139 ms where inductor "
+            "tunes them (`tuned`), 163 ms where it leaves them to cuBLAS, 133 ms in bf16 and 101 ms in "
+            "fp8dqrow (torch 2.11, torchao 0.18); the layers that see one row per image are not quantized"
         ),
     ),
     Explanation(

@@ -148,7 +148,7 @@ def test_differences_of_a_compiled_row_name_max_autotune_and_fullgraph() -> None
         pytest.param("flux1-dev-b1-fp8dqrow-eager-cvae", Column.LATENCY, 1.6, True, id="toggles"),
         pytest.param("flux1-dev-b1-fp8dqrow-eager", Column.LATENCY, 1.8, False, id="more-than-known"),
         pytest.param("flux1-dev-b1-int8wo-eager", Column.LATENCY, 1.3, False, id="another-scheme"),
-        pytest.param("flux1-dev-b1-int8dq-regional", Column.LATENCY, 1.386, True, id="int8dq"),
+        pytest.param("flux1-dev-b1-int8dq-regional-tuned", Column.LATENCY, 1.386, True, id="int8dq"),
         pytest.param("flux1-dev-b1-int8dq-eager-m3", Column.MODEL_MEMORY, 1.148, True, id="one-row-layers"),
         pytest.param("flux1-dev-b1-int8dq-eager-m3", Column.MODEL_MEMORY, 0.9, False, id="smaller"),
         pytest.param("flux1-dev-b1-fp8dqrow-eager", Column.MODEL_MEMORY, 1.1, False, id="another-column"),

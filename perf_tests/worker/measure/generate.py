@@ -160,6 +160,8 @@ class StepWork:
     """Operators that multiply, and whose work torch does not know: `tflop` is without them."""
     workload: Workload
     """The workload that it was counted for: one image or video, one step."""
+    attention_tflop: float
+    """The part of `tflop` that is attention."""
     attention_calls: int
     """Of `scaled_dot_product_attention`, by any kernel and in any batch."""
 
@@ -201,10 +203,16 @@ def count_step(pipeline: Any, case: Case) -> StepWork:
         pipeline(**call_arguments(case.build.pipeline, workload))
     return StepWork(
         tflop=counter.get_total_flops() / 1e12,
+        attention_tflop=_attention_tflop(counter),
         unknown=tuple(sorted(unknown.names)),
         workload=workload,
         attention_calls=attention.count,
     )
+
+
+def _attention_tflop(counter: FlopCounterMode) -> float:
+    by_operator = counter.get_flop_counts().get("Global", {})
+    return sum(flops for operator, flops in by_operator.items() if "attention" in str(operator)) / 1e12
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

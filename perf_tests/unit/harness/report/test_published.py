@@ -35,7 +35,7 @@ def test_report_shows_numbers_footnotes_differences_and_what_was_not_compared() 
         *("4.400", "8.000", "0.550", "20.000", "20.000", "1.000", "24.000", "30.000", "0.800"),
         *("projected,", "another", "GPU"),
     ]
-    assert rest[0].startswith("[1] latency: compiled int8dq is slower than bf16 today")
+    assert rest[0].startswith("[1] latency: int8 products are slower than float8 ones today")
     assert rest[1].startswith("[2] model memory: the layers that see one row per image stay bf16")
     assert rest[2].startswith(
         'differs: compiled: theirs the whole transformer, mode="max-autotune", fullgraph=True; ours '

@@ -154,6 +154,7 @@ def test_the_work_of_a_step_is_that_of_its_linear_modules_and_its_attention(
     attention = 6 * 4 * 2 * (2 * 128 * 128 * 64)
     counted = count_step(pipeline, case)
     assert counted.tflop * 1e12 == pytest.approx(gemms + attention, rel=1e-9)
+    assert counted.attention_tflop * 1e12 == pytest.approx(attention, rel=1e-9)
 
 
 def test_operator_whose_work_nobody_knows_is_named_and_nothing_is_counted(
