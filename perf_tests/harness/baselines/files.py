@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from perf_tests.harness.baselines import instruction_sets
+from perf_tests.harness.baselines.canonical_json import indented, require_unique_keys
 from perf_tests.harness.baselines.instruction_sets import OfInstructions
 from perf_tests.harness.baselines.transaction import unfinished
 from perf_tests.harness.stats.critical_values import MIN_DOF
@@ -167,7 +165,7 @@ def read(path: Path) -> Baselines:
 def read_noise(path: Path) -> Mapping[str, Noise]:
     """The noise in `path`. Raises BaselineError."""
     text = _text(path)
-    _require_unique_keys(text, path)
+    require_unique_keys(text, path)
     try:
         noise = msgspec.json.decode(text, type=dict[str, Noise])
     except msgspec.DecodeError as exc:
@@ -184,7 +182,7 @@ def read_noise(path: Path) -> Mapping[str, Noise]:
 def loads(text: str, path: Path) -> Baselines:
     """The baselines in `text`, the content of `path`, which is not opened. Raises BaselineError."""
     _require_format(text, path)
-    _require_unique_keys(text, path)
+    require_unique_keys(text, path)
     try:
         baselines = msgspec.json.decode(text, type=Baselines)
     except msgspec.ValidationError as exc:
@@ -213,12 +211,12 @@ def dumps(baselines: Baselines) -> str:
         )
     # Convert once more: an int becomes the float that it will be when it is read again.
     typed = msgspec.convert(msgspec.to_builtins(baselines), Baselines)
-    return _indented(msgspec.to_builtins(typed), "") + "\n"
+    return indented(msgspec.to_builtins(typed), "") + "\n"
 
 
 def dumps_noise(noise: Mapping[str, Noise]) -> str:
     """Canonical JSON of `noise`."""
-    return _indented(msgspec.to_builtins(dict(noise)), "") + "\n"
+    return indented(msgspec.to_builtins(dict(noise)), "") + "\n"
 
 
 def write(path: Path, baselines: Baselines) -> None:
@@ -248,14 +246,6 @@ def _replace(path: Path, text: str) -> None:
         raise BaselineError(f"the baseline file {path} cannot be written: {exc}") from exc
 
 
-def _indented(value: object, indent: str) -> str:
-    if not isinstance(value, dict) or not value:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    deeper = indent + "  "
-    lines = (f"{deeper}{json.dumps(key)}: {_indented(value[key], deeper)}" for key in sorted(value))
-    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-
-
 class _Format(msgspec.Struct):
     # Read on its own, so that the error for another format names it, not the first field that differs.
     format_version: int
@@ -273,24 +263,6 @@ def _require_format(text: str, path: Path) -> None:
             f"the baseline file {path} has format {found}, and this checkout reads only {FORMAT_VERSION}: "
             "use the checkout that wrote it, or record its cases again"
         )
-
-
-def _require_unique_keys(text: str, path: Path) -> None:
-    """Raise BaselineError where an object names a key twice: readers differ in which of the values counts.
-
-    Text that is not JSON is left to the reader that follows.
-    """
-    doubled: list[str] = []
-
-    def note(pairs: list[tuple[str, object]]) -> None:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            doubled.extend(name for name, count in Counter(names).items() if count > 1)
-
-    with suppress(ValueError, RecursionError):
-        json.loads(text, object_pairs_hook=note)
-    if doubled:
-        raise BaselineError(f"the baseline file {path} is broken: it names the key {doubled[0]!r} twice")
 
 
 def _defect(baselines: Baselines) -> str | None:
