@@ -11,6 +11,7 @@ from perf_tests.harness.runs.record import (
     Verdict,
 )
 from perf_tests.harness.verdicts.judge import judge_metric
+from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import H100, Platform
 from perf_tests.unit.builders import (
     FLUX_FP8,
@@ -44,7 +45,7 @@ def run_of(metric: str, values: Sequence[float], platform: Platform = H100) -> R
 
 
 def judged(
-    metric: str,
+    metric: str | Metric,
     measured: Sequence[float],
     baseline: Sequence[float] | None,
     *,
@@ -58,14 +59,15 @@ def judged(
     `unit` is what was measured on; `entry` and `provenance` change the baseline, `changes` the arguments of
     `judge_metric`. The noise is 0.36 % with 60 degrees of freedom, of 60 metrics, with up to 5 processes.
     """
-    accepted = baseline and make_entry({metric: baseline}, case=FLUX_FP8, **(entry or {}))
+    row = metric if isinstance(metric, Metric) else metric_named(metric)
+    accepted = baseline and make_entry({row.name: baseline}, case=FLUX_FP8, **(entry or {}))
     arguments: dict[str, Any] = {
         "case": FLUX_FP8,
         "platform": H100,
-        "run": run_of(metric, measured),
+        "run": run_of(row.name, measured),
         "reference": make_reference(FLUX_FP8, H100),
         "accepted": accepted and make_accepted(accepted, unit=H100_UUID, **(provenance or {})),
         "unit": unit,
         "significance": make_significance(),
     }
-    return judge_metric(metric_named(metric), **{**arguments, **changes})
+    return judge_metric(row, **{**arguments, **changes})

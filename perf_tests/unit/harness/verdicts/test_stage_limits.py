@@ -6,18 +6,21 @@ import msgspec
 import pytest
 
 from perf_tests.harness.runs.record import Status, Verdict
+from perf_tests.tables.metrics.rows.compile import kernel_count
+from perf_tests.tables.metrics.spec import Metric, Rule
 from perf_tests.unit.builders import GPU, make_build, make_environment, make_process, make_sample
 from perf_tests.unit.harness.verdicts.judging import judged, run_of
 
 SAME = {"torch": "2.13.0", "triton": "3.7.0"}
 
 
-def of_process(name: str, measured: float, baseline: float, **packages: str) -> Verdict:
+def of_process(metric: str | Metric, measured: float, baseline: float, **packages: str) -> Verdict:
     """The verdict on what the worker reports once, under `SAME` with `packages` changed."""
+    name = metric if isinstance(metric, str) else metric.name
     environment = make_environment(gpu=GPU, packages={**SAME, **packages})
     process = make_process(build=make_build({name: measured}), environment=environment)
     run = msgspec.structs.replace(run_of(name, [measured]), processes=(process,))
-    return judged(name, [], [baseline], run=run, provenance={"packages": SAME})
+    return judged(metric, [], [baseline], run=run, provenance={"packages": SAME})
 
 
 def of_samples(name: str, measured: float, baseline: float) -> Verdict:
@@ -42,6 +45,24 @@ def test_kernels_of_encoders_and_decoder_have_a_limit(
     name: str, measured: float, torch: str, status: Status
 ) -> None:
     assert of_process(name, measured, 1000.0, torch=torch).status is status
+
+
+@pytest.mark.parametrize(
+    ("rule", "measured", "torch", "status"),
+    [
+        pytest.param(Rule.WITHIN_TOLERANCE, 1001.0, "2.13.0", Status.PASS, id="one-more-within-5-pct"),
+        pytest.param(Rule.EXACT, 1000.0, "2.13.0", Status.PASS, id="exactly"),
+        pytest.param(Rule.EXACT, 1001.0, "2.13.0", Status.REGRESSED, id="one-more"),
+        pytest.param(Rule.EXACT, 999.0, "2.13.0", Status.REGRESSED, id="one-less"),
+        pytest.param(Rule.EXACT, 1001.0, "2.14.0", Status.PASS, id="one-more-of-another-torch"),
+        pytest.param(Rule.EXACT, 2000.0, "2.14.0", Status.REGRESSED, id="twice-of-another-torch"),
+    ],
+)
+def test_one_edit_of_the_table_makes_a_count_of_kernels_exact(
+    rule: Rule, measured: float, torch: str, status: Status
+) -> None:
+    row = kernel_count("kernels_per_encode", rule, follows_search=False)
+    assert of_process(row, measured, 1000.0, torch=torch).status is status
 
 
 @pytest.mark.parametrize(
