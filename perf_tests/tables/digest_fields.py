@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 _ROLE: Final = "identity"
@@ -18,12 +19,12 @@ to a table leaves the baselines of all other rows valid."""
 
 def identity(value: Any) -> Any:
     """`value` as JSON-ready data, without the fields that do not enter the digest."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: identity(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if _counts(field, getattr(value, field.name))
-        }
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    fields = _fields(type(value))  # type: ignore[arg-type]  # mypy takes the hash of instances for a class's
+    if fields is not None:
+        items = ((field, getattr(value, field.name)) for field in fields)
+        return {field.name: identity(item) for field, item in items if _counts(field, item)}
     if isinstance(value, Mapping):
         return {key: identity(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -31,11 +32,16 @@ def identity(value: Any) -> Any:
     return value
 
 
+@cache
+def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...] | None:
+    """The fields that may enter a digest; None for what is no dataclass."""
+    if not dataclasses.is_dataclass(kind):
+        return None
+    return tuple(field for field in dataclasses.fields(kind) if field.metadata.get(_ROLE) != NEVER[_ROLE])
+
+
 def _counts(field: dataclasses.Field[Any], value: Any) -> bool:
-    role = field.metadata.get(_ROLE)
-    if role == "never":
-        return False
-    return role != "unless default" or value != _default(field)
+    return field.metadata.get(_ROLE) != UNLESS_DEFAULT[_ROLE] or bool(value != _default(field))
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

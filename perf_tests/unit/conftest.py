@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pynvml
@@ -143,6 +144,24 @@ def _hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+class Interruptions:
+    """All that pytester needs of the calls of hooks: keeping every call takes a tenth of each session."""
+
+    ret: int
+
+    def __init__(self, manager: pytest.PytestPluginManager) -> None:
+        self._calls: list[SimpleNamespace] = []
+        manager.register(self)
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Keep what pytester raises again, so that Ctrl-C also stops the tests."""
+        self._calls.append(SimpleNamespace(excinfo=excinfo))
+
+    def getcalls(self, _names: str) -> list[SimpleNamespace]:
+        """The calls of `pytest_keyboard_interrupt`, the only hook that pytester asks for."""
+        return self._calls
+
+
 class Suite:
     """The suite, run as a user runs it."""
 
@@ -219,6 +238,7 @@ def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(pynvml, "nvmlInit", _no_library)
     monkeypatch.setattr(gpu_lock, "FOLDER", pytester.path)
+    monkeypatch.setattr(pytester, "make_hook_recorder", Interruptions)
     started = Suite(pytester, recorded)
     yield started
     started.stop()

@@ -25,6 +25,7 @@ THREE = (*BOTH, f"--perf-case={COMPILED}")
 SCHNELL = "--perf-case=flux1-schnell-*"
 """Seven cases of two families of H100 rows, compiled and eager."""
 BUILD = str(ROOT / "perf_tests" / "test_build.py")
+LATENCY = str(ROOT / "perf_tests" / "test_latency.py")
 RATIO = "time_ratio_vs_fp32"
 NAMES = len(MATRIX) + len(KNOWN_ISSUES)
 """How many names `--perf-case` may match."""

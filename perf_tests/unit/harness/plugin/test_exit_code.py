@@ -9,7 +9,7 @@ import pytest
 
 from perf_tests.harness.runs.record import Status
 from perf_tests.unit.conftest import BF16, ROOT, Suite
-from perf_tests.unit.harness.plugin.sessions import ONLY_BF16, RATIO, screen
+from perf_tests.unit.harness.plugin.sessions import BUILD, LATENCY, ONLY_BF16, RATIO, screen
 
 SLOWER = "--perf-inject=latency:+150%"
 SUITE = (str(ROOT / "perf_tests"), f"--ignore={ROOT / 'perf_tests' / 'unit'}")
@@ -68,7 +68,7 @@ class ForgivesLate:
 def test_a_red_verdict_fails_the_session_whatever_a_plugin_makes_of_the_test(
     suite: Suite, plugin: type
 ) -> None:
-    result = suite.run(ONLY_BF16, SLOWER, plugins=(plugin(),))
+    result = suite.run(ONLY_BF16, SLOWER, tests=(LATENCY,), plugins=(plugin(),))
 
     assert suite.statuses(BF16)[RATIO] is Status.REGRESSED
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -78,7 +78,9 @@ def test_a_red_verdict_fails_the_session_whatever_a_plugin_makes_of_the_test(
 def test_a_failed_case_fails_the_session_whatever_a_plugin_makes_of_its_tests(
     suite: Suite, plugin: type
 ) -> None:
-    assert suite.run(ONLY_BF16, "--perf-inject=oom", plugins=(plugin(),)).ret == pytest.ExitCode.TESTS_FAILED
+    result = suite.run(ONLY_BF16, "--perf-inject=oom", tests=(BUILD,), plugins=(plugin(),))
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
 def test_a_green_record_stays_green_beside_such_a_plugin(suite: Suite) -> None:
