@@ -16,6 +16,16 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class WorkerStart(StrEnum):
+    """How the process of a worker comes by the stack that it imports."""
+
+    AHEAD = "ahead"
+    """It is an interpreter of its own, which imports while another worker does what is not timed."""
+    FORKED = "forked"
+    """It is forked from a process that has imported the stack. Workers then share the addresses of libraries,
+    which is part of the noise between processes: only where no time is judged by that noise."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
     """Seconds a worker may take for each phase before it is killed."""
@@ -77,10 +87,7 @@ class Platform:
     """Whether the transformer's output is compared with its own before quantization."""
     interleave_twin: bool
     """Whether every case is measured alternately with its fp32 eager twin."""
-    forks_workers: bool
-    """Whether workers are forked from a process that has imported the stack, and not started as interpreters
-    of their own. They share the addresses of libraries then, which is part of the noise between processes:
-    only for platforms where no time is judged by that noise."""
+    worker_start: WorkerStart
     required_schemes: tuple[str, ...]
     """Ids of the schemes whose loss of support is a failure, not a skip."""
     peak_tflops: dict[str, float] = field(default_factory=dict, hash=False)
@@ -117,7 +124,7 @@ CPU = Platform(
     samples=9,
     probe=True,
     interleave_twin=True,
-    forks_workers=True,
+    worker_start=WorkerStart.FORKED,
     required_schemes=_schemes_with_kernels(None),
 )
 H100 = Platform(
@@ -138,7 +145,7 @@ H100 = Platform(
     samples=5,
     probe=False,
     interleave_twin=False,
-    forks_workers=False,
+    worker_start=WorkerStart.AHEAD,
     required_schemes=_schemes_with_kernels(HOPPER_CAPABILITY),
     peak_tflops=HOPPER_PEAK_TFLOPS,
 )

@@ -2,7 +2,7 @@
 
 Starting an interpreter that imports the tables takes 150 ms of CPU time, a fork 7 ms.
 
-    python -m perf_tests.unit.fork_server --socket-fd N [--dies-after COUNT] [--hangs-after COUNT]
+    python -m perf_tests.unit.fork_server --socket-fd N [--once] [--dies-after COUNT] [--hangs-after COUNT]
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class FakeWorkers:
 
 
 class Misbehaving:
-    """A server that forks so many workers as it should, and then does not."""
+    """A server, or a spare, that obeys so many orders, and then does not."""
 
     def __init__(self, dies_after: int, hangs_after: int) -> None:
         self._dies_after = dies_after
@@ -77,6 +77,7 @@ def main() -> None:
     """Fork one worker per order until the tests hang up."""
     parser = argparse.ArgumentParser(prog="python -m perf_tests.unit.fork_server")
     parser.add_argument("--socket-fd", type=int, required=True)
+    parser.add_argument("--once", action="store_true")
     parser.add_argument("--dies-after", type=int, default=sys.maxsize)
     parser.add_argument("--hangs-after", type=int, default=sys.maxsize)
     arguments = parser.parse_args()
@@ -86,7 +87,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # else the first collection in a worker copies all the memory that it shares
     server = Misbehaving(arguments.dies_after, arguments.hangs_after)
-    fork_server.serve(orders, server.prepare, fake_worker.serve)
+    supply = fork_server.serve_once if arguments.once else fork_server.serve
+    supply(orders, server.prepare, fake_worker.serve)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Forks workers from one process that has imported the stack under test, and computed nothing.
+"""Workers from a process that has imported the stack under test, and computed nothing.
 
-    python -m perf_tests.worker.fork_server --socket-fd N
+    python -m perf_tests.worker.fork_server --socket-fd N [--once]
 
 Importing takes eight seconds of a processor, a fork a few milliseconds. A forked worker is a process like any
 other: it leads its own session, and its parent is the process that asked for it. It shares the addresses of
 libraries and the seed of hashes with the other workers of its server.
+
+With `--once` the process is a spare: it becomes the worker itself, and shares nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -41,9 +43,12 @@ def main() -> None:
     """Fork a worker for each order, until whoever orders them hangs up or ends."""
     parser = argparse.ArgumentParser(prog="python -m perf_tests.worker.fork_server")
     parser.add_argument("--socket-fd", type=int, required=True)
+    parser.add_argument("--once", action="store_true")
+    arguments = parser.parse_args()
     parent_watch.end_with_parent()
     worker.set_variables()
-    serve(socket.socket(fileno=parser.parse_args().socket_fd), prepare, worker.answer)
+    supply = serve_once if arguments.once else serve
+    supply(socket.socket(fileno=arguments.socket_fd), prepare, worker.answer)
 
 
 def serve(orders: socket.socket, prepare: Callable[[Fork], None], answer: Callable[[int, int], None]) -> None:
@@ -60,26 +65,55 @@ def serve(orders: socket.socket, prepare: Callable[[Fork], None], answer: Callab
         between = os.fork()
         if not between:
             _fork_orphan()
-            request_fd, reply_fd, output = fds
-            _become_worker(order, output)
-            orders.send(str(os.getpid()).encode())
-            orders.close()
-            _answer_and_exit(answer, request_fd, reply_fd)
+            os.setsid()
+            _become_worker(order, fds, orders, answer)
         os.waitpid(between, 0)
         for fd in fds:
             os.close(fd)
 
 
+def serve_once(
+    orders: socket.socket, prepare: Callable[[Fork], None], answer: Callable[[int, int], None]
+) -> None:
+    """Prepare for the first of `orders`, then become the worker that the second asks for."""
+    message = orders.recv(MAX_FORK_BYTES)
+    if not message:
+        return
+    prepare(msgspec.json.decode(message, type=Fork))
+    message, fds, *_ = socket.recv_fds(orders, MAX_FORK_BYTES, 3)
+    if not message:
+        return
+    order = msgspec.json.decode(message, type=Fork)
+    prepare(order)
+    _become_worker(order, fds, orders, answer)
+
+
 def prepare(order: Fork) -> None:
-    """Import what the worker will need, and exempt it from garbage collection."""
+    """Import what the worker will need, and exempt it from garbage collection.
+
+    Exits where importing has done more than that: a worker would have a CUDA context before it holds the
+    card, or children with the variables of this process and not its own.
+    """
+    import torch
+
     from perf_tests.worker.model.lazy import resolve
 
     for target in (*OF_EVERY_WORKER, *order.imports):
         # What cannot be imported fails again in the worker, which reports it.
         with suppress(Exception):
             resolve(target)
+    if torch.cuda.is_initialized() or _has_children():
+        sys.exit("importing the stack has initialised CUDA or started a process")
     gc.collect()
     gc.freeze()
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _fork_orphan() -> None:
@@ -91,13 +125,18 @@ def _fork_orphan() -> None:
         time.sleep(LOOK_S)
 
 
-def _become_worker(order: Fork, output: int) -> None:
-    os.setsid()
+def _become_worker(
+    order: Fork, fds: Sequence[int], orders: socket.socket, answer: Callable[[int, int], None]
+) -> NoReturn:
+    request_fd, reply_fd, output = fds
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
     os.environ.clear()
     os.environ.update(order.variables)
+    orders.send(str(os.getpid()).encode())
+    orders.close()
+    _answer_and_exit(answer, request_fd, reply_fd)
 
 
 def _answer_and_exit(answer: Callable[[int, int], None], request_fd: int, reply_fd: int) -> NoReturn:

@@ -1,18 +1,21 @@
-"""Decides how the process of a worker is started: forked, or as an interpreter of its own."""
+"""Decides how the process of a worker is started: forked, from a spare, or when it is wanted."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes import worker_process
 from perf_tests.harness.processes.fork_server import ForkServer, ForkServerError
 from perf_tests.harness.processes.inherited import SECRETS
 from perf_tests.harness.processes.process_group import Leader
+from perf_tests.harness.processes.spare import Spare
 from perf_tests.harness.processes.worker_process import StartProcess
 from perf_tests.protocol.messages import Fork
+from perf_tests.tables.platforms import WorkerStart
 
 CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 """Environment variable -> the folder of a worker's caches that it names."""
@@ -20,30 +23,64 @@ OF_SINGLE_WORKERS = {*CACHES, *(name for names in SECRETS.values() for name in n
 """Environment variables that not every worker has, and that importing must not depend on."""
 
 
-class Forks:
-    """The fork server of one launcher, from its first worker on."""
+class Supply(Protocol):
+    """What has a process that has imported the stack: `ForkServer.fork`, `Spare.take`."""
 
-    def __init__(self, command: tuple[str, ...] | None, log: Path) -> None:
-        """`command` is what follows the interpreter; None for no server."""
+    def __call__(
+        self, order: Fork, /, *, request_fd: int, reply_fd: int, output: int, timeout_s: float
+    ) -> Leader:
+        """A worker with these ends of its pipes. Raises ForkServerError or OSError where there is none."""
+
+
+class Forks:
+    """The processes of one launcher that have imported the stack: a fork server, or the next worker."""
+
+    def __init__(self, command: tuple[str, ...] | None, folder: Path) -> None:
+        """`command` is what follows the interpreter; None for none of these processes. Their logs are in
+        `folder`."""
         self._command = command
-        self._log = log
+        self._folder = folder
         self._server: ForkServer | None = None
+        self._spare: Spare | None = None
+        self._interpreter = ""
+        self._variables: dict[str, str] = {}
+        """Of every worker."""
 
     def starter(self, planned: Planned) -> StartProcess | None:
         """What starts the process of a worker for `planned`; None for what starts all others."""
-        if self._command is None or not planned.platform.forks_workers:
+        if self._command is None:
             return None
-        return partial(self._fork, self._command, planned)
+        return partial(self._start, self._command, planned)
+
+    def ready_next(self, planned: Planned) -> None:
+        """Begin to import for the worker after that of `planned`, where the platform does so ahead."""
+        is_ahead = planned.platform.worker_start is WorkerStart.AHEAD
+        if self._command is None or not is_ahead or self._spare is not None or not self._interpreter:
+            return
+        command, log = (self._interpreter, *self._command), self._folder / "spare.log"
+        with suppress(OSError):  # the next worker is started when it is wanted, and reports why it cannot be
+            self._spare = Spare(command, self._variables, log, planned.case.build.targets)
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """While nothing is imported."""
+        return nullcontext() if self._spare is None else self._spare.paused()
+
+    def drop_spare(self) -> None:
+        """End the next worker, if there is one: other launchers measure now."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.close()
 
     def close(self) -> None:
-        """End the server, from any thread, and fork no more. Idempotent."""
+        """End these processes, from any thread, and have no more of them. Idempotent."""
         self._command = None
-        if self._server is not None:
-            self._server.close()
+        for each in (self._server, self._spare):
+            if each is not None:
+                each.close()
 
-    def _fork(
+    def _start(
         self,
-        server: tuple[str, ...],
+        supply: tuple[str, ...],
         planned: Planned,
         command: tuple[str, ...],
         /,
@@ -53,17 +90,28 @@ class Forks:
         output: BinaryIO,
         environment: dict[str, str],
     ) -> Leader:
-        """A forked worker; one that is started as any other if the server fails, as are all after it."""
-        if self._server is None:
-            common = {name: environment[name] for name in environment if name not in OF_SINGLE_WORKERS}
-            self._server = ForkServer((command[0], *server), common, self._log)
-        order = Fork(variables=environment, imports=planned.case.build.targets)
+        """A worker that has imported; one that is started as any other if that fails, as are all after it."""
+        self._interpreter = command[0]
+        self._variables = {name: environment[name] for name in environment if name not in OF_SINGLE_WORKERS}
         pipes = {"request_fd": request_fd, "reply_fd": reply_fd}
         try:
-            return self._server.fork(
-                order, **pipes, output=output.fileno(), timeout_s=planned.platform.timeouts.import_s
-            )
+            if take := self._supply(planned, supply):
+                return take(
+                    Fork(variables=environment, imports=planned.case.build.targets),
+                    **pipes,
+                    output=output.fileno(),
+                    timeout_s=planned.platform.timeouts.import_s,
+                )
         except (ForkServerError, OSError):
             # Nothing is lost but time: where an interpreter of its own fails as well, that is reported.
             self.close()
-            return worker_process.start_process(command, **pipes, output=output, environment=environment)
+        return worker_process.start_process(command, **pipes, output=output, environment=environment)
+
+    def _supply(self, planned: Planned, command: tuple[str, ...]) -> Supply | None:
+        if planned.platform.worker_start is WorkerStart.FORKED:
+            if self._server is None:
+                log = self._folder / "fork-server.log"
+                self._server = ForkServer((self._interpreter, *command), self._variables, log)
+            return self._server.fork
+        spare, self._spare = self._spare, None
+        return None if spare is None else spare.take

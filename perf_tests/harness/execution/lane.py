@@ -100,7 +100,8 @@ class Lane:
         return self._launcher.card
 
     def launcher(self, stack: Stack, seen: Seen | None = None) -> Launcher:
-        """A launcher of workers of another stack on this device."""
+        """A launcher of workers of another stack on this device, which nothing is imported beside."""
+        self._launcher.drop_spare()
         launcher = Launcher(self._launcher.out, stack, seen=seen, card=self.card)
         self._others.append(launcher)
         return launcher

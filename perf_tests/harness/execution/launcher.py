@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,8 @@ class Stack:
     plans: Path | None = None
     """The folder of the plans that searches find; None for one in the run directory."""
     forking: tuple[str, ...] | None = None
-    """What follows the interpreter in the command of its fork server; None where every worker is started as
-    an interpreter of its own, on whichever platform."""
+    """What follows the interpreter in the command of processes that import ahead (`WorkerStart`); None where
+    every worker is started when it is wanted, on whichever platform."""
     watch: Watch = unwatched
     """Told of each phase of each worker."""
 
@@ -70,7 +71,7 @@ class Launcher:
         self._stack = stack
         self._workers: list[Worker] = []
         self._is_aborted = False
-        self._forks = Forks(stack.forking, out / f"{LOGS}/{self._folder}{FORK_SERVER}.log")
+        self._forks = Forks(stack.forking, out / LOGS / self._folder)
 
     @property
     def environment(self) -> Environment | None:
@@ -90,6 +91,7 @@ class Launcher:
             except BaseException:  # Ctrl-C, too, must not leave a process behind
                 worker.kill()
                 raise
+        self._forks.ready_next(planned)
         return worker
 
     def spawn(self, planned: Planned, stem: str, index: int) -> Worker:
@@ -141,6 +143,14 @@ class Launcher:
             worker.kill()
             message = f"stack changed during the run: {', '.join(changes)}"
             raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.IMPORT, message=message))
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """While nothing is imported for the next worker."""
+        return self._forks.quiet()
+
+    def drop_spare(self) -> None:
+        """End the next worker, if it is importing: other launchers measure now."""
+        self._forks.drop_spare()
 
     def kill_all(self) -> None:
         """Kill every worker that was started, and what forks them. Idempotent."""
@@ -212,8 +222,6 @@ def _file_stem(case: Case, worker: Worker, packages: tuple[str, ...]) -> str:
     return "-".join(parts).replace(" ", "_").replace("/", "_")
 
 
-FORK_SERVER = "fork-server"
-"""What the log of the process is called that forks workers."""
 VARIABLES = {
     Device.CPU: {
         "CUDA_VISIBLE_DEVICES": "",

@@ -101,7 +101,8 @@ class SharedWorker:
             replicate.build(tuple(Trace(case=case, stem=str(stem)) for case, stem in traces if stem))
         replicate.warm_up(self.rules.warmups)
         files = self._files(subject)
-        self._sample(replicate, files)
+        with self.launcher.quiet():
+            self._sample(replicate, files)
         replicate.inspect(
             None if subject.planned.verified_only else files, work=not subject.planned.verified_only
         )

@@ -5,7 +5,7 @@ import pytest
 from perf_tests.tables.matrix import GPU_ROWS, MATRIX
 from perf_tests.tables.metrics.rows import METRICS
 from perf_tests.tables.pipelines.spec import PROMPTS
-from perf_tests.tables.platforms import A100, B200, CPU, H100, PLATFORMS, Device, Platform
+from perf_tests.tables.platforms import A100, B200, CPU, H100, PLATFORMS, Device, Platform, WorkerStart
 
 
 @pytest.mark.parametrize("name", ["id", "samples"])
@@ -66,5 +66,5 @@ def test_an_a100_measures_the_rows_whose_kernels_it_has() -> None:
 
 
 def test_workers_are_forked_only_where_no_time_is_judged_by_the_noise_between_processes() -> None:
-    assert {platform.id for platform in PLATFORMS if platform.forks_workers} == {"cpu"}
-    assert all(platform.process_noise is None for platform in PLATFORMS if platform.forks_workers)
+    forking = [platform for platform in PLATFORMS if platform.worker_start is WorkerStart.FORKED]
+    assert [(platform.id, platform.process_noise) for platform in forking] == [("cpu", None)]

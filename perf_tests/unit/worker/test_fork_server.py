@@ -1,7 +1,8 @@
-"""A forked worker is as one that imports for itself."""
+"""A worker that was forked or imported ahead is as any other."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -25,12 +26,13 @@ from perf_tests.protocol.messages import (
 )
 from perf_tests.tables.cases import Weights
 from perf_tests.tables.matrix import CPU_REGULAR_ROWS
-from perf_tests.tables.platforms import CPU, Device
+from perf_tests.tables.platforms import CPU, Device, WorkerStart
 from perf_tests.worker.fork_server import OF_EVERY_WORKER
 from perf_tests.worker.model.lazy import resolve
 
 CASES = {case.id: case for case in (row.case(Weights.SYNTHETIC) for row in CPU_REGULAR_ROWS)}
 INT8WO = CASES["flux-mini-b1-int8wo-eager"]
+AHEAD = dataclasses.replace(CPU, worker_start=WorkerStart.AHEAD)
 
 
 @pytest.fixture
@@ -50,16 +52,15 @@ def test_what_the_server_imports_exists() -> None:
         assert resolve(target) is not None
 
 
-def test_a_forked_worker_generates_what_another_does(launcher: Launcher, tmp_path: Path) -> None:
+def test_a_forked_worker_and_a_spare_generate_what_another_does(launcher: Launcher) -> None:
     """With two threads, and twice from one server, which has computed nothing."""
-    alone = Launcher(tmp_path / "alone", Stack(python=sys.executable))
-    planned = Planned(INT8WO, CPU)
-    workers = [
-        each.start(planned, INT8WO.id, index) for each, index in ((alone, 0), (launcher, 0), (launcher, 1))
-    ]
+    forking, ahead = Planned(INT8WO, CPU), Planned(INT8WO, AHEAD)
+    workers = []
     try:
-        first, *forked = workers
-        assert [each.environment for each in forked] == [first.environment] * 2
+        for index, planned in enumerate((ahead, ahead, forking, forking)):
+            workers.append(launcher.start(planned, INT8WO.id, index))
+        first, spare, *forked = workers
+        assert [each.environment for each in workers] == [first.environment] * 4
         assert first.environment.settings["threads"] == str(len(os.sched_getaffinity(0)))
         hashes = []
         for worker in workers:
@@ -67,7 +68,9 @@ def test_a_forked_worker_generates_what_another_does(launcher: Launcher, tmp_pat
             worker.ask(Quantize(), Quantized, 60)
             worker.ask(Compile(), Compiled, 60)
             hashes.append(worker.ask(Generate(), Generated, 60).sample.output_sha256)
-        assert hashes == hashes[:1] * 3
+        assert hashes == hashes[:1] * 4
         assert forked[0].seconds[Phase.IMPORT] > forked[1].seconds[Phase.IMPORT]
+        command = Path(f"/proc/{spare.pid}/cmdline").read_bytes().split(b"\0")
+        assert command[2:4] == [b"perf_tests.worker.fork_server", b"--socket-fd"]
     finally:
-        alone.kill_all()
+        launcher.kill_all()

@@ -1,10 +1,12 @@
-"""Workers that are forked from a process which has imported the stack, and what happens where that fails."""
+"""Workers from a process that has imported the stack, and what happens where that fails."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from perf_tests.harness.execution import forks, resuming
 from perf_tests.harness.execution.launcher import Stack
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes import fork_server, worker_process
+from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.messages import Generate
 from perf_tests.unit.conftest import FAKE_WORKER, Misbehave
@@ -32,7 +35,11 @@ from perf_tests.unit.harness.execution.campaigns import (
     living_workers,
 )
 
-FLUX_DEV = "flux1-dev-b1-bf16-eager"
+FLUX_DEV, FLUX_INT8, FLUX_FP8 = (
+    "flux1-dev-b1-bf16-eager",
+    "flux1-dev-b1-int8wo-eager",
+    "flux1-dev-b1-fp8wo-eager",
+)
 
 
 @pytest.fixture
@@ -71,14 +78,6 @@ def test_workers_are_forked_where_the_platform_says_so(
     assert [(run.failure, len(run.processes[0].samples)) for run in runs] == [(None, 2)] * 3
     assert started == []
     assert (tmp_path / "logs" / "fork-server.log").exists()
-
-
-def test_a_worker_on_a_gpu_is_an_interpreter_of_its_own(
-    conduct: Conduct, started: list[str], tmp_path: Path
-) -> None:
-    conduct(FLUX_DEV, platform=GPU, forking=FORKING).run(FLUX_DEV)
-    assert started == [FLUX_DEV]
-    assert not (tmp_path / "logs" / "fork-server.log").exists()
 
 
 def test_a_forked_worker_reports_what_any_other_does(conduct: Conduct, tmp_path: Path) -> None:
@@ -207,4 +206,126 @@ def test_the_worker_that_a_resumed_session_asks_for_its_stack_leaves_no_server(
         forking=FORKING,
     )
     resuming.check_stack(campaign.record, [Planned(CASES[BF16], CPU_ALONE)], stack, tmp_path)
+    assert living_children() <= before
+
+
+# A spare: the next worker of a GPU
+
+ON_GPU = (FLUX_DEV, FLUX_INT8, FLUX_FP8)
+
+
+def pids_of_workers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Process id of each worker, in the order of starting."""
+    pids = []
+    greet = Worker.greet
+
+    def noted(worker: Worker, timeout_s: float) -> None:
+        pids.append(worker.pid)
+        greet(worker, timeout_s)
+
+    monkeypatch.setattr(Worker, "greet", noted)
+    return pids
+
+
+def test_the_next_worker_of_a_gpu_imports_ahead_and_is_forked_from_nothing(
+    conduct: Conduct, started: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pids = pids_of_workers(monkeypatch)
+    campaign = conduct(*ON_GPU, platform=GPU, forking=FORKING)
+    runs = [campaign.run(case_id) for case_id in ON_GPU]
+    assert [run.failure for run in runs] == [None] * 3
+    assert started == [FLUX_DEV]
+    assert len(set(pids)) == 3
+    assert [run.processes[0].log for run in runs] == [f"logs/{case_id}.0.log" for case_id in ON_GPU]
+    assert runs[0].processes[0].environment == runs[1].processes[0].environment
+    assert not (tmp_path / "logs" / "fork-server.log").exists()
+
+
+def test_a_spare_does_not_run_while_another_worker_is_timed(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = living_children()
+    ask = Worker.ask
+    seen: dict[str, list[bool]] = {}
+
+    def looked(worker: Worker, request: Any, *others: Any) -> Any:
+        (spare,) = living_children() - before - {str(worker.pid)}
+        timed = isinstance(request, Generate) and not request.warmup
+        wait_until(lambda: is_stopped(spare) is timed)
+        seen.setdefault(type(request).__name__, []).append(is_stopped(spare))
+        return ask(worker, request, *others)
+
+    monkeypatch.setattr(Worker, "ask", looked)
+    campaign = conduct(FLUX_DEV, platform=GPU, forking=FORKING)
+    assert campaign.run(FLUX_DEV).failure is None
+    assert seen == {
+        "Load": [False],
+        "Quantize": [False],
+        "Compile": [False],
+        "Generate": [False, True],  # the warm-up, the sample
+        "Inspect": [False],
+    }
+
+
+def is_stopped(pid: str) -> bool:
+    """Whether the process was stopped by a signal."""
+    return (Path("/proc") / pid / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    """A signal takes effect soon, and not at once."""
+    deadline = time.monotonic() + 10
+    while not is_true() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("switch", ["--dies-after=0", "--dies-after=1"], ids=["importing", "in its turn"])
+def test_a_spare_that_dies_costs_no_case(conduct: Conduct, started: list[str], switch: str) -> None:
+    campaign = conduct(*ON_GPU, platform=GPU, forking=(*FORKING, switch))
+    assert [campaign.run(case_id).failure for case_id in ON_GPU] == [None] * 3
+    assert started == list(ON_GPU)
+
+
+def test_a_spare_that_hangs_costs_no_case(conduct: Conduct, started: list[str]) -> None:
+    hasty = dataclasses.replace(GPU.timeouts, import_s=2.0)
+    platform = dataclasses.replace(GPU, timeouts=hasty)
+    campaign = conduct(*ON_GPU, platform=platform, forking=(*FORKING, "--hangs-after=0"))
+    assert [campaign.run(case_id).failure for case_id in ON_GPU] == [None] * 3
+    assert started == list(ON_GPU)
+
+
+def test_a_worker_that_dies_costs_the_spare_nothing(
+    conduct: Conduct, started: list[str], misbehave: Misbehave
+) -> None:
+    misbehave(f"killed@{FLUX_INT8}")
+    campaign = conduct(*ON_GPU, platform=GPU, forking=FORKING)
+    statuses = [campaign.run(case_id).status for case_id in ON_GPU]
+    assert statuses == [Status.INCONCLUSIVE, Status.CRASH, Status.INCONCLUSIVE]
+    assert started == [FLUX_DEV]
+
+
+def test_a_spare_ends_with_the_campaign(conduct: Conduct) -> None:
+    before = living_children()
+    campaign = conduct(FLUX_DEV, platform=GPU, forking=FORKING)
+    campaign.run(FLUX_DEV)
+    assert len(living_children() - before) == 1
+    campaign.close()
+    assert living_children() <= before
+
+
+def test_ctrl_c_leaves_no_spare(conduct: Conduct, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = living_children()
+    campaign = conduct(FLUX_DEV, platform=GPU, forking=FORKING)
+    interrupt_at(monkeypatch, Generate, 2)  # the sample, while the spare is stopped
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(FLUX_DEV)
+    campaign.interrupt()
+    assert living_children() <= before
+
+
+def test_nothing_is_imported_beside_other_launchers_of_a_card(conduct: Conduct) -> None:
+    before = living_children()
+    campaign = conduct(FLUX_DEV, platform=GPU, forking=FORKING)
+    campaign.run(FLUX_DEV)
+    campaign.on_device(None, lambda lane: lane.launcher(Stack(python=sys.executable)))
     assert living_children() <= before

@@ -1,0 +1,90 @@
+"""A worker that imports the stack ahead of its time (`perf_tests.worker.fork_server --once`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.processes.fork_server import ForkServerError
+from perf_tests.harness.processes.inherited import REPOSITORY
+from perf_tests.harness.processes.process_group import ProcessGroup
+from perf_tests.protocol.messages import MAX_FORK_BYTES, Fork
+
+KILL_S = 10.0
+
+
+class Spare:
+    """A process that imports, holds no card, and waits until it is told which worker it is.
+
+    It must be started by a thread that outlives it, like any worker.
+    """
+
+    def __init__(
+        self, command: tuple[str, ...], environment: Mapping[str, str], log: Path, imports: tuple[str, ...]
+    ) -> None:
+        """Start `command`, the interpreter and what follows it, under the variables of `environment`. It
+        imports `imports` and what every worker needs. Raises OSError where it cannot be started."""
+        self._orders, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with served:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("wb") as output:
+                self._process = subprocess.Popen(
+                    [*command, "--socket-fd", str(served.fileno()), "--once"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=REPOSITORY,
+                    env=dict(environment),
+                    pass_fds=(served.fileno(),),
+                    start_new_session=True,
+                )
+        self._group = ProcessGroup(self._process)
+        with suppress(OSError):  # it has ended: `take` tells
+            self._orders.send(msgspec.json.encode(Fork(variables={}, imports=imports)))
+
+    def take(
+        self, order: Fork, *, request_fd: int, reply_fd: int, output: int, timeout_s: float
+    ) -> subprocess.Popen[bytes]:
+        """Its process, which is the worker with these ends of its pipes from now on.
+
+        Raises ForkServerError, with the process killed, where it has ended or does not answer within
+        `timeout_s` seconds.
+        """
+        try:
+            with self._orders:
+                self._orders.settimeout(timeout_s)
+                socket.send_fds(self._orders, [msgspec.json.encode(order)], [request_fd, reply_fd, output])
+                if self._orders.recv(MAX_FORK_BYTES) != str(self._process.pid).encode():
+                    raise ForkServerError("the spare worker has ended")
+        except OSError as error:
+            self.close()
+            raise ForkServerError(f"the spare worker did not answer: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        return self._process
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stopped, whatever it is doing."""
+        self._send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._send(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Kill it, from any thread. Idempotent."""
+        self._group.kill(KILL_S)
+        self._orders.close()
+
+    def _send(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._group.pid, number)
