@@ -111,12 +111,12 @@ def floors_ms(case: Case, tflop: float, attention_tflop: float) -> dict[str, flo
 
 def table(found: StepTime, wall_ms: float, least_ms: dict[str, float], kernels: int) -> Iterator[str]:
     """One line for each part, the sum beside the timed step, and the kernels that take longest."""
-    yield f"{'part':22}{'ms':>9}{'% of step':>11}{'at peak':>9}"
+    yield f"{'part':25}{'ms':>9}{'% of step':>11}{'at peak':>9}"
     for name, ms in sorted((*found.parts_ms.items(), ("gaps", found.gaps_ms)), key=lambda part: -part[1]):
         least = f"{least_ms[name]:.1f}" if name in least_ms else "-"
-        yield f"{name:22}{ms:9.2f}{100 * ms / wall_ms:11.1f}{least:>9}"
+        yield f"{name:25}{ms:9.2f}{100 * ms / wall_ms:11.1f}{least:>9}"
     off_pct = 100 * (found.total_ms / wall_ms - 1)
-    yield f"{'sum':22}{found.total_ms:9.2f}; a step without the profiler {wall_ms:.2f} ms ({off_pct:+.1f} %)"
+    yield f"{'sum':25}{found.total_ms:9.2f}; a step without the profiler {wall_ms:.2f} ms ({off_pct:+.1f} %)"
     for name, ms, launches in found.kernels[:kernels]:
         yield f"{ms:9.2f} ms {launches:5} x  {name[:100]}"
 

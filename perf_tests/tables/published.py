@@ -147,7 +147,7 @@ DIFFERENCES = (
     Difference(
         subject="inductor settings of quantized compiled rows",
         theirs="torchao's (coordinate descent, int8 products fused with their scales)",
-        ours="inductor's defaults (set_inductor_config=False), but int8dq's products are tuned and fused",
+        ours="inductor's defaults (set_inductor_config=False), but int8dq's GEMMs are tuned",
         applies=_compiled_and_quantized,
     ),
     Difference(

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from perf_tests.worker.inspection.kernels import KERNEL, Event
 
 GEMM, ATTENTION, QUANTIZATION, POINTWISE, COPIES = (
-    *("GEMM", "attention", "quantization", "pointwise and norms", "copies and fills"),
+    *("GEMM", "attention", "quantization and scales", "pointwise and norms", "copies and fills"),
 )
 CLASSES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    # inductor names its kernels after all that they fuse, and after what uses their result: one that clamps
+    # or looks for a largest value quantizes or scales, whatever else it does.
+    (GEMM, ("triton_tem",)),
+    (QUANTIZATION, ("amax", "aminmax", "amin", "clamp")),
+    (POINTWISE, ("triton",)),
     (ATTENTION, ("sdpa", "flash", "fmha", "attention")),
-    (GEMM, ("triton_tem", "gemm", "cutlass", "nvjet", "xmma", "imma", "cublas", "splitk")),
-    # inductor names a kernel after what it fuses: one that looks for a largest value scales activations.
-    (QUANTIZATION, ("amax", "aminmax", "amin")),
+    (GEMM, ("gemm", "cutlass", "nvjet", "xmma", "imma", "cublas", "splitk")),
 )
 """What a kernel does -> what its name, in lower case, then contains; the first that fits."""
 ON_DEVICE = frozenset({KERNEL, "gpu_memcpy", "gpu_memset"})

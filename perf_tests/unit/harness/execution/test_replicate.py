@@ -138,11 +138,7 @@ def test_a_setting_without_effect_is_a_contradiction_of_the_recipe(
 ) -> None:
     misbehave(fault)
     (process,) = conduct(TUNED, platform=GPU).run(TUNED).processes
-    values = {
-        "force_fuse_int_mm_with_mul": "True",
-        "max_autotune_gemm": "True",
-        "max_autotune_gemm_backends": "ATEN,TRITON",
-    }
+    values = {"max_autotune_gemm": "True"}
     assert process.build.settings == {"tuned": SettingReport(inductor=values, kernels=kernels)}
     found = [each for each in contradictions(CASES[TUNED], process.build) if "setting tuned" in each]
     assert len(found) == (kernels == 0)

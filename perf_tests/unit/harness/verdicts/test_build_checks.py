@@ -345,11 +345,7 @@ def test_step_that_was_not_looked_at_is_a_contradiction() -> None:
 
 
 TUNED = make_case(scheme=INT8WO, compile=CompileMode.REGIONAL, settings=(INT8_GEMM,))
-AS_SET = {
-    "force_fuse_int_mm_with_mul": "True",
-    "max_autotune_gemm": "True",
-    "max_autotune_gemm_backends": "ATEN,TRITON",
-}
+AS_SET = {"max_autotune_gemm": "True"}
 
 
 def of_settings(settings: dict[str, SettingReport] | None) -> tuple[str, ...]:
@@ -374,8 +370,7 @@ def test_setting_whose_kernels_did_not_run_is_a_contradiction() -> None:
     ("found", "says"), [("False", "False"), (None, "None")], ids=["set-back", "not-reported"]
 )
 def test_setting_of_another_value_is_a_contradiction(found: str | None, says: str) -> None:
-    values = {name: value for name, value in AS_SET.items() if name != "max_autotune_gemm"}
-    values |= {} if found is None else {"max_autotune_gemm": found}
+    values = {} if found is None else {"max_autotune_gemm": found}
     (contradiction,) = of_settings({"tuned": SettingReport(inductor=values, kernels=57)})
     assert contradiction == (
         f"the recipe int8wo-regional-tuned sets max_autotune_gemm of inductor to True, and it ended as {says}"

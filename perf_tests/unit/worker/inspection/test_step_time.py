@@ -22,7 +22,9 @@ def event(name: str, start_us: float, us: float, category: str = "kernel") -> Ev
         ("void cutlass::Kernel2<cutlass_80_tensorop_i16832gemm_s8_128x256>", "GEMM"),
         ("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_NNT", "GEMM"),
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob", "attention"),
-        ("triton_red_fused__to_copy_abs_amax_clamp_mul_0", "quantization"),
+        ("triton_red_fused__to_copy_abs_amax_clamp_mul_0", "quantization and scales"),
+        ("triton_poi_fused__scaled_mm__to_copy_cat_clamp_div_gelu_permute_5", "quantization and scales"),
+        ("triton_red_fused__fused_rms_norm__scaled_dot_product_cudnn_attention_add_2", "pointwise and norms"),
         ("triton_poi_fused_gelu_1", "pointwise and norms"),
         ("triton_red_fused_native_layer_norm_2", "pointwise and norms"),
     ],
@@ -72,11 +74,11 @@ def test_the_table_of_the_tool_says_what_the_sum_is_of_a_timed_step() -> None:
     found = step_time([event("gemm_a", 0.0, 70_000.0), event("flash", 72_000.0, 24_000.0)])
     lines = list(TOOL["table"](found, 97.0, {"GEMM": 30.1, "attention": 15.03}, kernels=1))
     assert lines == [
-        "part                         ms  % of step  at peak",
-        "GEMM                      70.00       72.2     30.1",
-        "attention                 24.00       24.7     15.0",
-        "gaps                       2.00        2.1        -",
-        "sum                       96.00; a step without the profiler 97.00 ms (-1.0 %)",
+        "part                            ms  % of step  at peak",
+        "GEMM                         70.00       72.2     30.1",
+        "attention                    24.00       24.7     15.0",
+        "gaps                          2.00        2.1        -",
+        "sum                          96.00; a step without the profiler 97.00 ms (-1.0 %)",
         "    70.00 ms     1 x  gemm_a",
     ]
 

@@ -24,12 +24,8 @@ def _settings_of_before() -> Iterator[None]:
 
 def test_the_settings_of_a_row_are_set_and_read_back() -> None:
     construct(INT8_GEMM.call)
-    assert (config.force_fuse_int_mm_with_mul, config.max_autotune_gemm) == (True, True)
-    assert inductor_settings.read(INT8_GEMM.inductor) == {
-        "force_fuse_int_mm_with_mul": "True",
-        "max_autotune_gemm": "True",
-        "max_autotune_gemm_backends": "ATEN,TRITON",
-    }
+    assert config.max_autotune_gemm
+    assert inductor_settings.read(INT8_GEMM.inductor) == {"max_autotune_gemm": "True"}
 
 
 def test_a_nested_setting_has_a_dotted_name() -> None:
