@@ -29,6 +29,7 @@ from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.report import progress
 from perf_tests.harness.report import pytest_benchmark as replaying
+from perf_tests.harness.report.brief import Brief
 from perf_tests.harness.runs.record import RunRecord
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.known_issues import KNOWN_ISSUES
@@ -249,14 +250,16 @@ def pytest_terminal_summary(
 
 
 def _report(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
-    perf, width = config.stash[SESSION], _width(config)
+    perf, width, taken = config.stash[SESSION], _width(config), 0
     if missing := perf.judging.ledger.missing() if _owes_verdicts(config, exitstatus) else ():
         terminalreporter.section("selected, but no verdict was given", red=True)
-        _write(terminalreporter, summary.uncollected(collection.uncollected_groups(config)))
+        uncollected = summary.uncollected(collection.uncollected_groups(config))
         by_case = summary.by_case(missing) if perf.options.show_all else summary.missing(missing, width)
-        _write(terminalreporter, by_case)
+        for paragraph in (uncollected, by_case):
+            _write(terminalreporter, paragraph)
+        taken = len(("", *uncollected, "", *by_case, ""))
     if perf.record is not None:
-        _report_record(terminalreporter, perf, perf.record, config)
+        _report_record(terminalreporter, config, perf.record, taken)
         if exitstatus == pytest.ExitCode.INTERRUPTED:
             terminalreporter.section("stopped before the end", yellow=True)
             _write(terminalreporter, summary.stopped(perf))
@@ -266,17 +269,18 @@ def _report(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: 
 
 
 def _report_record(
-    terminalreporter: pytest.TerminalReporter, perf: PerfSession, record: RunRecord, config: pytest.Config
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config, record: RunRecord, taken: int
 ) -> None:
-    """On the terminal, and in brief on the page of the job where GitHub runs it."""
-    selection = config.stash[SELECTION]
-    has_page = bool(os.environ.get("GITHUB_STEP_SUMMARY"))
-    is_brief = has_page or not perf.options.show_all
-    brief = summary.brief(perf, record, selection, _width(config)) if is_brief else None
+    """On the terminal, next to lines that are `taken`, and in brief on the page of the job on GitHub."""
+    perf, selection = config.stash[SESSION], config.stash[SELECTION]
+    show_all = perf.options.show_all
+    is_brief = bool(os.environ.get("GITHUB_STEP_SUMMARY")) or not show_all
+    taken = 0 if show_all else taken
+    brief = summary.brief(perf, record, selection, _width(config), taken=taken) if is_brief else None
     if brief:
         summary.write_page(brief)
     terminalreporter.section("performance")
-    if perf.options.show_all or brief is None:
+    if show_all or brief is None:
         for lines in summary.everything(perf, record, selection):
             _write(terminalreporter, lines)
     else:
@@ -287,8 +291,8 @@ def _is_explained(config: pytest.Config, report: Any) -> bool:
     return getattr(report, "when", None) == "call" and report.nodeid in config.stash[EXPLAINED]
 
 
-def _write_brief(terminalreporter: pytest.TerminalReporter, brief: summary.Brief, perf: PerfSession) -> None:
-    _write(terminalreporter, brief.sentences)
+def _write_brief(terminalreporter: pytest.TerminalReporter, brief: Brief, perf: PerfSession) -> None:
+    _write(terminalreporter, brief.remarks)
     for line in brief.table:
         terminalreporter.write_line(line.text, **({line.colour: True} if line.colour else {}))
     if brief.causes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from perf_tests.harness.execution import resuming
@@ -14,19 +13,17 @@ from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Selection
 from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.report import ab_comparison as ab_report
-from perf_tests.harness.report import causes, costs, markdown, terminal
+from perf_tests.harness.report import brief as briefs
+from perf_tests.harness.report import causes, costs, terminal
 from perf_tests.harness.report import plan as plan_report
+from perf_tests.harness.report.brief import Brief, Detail, Paragraph
 from perf_tests.harness.report.causes import Cause
-from perf_tests.harness.report.terminal import Line
 from perf_tests.harness.report.wording import clipped, refitted
 from perf_tests.harness.retention import earlier_runs
 from perf_tests.harness.runs.plan import BUILD
 from perf_tests.harness.runs.record import RunRecord, Status
 from perf_tests.tables.metrics.rows import METRICS, UNITS
 from perf_tests.tables.metrics.spec import Group
-
-Paragraph = Sequence[str]
-"""Lines; an empty paragraph is not printed."""
 
 
 def header(options: Options, target: Target) -> list[str]:
@@ -93,29 +90,6 @@ def _circumstances(session: PerfSession, record: RunRecord, selection: Selection
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Brief:
-    """What a session says at its end where nobody asks for everything."""
-
-    title: str
-    """How many cases are green, and how many are not."""
-    sentences: Paragraph
-    table: Sequence[Line]
-    causes: Sequence[Paragraph]
-    """The lines about each cause, its title first; then those about cases without a baseline or not run."""
-
-    def as_markdown(self) -> str:
-        """The same for the page of a CI job."""
-        return markdown.summary(self.title, self.sentences, self.causes, [line.text for line in self.table])
-
-    def as_lines(self) -> Iterator[str]:
-        """The same as plain text, with what counts most at its end."""
-        yield from (*self.sentences, "", *(line.text for line in self.table), "")
-        for cause in self.causes:
-            yield from (*cause, "")
-        yield self.title
-
-
 def write_page(brief: Brief) -> None:
     """Add the summary to the page of the job, where GitHub runs it."""
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
@@ -123,8 +97,13 @@ def write_page(brief: Brief) -> None:
             file.write(brief.as_markdown())
 
 
-def brief(session: PerfSession, record: RunRecord, selection: Selection, width: int) -> Brief:
-    """What is red, by cause, and what else is worth a line; no line but A/B's is longer than `width`."""
+def brief(
+    session: PerfSession, record: RunRecord, selection: Selection, width: int, *, taken: int = 0
+) -> Brief:
+    """What is red, by cause, and what else is worth a line, next to lines that are `taken` already.
+
+    No line but A/B's is longer than `width`.
+    """
     runs = [run for run in record.cases if run.id in selection.cases]
     found = causes.causes(runs, session.judging.is_green)
     told = [cause for cause in found if not (cause.is_new or cause.status is Status.NOT_RUN)]
@@ -132,28 +111,38 @@ def brief(session: PerfSession, record: RunRecord, selection: Selection, width: 
     not_run = [cause for cause in found if cause.status is Status.NOT_RUN]
     rolled_up = {run.id for cause in (*new, *not_run) for run in cause.runs}
     listed = [run for run in runs if run.id not in rolled_up]
-    return Brief(
-        title=causes.counts(runs, found),
-        sentences=[
-            line for each in _sentences(session, record, selection, width) for line in refitted(each, width)
-        ],
-        table=terminal.overview(listed, told, UNITS, width),
-        causes=[
-            *(
-                _explained(session, record, number, cause, width)
-                for number, cause in enumerate(told, start=1)
-            ),
-            *(causes.rolled_up(cause, str(session.options.out), width) for cause in new),
-            *(_not_run(session, cause, width) for cause in not_run),
-        ],
-    )
+    remarks = list(_remarks(session, record, selection, width))
+    explanations: dict[int, Paragraph] = {}
+
+    def explained(number: int, cause: Cause) -> Paragraph:
+        if number not in explanations:
+            explanations[number] = _explained(session, record, number, cause, width)
+        return explanations[number]
+
+    def say(detail: Detail) -> Brief:
+        numbered = list(enumerate(told, start=1))
+        further = numbered[detail.explained :]
+        untold = len(further[detail.titled :])
+        more = f"and {untold} more causes, whose numbers are in the table: --perf-table=all explains them"
+        return Brief(
+            title=causes.counts(runs, found),
+            remarks=briefs.cut(remarks, detail.remarks),
+            table=terminal.overview(listed, told, UNITS, width, further=detail.further, green=detail.green),
+            causes=[
+                *(explained(*each) for each in numbered[: detail.explained]),
+                *(causes.titled(*each, width) for each in further[: detail.titled]),
+                *([[clipped(more, width)]] if untold else []),
+                *(causes.rolled_up(cause, str(session.options.out), width) for cause in new),
+                *(_not_run(session, cause, width) for cause in not_run),
+            ],
+        )
+
+    return briefs.fitting(say, briefs.MAX_LINES - taken)
 
 
 def _explained(session: PerfSession, record: RunRecord, number: int, cause: Cause, width: int) -> Paragraph:
     worst = cause.runs[0]
-    if number > causes.MAX_EXPLAINED:
-        text = f"  worst      {worst.id}"
-    elif cause.metric:
+    if cause.metric:
         comparison = next((each for each in record.comparisons if each.id == worst.id), None)
         text = session.judging.explain(worst, causes.red(worst)[:1], comparison)
     else:
@@ -165,24 +154,31 @@ def _not_run(session: PerfSession, cause: Cause, width: int) -> Paragraph:
     count, reason = len(cause.runs), cause.runs[0].reason
     return [
         clipped(f"{count} {'case was' if count == 1 else 'cases were'} not run: {reason}", width),
-        f"  go on      {session.resuming_command}",
+        *refitted(f"  go on      {session.resuming_command}", width),
     ]
 
 
-def _sentences(session: PerfSession, record: RunRecord, selection: Selection, width: int) -> Iterator[str]:
+MAX_REMARK = 4
+"""Lines of one sentence, of those that name cases."""
+
+
+def _remarks(session: PerfSession, record: RunRecord, selection: Selection, width: int) -> Iterator[str]:
+    """The lines about the session as a whole, those first that must not go unsaid."""
     judging = session.judging
-    yield from _circumstances(session, record, selection)
+    for sentence in _circumstances(session, record, selection):
+        yield from briefs.cut(refitted(sentence, width), MAX_REMARK)
     yield from costs.briefly(record.cases, record.references, width)
-    yield from costs.tuning(record.cases)
+    for sentence in costs.tuning(record.cases):
+        yield from refitted(sentence, width)
     if session.options.show_plan:
-        yield from plan_report.accuracy(session.forecaster.accuracy(selection, record))
+        yield from plan_report.accuracy_briefly(session.forecaster.accuracy(selection, record), width)
     if judging.noisy_metrics:
-        yield terminal.error_rates(judging.noisy_metrics, judging.level)
-    yield from ab_report.table(record.comparisons, UNITS)
+        yield from refitted(terminal.error_rates(judging.noisy_metrics, judging.level), width)
     yield from terminal.not_compared_briefly(record.cases, width)
     provisional = terminal.provisional(record.cases, judging.entries())
     if provisional:
         yield clipped(f"provisional baselines (fewer than 3 processes): {len(provisional)} cases", width)
+    yield from ab_report.table(record.comparisons, UNITS)
 
 
 def stopped(session: PerfSession) -> Paragraph:

@@ -17,8 +17,6 @@ MAX_LINES = 13
 QUOTED = "    | "
 MAX_QUOTED = 4
 """Lines of a worker's log."""
-MAX_EXPLAINED = 6
-"""Causes that are explained; further ones are one line each."""
 VARYING = re.compile(r"\S*/\S*|\d[\d.,]*")
 """What differs between two messages about the same thing: paths and numbers."""
 
@@ -97,6 +95,11 @@ def explained(number: int, cause: Cause, text: str, width: int) -> list[str]:
         *(clipped(line, width) for line in lines),
         *([clipped(f"  also red   {also}", width)] if also else []),
     ]
+
+
+def titled(number: int, cause: Cause, width: int) -> list[str]:
+    """One line about a cause that is not explained, with the worst of its cases."""
+    return [clipped(f"[{number}] {cause.title()}, the worst {cause.runs[0].id}", width)]
 
 
 def _shortened(lines: Sequence[str]) -> list[str]:

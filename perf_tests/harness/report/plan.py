@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from perf_tests.harness.planning.cost_model import CostBasis
 from perf_tests.harness.planning.schedule import Accuracy, CaseCost, Forecast
 from perf_tests.harness.report.terminal import aligned
+from perf_tests.harness.report.wording import clipped
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.platforms import Device, Platform
 
@@ -55,6 +56,19 @@ def accuracy(rows: Sequence[Accuracy]) -> list[str]:
         "expected and spent seconds, all processes",
         *aligned([header, *(_compared(row) for row in (*rows, total))], right=header[1:]),
     ]
+
+
+def accuracy_briefly(rows: Sequence[Accuracy], width: int) -> list[str]:
+    """One line: how good the forecast was of the cases that had an expectation. Empty without any."""
+    expected = [row for row in rows if row.expected_s is not None]
+    if not expected:
+        return []
+    expected_s = math.fsum(row.expected_s or 0.0 for row in expected)
+    spent_s = math.fsum(row.spent_s for row in expected)
+    total = (
+        f"{_count(len(expected), 'row')} of the plan: expected {expected_s:,.0f} s, spent {spent_s:,.0f} s"
+    )
+    return [clipped(f"{total}; --perf-table=all lists them", width)]
 
 
 def _of_platform(forecast: Forecast, platform: Platform) -> Iterator[str]:

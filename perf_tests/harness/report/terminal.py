@@ -20,8 +20,6 @@ SHOWN = "shown"
 BY_PRIORITY = ("case", "verdict", "change", "metric", "now", "baseline", "limit")
 """The columns of the overview; the last ones are left out first where the width does not suffice."""
 LEAST_COLUMNS = 4
-MAX_FURTHER = 20
-"""Lines for further metrics of cases that have one already; where they are more, each case has one line."""
 HEADLINES = ("denoise_step_ms", "device_latency_s", "latency_s", "time_ratio_vs_fp32")
 """The metric shown of a case about which there is nothing else to say: the first that was judged."""
 
@@ -52,25 +50,35 @@ class Line:
 
 
 def overview(
-    runs: Sequence[Run], causes: Sequence[Cause], units: Mapping[str, str], width: int
+    runs: Sequence[Run],
+    causes: Sequence[Cause],
+    units: Mapping[str, str],
+    width: int,
+    *,
+    further: int,
+    green: bool,
 ) -> list[Line]:
     """What is red, what moved beyond its noise, and one line for each other case; none is longer than
     `width`. The reddest are last, next to what explains them.
 
-    The number of its cause stands with each red case; `units` maps metric names to their units. Empty without
-    runs.
+    The number of its cause stands with each red case; `units` maps metric names to their units. Where more
+    than `further` lines are about further metrics of cases that have one already, each case has one. Without
+    `green`, those that are green and have not moved are counted. Empty without runs.
     """
     if not runs:
         return []
     numbers = {run.id: number for number, cause in enumerate(causes, start=1) for run in cause.runs}
     blocks = [_block(run, numbers.get(run.id), units) for run in runs]
-    further = sum(len(block.rows) - 1 for block in blocks)
-    if further > MAX_FURTHER:
+    if sum(len(block.rows) - 1 for block in blocks) > further:
         blocks = [block.first_only() for block in blocks]
-    ordered = sorted(blocks, key=lambda block: block.order)
+    listed = [block for block in blocks if green or block.order != UNMOVED]
+    ordered = sorted(listed, key=lambda block: block.order)
     texts = fitting([BY_PRIORITY, *(row for block in ordered for row in block.rows)], width)
     colours = ["", *(block.colour for block in ordered for _ in block.rows)]
-    return [Line(text, colour) for text, colour in zip(texts, colours, strict=True)]
+    lines = [Line(text, colour) for text, colour in zip(texts, colours, strict=True)]
+    unlisted = len(blocks) - len(listed)
+    counted = f"cases that are green and have not moved: {unlisted}; --perf-table=all lists them"
+    return [*lines, Line(clipped(counted, width))] if unlisted else lines
 
 
 def fitting(rows: Sequence[Cells], width: int) -> list[str]:
@@ -112,9 +120,11 @@ def _block(run: Run, number: int | None, units: Mapping[str, str]) -> _Block:
     if moved:
         rows = [_brief(run, each, units, f"{each.status.value}, moved") for each in moved]
         return _Block(1, "yellow", tuple(rows))
-    return _Block(0, "", (_headline(run, units),))
+    return _Block(UNMOVED, "", (_headline(run, units),))
 
 
+UNMOVED = 0
+"""The order of a case about which there is nothing to say."""
 MAX_CAUSES = 10_000
 """More than there can be: what the order of causes is counted down from."""
 
