@@ -175,6 +175,18 @@ def test_an_expired_known_issue_is_red_at_night_and_a_warning_for_a_pull_request
     assert '"known issues" python tools/known_issues.py\n' in checks
 
 
+def test_what_workflows_upload_is_packed_and_nights_upload_less_than_100_mb() -> None:
+    workflows = ROOT / ".github" / "workflows"
+    nightly, record = (without_comments(workflows / name) for name in ("nightly.yml", "record.yml"))
+    limits_mb = [int(limit) for limit in re.findall(r"--limit-mb (?:\$\(\()?(\d+)", nightly)]
+
+    assert limits_mb == [45, 45, 5]  # of all parts together, of the whole, and of the cross product
+    for workflow in (nightly, record):
+        paths = re.findall(r"actions/upload-artifact@.*?\n +path: (.*?)\n", workflow, flags=re.DOTALL)
+        assert set(paths) == {"${{ runner.temp }}/upload"}
+        assert workflow.count('--out "$RUNNER_TEMP/upload"') == len(paths)
+
+
 def test_time_of_a_night_exceeds_its_budget_by_an_hour() -> None:
     job = jobs(ROOT / ".github/workflows/nightly.yml")["h100"]
 
