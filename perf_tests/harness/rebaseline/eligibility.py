@@ -13,11 +13,17 @@ from perf_tests.harness.runs.record import Progress, Run, RunRecord, Status
 from perf_tests.harness.stats import location, observations, precision, sequential_bounds
 from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.metrics.spec import Better
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
+from perf_tests.tables.recipes import Recipe
 
 MAX_NOISE_PCT = 5.0
 """Between the generations of one process: anything above means that the machine was disturbed."""
+MOST_ENCODE_RATIO = 1.75
+"""A process that takes so many times the fastest encoding was held up by its host. Of 68 processes on H100s,
+67 took at most 1.61 times the fastest of their case and reference, one 1.89 times in all its generations."""
+ENCODE = METRIC_BY_NAME["encode_ms"]
 UNMEASURED = frozenset({Status.INVALID, Status.INCONCLUSIVE, Status.UNSUPPORTED, Status.NOT_RUN})
 
 
@@ -28,7 +34,7 @@ def objection_to_run(run: Run, record: RunRecord, platform: str | None) -> str |
     """
     if platform is not None and run.platform != platform:
         return f"it is a run of another platform: it was measured on {run.platform}, not on {platform}"
-    for check in (_unknown, _injected, _failed, _moved, _foreign, _invalid, _noisy, _unmeasured):
+    for check in (_unknown, _injected, _failed, _moved, _foreign, _invalid, _noisy, _stalled, _unmeasured):
         why = check(run, record)
         if why is not None:
             return harmless(why)  # it quotes the record, which anybody may have written
@@ -103,6 +109,36 @@ def _noisy(run: Run, _record: RunRecord) -> str | None:
     return (
         f"its generations scatter by {noise_pct:.1f} %, more than {most_pct:g} %: a baseline made from it "
         "would gate nothing; measure it again"
+    )
+
+
+def _stalled(run: Run, record: RunRecord) -> str | None:
+    """Why the host held up the encoders of a process, which are those of the reference unless quantized."""
+    recipe, platform = CASES[run.id].case.build.recipe, PLATFORM_BY_ID[run.platform]
+    if platform.device not in ENCODE.gates:
+        return None
+    reference = None if _quantizes_encoders(recipe) else reference_of(run, record)
+    fastest_ms = min((*_encodes_ms(run), *(_encodes_ms(reference) if reference else ())), default=math.inf)
+    for number, took_ms in enumerate(observations.observe(ENCODE, run, None).values, start=1):
+        if took_ms > MOST_ENCODE_RATIO * fastest_ms:
+            return (
+                f"the host held it up: encoding took {took_ms:.0f} ms in process {number}, "
+                f"{took_ms / fastest_ms:.2f} times the {fastest_ms:.0f} ms of the fastest of the same, and "
+                f"at most {MOST_ENCODE_RATIO:g} times is usual; measure it again on a quiet machine"
+            )
+    return None
+
+
+def _quantizes_encoders(recipe: Recipe) -> bool:
+    return any(name.startswith("text_encoder") for name in recipe.quantized_components)
+
+
+def _encodes_ms(run: Run) -> tuple[float, ...]:
+    return tuple(
+        value
+        for process in run.processes
+        for sample in process.samples
+        for value in sample.values.get(ENCODE.name, ())
     )
 
 

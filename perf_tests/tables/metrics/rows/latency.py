@@ -111,13 +111,19 @@ METRICS = (
             better=Better.LOWER,
             group=Group.LATENCY,
             reader=Reader.SAMPLES,
-            gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=absolute_ms))},
+            gates={Device.CUDA: Gate(tolerance=tolerance)},
             per_unit=True,
             needs_verification=True,
         )
-        # Encoding is bound by the host: 66 ms became 134 ms beside three busy siblings. An encoder that runs
-        # twice is seen by its calls and kernels.
-        for name, absolute_ms in (("encode_ms", 150.0), ("first_step_ms", 50.0))
+        for name, tolerance in (
+            # Encoding is bound by the host. 68 processes of 11 pipelines and batches on 12 H100s: standard
+            # deviation of the logarithm 0.117 (57 degrees of freedom), at most 1.60 times the fastest. Once,
+            # beside three busy siblings, 66 ms became 134 ms, 2.03 times. 3.3 times is beyond it by chance in
+            # 0.2 % of such processes, and in less than one of a million that have the host to themselves.
+            # An encoder that runs twice is seen by its calls and kernels.
+            ("encode_ms", Tolerance(relative_pct=230.0, absolute=50.0)),
+            ("first_step_ms", Tolerance(relative_pct=60.0, absolute=50.0)),
+        )
     ),
     *(
         Metric(

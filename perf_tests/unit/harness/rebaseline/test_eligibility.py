@@ -5,7 +5,8 @@ import pytest
 
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.rebaseline.eligibility import drifted, objection_to_entry, objection_to_run
-from perf_tests.harness.runs.record import Progress, Run, RunRecord, Status
+from perf_tests.harness.runs.record import Process, Progress, Run, RunRecord, Status
+from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import H100, Noise
 from perf_tests.unit.builders import (
     CPU_MODEL,
@@ -18,6 +19,7 @@ from perf_tests.unit.builders import (
     make_failure,
     make_process,
     make_record,
+    make_reference,
     make_run,
     make_verdict,
 )
@@ -34,6 +36,23 @@ def objection(run: Run, platform: str | None = None) -> str | None:
 def objection_to_numbers(record: RunRecord) -> str | None:
     run = record.cases[0]
     return objection_to_entry(run.id, candidates.entry_of(run, record, "p1"), NOISE)
+
+
+def encoding(run_ms: list[list[float]], reference_ms: list[float], case: Case = FLUX_FP8) -> RunRecord:
+    """A session on an H100 with a process for each list of encoding times, and one of the reference."""
+
+    def process(times_ms: list[float]) -> Process:
+        whole = on_h100(100.0)
+        samples = tuple(
+            msgspec.structs.replace(sample, values={**sample.values, "encode_ms": (time_ms,)})
+            for sample, time_ms in zip(whole.samples, times_ms, strict=True)
+        )
+        return msgspec.structs.replace(whole, samples=samples)
+
+    return make_record(
+        make_run(case, H100, processes=tuple(map(process, run_ms))),
+        references=(make_reference(case, H100, processes=(process(reference_ms),)),),
+    )
 
 
 # Of runs
@@ -124,6 +143,47 @@ def test_a_run_that_failed_is_not_eligible_and_its_message_says_why() -> None:
 def test_what_a_record_says_tells_the_terminal_nothing() -> None:
     run = make_run(status=Status.INVALID, reason="\x1b[2Jgone")
     assert objection(run) == r"it is INVALID: \x1b[2Jgone"
+
+
+USUAL_MS = [48.5, 48.0, 60.8, 57.2, 77.8]
+STALLED_MS = [131.0, 131.3, 117.3, 141.3, 140.5]
+REFERENCE_MS = [103.2, 101.1, 96.0, 71.2, 111.1]
+WITH_ENCODER = candidates.CASES["cogvideox-5b-b1-fp8dqrow-eager-qte"].case
+
+
+def _stalled(record: RunRecord) -> str | None:
+    return objection_to_run(record.cases[0], record, None)
+
+
+def test_encoders_that_the_host_held_up_are_not_eligible() -> None:
+    assert _stalled(encoding([STALLED_MS], REFERENCE_MS)) == (
+        "the host held it up: encoding took 134 ms in process 1, 1.89 times the 71 ms of the fastest of the "
+        "same, and at most 1.75 times is usual; measure it again on a quiet machine"
+    )
+
+
+@pytest.mark.parametrize(
+    ("run_ms", "reference_ms"),
+    [
+        pytest.param([USUAL_MS], REFERENCE_MS, id="as-usual"),
+        pytest.param([USUAL_MS, [82.0, 83.0, 81.0, 82.0, 84.0]], REFERENCE_MS, id="slower-process"),
+        pytest.param([STALLED_MS], [102.0, 101.1, 96.0, 98.0, 111.1], id="as-slow-as-the-reference"),
+        pytest.param([[48.0, 48.0, 48.0, 48.0, 300.0]], REFERENCE_MS, id="one-generation"),
+    ],
+)
+def test_encoders_of_a_usual_host_are_eligible(run_ms: list[list[float]], reference_ms: list[float]) -> None:
+    assert _stalled(encoding(run_ms, reference_ms)) is None
+
+
+def test_a_quantized_encoder_is_not_compared_with_that_of_the_reference() -> None:
+    assert "held it up" not in (_stalled(encoding([STALLED_MS], REFERENCE_MS, WITH_ENCODER)) or "")
+    held_up = encoding([USUAL_MS, STALLED_MS], REFERENCE_MS, WITH_ENCODER)
+    assert "encoding took 134 ms in process 2" in (_stalled(held_up) or "")
+
+
+def test_one_process_of_several_that_was_held_up_is_named() -> None:
+    found = _stalled(encoding([USUAL_MS, STALLED_MS, USUAL_MS], REFERENCE_MS)) or ""
+    assert "encoding took 134 ms in process 2, 2.80 times the 48 ms" in found
 
 
 @pytest.mark.parametrize("status", [Status.INCONCLUSIVE, Status.INVALID])
