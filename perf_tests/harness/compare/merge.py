@@ -90,10 +90,15 @@ def _check_alike(first: Shard, other: Shard) -> None:
     asked = "only shards of one selection can be merged"
     if other.count != first.count:
         raise UsageError(f"{first} and {other} are not shards of one selection: give all parts of one i/n")
-    if first.plan.commit is None or first.plan.commit != other.plan.commit:
+    for each in (first, other):
+        if each.plan.commit is None:
+            raise UsageError(
+                f"{each} does not say which commit measured it: measure in a checkout, where git can be run"
+            )
+    if first.plan.commit != other.plan.commit:
         raise UsageError(
-            f"{first} was measured by the commit {first.plan.commit or 'unknown'}, {other} by "
-            f"{other.plan.commit or 'unknown'}: measure all parts in checkouts of one commit"
+            f"{first} was measured by commit {first.plan.commit}, {other} by {other.plan.commit}: measure "
+            "all parts in checkouts of one commit, with the same changes or none"
         )
     before, now = _digests(first), _digests(other)
     if changes := environments.differences(before, now):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -88,7 +89,7 @@ class CaseJudge:
         """How many pairs (case, noisy gated metric) the selected tests owe a verdict on, in all shards."""
         return sum(
             as_judged(METRIC_BY_NAME[name], self._selection.whole[case_id][0].build.recipe.scheme).is_noisy
-            for case_id, name in self.ledger.owed | self.ledger.elsewhere
+            for case_id, name in chain(self.ledger.owed, self.ledger.elsewhere)
             if name in NOISY
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +15,18 @@ from perf_tests.harness.processes import checkout
 from perf_tests.harness.rebaseline.candidates import reference_of
 from perf_tests.harness.runs.record import Process, RunRecord, Status
 from perf_tests.harness.runs.record_file import read_record, write_record
-from perf_tests.unit.conftest import BF16, INT8WO, ROOT, Misbehave, Plug, Suite, rebaseline
-from perf_tests.unit.harness.plugin.sessions import BOTH, BUILD, SCHNELL, THREE
+from perf_tests.unit.conftest import (
+    BF16,
+    COMPILED,
+    INT8WO,
+    ROOT,
+    Misbehave,
+    Plug,
+    Suite,
+    rebaseline,
+    workers_of,
+)
+from perf_tests.unit.harness.plugin.sessions import BOTH, BUILD, SCHNELL, THREE, until
 
 main: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "merge.py"))["main"]
 compare: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "compare.py"))["main"]
@@ -202,6 +213,28 @@ def test_a_part_that_was_killed_owes_what_it_did_not_say(
     assert "planned, but no verdict was given" in capsys.readouterr().out
 
 
+def test_a_part_that_was_killed_is_red_and_green_once_it_was_resumed(suite: Suite, parts: Parts) -> None:
+    assert suite.run(*THREE).ret == pytest.ExitCode.OK
+    everything = tuple(map(str, (ROOT / "perf_tests").glob("test_*.py")))
+    assert parts.measure(*THREE, tests=everything) == [0, 0]
+    number = next(n for n in (0, 1) if COMPILED in outcomes(read_record(parts.paths[n])))
+    path, shard = parts.paths[number], f"--perf-shard={number + 1}/2"
+    shutil.rmtree(path)
+    killed = suite.start(*THREE, shard, f"--perf-out={path}", f"--perf-inject=hang@{COMPILED}")
+    assert until((path / "logs" / f"{COMPILED}.0.log").exists, timeout_s=60)
+    killed.send_signal(signal.SIGKILL)
+    assert until(lambda: killed.poll() is not None and not workers_of(path), timeout_s=5)
+    if (path / "run.jsonl").exists():  # it may have been killed before it kept anything
+        assert parts.merge() == 1
+        assert f"{COMPILED}: build" in read_record(parts.out).missing
+        shutil.rmtree(parts.out)
+
+    again = suite.run(*THREE, shard, f"--perf-out={path}", "--perf-resume")
+    assert again.ret == pytest.ExitCode.OK
+    assert parts.merge() == 0
+    assert outcomes(read_record(parts.out)) == outcomes(suite.record())
+
+
 def test_a_case_that_was_measured_but_not_judged_owes_its_verdicts(two: Parts) -> None:
     run = read_record(two.paths[0]).cases[0]
     two.edit(0, cases=(msgspec.structs.replace(run, verdicts=(), status=Status.INCONCLUSIVE),))
@@ -269,7 +302,7 @@ def test_what_holds_no_run_is_refused(two: Parts, capsys: pytest.CaptureFixture[
     ("changes", "says"),
     [
         ({"commit": "f" * 40}, "by ffffffffffffffffffffffffffffffffffffffff: measure all parts in checkouts"),
-        ({"commit": None}, "by unknown: measure all parts in checkouts of one commit"),
+        ({"commit": None}, "(2/2) does not say which commit measured it: measure in a checkout"),
         ({"shard": (2, 3)}, "are not shards of one selection: give all parts of one i/n"),
         ({"noisy_metrics": 62}, "among 0 noisy metrics, "),
     ],
@@ -286,7 +319,7 @@ def test_parts_outside_of_a_checkout_are_refused(
 ) -> None:
     monkeypatch.setattr(checkout, "commit", lambda _root: None)
     parts.measure(*BOTH)
-    assert "was measured by the commit unknown" in refused(parts, capsys)
+    assert "(1/2) does not say which commit measured it" in refused(parts, capsys)
 
 
 def test_parts_of_different_stacks_are_refused(
