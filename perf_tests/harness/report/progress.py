@@ -176,12 +176,13 @@ class PhaseLines:
 
 
 class Lines:
-    """A display for logs: each line is flushed, and nothing is shown that would not stay."""
+    """A display for logs: each line is flushed, and but for the first phase only what has ended is told."""
 
     def __init__(self, stream: TextIO, before: Callable[[], str] = str) -> None:
         """`before` is what must precede a line: a newline where others have left one unfinished."""
         self._stream = stream
         self._before = before
+        self._has_begun = False
 
     def line(self, text: str) -> None:
         """Print the line. Where nobody can read it any more, measuring goes on."""
@@ -190,7 +191,10 @@ class Lines:
             self._stream.flush()
 
     def status(self, lane: str, text: str) -> None:
-        """Nothing: what is still going on becomes a line when it ends."""
+        """The first is a line, because the first import takes long; later ones become lines when they end."""
+        if text and not self._has_begun:
+            self._has_begun = True
+            self.line(text)
 
     def close(self) -> None:
         """Nothing: all lines are written."""

@@ -209,7 +209,7 @@ def test_a_log_gets_each_line_at_once_and_a_terminal_keeps_one_status_line_a_car
         each.line("a  compile 21 s")
         each.close()
 
-    assert log.getvalue() == "a  compile 21 s\n"
+    assert log.getvalue() == "a  compile ...\na  compile 21 s\n"  # only the first phase is told twice
     shown = terminal.getvalue()
     assert "a  compile 21 s\n" in shown
     assert "c  load ... 0.0 s\x1b[0m\n" in shown  # above the line of the other card
