@@ -12,6 +12,7 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import IDENTICAL_DB
+from perf_tests.worker.measure import early_stop
 from perf_tests.worker.measure.generate import call_arguments
 
 
@@ -47,14 +48,15 @@ def record(pipeline: Any, case: Case) -> Probe:
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def keep_first(_module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        if not calls:
-            # A copy: pipelines may modify the tensors that they have passed on.
-            calls.append(copy.deepcopy((arguments, keywords)))
+        # A copy: pipelines may modify the tensors that they have passed on.
+        calls.append(copy.deepcopy((arguments, keywords)))
+        early_stop.stop()
 
     workload = dataclasses.replace(case.workload, steps=1, measured_steps=None)
     hook = pipeline.transformer.register_forward_pre_hook(keep_first, with_kwargs=True)
     try:
-        pipeline(**call_arguments(case.build.pipeline, workload))
+        with early_stop.stoppable():
+            pipeline(**call_arguments(case.build.pipeline, workload))
     finally:
         hook.remove()
     arguments, keywords = calls[0]

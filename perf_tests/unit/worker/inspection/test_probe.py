@@ -57,6 +57,19 @@ def test_a_quantized_transformer_is_within_the_range_of_its_scheme(
     assert scheme.output_sqnr_db.low <= before.sqnr_db(built) <= scheme.output_sqnr_db.high
 
 
+def test_nothing_is_decoded_for_a_probe(
+    make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = make_case(Recipe(scheme=INT8WO))
+    pipeline = build.build(case.build, CPU)
+    called = []
+    pipeline.transformer.register_forward_hook(lambda *_: called.append("transformer"))
+    monkeypatch.setattr(pipeline.vae, "decode", lambda *_: called.append("decode"))
+    before = probe.record(pipeline, case)
+    assert called == ["transformer"]  # with the copied inputs
+    assert before.sqnr_db(pipeline) == pytest.approx(144.4944, abs=1e-4)
+
+
 def test_an_unchanged_transformer_answers_the_same(make_case: Callable[..., Case]) -> None:
     pipeline, before = recorded(make_case())
     assert before.sqnr_db(pipeline) == pytest.approx(144.4944, abs=1e-4)
