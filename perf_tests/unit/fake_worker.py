@@ -11,7 +11,8 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         killed, hang, flood, escapes, excuses-itself, answers-twice;
                                         without PHASE at a timed generation
     at a timed generation               die-once:MARKER
-    in the answers                      missing-metric:NAME  huge-reply  refused-scheme  same-picture
+    in the answers                      missing-metric:NAME  doubles:NAME (a count or a size)
+                                        huge-reply  refused-scheme  same-picture
                                         throttled:COUNT (the first timed generations on a GPU)
                                         leaks:MIB  slows:PERCENT (more with each timed generation)
                                         stalls:COUNT (the timed generations from the third on)
@@ -369,6 +370,7 @@ class Session:
         if self._compiles:
             values |= {"generated_kernels": 126.0, "extern_calls": 32.0}
         values.pop(self._switches.argument("missing-metric", self.case) or "", None)
+        values = {name: value * self._twice(name) for name, value in values.items()}
         noise = NOISE if self._quantized else 0.0
         arrays = self._arrays(f"{request.trace}.timed.npz", noise) if request.trace else None
         state = self._state(self._groups)
@@ -426,12 +428,18 @@ class Session:
         return {**times, "device_latency_s": times["latency_s"]}
 
     def _counts(self) -> dict[str, tuple[float, ...]]:
+        calls = {
+            "transformer_calls": self.case.workload.generated_steps,
+            "decode_calls": 1,
+            **{f"{name}_calls": n for name, n in self.case.build.pipeline.encoder_calls.items()},
+        }
         return {
-            "transformer_calls": (float(self.case.workload.generated_steps),),
-            "decode_calls": (1.0,),
-            **{f"{name}_calls": (float(n),) for name, n in self.case.build.pipeline.encoder_calls.items()},
+            **{name: (self._twice(name) * n,) for name, n in calls.items()},
             "batch_psnr_db": (12.0,),
         }
+
+    def _twice(self, name: str) -> float:
+        return 2.0 if name == self._switches.argument("doubles", self.case) else 1.0
 
     def _strike(self) -> None:
         """Apply the faults that spoil a timed generation, like the real worker."""
