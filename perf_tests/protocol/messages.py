@@ -44,8 +44,11 @@ class Phase(StrEnum):
     FIDELITY = "fidelity"
     """The parts of the answers to `Quantize` and `Inspect` that compare layers and record the transformer's
     answers."""
+    SAVE = "save"
     SWITCH_WORKLOAD = "turn"
     INSPECT = "inspect"
+    BUILT_TWIN = "built-twin"
+    """No request: all that another worker did to make what this one loads, or must equal."""
 
 
 class FailureKind(StrEnum):
@@ -112,6 +115,8 @@ class Load(Struct, tag="load"):
     case: Case
     device: Device
     injections: tuple[Injection, ...] = ()
+    checkpoint: str | None = None
+    """Folder of what another worker was asked to `Save`; None where this one makes its own weights."""
 
 
 class Quantize(Struct, tag="quantize"):
@@ -126,6 +131,15 @@ class Quantize(Struct, tag="quantize"):
     """Whether to compare each quantized layer of the transformer with its bf16 twin."""
     traces: tuple[Trace, ...] = ()
     """What to record before anything is quantized, for each workload that the worker will switch to."""
+    tensors: bool = False
+    """Whether to hash every tensor of the quantized components."""
+
+
+class Save(Struct, tag="save"):
+    """Save the quantized transformer in `folder`, in the way in which `case` loads it -> Saved."""
+
+    case: Case
+    folder: str
 
 
 class Compile(Struct, tag="compile"):
@@ -169,10 +183,11 @@ class Inspect(Struct, tag="inspect"):
     """Whether the kernels or operators of each stage are counted, in generations of their own."""
 
 
-Request = Load | Quantize | Compile | Generate | SwitchWorkload | Inspect
+Request = Load | Quantize | Save | Compile | Generate | SwitchWorkload | Inspect
 PHASE_OF_REQUEST: dict[type[Struct], Phase] = {
     Load: Phase.LOAD,
     Quantize: Phase.QUANTIZE,
+    Save: Phase.SAVE,
     Compile: Phase.COMPILE,
     Generate: Phase.GENERATE,
     SwitchWorkload: Phase.SWITCH_WORKLOAD,
@@ -215,6 +230,19 @@ class Quantized(Struct, tag="quantized"):
     """Seconds spent comparing layers and recording, not included in `seconds`."""
     state: PipelineState | None = None
     """What the pipeline became; None from earlier workers."""
+    tensors: dict[str, str] = msgspec.field(default_factory=dict)
+    """Qualified name -> hash (see `BuildReport.tensors`); empty where it was not asked for."""
+    converted: int | None = None
+    """Modules that torchao has quantized in this process since it loaded; None where that was not counted."""
+
+
+class Saved(Struct, tag="saved"):
+    """The transformer is saved."""
+
+    seconds: float
+    """Of writing alone."""
+    files: dict[str, int]
+    """Path in the folder -> bytes."""
 
 
 class Compiled(Struct, tag="compiled"):
@@ -277,4 +305,4 @@ class Failure(Struct, tag="failure"):
     parent sets it; a worker cannot excuse itself."""
 
 
-Reply = Ready | Loaded | Quantized | Compiled | Generated | WorkloadSwitched | Inspected | Failure
+Reply = Ready | Loaded | Quantized | Saved | Compiled | Generated | WorkloadSwitched | Inspected | Failure

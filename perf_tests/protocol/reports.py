@@ -161,6 +161,22 @@ class Quantization(Struct):
     """None without a search."""
 
 
+class BuiltTwin(Struct):
+    """What another worker made of the same case in the default way: loading its files, or building in another
+    way, must lead to the same tensors and the same picture."""
+
+    seconds: dict[str, float]
+    """Of loading, quantizing and, where it saved anything, saving, by phase."""
+    memory: dict[str, MemoryWindow]
+    """Peaks of loading and of quantizing, by phase."""
+    tensors: dict[str, str]
+    """Qualified name -> hash, as `Quantized.tensors`."""
+    output_sha256: str
+    """Of the first prompt and seed."""
+    files: dict[str, int]
+    """What it saved: path -> bytes; empty where nothing is loaded."""
+
+
 class ComponentState(Struct):
     """The parameters of one component at one moment."""
 

@@ -110,10 +110,13 @@ class Case:
     def worker_key(self) -> tuple[str, ...]:
         """What cases have in common that one worker can hold, one after another, on one platform.
 
-        That is their build; the plan of a search holds for one workload only, so that no case shares it.
+        That is their build; the plan of a search, and the picture of a built twin, are of one workload only,
+        so that no case shares them.
         """
-        build = (self.build.pipeline.id, self.build.recipe.id, self.build.weights.value)
-        return build if self.build.recipe.scheme.search is None else (*build, self.id)
+        recipe = self.build.recipe
+        build = (self.build.pipeline.id, recipe.id, self.build.weights.value)
+        shared = recipe.scheme.search is None and recipe.built_twin is None
+        return build if shared else (*build, self.id)
 
     @property
     def worker_order(self) -> tuple[int, int, str]:
@@ -125,6 +128,12 @@ class Case:
     def reference(self) -> Case:
         """The bf16 twin; the case itself where it is one."""
         return self.with_recipe(bf16_twin(self.build.recipe))
+
+    @property
+    def built_twin(self) -> Case | None:
+        """The case that it must equal bit by bit (`Recipe.built_twin`); None where it has none."""
+        twin = self.build.recipe.built_twin
+        return None if twin is None else self.with_recipe(twin)
 
     @property
     def fp32_twin(self) -> Case:

@@ -16,7 +16,7 @@ from perf_tests.tables.pipelines.rows import MINIATURES
 from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import A100, B200, CPU, H100, H200, Platform
-from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN, CompileMode, Recipe, Setting
+from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN, CompileMode, Loader, Recipe, Setting
 from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
     BF16,
@@ -64,6 +64,12 @@ CPU_REGULAR_ROWS = (
         recipe=Recipe(scheme=INT8WO),
         platforms=(CPU,),
         workload=dataclasses.replace(FLUX_MINI.workload, batch_size=4),
+    ),
+    # Last of its pipeline: it is verified alone, and needs no twin.
+    Row(
+        pipeline=FLUX_MINI,
+        recipe=Recipe(scheme=INT8WO, loader=Loader.TORCH_SAVE),
+        platforms=(CPU,),
     ),
     *(
         Row(pipeline=COGVIDEOX_MINI, recipe=recipe, platforms=(CPU,))
@@ -115,7 +121,30 @@ def _cross_product(regular: tuple[Row, ...]) -> Iterator[Row]:
             yield row
 
 
-CPU_ROWS = (*CPU_REGULAR_ROWS, *_cross_product(CPU_REGULAR_ROWS))
+IN_TORCHAOS_LIST = (INT8WO, INT8DQ, INT4DQ, FP8WO)
+"""The schemes of CPUs whose tensors torchao can flatten (`ALLOWED_TENSORS_SUBCLASSES`)."""
+LOADED = (
+    *(
+        (Loader.TORCH_SAVE, scheme)
+        for scheme in SCHEMES
+        if scheme.id in CPU.required_schemes and scheme.search is None
+    ),
+    *((Loader.SAFETENSORS, scheme) for scheme in (BF16, FP16, *IN_TORCHAOS_LIST)),
+    *((Loader.TORCHAO_CONFIG, scheme) for scheme in IN_TORCHAOS_LIST),
+    *((Loader.PIPELINE_CONFIG, scheme) for scheme in IN_TORCHAOS_LIST),
+)
+"""Ways to load, each with the schemes that it can save."""
+
+
+def _loaded(regular: tuple[Row, ...]) -> Iterator[Row]:
+    for loader, scheme in LOADED:
+        recipe = Recipe(scheme=scheme, loader=loader)
+        row = Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,), exhaustive=True)
+        if recipe not in [each.recipe for each in regular]:
+            yield row
+
+
+CPU_ROWS = (*CPU_REGULAR_ROWS, *_cross_product(CPU_REGULAR_ROWS), *_loaded(CPU_REGULAR_ROWS))
 WITH_FLOAT8_UNITS = (H100, H200, B200)
 """The GPUs that every row runs on; where the kernels of a scheme are missing, it is `UNSUPPORTED`."""
 
@@ -272,6 +301,9 @@ EVERY_SIZE = (
     *_regional(FP8WO, INT8DQ, FP8DQ, FP8DQROW),
 )
 
+# As published: saved by torch.save, loaded into a model without weights.
+SCHNELL_LOADED = tuple(Recipe(scheme=scheme, loader=Loader.TORCH_SAVE) for scheme in (BF16, INT8WO))
+
 COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
     (FLUX1_DEV, 1, (*FLUX_PUBLISHED, *FLUX_PUBLISHED_FP8DQROW, *FLUX_FURTHER)),
     (FLUX1_DEV, 4, (*FLUX_PUBLISHED, *FLUX_PUBLISHED_FP8DQROW)),
@@ -279,7 +311,7 @@ COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
     (FLUX1_DEV, 16, FLUX_PUBLISHED_BATCH_16),
     (COGVIDEOX_5B, 1, COGVIDEOX_5B_PUBLISHED),
     (COGVIDEOX_2B, 1, (*COGVIDEOX_PUBLISHED, *EVERY_SIZE)),
-    (FLUX1_SCHNELL, 1, EVERY_SIZE),
+    (FLUX1_SCHNELL, 1, (*EVERY_SIZE, *SCHNELL_LOADED)),
     (FLUX1_DEV_SLIM, 1, (Recipe(scheme=BF16), *_regional(BF16, FP8DQROW))),
     (SD3_MEDIUM, 1, EVERY_SIZE),
     (PIXART_SIGMA, 1, EVERY_SIZE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from perf_tests.tables.digest_fields import NEVER, UNLESS_DEFAULT
@@ -21,6 +21,21 @@ class CompileMode(StrEnum):
     """The repeated blocks: diffusers' `compile_repeated_blocks`, or the blocks the pipeline row names."""
     FULL = "full"
     """The whole transformer."""
+
+
+class Loader(StrEnum):
+    """How the transformer's weights come to the process that is measured."""
+
+    BUILT = "built"
+    """Made and quantized there."""
+    TORCH_SAVE = "torchsave"
+    """Loaded by `torch.load(weights_only=True)`: another process quantized them, and saved its state dict."""
+    SAFETENSORS = "safetensors"
+    """Loaded by torchao's `unflatten_tensor_state_dict`, from a file of another process."""
+    TORCHAO_CONFIG = "torchaoconfig"
+    """Loaded by the `from_pretrained` of diffusers; another process quantized them with a `TorchAoConfig`."""
+    PIPELINE_CONFIG = "pipelineconfig"
+    """As before, with the whole pipeline, of which `PipelineQuantizationConfig` named the transformer."""
 
 
 COMPONENT_TOGGLES = {
@@ -91,6 +106,7 @@ class Recipe:
     """Convert transformer and VAE to `torch.channels_last` before anything else is done to them."""
 
     settings: tuple[Setting, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+    loader: Loader = field(default=Loader.BUILT, metadata=UNLESS_DEFAULT)
 
     @property
     def id(self) -> str:
@@ -101,8 +117,21 @@ class Recipe:
             *((name, part in self.quantized_components) for part, name in COMPONENT_TOGGLES.items()),
             ("cl", self.channels_last),
             *((setting.id, True) for setting in self.settings),
+            (self.loader, self.is_loaded),
         )
         return "-".join((self.scheme.id, self.compile, *(name for name, on in toggles if on)))
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether another process makes the transformer's weights."""
+        return self.loader is not Loader.BUILT
+
+    @property
+    def built_twin(self) -> Recipe | None:
+        """The recipe whose weights and pictures it must have, bit by bit, since it only differs in how they
+        come about; None where it is that recipe."""
+        twin = replace(self, loader=Loader.BUILT)
+        return None if twin == self else twin
 
     @property
     def compiles(self) -> bool:

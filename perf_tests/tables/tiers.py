@@ -80,6 +80,11 @@ UNRECORDED = (
     ),
     Unrecorded(
         platform=H100,
+        cases="flux1-schnell-*-torchsave",
+        reason="new, and published as 0.660 and 0.735 s of an unnamed scope: no GPU has measured them yet",
+    ),
+    Unrecorded(
+        platform=H100,
         cases="flux1-schnell-*",
         reason="its rows add little to FLUX.1-dev's; to be recorded last",
     ),

@@ -20,6 +20,7 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         one-hash:HASH (of every output)
                                         drifts:COUNT (other outputs after so many timed generations)
                                         never-repeats (another output each time)  ineffective-setting
+                                        quantizes-again  other-tensor  other-picture  grown-file:PERCENT
 
 MARKER is a file: once it exists, `new-torch` reports another torch and `die-once` no longer dies; both
 create it.
@@ -67,6 +68,8 @@ from perf_tests.protocol.messages import (
     Ready,
     Reply,
     Request,
+    Save,
+    Saved,
     SwitchWorkload,
     WorkloadSwitched,
 )
@@ -106,6 +109,7 @@ STEP_TFLOP = 1.0
 KERNELS = {"kernels_per_encode": 900.0, "kernels_per_step": 1530.0, "kernels_per_decode": 400.0}
 OPERATORS = {"operators_per_encode": 1036.0, "operators_per_step": 2926.0, "operators_per_decode": 743.0}
 QUANTIZING = {"operators_in_quantize": 4898.0, "quantize_peak_allocated_mib": 40.0}
+CHECKPOINT = "transformer/transformer.pt"
 SIDE = 16
 NOISE = 0.004
 """Standard deviation of what quantization does to a picture with values in [0, 1]."""
@@ -165,9 +169,13 @@ class Session:
         self._probed = False
         self._timed = 0
         self._groups: tuple[ModuleGroup, ...] = ()
+        self._is_loaded = False
 
     def load(self, request: Load) -> Loaded:
         self._device = request.device
+        self._is_loaded = request.checkpoint is not None
+        if request.checkpoint is not None and not (Path(request.checkpoint) / CHECKPOINT).exists():
+            raise Failed(FailureKind.LOAD, f"there is no {request.checkpoint}")
         self._amounts = {injection.fault: injection.amount or 0.0 for injection in request.injections}
         weights = {"transformer.proj_out.weight": _sha256(request.case.build.pipeline.id)}
         if self._switches.argument("huge-reply", request.case) is not None:
@@ -216,7 +224,29 @@ class Session:
             recorded={each.case.id: self._recorded(each.case, each.stem) for each in request.traces},
             fidelity_s=0.125 if request.traces else 0.0,
             state=self._state(tuple(groups)),
+            tensors=self._tensors() if request.tensors else {},
+            converted=self._converted,
         )
+
+    def _tensors(self) -> dict[str, str]:
+        other = self._switches.argument("other-tensor", self.case) is not None
+        return {
+            "transformer.proj_out.weight": "other" if other else "same",
+            "transformer.norm.weight": "same",
+        }
+
+    @property
+    def _converted(self) -> int:
+        again = self._switches.argument("quantizes-again", self.case) is not None
+        return 0 if self._is_loaded and not again else self._quantized
+
+    def save(self, request: Save) -> Saved:
+        grown = 1 + self._number("grown-file") / 100
+        path = Path(request.folder) / CHECKPOINT
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"weights")
+        weight_bytes = (2 * MODULES - self._quantized) * BYTES_PER_MODULE
+        return Saved(seconds=0.5, files={CHECKPOINT: round((weight_bytes + 600) * grown)})
 
     def _state(self, groups: tuple[ModuleGroup, ...]) -> PipelineState:
         self._groups = groups
@@ -465,6 +495,8 @@ class Session:
             return _sha256("drifted")
         if self._switches.argument("never-repeats", self.case) is not None:
             return _sha256(f"{os.getpid()} {self._timed}")
+        if self._switches.argument("other-picture", self.case) is not None:
+            return _sha256("another picture")
         return hashlib.sha256(picture.tobytes() * math.prod(copies)).hexdigest()
 
     def _capture(self, path: str, case: Case) -> Capture:
@@ -586,6 +618,8 @@ def _handle(session: Session, request: Request) -> Reply:
             return session.load(request)
         case Quantize():
             return session.quantize(request)
+        case Save():
+            return session.save(request)
         case Compile():
             return session.compile(request)
         case Generate():

@@ -33,6 +33,8 @@ class LoadedPipeline:
     """None on a CPU."""
     values: dict[str, float]
     """Metric name -> value: the controls."""
+    converted: int
+    """Modules that torchao has quantized by then."""
 
     def release(self) -> None:
         """Collect garbage, and give back what the allocator only caches."""

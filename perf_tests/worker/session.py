@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import time
@@ -48,7 +47,7 @@ from perf_tests.worker.phases import (
     QuantizedPipeline,
     UnquantizedPipeline,
 )
-from perf_tests.worker.quantization import apply, autoquant, layer_timing, state, support
+from perf_tests.worker.quantization import apply, autoquant, checkpoint, layer_timing, state, support
 from perf_tests.worker.quantization.apply import Choose
 
 
@@ -77,7 +76,8 @@ class WorkerSession:
         controls = control.measure(device, gpu)
         meter.reset()
         started_s = time.perf_counter()
-        pipeline = build.build(request.case.build, device)
+        with quantizing.converted() as converted:
+            pipeline = checkpoint.made(request.case.build, request.checkpoint, device)
         stages = Stages(CLOCKS[request.device](), faults.before_mark)
         stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
@@ -90,10 +90,10 @@ class WorkerSession:
             faults=faults,
             gpu=gpu,
             values=controls,
+            converted=converted.total(),
         )
-        return messages.Loaded(
-            seconds=seconds, memory=self._loaded.end_window(), weights=self._loaded.weights
-        )
+        window = self._loaded.end_window()
+        return messages.Loaded(seconds=seconds, memory=window, weights=self._loaded.weights)
 
     def quantize(self, request: messages.Quantize) -> messages.Quantized:
         """Fuse and quantize, measure what is left, and compare its answers where that is asked for."""
@@ -104,7 +104,8 @@ class WorkerSession:
         loaded.release()
         loaded.meter.reset()
         started_s = time.perf_counter()
-        with self._counting_quantize() as counted:
+        counting = quantizing.counting(loaded.pipeline, recipe, loaded.device)
+        with quantizing.converted() as converted, counting as counted:
             report = apply.apply(
                 loaded.pipeline,
                 self._case.build,
@@ -132,7 +133,15 @@ class WorkerSession:
             recorded=before.recorded,
             fidelity_s=before.recording_s + comparing_s if before.recorded or compared else 0.0,
             state=state.read(loaded.pipeline, self._case.build),
+            tensors=state.hashes(loaded.pipeline, recipe.quantized_components) if request.tensors else {},
+            converted=loaded.converted + converted.total(),
         )
+
+    def save(self, request: messages.Save) -> messages.Saved:
+        """Save what is quantized, for a worker that loads it."""
+        loaded, folder = self._loaded, Path(request.folder)
+        seconds, files = checkpoint.save(loaded.pipeline, request.case.build, folder, loaded.device)
+        return messages.Saved(seconds=seconds, files=files)
 
     def compile(self, request: messages.Compile) -> messages.Compiled:
         """Compile by generating for the first time; reading artifacts is part of it, writing them is not."""
@@ -254,17 +263,10 @@ class WorkerSession:
             settings=setting_effects.report(self._case.build.recipe, work.step),
         )
 
-    def _counting_quantize(self) -> contextlib.AbstractContextManager[dict[str, float]]:
-        recipe = self._case.build.recipe
-        # A search runs and compiles every candidate, which is not what is counted.
-        if self._loaded.device.type != "cpu" or recipe.scheme.config is None or recipe.scheme.search:
-            return contextlib.nullcontext({})
-        return quantizing.counted(self._loaded.pipeline, recipe.quantized_components)
-
     def _record_unquantized(self, request: messages.Quantize) -> UnquantizedPipeline:
         pipeline, recipe = self._loaded.pipeline, self._case.build.recipe
         work = count_step(pipeline, self._case)
-        probed = request.probe and recipe.scheme.config is not None
+        probed = request.probe and recipe.scheme.config is not None and not recipe.is_loaded
         first_answer = probe.record(pipeline, self._case) if probed else None
         values = self._anchor_values() if self._case.is_reference else {}
         values |= prompts.differences(pipeline, self._case)

@@ -15,6 +15,7 @@ from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.launcher import Launcher
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.replicate import BUILT, Replicate
+from perf_tests.harness.execution.shared_worker import made_twin
 from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import (
     REASON_OF_PROGRESS,
@@ -189,8 +190,9 @@ class PairRunner:
         planned = planned if side is Side.CANDIDATE else replace(planned, injections=())
         with _attributed_to(side):
             launcher.greet(worker, planned, index)
+            made = made_twin(launcher, planned, _stem(planned, side), index)
         log, plan = launcher.log_name(_stem(planned, side), index), launcher.plan_of(planned.case, worker)
-        return Replicate(worker, planned, log, plan=plan, index=index, watch=launcher.watch)
+        return Replicate(worker, planned, log, plan=plan, index=index, watch=launcher.watch, made=made)
 
     def _inspected(self, side: Side, replicate: Replicate) -> Process:
         with _attributed_to(side):
@@ -261,15 +263,13 @@ class PairCampaign:
             stopped = msgspec.structs.replace(comparison, reason=reason)
             self._comparisons[comparison.id] = _with_environments(stopped, runner)
             raise
-        return _with_environments(
-            msgspec.structs.replace(comparison, pairs=(*comparison.pairs, pair)), runner
-        )
+        with_pair = msgspec.structs.replace(comparison, pairs=(*comparison.pairs, pair))
+        return _with_environments(with_pair, runner)
 
 
 def _is_settled(earlier: Comparison, now: Comparison) -> bool:
-    same = all(
-        getattr(earlier, name) == getattr(now, name) for name in ("digest", "platform", "against", "injected")
-    )
+    names = ("digest", "platform", "against", "injected")
+    same = all(getattr(earlier, name) == getattr(now, name) for name in names)
     return same and bool(earlier.verdicts) and earlier.failure is None
 
 

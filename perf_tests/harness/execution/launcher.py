@@ -178,6 +178,11 @@ class Launcher:
         """The beginning of the paths of what a process of a case leaves to be compared."""
         return self.out / CAPTURES / f"{self._folder}{stem}.{index}"
 
+    def checkpoint(self, stem: str, index: int) -> Path:
+        """The folder of what another worker saves for a process of a case; beside its compile caches, and
+        removed with them at the latest."""
+        return self._cache(stem) / f"checkpoint.{index}"
+
     def artifacts_of(self, case: Case, worker: Worker) -> Path | None:
         """The file of the compile-cache artifacts of `case`, None where the stack has no folder for them.
 

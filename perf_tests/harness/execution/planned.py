@@ -25,6 +25,12 @@ class Planned:
     """Whether it is only verified and generated once, without its fp32 twin: no time of it is judged."""
 
     @property
+    def is_compared(self) -> bool:
+        """Whether its layers and the transformer's answers are compared with bf16: not those of a case with a
+        built twin, which are that one's."""
+        return not self.verified_only and self.case.built_twin is None
+
+    @property
     def reference(self) -> Planned | None:
         """What the case is compared with, free of faults; None for a reference, and if only verified."""
         if self.verified_only or self.case.is_reference:

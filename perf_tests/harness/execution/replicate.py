@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes import replies
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import R, Worker
-from perf_tests.harness.runs import projection, stalls, validity
+from perf_tests.harness.runs import projection, reported, stalls, validity
 from perf_tests.harness.runs.record import (
     BuildReport,
     Process,
@@ -33,13 +34,27 @@ from perf_tests.protocol.messages import (
     Quantize,
     Quantized,
     Request,
+    Save,
+    Saved,
     SwitchWorkload,
     Trace,
     WorkloadSwitched,
 )
-from perf_tests.protocol.reports import Arrays, Capture, Recorded, Sample
+from perf_tests.protocol.reports import BuiltTwin, Capture, Recorded, Sample
+from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Timeouts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MadeTwin:
+    """What a worker has made of the built twin of a case, and has ended."""
+
+    report: BuiltTwin
+    checkpoint: Path | None
+    """The folder of what the case loads; None where it loads nothing."""
+    host_s: float
+    """What the worker took, from its start."""
 
 
 @dataclass(slots=True)
@@ -71,6 +86,8 @@ class Replicate:
     index: int = 0
     """Of this process in the run of its case."""
     watch: Watch = unwatched
+    made: MadeTwin | None = None
+    """None for a case without a built twin."""
 
     def build(self, traces: tuple[Trace, ...] = ()) -> None:
         """Load the pipeline, record the transformer's answers for `traces`, and quantize.
@@ -78,13 +95,43 @@ class Replicate:
         Raises WorkerError where the worker fails, like every method that asks the worker.
         """
         case, platform = self.planned.case, self.planned.platform
-        load = Load(case=case, device=platform.device, injections=self.planned.injections)
+        checkpoint = self.made.checkpoint if self.made else None
+        folder = None if checkpoint is None else str(checkpoint)
+        faults = self.planned.injections
+        load = Load(case=case, device=platform.device, injections=faults, checkpoint=folder)
         self.loaded = self._ask(load, Loaded, Phase.LOAD)
+        if checkpoint is not None:
+            shutil.rmtree(checkpoint)
         plan = None if self.plan is None else str(self.plan)
         quantize = Quantize(
-            probe=platform.probe, plan=plan, layers=not self.planned.verified_only, traces=traces
+            probe=platform.probe,
+            plan=plan,
+            layers=self.planned.is_compared,
+            traces=traces,
+            tensors=self.made is not None,
         )
         self.quantized = self._ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
+
+    def make(self, case: Case, checkpoint: Path | None) -> MadeTwin:
+        """Build this case, the built twin of `case`; save what that one loads, and generate once."""
+        load = Load(case=self.planned.case, device=self.planned.platform.device)
+        loaded = self._ask(load, Loaded, Phase.LOAD)
+        quantized = self._ask(Quantize(tensors=True), Quantized, Phase.QUANTIZE)
+        seconds = {Phase.LOAD.value: loaded.seconds, Phase.QUANTIZE.value: quantized.seconds}
+        files: dict[str, int] = {}
+        if checkpoint is not None:
+            saved = self._ask(Save(case=case, folder=str(checkpoint)), Saved, Phase.SAVE)
+            seconds[Phase.SAVE.value], files = saved.seconds, saved.files
+        if case.build.recipe.compiles:
+            self._ask(Compile(), Compiled, Phase.COMPILE)
+        report = BuiltTwin(
+            seconds=seconds,
+            memory={Phase.LOAD.value: loaded.memory, Phase.QUANTIZE.value: quantized.memory},
+            tensors=quantized.tensors,
+            output_sha256=self._generate(Generate()).sample.output_sha256,
+            files=files,
+        )
+        return MadeTwin(report=report, checkpoint=checkpoint, host_s=math.fsum(self.worker.seconds.values()))
 
     def switch_workload(self, planned: Planned, artifacts: Path | None, index: int) -> Replicate:
         """The replicate of another workload of the build, in this worker; it is not compiled yet.
@@ -159,9 +206,9 @@ class Replicate:
             sampling_end=self.sampling_end,
             # A twin sample without its sample has no ratio.
             twin_samples=tuple(self.twin_samples[: len(self.samples)]),
-            captures=tuple(_relative(capture, out) for capture in self.captures),
-            recorded=_with_relative_files(self._recorded, out),
-            arrays=_relative_arrays(self.inspected.arrays, out) if self.inspected else None,
+            captures=tuple(reported.relative_capture(capture, out) for capture in self.captures),
+            recorded=reported.with_relative_files(self._recorded, out),
+            arrays=reported.relative_arrays(self.inspected.arrays, out) if self.inspected else None,
             log=self.log,
         )
 
@@ -198,6 +245,7 @@ class Replicate:
                 **self._host_seconds(),
                 # The first case of the build in this worker paid for these.
                 **{p: reply.seconds for p, reply in answered.items() if not (self.switched and p in BUILT)},
+                **({Phase.BUILT_TWIN.value: self.made.host_s} if self.made else {}),
                 **self._search_seconds(),
                 **self._fidelity_seconds(),
             },
@@ -207,8 +255,9 @@ class Replicate:
             cache=self.compiled.cache if self.compiled else None,
             values={
                 **(self.inspected.values if self.inspected else {}),
-                **_compile_values(self.compiled),
-                **_built_values(self.loaded, self.quantized),
+                **reported.compile_values(self.compiled),
+                **reported.built_values(self.loaded, self.quantized),
+                **self._twin_values(),
             },
             roofline_ms=self._roofline_ms(),
             guard_failures=self.inspected.guard_failures if self.inspected else (),
@@ -218,7 +267,16 @@ class Replicate:
             final_state=self.inspected.state if self.inspected else None,
             step=self.inspected.step if self.inspected else None,
             settings=self.inspected.settings if self.inspected else None,
+            tensors=self.quantized.tensors if self.quantized else {},
+            converted=self.quantized.converted if self.quantized else None,
+            built_twin=self.made.report if self.made else None,
         )
+
+    def _twin_values(self) -> dict[str, float]:
+        if self.made is None or self.loaded is None or self.quantized is None:
+            return {}
+        samples = (*self.warmups, *self.samples)
+        return reported.twin_values(self.made.report, self.loaded, self.quantized, samples)
 
     def _roofline_ms(self) -> float | None:
         tflop = self.inspected.values.get("step_tflop") if self.inspected else None
@@ -282,50 +340,9 @@ def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:
         Phase.LOAD: timeouts.load_s,
         Phase.QUANTIZE: timeouts.quantize_s,
         Phase.SEARCH: timeouts.quantize_s + timeouts.compile_s,  # a search compiles every candidate
+        Phase.SAVE: timeouts.load_s + timeouts.quantize_s,  # some ways build and quantize for themselves
         Phase.COMPILE: timeouts.compile_s,
         Phase.GENERATE: timeouts.generate_s,
         Phase.SWITCH_WORKLOAD: timeouts.quantize_s,
         Phase.INSPECT: timeouts.generate_s,  # generates once more to count kernels
     }[phase]
-
-
-def _built_values(loaded: Loaded, quantized: Quantized | None) -> dict[str, float]:
-    """Metric name -> value: the seconds of loading and quantizing, and their peaks on a GPU."""
-    answered = {Phase.LOAD: loaded, Phase.QUANTIZE: quantized}
-    values = {}
-    for phase, reply in answered.items():
-        if reply is None:
-            continue
-        values[f"{phase}_s"] = reply.seconds
-        if reply.memory.allocated_mib is not None:
-            values[f"{phase}_peak_allocated_mib"] = reply.memory.allocated_mib
-        if reply.memory.reserved_mib is not None:
-            values[f"{phase}_peak_reserved_mib"] = reply.memory.reserved_mib
-    return values
-
-
-def _compile_values(compiled: Compiled | None) -> dict[str, float]:
-    """The compile time as the metric of a cold or of a warm cache; of neither where the cache was mixed, or
-    where nothing was compiled before but kernels were tuned."""
-    if compiled is None or compiled.cache is None or compiled.cache.state == "mixed":
-        return {}
-    if compiled.cache.state == "cold" and compiled.cache.was_spared:
-        return {}
-    return {f"compile_{compiled.cache.state}_s": compiled.seconds}
-
-
-def _with_relative_files(recorded: Recorded | None, out: Path) -> Recorded | None:
-    if recorded is None:
-        return None
-    arrays = _relative_arrays(recorded.arrays, out)
-    picture = recorded.picture and _relative(recorded.picture, out)
-    return msgspec.structs.replace(recorded, arrays=arrays, picture=picture)
-
-
-def _relative_arrays(arrays: Arrays | None, out: Path) -> Arrays | None:
-    return arrays and msgspec.structs.replace(arrays, file=os.path.relpath(out / arrays.file, out))
-
-
-def _relative(capture: Capture, out: Path) -> Capture:
-    array, image = (os.path.relpath(out / name, out) for name in (capture.array, capture.image))
-    return msgspec.structs.replace(capture, array=array, image=image)

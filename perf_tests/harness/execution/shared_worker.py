@@ -12,7 +12,7 @@ import msgspec
 
 from perf_tests.harness.execution.launcher import Launcher
 from perf_tests.harness.execution.planned import Planned, blank
-from perf_tests.harness.execution.replicate import Replicate
+from perf_tests.harness.execution.replicate import MadeTwin, Replicate
 from perf_tests.harness.execution.sampling import SamplingRules, Series, fixed_samples
 from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import Progress, Run, SamplingEnd, Status, status_of
@@ -60,11 +60,13 @@ class SharedWorker:
         if index == 0:  # what a session has left that was killed would turn a cold compilation warm
             self.launcher.discard_cache(first.stem)
         try:
+            made = made_twin(self.launcher, first.planned, first.stem, index)
             with self.launcher.start(first.planned, first.stem, index) as worker:
                 for subject in subjects:
                     if replicate is not None and not self.admit(subject):
                         continue
-                    replicate = self._replicate(worker, subject, replicate, first.stem, index)
+                    replicate = replicate or self._first_replicate(worker, subject, made, index)
+                    replicate = self._replicate(replicate, subject)
                     self._measure(replicate, subject, subjects)
                     subject.series.took(replicate.process(self.launcher.out))
                     self.keep(subject)
@@ -81,30 +83,38 @@ class SharedWorker:
             raise
         return list(subjects[list(subjects).index(subject) + 1 :])
 
-    def _replicate(
-        self, worker: Worker, subject: Subject, previous: Replicate | None, stem: str, index: int
+    def _first_replicate(
+        self, worker: Worker, subject: Subject, made: MadeTwin | None, index: int
     ) -> Replicate:
-        artifacts = self.launcher.artifacts_of(subject.planned.case, worker)
-        if previous is not None:
-            return previous.switch_workload(subject.planned, artifacts, subject.series.index)
-        plan = self.launcher.plan_of(subject.planned.case, worker)
-        log = self.launcher.log_name(stem, index)
-        watch = self.launcher.watch
-        return Replicate(worker, subject.planned, log, artifacts, plan, index=index, watch=watch)
+        case = subject.planned.case
+        return Replicate(
+            worker,
+            subject.planned,
+            self.launcher.log_name(subject.stem, index),
+            self.launcher.artifacts_of(case, worker),
+            self.launcher.plan_of(case, worker),
+            index=index,
+            watch=self.launcher.watch,
+            made=made,
+        )
+
+    def _replicate(self, previous: Replicate, subject: Subject) -> Replicate:
+        if previous.planned is subject.planned:
+            return previous
+        artifacts = self.launcher.artifacts_of(subject.planned.case, previous.worker)
+        return previous.switch_workload(subject.planned, artifacts, subject.series.index)
 
     def _measure(self, replicate: Replicate, subject: Subject, sharing: Sequence[Subject]) -> None:
         if not replicate.switched:
             # Of all of them now: quantizing overwrites what the transformer was before.
-            traces = (
-                (each.planned.case, self._files(each)) for each in sharing if not each.planned.verified_only
-            )
+            traces = ((each.planned.case, self._files(each)) for each in sharing if each.planned.is_compared)
             replicate.build(tuple(Trace(case=case, stem=str(stem)) for case, stem in traces if stem))
         replicate.warm_up(self.rules.warmups)
         files = self._files(subject)
         with self.launcher.quiet():
             self._sample(replicate, files)
         replicate.inspect(
-            None if subject.planned.verified_only else files, work=not subject.planned.verified_only
+            files if subject.planned.is_compared else None, work=not subject.planned.verified_only
         )
 
     def _files(self, subject: Subject) -> Path | None:
@@ -135,6 +145,25 @@ class SharedWorker:
         # More samples do not make a ratio to a twin precise that shares the machine.
         end_sampling = self.rules.end_sampling if alone else fixed_samples
         return end_sampling(planned.case, planned.platform, replicate.samples)
+
+
+def made_twin(launcher: Launcher, planned: Planned, stem: str, index: int) -> MadeTwin | None:
+    """What a worker of its own makes of the built twin of a case, free of faults; None without one.
+
+    Raises WorkerError, naming the twin, where it fails.
+    """
+    wanted = planned.case.built_twin
+    if wanted is None:
+        return None
+    twin, name = Planned(wanted, planned.platform), f"{stem}.built"
+    folder = launcher.checkpoint(stem, index) if planned.case.build.recipe.is_loaded else None
+    try:
+        with launcher.start(twin, name, index) as worker:
+            log = launcher.log_name(name, index)
+            return Replicate(worker, twin, log, index=index, watch=launcher.watch).make(planned.case, folder)
+    except WorkerError as error:
+        message = f"built twin {wanted.id}: {error.failure.message}"
+        raise WorkerError(msgspec.structs.replace(error.failure, message=message)) from error
 
 
 def _sample_twin(replicate: Replicate, twin: Twin) -> None:

@@ -114,6 +114,7 @@ def expected_cost(
         Phase.GENERATE: generation_s * generations(case, samples),
         Phase.FIDELITY: _first(nearest, Phase.FIDELITY),
         Phase.SWITCH_WORKLOAD: _first(nearest, Phase.SWITCH_WORKLOAD),
+        **_built_twin_s(case, nearest),
     }
     return ProcessCost(
         seconds={phase: seconds for phase, seconds in found.items() if seconds is not None},
@@ -251,6 +252,13 @@ def _load_s(case: Case, nearest: Sequence[RecordedCase], platform: Platform) -> 
     if same:
         return statistics.median(same)
     return loads[0][1] if loads else None
+
+
+def _built_twin_s(case: Case, nearest: Iterable[RecordedCase]) -> dict[Phase, float | None]:
+    if case.built_twin is None:
+        return {}
+    twinned = (each for each in nearest if each.case.built_twin is not None)
+    return {Phase.BUILT_TWIN: _first(twinned, Phase.BUILT_TWIN)}
 
 
 def _warm_load_s(

@@ -170,6 +170,8 @@ def _costs(
         phases = (*first, Phase.COMPILE, Phase.GENERATE)
         if case.id not in verified_only:
             phases = (*phases, Phase.FIDELITY)
+        if case.built_twin is not None:
+            phases = (*phases, Phase.BUILT_TWIN)
         yield CaseCost(
             case=case,
             platform=group.platform,

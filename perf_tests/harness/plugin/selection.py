@@ -26,7 +26,7 @@ from perf_tests.harness.runs.record import RunRecord
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.platforms import Noise, Platform
+from perf_tests.tables.platforms import Device, Noise, Platform
 from perf_tests.tables.tiers import why_unrecorded
 
 
@@ -39,8 +39,8 @@ class Selection:
     whole: dict[str, tuple[Case, Platform]] = field(default_factory=dict)
     """By case id: `cases`, and those that other shards of the same selection take."""
     verified_only: set[str] = field(default_factory=set)
-    """Ids of the cases of the cross product: verified and generated once; nothing that takes time is
-    judged."""
+    """Ids of the cases of the cross product, and of those on a CPU with a built twin: verified and generated
+    once; nothing that takes time is judged."""
 
     def add(
         self, case: Case, platform: Platform, *, verified_only: bool = False, elsewhere: bool = False
@@ -53,7 +53,9 @@ class Selection:
         if elsewhere:
             return
         self.cases[case.id] = (case, platform)
-        if verified_only:
+        # Where times mean nothing, a case that must equal its built twin has nothing of its own to show.
+        is_equal = case.built_twin is not None and platform.device is Device.CPU
+        if verified_only or is_equal:
             self.verified_only.add(case.id)
 
     @property

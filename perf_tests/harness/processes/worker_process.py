@@ -52,6 +52,7 @@ DOING = {
     Phase.IMPORT: "importing",
     Phase.LOAD: "loading",
     Phase.QUANTIZE: "quantizing",
+    Phase.SAVE: "saving",
     Phase.COMPILE: "compiling",
     Phase.GENERATE: "generating",
     Phase.SWITCH_WORKLOAD: "switching to another workload",

@@ -11,6 +11,7 @@ from perf_tests.protocol.base import Struct
 from perf_tests.protocol.messages import Failure, FailureKind
 from perf_tests.protocol.reports import (
     Arrays,
+    BuiltTwin,
     Capture,
     CompileCache,
     Environment,
@@ -174,6 +175,13 @@ class BuildReport(Struct):
     """What became of each of the recipe's settings, by id; None in older records."""
     uncounted: dict[str, str] = msgspec.field(default_factory=dict)
     """Metric name -> why this stack cannot count it."""
+    tensors: dict[str, str] = msgspec.field(default_factory=dict)
+    """Qualified name -> the first 16 hex digits of the sha256 of each tensor of the quantized components, and
+    of what a tensor subclass knows beyond its tensors; only of a case with a built twin."""
+    converted: int | None = None
+    """Modules that torchao has quantized in this process; None where that was not counted."""
+    built_twin: BuiltTwin | None = None
+    """None for a case without one, and where it was not made."""
 
 
 class Fidelity(Struct, omit_defaults=True):

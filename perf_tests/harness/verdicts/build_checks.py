@@ -43,6 +43,8 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     else:
         found.extend(_wrong_memory_format(recipe, build.state))
         found.extend(_changes(build.state, build.final_state))
+    if case.built_twin is not None:
+        found.extend(_unlike_built_twin(case, build))
     return tuple(found)
 
 
@@ -166,6 +168,31 @@ CHECKS: tuple[Callable[[Build, Quantization], Iterator[str]], ...] = (
     _wrong_exclusions,
     _wrong_plan,
 )
+
+
+NAMED_TENSORS = 3
+
+
+def _unlike_built_twin(case: Case, build: BuildReport) -> Iterator[str]:
+    recipe, twin = case.build.recipe, build.built_twin
+    if twin is None or not twin.tensors:
+        yield f"the recipe {recipe.id} is to equal another build, whose tensors nobody hashed"
+        return
+    names = {**twin.tensors, **build.tensors}
+    if unlike := [name for name in names if twin.tensors.get(name) != build.tensors.get(name)]:
+        named = ", ".join(unlike[:NAMED_TENSORS])
+        yield f"{len(unlike)} of {len(names)} tensors are not those of the built twin: {named}"
+    if not recipe.is_loaded:
+        return
+    if not twin.files:
+        yield f"the recipe {recipe.id} loads its transformer, and nothing was saved"
+    if build.converted is None:
+        yield "the worker did not count the modules that it quantized"
+    elif build.converted:
+        yield (
+            f"{build.converted} modules were quantized in a process that was to load them: the recipe "
+            f"{recipe.id} quantizes nothing"
+        )
 
 
 LAID_OUT = ("transformer", "vae")

@@ -136,6 +136,12 @@ class Trait(StrEnum):
     QUANTIZED = "quantized"
     """Its scheme quantizes layers."""
     VIDEO = "video"
+    MADE_HERE = "made here"
+    """The process that is measured makes its weights, and quantizes them."""
+    LOADED = "loaded"
+    """Another process made its transformer's weights, which it loads."""
+    UNTWINNED = "untwinned"
+    """It has no built twin (`Recipe.built_twin`), whose layers and pictures would be its own."""
 
 
 HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
@@ -144,6 +150,9 @@ HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
     Trait.COMPARED: lambda case: not case.is_reference,
     Trait.QUANTIZED: lambda case: case.build.recipe.scheme.config is not None,
     Trait.VIDEO: lambda case: case.workload.num_frames is not None,
+    Trait.MADE_HERE: lambda case: not case.build.recipe.is_loaded,
+    Trait.LOADED: lambda case: case.build.recipe.is_loaded,
+    Trait.UNTWINNED: lambda case: case.built_twin is None,
 }
 
 

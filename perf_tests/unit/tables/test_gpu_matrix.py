@@ -16,7 +16,7 @@ GPU_ROW_COUNTS = {
     "flux1-dev": 89,
     "cogvideox-5b": 50,
     "cogvideox-2b": 39,
-    "flux1-schnell": 7,
+    "flux1-schnell": 9,
     "flux1-dev-slim": 3,
     "sd3-medium": 7,
     "pixart-sigma": 7,

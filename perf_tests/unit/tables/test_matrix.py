@@ -11,6 +11,7 @@ from perf_tests.tables.matrix import MATRIX, UNCOMPILABLE
 from perf_tests.tables.pipelines.rows import FULL_SIZE, MINIATURES
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import CPU, PLATFORMS, Device, Platform
+from perf_tests.tables.recipes import Loader
 from perf_tests.tables.schemes.rows import SCHEMES
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.unit.builders import for_each
@@ -114,3 +115,13 @@ def imports_torch() -> dict[str, str]:
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
 def test_tables_and_judging_import_no_torch(imports_torch: dict[str, str], module: str) -> None:
     assert imports_torch[module] == "False"
+
+
+def test_every_scheme_of_a_cpu_is_loaded_in_some_way_but_those_that_a_search_chooses() -> None:
+    loaded = {row.recipe.scheme.id for row in MATRIX if CPU in row.platforms and row.recipe.is_loaded}
+    assert set(CPU.required_schemes) - loaded == {"autoquant"}
+
+
+@pytest.mark.parametrize("loader", [each for each in Loader if each is not Loader.BUILT], ids=str)
+def test_every_way_to_load_is_measured(loader: Loader) -> None:
+    assert any(row.recipe.loader is loader for row in MATRIX)

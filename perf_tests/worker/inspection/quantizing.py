@@ -5,14 +5,18 @@ On a GPU the allocator knows the peak, and seconds show a change of kind; on a C
 
 from __future__ import annotations
 
+import functools
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch.profiler import ProfilerActivity, record_function
 
+from perf_tests.tables.recipes import Recipe
 from perf_tests.worker.inspection.kernels import MEMORY, OPERATOR, Event, KinetoRecorder, NotCounted
 from perf_tests.worker.measure.memory import MIB, plain_tensors
 from perf_tests.worker.model.build import components
@@ -22,6 +26,15 @@ FREED = "freed bytes: "
 profiler does not tell of it: they were allocated before it started."""
 BOOKKEEPING = "profiler::"
 """How the names of the operators begin that such a mark consists of."""
+
+
+def counting(pipeline: Any, recipe: Recipe, device: torch.device) -> AbstractContextManager[dict[str, float]]:
+    """What `counted` yields for `recipe`; nothing on a GPU, and where nothing is quantized."""
+    quantizes = recipe.scheme.config is not None and not recipe.is_loaded
+    # A search runs and compiles every candidate, which is not what is counted.
+    if device.type != "cpu" or not quantizes or recipe.scheme.search:
+        return nullcontext({})
+    return counted(pipeline, recipe.quantized_components)
 
 
 @contextmanager
@@ -47,6 +60,30 @@ def counted(pipeline: Any, names: tuple[str, ...]) -> Iterator[dict[str, float]]
             mark.detach()
     values["operators_in_quantize"] = float(_operators(events))
     values["quantize_peak_allocated_mib"] = peak_bytes(events, held) / MIB
+
+
+@contextmanager
+def converted() -> Iterator[Counter[str]]:
+    """Class of configs -> modules that torchao quantizes by one in the block, whoever asks it to."""
+    from torchao.quantization.transform_module import _QUANTIZE_CONFIG_HANDLER as handlers
+
+    counts: Counter[str] = Counter()
+    before = dict(handlers)
+
+    def counting(name: str, handler: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(handler)
+        def count(*arguments: Any, **keywords: Any) -> Any:
+            counts[name] += 1
+            return handler(*arguments, **keywords)
+
+        return count
+
+    handlers.update({config: counting(config.__name__, handler) for config, handler in before.items()})
+    try:
+        yield counts
+    finally:
+        # One that was registered in the block stays.
+        handlers.update(before)
 
 
 def _mark_when_freed(pipeline: Any, names: tuple[str, ...]) -> tuple[int, list[weakref.finalize[Any, Any]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,14 +17,19 @@ from perf_tests.worker.model import synthetic
 from perf_tests.worker.model.lazy import construct, resolve
 from perf_tests.worker.model.tokenizers import offline
 
+Given = Mapping[str, nn.Module]
+"""Component -> module that is already there, with its weights."""
+NOTHING: Given = MappingProxyType({})
 
-def build(case_build: Build, device: torch.device) -> Any:
+
+def build(case_build: Build, device: torch.device, given: Given = NOTHING) -> Any:
     """The pipeline of `case_build` on `device`, in its scheme's dtype, without progress bars.
 
-    Raises WorkerError(load) where pretrained weights are not in the local cache.
+    Components that are `given` become part of it as they are. Raises WorkerError(load) where pretrained
+    weights are not in the local cache.
     """
     dtype = getattr(torch, case_build.recipe.scheme.dtype)
-    pipeline = BUILDERS[case_build.weights](case_build.pipeline, dtype, device)
+    pipeline = BUILDERS[case_build.weights](case_build.pipeline, dtype, device, given)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -47,20 +54,21 @@ def empty(row: Module) -> nn.Module:
     return frozen
 
 
-def _synthetic(spec: PipelineSpec, dtype: torch.dtype, device: torch.device) -> Any:
-    parts: dict[str, Any] = {"scheduler": construct(spec.scheduler)}
+def _synthetic(spec: PipelineSpec, dtype: torch.dtype, device: torch.device, given: Given) -> Any:
+    parts: dict[str, Any] = {"scheduler": construct(spec.scheduler), **given}
     for name, tokenizer in spec.tokenizers.items():
         parts[name] = offline(tokenizer)
     for name, row in spec.modules.items():
-        parts[name] = empty(row)
-        synthetic.materialise(name, parts[name], dtype=dtype, device=device, gains=row.gains)
+        if name not in given:
+            parts[name] = empty(row)
+            synthetic.materialise(name, parts[name], dtype=dtype, device=device, gains=row.gains)
     return resolve(spec.cls)(**parts, **spec.arguments)
 
 
-def _pretrained(spec: PipelineSpec, dtype: torch.dtype, device: torch.device) -> Any:
+def _pretrained(spec: PipelineSpec, dtype: torch.dtype, device: torch.device, given: Given) -> Any:
     try:
         pipeline = resolve(spec.cls).from_pretrained(
-            spec.repo, revision=spec.revision, dtype=dtype, local_files_only=True
+            spec.repo, revision=spec.revision, dtype=dtype, local_files_only=True, **given
         )
     except (OSError, ValueError) as error:
         licence = f"accept the licence at {spec.licence}, then " if spec.licence else ""
@@ -78,9 +86,11 @@ BUILDERS = {Weights.SYNTHETIC: _synthetic, Weights.PRETRAINED: _pretrained}
 
 
 def weight_digests(pipeline: Any) -> dict[str, str]:
-    """Parameter name -> sha256 of each component's first matrix, which identifies a set of weights."""
+    """Parameter name -> sha256 of each component's first matrix, which identifies a set of weights; without
+    components that were loaded quantized."""
     digests = {}
     for name, module in components(pipeline).items():
         parameter, tensor = next((n, p) for n, p in module.named_parameters() if p.ndim >= 2)
-        digests[f"{name}.{parameter}"] = synthetic.sha256(tensor)
+        if type(tensor) is nn.Parameter:
+            digests[f"{name}.{parameter}"] = synthetic.sha256(tensor)
     return digests

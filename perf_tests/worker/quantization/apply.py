@@ -65,8 +65,11 @@ def apply(pipeline: Any, build: Build, *, drop: int = 0, choose: Choose | None =
 
     `choose` is given for a scheme with a search, and only then. For a fire drill, `drop` of the quantized
     modules get their old weights back. Raises WorkerError(load) where the stack refuses a scheme that it
-    supports in general (`support.check` comes first), and where a plan quantizes fewer than `drop` modules.
+    supports in general (`support.check` comes first), where a plan quantizes fewer than `drop` modules, and
+    for a `drop` where nothing is quantized, since the transformer was loaded as it is to be.
     """
+    if drop and build.recipe.is_loaded:
+        _refuse(f"{build.recipe.id} quantizes nothing, so that no quantization can be dropped")
     if build.recipe.channels_last:
         _lay_out_channels_last(pipeline)
     if build.recipe.fuse_qkv:
@@ -161,7 +164,7 @@ def implied_bytes(count: WeightCount) -> float:
 
 def _quantize(pipeline: Any, build: Build, chosen: Chosen) -> None:
     scheme = build.recipe.scheme
-    if scheme.config is None:
+    if scheme.config is None or build.recipe.is_loaded:
         return
     try:
         from torchao.quantization import quantize_

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -58,6 +60,53 @@ def _sum(storage: torch.UntypedStorage) -> int:
     words = stored.numel() // WORD_BYTES * WORD_BYTES
     # An integer sum wraps around, and is the same in any order in which a device adds.
     return int(stored[:words].view(torch.int64).sum()) + int(stored[words:].sum())
+
+
+HASH_DIGITS = 16
+"""Of a sha256: enough to tell tensors apart that differ by accident."""
+
+
+def hashes(pipeline: Any, names: Iterable[str]) -> dict[str, str]:
+    """Qualified name -> hash of each tensor in the state of the components `names`.
+
+    A tensor subclass counts as its inner tensors, and as what else it knows of itself: its class, sizes and
+    how activations are to be quantized.
+    """
+    parts = components(pipeline)
+    states = {f"{each}.{name}": t for each in names for name, t in parts[each].state_dict().items()}
+    leaves = dict(leaf for name, tensor in states.items() for leaf in _leaves(name, tensor))
+    # hashlib lets other threads run; the copies of all tensors of a model on a GPU would not fit at once.
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(leaves, pool.map(_hash, leaves.values()), strict=True))
+
+
+def _leaves(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor | str]]:
+    if type(tensor) in (torch.Tensor, nn.Parameter) or not hasattr(tensor, "__tensor_flatten__"):
+        yield name, tensor
+        return
+    inner, context = tensor.__tensor_flatten__()
+    yield f"{name} as {type(tensor).__name__}", _plain(context)
+    for each in inner:
+        yield from _leaves(f"{name}.{each}", getattr(tensor, each))
+
+
+def _plain(context: Any) -> str:
+    """`context` in words; a file may have turned a tuple into a list."""
+    if isinstance(context, Mapping):
+        return f"{{{', '.join(f'{key}: {_plain(value)}' for key, value in context.items())}}}"
+    if isinstance(context, (tuple, list)) and not hasattr(context, "_fields"):
+        return f"[{', '.join(map(_plain, context))}]"
+    return repr(context)
+
+
+def _hash(leaf: torch.Tensor | str) -> str:
+    digest = hashlib.sha256()
+    if isinstance(leaf, str):
+        digest.update(leaf.encode())
+    else:
+        digest.update(f"{leaf.dtype} {tuple(leaf.shape)} ".encode())
+        digest.update(leaf.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:HASH_DIGITS]
 
 
 def _tells_format(weight: torch.Tensor) -> bool:

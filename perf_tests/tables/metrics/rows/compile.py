@@ -80,10 +80,10 @@ METRICS = (
             elsewhere=COUNT_ELSEWHERE,
         )
         for name, only_for in (
-            ("operators_per_encode", ()),
-            ("operators_per_step", ()),
-            ("operators_per_decode", ()),
-            ("operators_in_quantize", (Trait.QUANTIZED,)),
+            ("operators_per_encode", (Trait.UNTWINNED,)),
+            ("operators_per_step", (Trait.UNTWINNED,)),
+            ("operators_per_decode", (Trait.UNTWINNED,)),
+            ("operators_in_quantize", (Trait.QUANTIZED, Trait.MADE_HERE)),
             ("generated_kernels", (Trait.COMPILED,)),
             ("extern_calls", (Trait.COMPILED,)),
         )

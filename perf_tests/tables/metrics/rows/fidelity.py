@@ -41,7 +41,7 @@ METRICS = (
                 Device,
                 Gate(tolerance=Tolerance(absolute=absolute), surprise=surprise),
             ),
-            only_for=(Trait.COMPARED,),
+            only_for=(Trait.COMPARED, Trait.UNTWINNED),
         )
         for name, field, units, absolute, surprise in (
             ("psnr_db", "pair_psnrs_db", "dB", 3.0, SURPRISE),
@@ -62,7 +62,7 @@ METRICS = (
                 Device.CUDA: Gate(tolerance=Tolerance(absolute=absolute), surprise=SURPRISE),
                 Device.CPU: Gate(tolerance=Tolerance(absolute=2 * absolute), surprise=SURPRISE),
             },
-            only_for=(Trait.COMPARED,),
+            only_for=(Trait.COMPARED, Trait.UNTWINNED),
             follows_search=True,
         )
         for name, field, absolute in (
@@ -101,7 +101,7 @@ METRICS = (
             field=name,
             rule=rule,
             gates=dict.fromkeys(Device, Gate(tolerance=tolerance)) if tolerance else {},
-            only_for=(Trait.COMPARED, Trait.VIDEO),
+            only_for=(Trait.COMPARED, Trait.UNTWINNED, Trait.VIDEO),
         )
         for name, units, better, rule, tolerance in (
             ("psnr_mean_db", "dB", Better.HIGHER, Rule.WITHIN_TOLERANCE, Tolerance(absolute=1.5)),
@@ -122,7 +122,7 @@ METRICS = (
             badness=badness,
             rule=Rule.PER_LAYER,
             gates=dict.fromkeys(Device, Gate(tolerance=Tolerance(absolute=absolute))),
-            only_for=(Trait.QUANTIZED,),
+            only_for=(Trait.QUANTIZED, Trait.UNTWINNED),
             follows_search=True,
         )
         for name, field, units, badness, absolute in (
@@ -142,7 +142,7 @@ METRICS = (
         rule=Rule.EXPECTED_OF_LAYERS,
         expected=expected.layer_scale_error,
         gates=BY_RULE_EVERYWHERE,
-        only_for=(Trait.QUANTIZED,),
+        only_for=(Trait.QUANTIZED, Trait.UNTWINNED),
     ),
     Metric(
         name="distinct_outputs",
@@ -152,5 +152,6 @@ METRICS = (
         reader=Reader.OUTPUTS,
         rule=Rule.EXACT,
         gates=BY_RULE_EVERYWHERE,
+        only_for=(Trait.UNTWINNED,),
     ),
 )

@@ -68,6 +68,7 @@ METRICS = (
         # A processor without bf16 instructions takes many times as long for what one with them does at once.
         same_settings=(INSTRUCTION_SET,),
         needs_verification=True,
+        only_for=(Trait.UNTWINNED,),
     ),
     *(
         Metric(
@@ -148,7 +149,7 @@ METRICS = (
                     # A miniature takes 0.1 s, and 0.4 s on a busy machine.
                     Device.CPU: Gate(tolerance=Tolerance(absolute=4.0)),
                 },
-                (Trait.QUANTIZED,),
+                (Trait.QUANTIZED, Trait.MADE_HERE),
             ),
         )
     ),
@@ -163,6 +164,26 @@ METRICS = (
         # Which operators a layer consists of, and of which the work is known, belongs to torch.
         same_packages=("torch",),
         elsewhere=Tolerance(relative_pct=5.0),
+        # It is counted before anything is quantized.
+        only_for=(Trait.MADE_HERE,),
+    ),
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=Better.LOWER,
+            group=Group.LATENCY,
+            reader=Reader.BUILD,
+            gates=gates,
+            per_unit=True,
+            needs_verification=True,
+            only_for=(Trait.LOADED,),
+        )
+        for name, units, gates in (
+            # Disks and hosts differ: a gate against a second copy or another format, not against percents.
+            ("save_s", "s", {Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=45.0))}),
+            ("load_s_vs_built", "x", {}),
+        )
     ),
     # On GPUs alone: the host of a CPU platform is shared, and its times follow whatever else it does.
     *(

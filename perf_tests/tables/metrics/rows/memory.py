@@ -74,9 +74,9 @@ METRICS = (
                     Device.CUDA: ALLOCATED,
                     Device.CPU: Gate(tolerance=Tolerance(relative_pct=5.0, absolute=0.5)),
                 },
-                (Trait.QUANTIZED,),
+                (Trait.QUANTIZED, Trait.MADE_HERE),
             ),
-            ("quantize_peak_reserved_mib", {Device.CUDA: RESERVED}, (Trait.QUANTIZED,)),
+            ("quantize_peak_reserved_mib", {Device.CUDA: RESERVED}, (Trait.QUANTIZED, Trait.MADE_HERE)),
         )
     ),
     *(
@@ -115,10 +115,29 @@ METRICS = (
             expected=implied,
             gates=BY_RULE_EVERYWHERE,
             needs_verification=True,
+            only_for=(Trait.UNTWINNED,),
         )
         for name, of, implied in (
             ("leaked_mib_per_image", "live_allocated_mib", expected.leaked_mib),
             ("host_growth_mib_per_image", "live_host_mib", expected.host_growth_mib),
+        )
+    ),
+    # The peak of loading / that of loading and quantizing in the process that saved the file.
+    *(
+        Metric(
+            name=name,
+            units="x",
+            better=Better.LOWER,
+            group=Group.MEMORY,
+            reader=Reader.BUILD,
+            gates=gates,
+            needs_verification=True,
+            only_for=(Trait.LOADED,),
+        )
+        for name, gates in (
+            ("load_peak_allocated_vs_built", {Device.CUDA: Gate(tolerance=Tolerance(relative_pct=2.0))}),
+            # The imports are part of both.
+            ("load_peak_rss_vs_built", {}),
         )
     ),
 )

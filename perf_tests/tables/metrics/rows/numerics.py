@@ -47,6 +47,8 @@ METRICS = (
             ("distinct_prompt_embeddings", "", expected.distinct_prompt_embeddings),
             ("distinct_prompt_latents", "", expected.distinct_prompt_latents),
             ("anchor_schedule", "", expected.anchor_schedule),
+            ("outputs_unlike_built", "", expected.outputs_unlike_built),
+            ("checkpoint_overhead_bytes", "B", expected.checkpoint_overhead_bytes),
         )
     ),
     *(

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from perf_tests.tables.metrics.spec import BY_RULE_EVERYWHERE, Better, Group, Metric, Reader, Rule
+from perf_tests.tables.metrics.spec import (
+    BY_RULE_EVERYWHERE,
+    Better,
+    Group,
+    Metric,
+    Reader,
+    Rule,
+    Tolerance,
+    Trait,
+)
 
 METRICS = (
     *(
@@ -32,5 +41,18 @@ METRICS = (
             follows_search=True,
         )
         for component in ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")
+    ),
+    Metric(
+        name="checkpoint_bytes",
+        units="B",
+        better=Better.EXACT,
+        group=Group.QUANTIZATION,
+        reader=Reader.BUILD,
+        rule=Rule.EXACT,
+        gates=BY_RULE_EVERYWHERE,
+        only_for=(Trait.LOADED,),
+        # What a format says besides the tensors belongs to those who write it.
+        same_packages=("torch", "torchao", "diffusers", "safetensors"),
+        elsewhere=Tolerance(relative_pct=0.5),
     ),
 )

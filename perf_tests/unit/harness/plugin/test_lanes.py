@@ -15,7 +15,7 @@ from perf_tests.unit import fake_cards
 from perf_tests.unit.conftest import BF16, FP8DQROW, ROOT, Misbehave, Plug, Suite
 from perf_tests.unit.harness.plugin.sessions import BUILD, SCHNELL, screen, until
 
-FOURTEEN = (SCHNELL, "--perf-case=sd3-*")
+SIXTEEN = (SCHNELL, "--perf-case=sd3-*")
 JUDGED = (BUILD, *(str(ROOT / "perf_tests" / f"test_{group}.py") for group in ("latency", "fidelity")))
 CARD_0, CARD_1 = "GPU-00000000-fake", "GPU-00000001-fake"
 
@@ -31,17 +31,17 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def two_cards(suite: Suite, plug_gpus: Plug, kept: Path) -> Suite:
-    """Fourteen cases, built on two cards."""
+    """Sixteen cases, built on two cards."""
     plug_gpus(2)
     suite.out = kept / "two cards"
     if not suite.out.exists():
-        suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", tests=(BUILD,))
+        suite.run("-m", "h100", *SIXTEEN, "--perf-gpus=all", tests=(BUILD,))
     return suite
 
 
 @pytest.fixture
 def of_one_card(suite: Suite, plug_gpus: Plug, kept: Path) -> Verdicts:
-    """The verdicts on seven cases that one of two cards has measured."""
+    """The verdicts on nine cases that one of two cards has measured."""
     plug_gpus(2)
     out, suite.out = suite.out, kept / "one card"
     if not suite.out.exists():
@@ -65,7 +65,7 @@ def units(run: Run) -> set[str]:
 def test_several_cards_give_the_verdicts_of_one(suite: Suite, of_one_card: Verdicts) -> None:
     screen(suite.run("-m", "h100", SCHNELL, "--perf-gpus=2", tests=JUDGED))
     assert verdicts(suite) == of_one_card
-    assert len(of_one_card) == 7
+    assert len(of_one_card) == 9
 
 
 def test_each_case_and_its_reference_are_measured_on_one_card(two_cards: Suite) -> None:
@@ -104,10 +104,10 @@ def test_a_broken_card_costs_its_cases_and_the_others_measure_the_rest(
 ) -> None:
     plug_gpus(2)
     misbehave(f"dead-card:{CARD_1}")
-    result = suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", "--perf-table=red", tests=(BUILD,))
+    result = suite.run("-m", "h100", *SIXTEEN, "--perf-gpus=all", "--perf-table=red", tests=(BUILD,))
     statuses = Counter(run.status for run in suite.record().cases)
     assert statuses[Status.LOAD] == 2
-    assert sum(statuses.values()) == 14
+    assert sum(statuses.values()) == 16
     assert f"the GPU {CARD_1} was given up" in screen(result)
 
 
@@ -117,7 +117,7 @@ def test_a_card_that_the_driver_has_lost_costs_one_case(
     plug_gpus(2)
     misbehave(f"dead-card:{CARD_1}")
     monkeypatch.setattr("perf_tests.harness.execution.machine.answers", lambda unit: unit != CARD_1)
-    suite.run("-m", "h100", *FOURTEEN, "--perf-gpus=all", tests=(BUILD,))
+    suite.run("-m", "h100", *SIXTEEN, "--perf-gpus=all", tests=(BUILD,))
     assert Counter(run.status for run in suite.record().cases)[Status.LOAD] == 1
 
 

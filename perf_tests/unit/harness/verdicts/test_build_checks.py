@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import msgspec
 import pytest
 
 from perf_tests.harness.verdicts.build_checks import contradictions
-from perf_tests.protocol.reports import SettingReport
-from perf_tests.tables.recipes import INT8_GEMM, CompileMode
+from perf_tests.protocol.reports import BuiltTwin, SettingReport
+from perf_tests.tables.recipes import INT8_GEMM, CompileMode, Loader
 from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import (
     COLD_CACHE,
@@ -381,4 +382,54 @@ def test_setting_of_another_value_is_a_contradiction(found: str | None, says: st
 def test_setting_that_was_not_reported_is_a_contradiction(settings: dict[str, SettingReport] | None) -> None:
     assert of_settings(settings) == (
         "the worker did not say what became of the setting tuned of the recipe int8wo-regional-tuned",
+    )
+
+
+# What must equal a built twin
+
+
+LOADED = make_case(scheme=INT8WO, loader=Loader.TORCH_SAVE)
+TENSORS = {"transformer.a.weight": "1", "transformer.b.weight": "2"}
+TWIN = BuiltTwin(
+    seconds={}, memory={}, tensors=TENSORS, output_sha256="", files={"transformer/transformer.pt": 1}
+)
+
+
+def found_in_loaded(**changes: Any) -> tuple[str, ...]:
+    right: dict[str, Any] = {"tensors": TENSORS, "converted": 0, "built_twin": TWIN}
+    return contradictions(LOADED, make_build(**right | changes))
+
+
+def test_loaded_tensors_that_equal_those_that_were_saved_agree() -> None:
+    assert found_in_loaded() == ()
+
+
+def test_tensors_that_differ_or_are_missing_are_counted_and_named() -> None:
+    tensors = {"transformer.a.weight": "1", "transformer.c.weight": "3"}
+    assert found_in_loaded(tensors=tensors) == (
+        "2 of 3 tensors are not those of the built twin: transformer.b.weight, transformer.c.weight",
+    )
+
+
+def test_loader_that_quantizes_is_a_contradiction() -> None:
+    assert found_in_loaded(converted=62) == (
+        "62 modules were quantized in a process that was to load them: the recipe int8wo-eager-torchsave "
+        "quantizes nothing",
+    )
+
+
+def test_loader_that_does_not_count_what_it_quantizes_proves_nothing() -> None:
+    assert found_in_loaded(converted=None) == ("the worker did not count the modules that it quantized",)
+
+
+@pytest.mark.parametrize("twin", [None, msgspec.structs.replace(TWIN, tensors={})], ids=["none", "unhashed"])
+def test_case_that_was_compared_with_nothing_is_a_contradiction(twin: BuiltTwin | None) -> None:
+    assert found_in_loaded(built_twin=twin) == (
+        "the recipe int8wo-eager-torchsave is to equal another build, whose tensors nobody hashed",
+    )
+
+
+def test_case_that_loads_what_nobody_saved_is_a_contradiction() -> None:
+    assert found_in_loaded(built_twin=msgspec.structs.replace(TWIN, files={})) == (
+        "the recipe int8wo-eager-torchsave loads its transformer, and nothing was saved",
     )

@@ -12,7 +12,7 @@ from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
 from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
 from perf_tests.tables.pipelines.sd3 import SD3_MINI
 from perf_tests.tables.platforms import CPU, H100, Platform
-from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.recipes import CompileMode, Loader
 from perf_tests.tables.schemes.rows import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO
 from perf_tests.unit.builders import (
     FLUX_FP8,
@@ -40,7 +40,9 @@ def test_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None
         "distinct_prompt_latents",
         "batch_psnr_db",
         *ANCHORED,
-        *(metric.name for metric in METRICS if {Trait.VIDEO, Trait.REFERENCE} & {*metric.only_for}),
+        "outputs_unlike_built",
+        "checkpoint_overhead_bytes",
+        *(m.name for m in METRICS if {Trait.VIDEO, Trait.REFERENCE, Trait.LOADED} & {*m.only_for}),
     }
     named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
     assert sorted(metric.name for metric in (*gated, *shown)) == named
@@ -162,3 +164,17 @@ def test_bytes_are_judged_of_the_components_that_a_pipeline_has() -> None:
     of_sd3 = {metric.name for metric in gated_metrics(make_case(SD3_MINI), CPU, Group.QUANTIZATION)}
     assert "text_encoder_3_bytes" not in names
     assert "text_encoder_3_bytes" in of_sd3
+
+
+def test_case_that_loads_leaves_its_numbers_and_pictures_to_its_built_twin() -> None:
+    loaded = make_case(scheme=INT8WO, loader=Loader.TORCH_SAVE)
+    gated, shown = ({m.name for m in of(loaded, CPU)} for of in (gated_metrics, shown_metrics))
+    assert {"checkpoint_bytes", "checkpoint_overhead_bytes", "outputs_unlike_built"} <= gated
+    assert {"save_s", "load_s_vs_built", "load_peak_rss_vs_built"} <= shown
+    others = {"psnr_db", "layer_sqnr_db", "output_sqnr_db", "time_ratio_vs_fp32", "quantize_s", "step_tflop"}
+    assert not others & (gated | shown)
+
+
+def test_case_that_builds_has_no_metric_of_loading() -> None:
+    judged = {m.name for m in (*gated_metrics(MINI_INT8WO, CPU), *shown_metrics(MINI_INT8WO, CPU))}
+    assert not {name for name in judged if name.startswith("checkpoint_") or name.endswith("_built")}

@@ -1,0 +1,90 @@
+"""What workers report, as a record holds it: values by metric name, files by their place in its folder."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.protocol.messages import Compiled, Loaded, Phase, Quantized
+from perf_tests.protocol.reports import Arrays, BuiltTwin, Capture, MemoryWindow, Recorded, Sample
+
+
+def built_values(loaded: Loaded, quantized: Quantized | None) -> dict[str, float]:
+    """Metric name -> value: the seconds of loading and quantizing, and their peaks on a GPU."""
+    answered = {Phase.LOAD: loaded, Phase.QUANTIZE: quantized}
+    values = {}
+    for phase, reply in answered.items():
+        if reply is None:
+            continue
+        values[f"{phase}_s"] = reply.seconds
+        if reply.memory.allocated_mib is not None:
+            values[f"{phase}_peak_allocated_mib"] = reply.memory.allocated_mib
+        if reply.memory.reserved_mib is not None:
+            values[f"{phase}_peak_reserved_mib"] = reply.memory.reserved_mib
+    return values
+
+
+def compile_values(compiled: Compiled | None) -> dict[str, float]:
+    """The compile time as the metric of a cold or of a warm cache; of neither where the cache was mixed, or
+    where nothing was compiled before but kernels were tuned."""
+    if compiled is None or compiled.cache is None or compiled.cache.state == "mixed":
+        return {}
+    if compiled.cache.state == "cold" and compiled.cache.was_spared:
+        return {}
+    return {f"compile_{compiled.cache.state}_s": compiled.seconds}
+
+
+def twin_values(
+    twin: BuiltTwin, loaded: Loaded, quantized: Quantized, samples: Sequence[Sample]
+) -> dict[str, float]:
+    """Metric name -> value: how a case compares with its built twin, and what the file between them takes."""
+    of_twin = [sample.output_sha256 for sample in samples if sample.pair == 0]
+    values: dict[str, float] = {}
+    if of_twin:
+        values["outputs_unlike_built"] = float(sum(each != twin.output_sha256 for each in of_twin))
+    if not twin.files:
+        return values
+    tensors = sum(" as " not in name for name in quantized.tensors)
+    weight_bytes = quantized.state.components["transformer"].weight_bytes if quantized.state else None
+    checkpoint_bytes = float(sum(twin.files.values()))
+    values["checkpoint_bytes"] = checkpoint_bytes
+    if tensors and weight_bytes is not None:
+        values["checkpoint_overhead_bytes"] = (checkpoint_bytes - weight_bytes) / tensors
+    built_s = math.fsum(twin.seconds.get(phase, 0.0) for phase in (Phase.LOAD, Phase.QUANTIZE))
+    values["save_s"] = twin.seconds[Phase.SAVE]
+    values["load_s_vs_built"] = loaded.seconds / built_s
+    windows = tuple(twin.memory.values())
+    for counter in ("allocated_mib", "rss_mib"):
+        if (ratio := _peak_ratio(loaded.memory, windows, counter)) is not None:
+            values[f"load_peak_{counter.removesuffix('_mib')}_vs_built"] = ratio
+    return values
+
+
+def _peak_ratio(loaded: MemoryWindow, built: Sequence[MemoryWindow], counter: str) -> float | None:
+    mine = getattr(loaded, counter)
+    theirs = [mib for window in built if (mib := getattr(window, counter)) is not None]
+    return mine / max(theirs) if mine is not None and theirs else None
+
+
+def with_relative_files(recorded: Recorded | None, out: Path) -> Recorded | None:
+    """`recorded`, its files relative to the run directory."""
+    if recorded is None:
+        return None
+    arrays = relative_arrays(recorded.arrays, out)
+    picture = recorded.picture and relative_capture(recorded.picture, out)
+    return msgspec.structs.replace(recorded, arrays=arrays, picture=picture)
+
+
+def relative_arrays(arrays: Arrays | None, out: Path) -> Arrays | None:
+    """`arrays`, its file relative to the run directory."""
+    return arrays and msgspec.structs.replace(arrays, file=os.path.relpath(out / arrays.file, out))
+
+
+def relative_capture(capture: Capture, out: Path) -> Capture:
+    """`capture`, its files relative to the run directory."""
+    array, image = (os.path.relpath(out / name, out) for name in (capture.array, capture.image))
+    return msgspec.structs.replace(capture, array=array, image=image)
