@@ -37,6 +37,15 @@ def test_the_snippet_is_compared_with_an_image_of_28_steps() -> None:
     assert after.ratio == pytest.approx(0.858, abs=1e-3)
 
 
+def test_a_loaded_model_is_compared_with_one_that_we_load() -> None:
+    loaded = CASES["flux1-schnell-b1-int8wo-eager-torchsave"]
+    built = measured(0.9, 20.5, case=CASES["flux1-schnell-b1-int8wo-eager"])
+    found = line(Chapter.SERIALIZATION, 20.517, built, measured(1.1, 20.355, case=loaded))
+    assert found.ours == pytest.approx(20.355)
+    assert found.ratio == pytest.approx(0.992, abs=1e-3)
+    assert line(Chapter.SERIALIZATION, 0.735, built).why == f"{loaded.id} is not in this run"
+
+
 def test_a_rung_of_the_ladder_is_compared_in_gib() -> None:
     run = measured(91.5, model_gib=19.65, peak_gib=34.455, case=COGVIDEOX, projected=True)
     loaded, peak = line(Chapter.MEMORY, 19.7, run), line(Chapter.MEMORY, 31.7, run)
