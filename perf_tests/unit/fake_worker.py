@@ -12,6 +12,9 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         without PHASE at a timed generation
     at a timed generation               die-once:MARKER
     in the answers                      missing-metric:NAME  doubles:NAME (a count or a size)
+                                        reports:NAME=VALUE (once, or with each generation)
+                                        dequantizes (after the first image)  leaves-blocks-eager
+                                        activations:HOW (they are quantized)
                                         huge-reply  refused-scheme  same-picture
                                         throttled:COUNT (the first timed generations on a GPU)
                                         leaks:MIB  slows:PERCENT (more with each timed generation)
@@ -204,7 +207,7 @@ class Session:
                     dtype=weight.dtype,
                     scale=weight.granularity,
                     dynamic_activation=weight.dynamic_activation,
-                    activation=weight.activation,
+                    activation=self._switches.argument("activations", self.case) or weight.activation,
                     count=self._quantized,
                     examples=("transformer_blocks.0.attn.to_k",),
                 )
@@ -260,7 +263,10 @@ class Session:
 
     def _step(self) -> StepReport:
         eager = self.case.build.recipe.compile is CompileMode.EAGER
-        return StepReport(blocks={"Block": 4 if eager else 0}, attention={"_scaled_dot_product_flash": 4})
+        left = self._switches.argument("leaves-blocks-eager", self.case) is not None
+        return StepReport(
+            blocks={"Block": 4 if eager or left else 0}, attention={"_scaled_dot_product_flash": 4}
+        )
 
     def _recorded(self, case: Case, stem: str) -> Recorded:
         compiled = self._compiles and case.is_reference
@@ -400,10 +406,14 @@ class Session:
         if self._compiles:
             values |= {"generated_kernels": 126.0, "extern_calls": 32.0}
         values.pop(self._switches.argument("missing-metric", self.case) or "", None)
-        values = {name: value * self._twice(name) for name, value in values.items()}
+        values = {name: self._reported(name, value) for name, value in values.items()}
         noise = NOISE if self._quantized else 0.0
         arrays = self._arrays(f"{request.trace}.timed.npz", noise) if request.trace else None
-        state = self._state(self._groups)
+        dequantized = self._switches.argument("dequantizes", self.case) is not None
+        plain = tuple(
+            msgspec.structs.replace(each, subclass="Parameter", scale=None) for each in self._groups
+        )
+        state = self._state(plain if dequantized else self._groups)
         return Inspected(
             values=values,
             memory=self._window(peak_mib),
@@ -464,12 +474,14 @@ class Session:
             **{f"{name}_calls": n for name, n in self.case.build.pipeline.encoder_calls.items()},
         }
         return {
-            **{name: (self._twice(name) * n,) for name, n in calls.items()},
-            "batch_psnr_db": (12.0,),
+            **{name: (self._reported(name, float(n)),) for name, n in calls.items()},
+            "batch_psnr_db": (self._reported("batch_psnr_db", 12.0),),
         }
 
-    def _twice(self, name: str) -> float:
-        return 2.0 if name == self._switches.argument("doubles", self.case) else 1.0
+    def _reported(self, name: str, value: float) -> float:
+        reported, _, instead = (self._switches.argument("reports", self.case) or "").partition("=")
+        twice = name == self._switches.argument("doubles", self.case)
+        return float(instead) if reported == name else value * 2 if twice else value
 
     def _strike(self) -> None:
         """Apply the faults that spoil a timed generation, like the real worker."""
