@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,15 +16,21 @@ from perf_tests.harness.runs.record import Fidelity, Process, Run
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.reports import Arrays, Capture, Sample
 
+MapPairs = Callable[..., Iterable[Fidelity | None]]
+"""`map`, or what does the same."""
+LARGE_BYTES = 4 << 20
+"""Size of a capture from which comparing takes longer than starting a process: 590 x 590 pixels."""
 
-def compared(run: Run, reference: Run | None, out: Path) -> Run:
+
+def compared(run: Run, reference: Run | None, out: Path, map_pairs: MapPairs = map) -> Run:
     """`run` with the fidelity of its first process, and with the noise floor if it is a compiled reference.
 
-    All files are under `out`. Raises PerfError for a file that is gone or was changed since it was written,
+    All files are under `out`. `map_pairs` applies a function to pairs like `map`, perhaps in other processes.
+    Raises PerfError for a file that is gone or was changed since it was written,
     and for an output that is not a picture.
     """
     original = _captured(reference)
-    processes = tuple(_compared(process, original, out) for process in run.processes)
+    processes = tuple(_compared(process, original, out, map_pairs) for process in run.processes)
     if run.reference is None:
         processes = tuple(_with_noise(process, out) for process in processes)
     return msgspec.structs.replace(run, processes=processes)
@@ -36,33 +43,46 @@ def _captured(reference: Run | None) -> Process | None:
     return next((process for process in reference.processes if process.captures), None)
 
 
-def _compared(process: Process, original: Process | None, out: Path) -> Process:
+def _compared(process: Process, original: Process | None, out: Path, map_pairs: MapPairs) -> Process:
     if not process.captures:
         return process
-    pairs = []
     # A reference under another sampling rule may have fewer captures, and the exhaustive cases have one.
     originals = original.captures[: len(process.captures)] if original else ()
-    for pair, (capture, wanted) in enumerate(itertools.zip_longest(process.captures, originals)):
-        reference = None if wanted is None else _picture(wanted, out)
-        measured = _picture(capture, out)
-        _require_hashed(measured, process.samples[pair : pair + 1], out / capture.array)
-        catastrophe = image_metrics.catastrophe(
-            measured,
-            measured.shape if reference is None else reference.shape,
-            # Only the reference can tell which pictures may be of a single colour.
-            constant=frozenset() if reference is None else image_metrics.constant_frames(reference),
-        )
-        if catastrophe is not None:
-            raise PerfError(catastrophe)
-        if reference is not None:
-            pairs.append((measured, reference))
-    if original is None or not pairs:
+    pairs = list(itertools.zip_longest(process.captures, originals))
+    samples = [process.samples[number : number + 1] for number in range(len(pairs))]
+    each = map_pairs if _is_large(out / process.captures[0].array) else map
+    compared = list(each(partial(_compare_pair, out), pairs, samples))
+    found = [each for each in compared if each is not None]
+    if original is None or not found:
         return process
-    compared = msgspec.structs.replace(
-        image_metrics.compare_pairs(pairs), reference_arrays=tuple(each.array for each in originals)
+    fidelity = msgspec.structs.replace(
+        image_metrics.over_pairs(found), reference_arrays=tuple(each.array for each in originals)
     )
-    compared = _with_answers(compared, process, original.arrays, out)
-    return msgspec.structs.replace(process, fidelity=compared)
+    fidelity = _with_answers(fidelity, process, original.arrays, out)
+    return msgspec.structs.replace(process, fidelity=fidelity)
+
+
+def _is_large(path: Path) -> bool:
+    return path.exists() and path.stat().st_size >= LARGE_BYTES
+
+
+def _compare_pair(
+    out: Path, pair: tuple[Capture, Capture | None], samples: Sequence[Sample]
+) -> Fidelity | None:
+    """The fidelity of a capture, which one of `samples` reports, to the reference's; None without one."""
+    capture, wanted = pair
+    reference = None if wanted is None else _picture(wanted, out)
+    measured = _picture(capture, out)
+    _require_hashed(measured, samples, out / capture.array)
+    catastrophe = image_metrics.catastrophe(
+        measured,
+        measured.shape if reference is None else reference.shape,
+        # Only the reference can tell which pictures may be of a single colour.
+        constant=frozenset() if reference is None else image_metrics.constant_frames(reference),
+    )
+    if catastrophe is not None:
+        raise PerfError(catastrophe)
+    return None if reference is None else image_metrics.compare(measured, reference)
 
 
 def _require_hashed(measured: np.ndarray, samples: Sequence[Sample], path: Path) -> None:

@@ -32,11 +32,15 @@ def sqnr_db(measured: np.ndarray, reference: np.ndarray) -> float:
 
 
 def compare_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fidelity:
-    """`compare` each (measured, reference), one per prompt and seed; the lowest PSNR and SSIM, and all.
+    """`compare` each (measured, reference), one per prompt and seed, and sum them up. Raises PerfError."""
+    return over_pairs([compare(measured, reference) for measured, reference in pairs])
 
-    Fields that describe all frames of a video are averaged over the pairs. Raises PerfError.
+
+def over_pairs(compared: Sequence[Fidelity]) -> Fidelity:
+    """The lowest PSNR and SSIM of pairs of prompt and seed, and all of them.
+
+    Fields that describe all frames of a video are averaged over the pairs.
     """
-    compared = [compare(measured, reference) for measured, reference in pairs]
     return msgspec.structs.replace(
         compared[0],
         psnr_db=_lowest([each.psnr_db for each in compared]),

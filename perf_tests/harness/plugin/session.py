@@ -15,6 +15,7 @@ from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.lane import Callbacks
 from perf_tests.harness.execution.launcher import Stack
 from perf_tests.harness.execution.sampling import SamplingRules
+from perf_tests.harness.fidelity.picture_pool import PicturePool
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.plugin.ab_session import AbSession
@@ -171,7 +172,7 @@ class PerfSession:
                 plan=self._plan,
             ),
             Callbacks(
-                prepare=partial(verification.prepare, known, directory.path),
+                prepare=partial(verification.prepare, known, directory.path, self._pictures.map),
                 admit=self._budget.refusal,
                 draw=self.judging.draw,
                 follow_up=self._compare_ahead,
@@ -195,6 +196,12 @@ class PerfSession:
             commit=checkout.commit(REPOSITORY),
             shard=(shard.index, shard.count) if shard else None,
         )
+
+    @cached_property
+    def _pictures(self) -> PicturePool:
+        pool = PicturePool()
+        self._held.callback(pool.close)
+        return pool
 
     def watch(self, step: Step) -> AbstractContextManager[None]:
         """Tell of one phase of one worker while it runs."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from perf_tests.harness.fidelity.picture_pool import PoolEndedError
 from perf_tests.harness.runs.record import Run, status_of
 from perf_tests.harness.stats import observations
 from perf_tests.harness.verdicts import build_checks, gates
@@ -17,16 +19,20 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import PLATFORM_BY_ID
 
 
-def verify(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
-    """`run` with the fidelity of its captures (files under `out`).
+def verify(
+    case: Case, run: Run, reference: Run | None, out: Path, map_pairs: Callable[..., Any] = map
+) -> Run:
+    """`run` with the fidelity of its captures (files under `out`), which `map_pairs` compares.
 
-    ERROR(numerics) where an output is not a picture, ERROR(unproven) where the build of any process
-    contradicts the recipe.
+    ERROR(crash) where a process that compares them has ended, ERROR(numerics) where an output is not a
+    picture, ERROR(unproven) where the build of any process contradicts the recipe.
     """
     from perf_tests.harness.fidelity import captures
 
     try:
-        run = captures.compared(run, reference, out)
+        run = captures.compared(run, reference, out, map_pairs)
+    except PoolEndedError as error:
+        return _failed(run, FailureKind.CRASH, str(error))
     except PerfError as error:
         return _failed(run, FailureKind.NUMERICS, str(error))
     contradictions = [build_checks.contradictions(case, process.build) for process in run.processes]
@@ -37,9 +43,15 @@ def verify(case: Case, run: Run, reference: Run | None, out: Path) -> Run:
     return _failed(run, FailureKind.UNPROVEN, message, details="\n".join(sentences[1:]))
 
 
-def prepare(cases: Mapping[str, Case], out: Path, run: Run, reference: Run | None) -> Run:
+def prepare(
+    cases: Mapping[str, Case],
+    out: Path,
+    map_pairs: Callable[..., Any],
+    run: Run,
+    reference: Run | None,
+) -> Run:
     """`run` verified, with the median of each metric that there is to show; a campaign knows cases by id."""
-    proven = verify(cases[run.id], run, reference, out)
+    proven = verify(cases[run.id], run, reference, out, map_pairs)
     return msgspec.structs.replace(proven, measured=_measured(cases[run.id], proven, reference))
 
 

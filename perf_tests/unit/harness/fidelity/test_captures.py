@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from perf_tests.harness.fidelity.captures import compared
+from perf_tests.harness.fidelity.picture_pool import PicturePool
 from perf_tests.harness.runs.record import Fidelity, Process
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.reports import Arrays, Capture, Recorded
@@ -191,3 +193,37 @@ def test_a_compiled_reference_is_compared_with_itself_before_it_was_compiled(tmp
     assert noise.psnr_db == pytest.approx(60.0, abs=0.01)
     assert min(noise.step_sqnrs_db) == pytest.approx(40.0, abs=0.01)
     assert noise.latents_sqnr_db == pytest.approx(20.0, abs=0.01)
+
+
+# In other processes
+
+
+def test_large_pictures_are_compared_by_what_is_given_for_it_and_small_ones_here(tmp_path: Path) -> None:
+    large = np.tile(RAMP, (1, 40, 40, 1))  # 640 x 640
+    asked: list[int] = []
+
+    def noted(function: Any, pairs: Any, samples: Any) -> Any:
+        asked.append(len(pairs))
+        return map(function, pairs, samples)
+
+    found: list[Any] = []
+    for name, array in (("small", RAMP), ("large", large)):
+        run = make_run(processes=(captured(tmp_path, name, array, array + 0.01),))
+        reference = make_reference(processes=(captured(tmp_path, f"{name}.reference", array, array),))
+        (process,) = compared(run, reference, tmp_path, noted).processes
+        assert process.fidelity is not None
+        found.append(process.fidelity.pair_psnrs_db)
+    assert asked == [2]
+    assert found == [(None, pytest.approx(40.0, abs=0.01))] * 2
+
+
+def test_other_processes_find_what_this_one_does(tmp_path: Path) -> None:
+    large = np.tile(RAMP, (1, 40, 40, 1))
+    run = make_run(processes=(captured(tmp_path, "case", large + 0.01, large + 0.02),))
+    reference = make_reference(processes=(captured(tmp_path, "reference", large, large),))
+    pool = PicturePool(2)
+    try:
+        there = compared(run, reference, tmp_path, pool.map)
+    finally:
+        pool.close()
+    assert there == compared(run, reference, tmp_path)

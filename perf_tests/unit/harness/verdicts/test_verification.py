@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import numpy as np
 import pytest
 
+from perf_tests.harness.fidelity.picture_pool import PoolEndedError
 from perf_tests.harness.runs.record import Process, Status
 from perf_tests.harness.verdicts.verification import prepare, verify
 from perf_tests.protocol.messages import FailureKind, Phase
@@ -103,20 +105,20 @@ def test_run_is_proved_against_the_recipe_of_its_own_case(tmp_path: Path) -> Non
     cases = {case.id: case for case in (MINI_BF16, MINI_INT8WO)}
     run = msgspec.structs.replace(make_run(), id=MINI_BF16.id)
     # The builder's default build is quantized, which bf16 does not ask for.
-    assert prepare(cases, tmp_path, run, None).status is Status.UNPROVEN
+    assert prepare(cases, tmp_path, map, run, None).status is Status.UNPROVEN
 
 
 def test_campaigns_run_says_what_was_measured_median_over_processes(tmp_path: Path) -> None:
     processes = tuple(make_process(build=make_build({"model_memory_mib": mib})) for mib in (10.0, 11.0, 15.0))
     run = make_run(processes=processes)
-    measured = prepare({MINI_INT8WO.id: MINI_INT8WO}, tmp_path, run, None).measured
+    measured = prepare({MINI_INT8WO.id: MINI_INT8WO}, tmp_path, map, run, None).measured
     assert measured["model_memory_mib"] == 11.0
 
 
 def test_times_and_memory_of_an_unproven_build_are_not_shown(tmp_path: Path) -> None:
     unquantized = make_quantization(groups=(make_group(subclass="Parameter"),))
     run = make_run(processes=(make_process(build=make_build(quantization=unquantized)),))
-    proven = prepare({MINI_INT8WO.id: MINI_INT8WO}, tmp_path, run, None)
+    proven = prepare({MINI_INT8WO.id: MINI_INT8WO}, tmp_path, map, run, None)
     assert proven.status is Status.UNPROVEN
     assert not {"latency_s", "denoise_step_ms", "model_memory_mib"} & set(proven.measured)
     assert "quantized_modules" in proven.measured
@@ -144,3 +146,16 @@ def test_processes_that_followed_different_plans_are_not(tmp_path: Path) -> None
         "what was built is not what was asked for: its 3 processes followed 2 plans: plan.json (sha256 "
         "aaaaaaaaaaaa), plan.json (sha256 bbbbbbbbbbbb)"
     )
+
+
+def test_a_process_that_ends_while_it_compares_is_an_error_of_its_case(tmp_path: Path) -> None:
+    def ended(*_: object) -> NoReturn:
+        raise PoolEndedError("a process that compares pictures was ended")
+
+    path = tmp_path / "large.npy"
+    np.save(path, np.zeros((1, 600, 600, 3), dtype=np.float32))
+    capture = Capture(array="large.npy", sha256="0", image="large.png")
+    run = make_run(processes=(make_process(captures=(capture,), fidelity=None),))
+    verified = verify(MINI_INT8WO, run, None, tmp_path, ended)
+    assert (verified.id, verified.status) == (run.id, Status.CRASH)
+    assert verified.reason == "a process that compares pictures was ended"

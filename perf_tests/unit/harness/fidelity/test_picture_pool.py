@@ -1,0 +1,97 @@
+"""Pictures compared in several processes: the same answers, and what happens where a process ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from perf_tests.harness.fidelity.picture_pool import PicturePool, PoolEndedError
+from perf_tests.protocol.errors import PerfError
+from perf_tests.unit.conftest import ROOT
+
+SESSION = """
+from perf_tests.harness.fidelity.picture_pool import PicturePool
+from perf_tests.unit.harness.fidelity.test_picture_pool import pid_and
+if __name__ == "__main__":
+    print(PicturePool(1).map(pid_and, [0])[0][0], flush=True)
+    input()
+"""
+
+
+@pytest.fixture
+def pool() -> Iterator[PicturePool]:
+    """Two processes that end with the test."""
+    pool = PicturePool(2)
+    yield pool
+    pool.close()
+
+
+def pid_and(value: int) -> tuple[int, int]:
+    return os.getpid(), value
+
+
+def refuse(value: int) -> int:
+    raise PerfError(f"no picture {value}")
+
+
+def die(_value: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_answers_come_in_order_from_other_processes(pool: PicturePool) -> None:
+    answers = pool.map(pid_and, range(8))
+    assert [value for _, value in answers] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert os.getpid() not in {pid for pid, _ in answers}
+
+
+def test_the_first_refusal_is_raised_here(pool: PicturePool) -> None:
+    with pytest.raises(PerfError, match="no picture 3"):
+        pool.map(refuse, [3, 4])
+
+
+def test_a_process_that_is_killed_is_one_error_and_the_next_call_has_new_ones(pool: PicturePool) -> None:
+    with pytest.raises(PoolEndedError, match="a process that compares pictures was ended"):
+        pool.map(die, [0])
+    assert [value for _, value in pool.map(pid_and, [5])] == [5]
+
+
+def test_the_processes_end_with_the_pool() -> None:
+    pool = PicturePool(1)
+    ((pid, _),) = pool.map(pid_and, [0])
+    pool.close()
+    pool.close()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_processes_end_with_a_session_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "session.py"
+    script.write_text(SESSION)
+    session = subprocess.Popen(
+        [sys.executable, script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    with session:
+        assert session.stdout is not None
+        pid = int(session.stdout.readline())
+        session.kill()
+    deadline = time.monotonic() + 10
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_alive(pid)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and has not ended."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
