@@ -129,7 +129,10 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "TIME",
         "help": "start no case after TIME, such as 9m; the rest is NOT_RUN",
     },
-    "--perf-shard": {"metavar": "I/N", "help": "the I-th of N parts, balanced by the expected seconds"},
+    "--perf-shard": {
+        "metavar": "I/N",
+        "help": "the I-th of N parts, balanced by the expected seconds; tools/merge.py joins their runs",
+    },
     "--perf-gpus": {
         "metavar": "all|N|UUIDS",
         "help": "measure on several cards of this host at a time: all that CUDA_VISIBLE_DEVICES shows, "
