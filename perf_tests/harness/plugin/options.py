@@ -89,7 +89,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--perf-out": {
         "default": ".perf/latest",
         "metavar": "DIR",
-        "help": "run.json and reports (default: %(default)s)",
+        "help": "run.json and reports (default: %(default)s); the five runs before it stay beside it",
     },
     "--perf-baselines": {
         "default": str(REPOSITORY / "baselines"),

@@ -14,6 +14,12 @@ from perf_tests.harness.verdicts.case_status import SEVERITY, leading
 
 MAX_LINES = 13
 """Of the text that explains one cause; the whole text is in the JUnit file, and with `--perf-table=all`."""
+LAST = 99
+RANKS = {
+    **{name: rank for rank, name in enumerate(("log", "changed", "next", "schedule", "stacks"))},
+    **dict.fromkeys(("accept", "record", "reproduce"), LAST),
+}
+"""Parts of such a text, the lowest first to be left out where it is too long; others stand between."""
 QUOTED = "    | "
 MAX_QUOTED = 4
 """Lines of a worker's log."""
@@ -83,13 +89,7 @@ def explained(number: int, cause: Cause, text: str, width: int) -> list[str]:
     No line is longer than `width`; commands are continued with a backslash, so that they can be copied.
     """
     also = cause.also()
-    lines = _shortened([line for each in text.splitlines() for line in refitted(each, width)])
-    if len(lines) > MAX_LINES:
-        more = len(lines) - MAX_LINES + 1
-        lines = [
-            *lines[: MAX_LINES - 1],
-            f"  and {more} more lines with --perf-table=all, and in the JUnit file",
-        ]
+    lines = _cut(_shortened([line for each in text.splitlines() for line in refitted(each, width)]))
     return [
         clipped(f"[{number}] {cause.title()}", width),
         *(clipped(line, width) for line in lines),
@@ -107,6 +107,29 @@ def _shortened(lines: Sequence[str]) -> list[str]:
     of_log = [number for number, line in enumerate(lines) if line.startswith(QUOTED)]
     left_out = set(of_log[:-MAX_QUOTED])
     return [line for number, line in enumerate(lines) if number not in left_out]
+
+
+def _cut(lines: Sequence[str]) -> list[str]:
+    """At most `MAX_LINES` of the explanation of one cause: what to do stays, whatever else is cut."""
+    surplus = len(lines) - MAX_LINES + 1
+    if surplus <= 1:
+        return list(lines)
+    parts = _parts(lines)
+    # The end of a part goes before its beginning, and of parts of the same rank the last.
+    by_rank = sorted(reversed(range(len(lines))), key=lambda n: RANKS.get(parts[n], len(RANKS)))
+    dropped = {*by_rank[:surplus]}
+    more = f"  and {surplus} more lines with --perf-table=all, and in the JUnit file"
+    return [*(line for n, line in enumerate(lines) if n not in dropped), more]
+
+
+def _parts(lines: Sequence[str]) -> list[str]:
+    """For each line the first word of its part, which begins two columns from the edge."""
+    parts, part = [], ""
+    for line in lines:
+        if begins := re.match(r"  (\w+)", line):
+            part = begins[1]
+        parts.append(part)
+    return parts
 
 
 def rolled_up(cause: Cause, run_path: str, width: int) -> list[str]:
