@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from perf_tests.harness.execution.sampling import MAX_PROCESSES
 from perf_tests.harness.planning import sharding
 from perf_tests.harness.planning.sharding import Shard
+from perf_tests.harness.retention.earlier_runs import KEPT
 from perf_tests.harness.runs import injections
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.messages import Injection
@@ -89,7 +90,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--perf-out": {
         "default": ".perf/latest",
         "metavar": "DIR",
-        "help": "run.json and reports (default: %(default)s); the five runs before it stay beside it",
+        "help": f"run.json and reports (default: %(default)s); {KEPT} runs before it stay beside it",
     },
     "--perf-baselines": {
         "default": str(REPOSITORY / "baselines"),

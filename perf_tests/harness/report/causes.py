@@ -116,7 +116,7 @@ def _cut(lines: Sequence[str]) -> list[str]:
         return list(lines)
     parts = _parts(lines)
     # The end of a part goes before its beginning, and of parts of the same rank the last.
-    by_rank = sorted(reversed(range(len(lines))), key=lambda n: RANKS.get(parts[n], len(RANKS)))
+    by_rank = sorted(range(len(lines)), key=lambda n: (RANKS.get(parts[n], LAST - 1), -n))
     dropped = {*by_rank[:surplus]}
     more = f"  and {surplus} more lines with --perf-table=all, and in the JUnit file"
     return [*(line for n, line in enumerate(lines) if n not in dropped), more]
