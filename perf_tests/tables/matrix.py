@@ -16,7 +16,7 @@ from perf_tests.tables.pipelines.rows import MINIATURES
 from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import A100, B200, CPU, H100, H200, Platform
-from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN, CompileMode, Loader, Recipe, Setting
+from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN, CompileMode, Loader, QuantizedOn, Recipe, Setting
 from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
     BF16,
@@ -136,15 +136,22 @@ LOADED = (
 """Ways to load, each with the schemes that it can save."""
 
 
-def _loaded(regular: tuple[Row, ...]) -> Iterator[Row]:
-    for loader, scheme in LOADED:
-        recipe = Recipe(scheme=scheme, loader=loader)
-        row = Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,), exhaustive=True)
-        if recipe not in [each.recipe for each in regular]:
-            yield row
+STARTING_ON_HOST = (QuantizedOn.HOST, QuantizedOn.MODULE)
+TWINNED = (
+    *(Recipe(scheme=scheme, loader=loader) for loader, scheme in LOADED),
+    # Here host and device are one: the end state shows that the argument is taken, and nothing else.
+    *(Recipe(scheme=scheme, quantized_on=where) for scheme in (INT8WO, INT8DQ) for where in STARTING_ON_HOST),
+)
+"""Recipes that must equal their built twin."""
 
 
-CPU_ROWS = (*CPU_REGULAR_ROWS, *_cross_product(CPU_REGULAR_ROWS), *_loaded(CPU_REGULAR_ROWS))
+def _twinned(regular: tuple[Row, ...]) -> Iterator[Row]:
+    for recipe in TWINNED:
+        if recipe not in [row.recipe for row in regular]:
+            yield Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,), exhaustive=True)
+
+
+CPU_ROWS = (*CPU_REGULAR_ROWS, *_cross_product(CPU_REGULAR_ROWS), *_twinned(CPU_REGULAR_ROWS))
 WITH_FLOAT8_UNITS = (H100, H200, B200)
 """The GPUs that every row runs on; where the kernels of a scheme are missing, it is `UNSUPPORTED`."""
 
@@ -293,6 +300,7 @@ FLUX_FURTHER = (
     ),
     Recipe(scheme=FP8DQROW, compile=REGIONAL, channels_last=True),
     Recipe(scheme=FP8DQROW, compile=REGIONAL, compile_vae=True, quantized_components=("transformer", "vae")),
+    *(Recipe(scheme=INT8WO, quantized_on=where) for where in STARTING_ON_HOST),
 )
 EVERY_SIZE = (
     Recipe(scheme=BF16),

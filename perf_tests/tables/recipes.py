@@ -38,6 +38,17 @@ class Loader(StrEnum):
     """As before, with the whole pipeline, of which `PipelineQuantizationConfig` named the transformer."""
 
 
+class QuantizedOn(StrEnum):
+    """Where the weights are when they are quantized."""
+
+    DEVICE = "ondevice"
+    """On the device, all of them."""
+    HOST = "onhost"
+    """On the host; what is quantized is moved to the device afterwards, as a whole."""
+    MODULE = "bymodule"
+    """On the host, from where each module is moved to the device and quantized there (`device=`)."""
+
+
 COMPONENT_TOGGLES = {
     "text_encoder": "qte",
     "text_encoder_2": "qte2",
@@ -107,6 +118,7 @@ class Recipe:
 
     settings: tuple[Setting, ...] = field(default=(), metadata=UNLESS_DEFAULT)
     loader: Loader = field(default=Loader.BUILT, metadata=UNLESS_DEFAULT)
+    quantized_on: QuantizedOn = field(default=QuantizedOn.DEVICE, metadata=UNLESS_DEFAULT)
 
     @property
     def id(self) -> str:
@@ -118,6 +130,7 @@ class Recipe:
             ("cl", self.channels_last),
             *((setting.id, True) for setting in self.settings),
             (self.loader, self.is_loaded),
+            (self.quantized_on, self.starts_on_host),
         )
         return "-".join((self.scheme.id, self.compile, *(name for name, on in toggles if on)))
 
@@ -127,10 +140,15 @@ class Recipe:
         return self.loader is not Loader.BUILT
 
     @property
+    def starts_on_host(self) -> bool:
+        """Whether what is to be quantized is on the host at first."""
+        return self.quantized_on is not QuantizedOn.DEVICE
+
+    @property
     def built_twin(self) -> Recipe | None:
         """The recipe whose weights and pictures it must have, bit by bit, since it only differs in how they
         come about; None where it is that recipe."""
-        twin = replace(self, loader=Loader.BUILT)
+        twin = replace(self, loader=Loader.BUILT, quantized_on=QuantizedOn.DEVICE)
         return None if twin == self else twin
 
     @property

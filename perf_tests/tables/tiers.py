@@ -67,6 +67,14 @@ UNRECORDED = (
         reason="UNSUPPORTED: needs compute capability 10.0",
     ),
     *(
+        Unrecorded(
+            platform=H100,
+            cases=glob,
+            reason="new: it is not known whether a CPU and a GPU round alike, as they must here",
+        )
+        for glob in ("flux1-dev-b1-int8wo-eager-onhost", "flux1-dev-b1-int8wo-eager-bymodule")
+    ),
+    *(
         Unrecorded(platform=H100, cases=glob, reason="several GPU hours: until they have been recorded")
         for glob in ("flux1-dev-b[148]-*", "flux1-dev-b16-*", "cogvideox-5b-*", "cogvideox-2b-*")
     ),

@@ -98,20 +98,18 @@ class WorkerSession:
     def quantize(self, request: messages.Quantize) -> messages.Quantized:
         """Fuse and quantize, measure what is left, and compare its answers where that is asked for."""
         loaded, recipe = self._loaded, self._case.build.recipe
+        drop, device = loaded.faults.dropped_modules, loaded.device
+        choose = self._choose(request.plan) if recipe.scheme.search else None
         before = self._record_unquantized(request)
         # After everything that computes: a workspace left behind would count as the model's memory.
         memory.clear_workspaces()
+        apply.move_to_host(loaded.pipeline, self._case.build)
         loaded.release()
         loaded.meter.reset()
         started_s = time.perf_counter()
-        counting = quantizing.counting(loaded.pipeline, recipe, loaded.device)
+        counting = quantizing.counting(loaded.pipeline, recipe, device)
         with quantizing.converted() as converted, counting as counted:
-            report = apply.apply(
-                loaded.pipeline,
-                self._case.build,
-                drop=loaded.faults.dropped_modules,
-                choose=self._choose(request.plan) if recipe.scheme.search else None,
-            )
+            report = apply.apply(loaded.pipeline, self._case.build, drop=drop, choose=choose, device=device)
         loaded.stages.clock.synchronize()
         seconds = time.perf_counter() - started_s
         if report.plan is not None:

@@ -8,7 +8,7 @@ import pytest
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.pipelines.auraflow import AURAFLOW
-from perf_tests.tables.recipes import CompileMode, Loader, Recipe
+from perf_tests.tables.recipes import CompileMode, Loader, QuantizedOn, Recipe
 from perf_tests.tables.schemes.rows import BF16, FP8DQ, FP8DQROW, FP16, INT8WO
 from perf_tests.tables.schemes.spec import FidelityFloor, Range
 from perf_tests.unit.builders import MINI_BF16, MINI_INT8WO, for_each
@@ -81,6 +81,7 @@ def test_digest_contains_the_pattern_of_an_exclusion_but_not_its_reason() -> Non
         pytest.param(_with_recipe(fuse_qkv=True), id="fused"),
         pytest.param(_with_recipe(scheme=FP8DQ), id="scheme"),
         pytest.param(_with_recipe(loader=Loader.TORCH_SAVE), id="loader"),
+        pytest.param(_with_recipe(quantized_on=QuantizedOn.HOST), id="quantized-on"),
         pytest.param(_with_scheme(config=FP8DQ.config), id="config"),
         pytest.param(_with_scheme(in_features_multiple=128), id="in-features"),
         pytest.param(_with_scheme(out_features_multiple=16), id="out-features"),
@@ -166,3 +167,10 @@ def test_case_that_loads_has_a_worker_of_its_own() -> None:
     one = _with_recipe(loader=Loader.SAFETENSORS)
     four = dataclasses.replace(one, workload=dataclasses.replace(one.workload, batch_size=4))
     assert one.worker_key != four.worker_key
+
+
+@pytest.mark.parametrize("where", [QuantizedOn.HOST, QuantizedOn.MODULE])
+def test_case_that_is_quantized_elsewhere_has_the_usual_case_as_its_built_twin(where: QuantizedOn) -> None:
+    elsewhere = _with_recipe(quantized_on=where)
+    assert elsewhere.id == f"flux-mini-b1-int8wo-eager-{where}"
+    assert elsewhere.built_twin == MINI_INT8WO

@@ -13,7 +13,7 @@ from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN
 from perf_tests.unit.published import CASES, ROWS
 
 GPU_ROW_COUNTS = {
-    "flux1-dev": 89,
+    "flux1-dev": 91,
     "cogvideox-5b": 50,
     "cogvideox-2b": 39,
     "flux1-schnell": 9,

@@ -15,7 +15,7 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import ModuleGroup, PlanReport, Quantization, WeightCount
 from perf_tests.tables.cases import Build
-from perf_tests.tables.recipes import Recipe
+from perf_tests.tables.recipes import QuantizedOn, Recipe
 from perf_tests.tables.schemes.spec import QuantizedWeight, ScaleShape, Scheme
 from perf_tests.worker.measure.memory import stored_bytes
 from perf_tests.worker.model.build import components
@@ -60,10 +60,18 @@ Choose = Callable[[dict[str, nn.Linear]], Chosen]
 """Called with the quantizable modules of a pipeline that is already laid out and fused."""
 
 
-def apply(pipeline: Any, build: Build, *, drop: int = 0, choose: Choose | None = None) -> Quantization:
+def apply(
+    pipeline: Any,
+    build: Build,
+    *,
+    drop: int = 0,
+    choose: Choose | None = None,
+    device: torch.device | None = None,
+) -> Quantization:
     """Lay out, fuse and quantize in place on the device, then inspect every linear module.
 
-    `choose` is given for a scheme with a search, and only then. For a fire drill, `drop` of the quantized
+    `choose` is given for a scheme with a search, and only then, and `device` where the recipe begins on the
+    host (`move_to_host`). For a fire drill, `drop` of the quantized
     modules get their old weights back. Raises WorkerError(load) where the stack refuses a scheme that it
     supports in general (`support.check` comes first), where a plan quantizes fewer than `drop` modules, and
     for a `drop` where nothing is quantized, since the transformer was loaded as it is to be.
@@ -79,10 +87,23 @@ def apply(pipeline: Any, build: Build, *, drop: int = 0, choose: Choose | None =
     chosen = choose(targets) if choose else Chosen(schemes=dict.fromkeys(targets, scheme))
     weights = _count(pipeline, build, targets, chosen)
     dropped = {name: targets[name].weight for name in _to_drop(chosen, drop)}
-    _quantize(pipeline, build, chosen)
+    _quantize(pipeline, build, chosen, device)
     for name, weight in dropped.items():
         targets[name].weight = weight
+    if build.recipe.starts_on_host:
+        _move(pipeline, build, device)
     return _inspect(pipeline, build, chosen, weights)
+
+
+def move_to_host(pipeline: Any, build: Build) -> None:
+    """Move what is to be quantized to where the recipe wants it to be at first."""
+    if build.recipe.starts_on_host:
+        _move(pipeline, build, torch.device("cpu"))
+
+
+def _move(pipeline: Any, build: Build, device: torch.device | None) -> None:
+    for component in build.recipe.quantized_components:
+        getattr(pipeline, component).to(device)
 
 
 def _to_drop(chosen: Chosen, drop: int) -> list[str]:
@@ -162,7 +183,7 @@ def implied_bytes(count: WeightCount) -> float:
     return count.other_bytes + count.quantized_bytes
 
 
-def _quantize(pipeline: Any, build: Build, chosen: Chosen) -> None:
+def _quantize(pipeline: Any, build: Build, chosen: Chosen, device: torch.device | None) -> None:
     scheme = build.recipe.scheme
     if scheme.config is None or build.recipe.is_loaded:
         return
@@ -172,7 +193,8 @@ def _quantize(pipeline: Any, build: Build, chosen: Chosen) -> None:
         for component in build.recipe.quantized_components:
             asked = {_local(name): each for name, each in chosen.schemes.items() if _is_of(component, name)}
             config, filter_fn = _instructions(build, asked)
-            quantize_(getattr(pipeline, component), config, filter_fn=filter_fn)
+            moved = {"device": device} if build.recipe.quantized_on is QuantizedOn.MODULE else {}
+            quantize_(getattr(pipeline, component), config, filter_fn=filter_fn, **moved)
     except torch.OutOfMemoryError:
         raise
     except REFUSALS as error:

@@ -8,7 +8,7 @@ import pytest
 
 from perf_tests.harness.verdicts.build_checks import contradictions
 from perf_tests.protocol.reports import BuiltTwin, SettingReport
-from perf_tests.tables.recipes import INT8_GEMM, CompileMode, Loader
+from perf_tests.tables.recipes import INT8_GEMM, CompileMode, Loader, QuantizedOn
 from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import (
     COLD_CACHE,
@@ -426,6 +426,17 @@ def test_loader_that_does_not_count_what_it_quantizes_proves_nothing() -> None:
 def test_case_that_was_compared_with_nothing_is_a_contradiction(twin: BuiltTwin | None) -> None:
     assert found_in_loaded(built_twin=twin) == (
         "the recipe int8wo-eager-torchsave is to equal another build, whose tensors nobody hashed",
+    )
+
+
+def test_case_that_is_quantized_elsewhere_must_equal_its_twin_and_needs_no_file() -> None:
+    elsewhere = make_case(scheme=INT8WO, quantized_on=QuantizedOn.HOST)
+    twin = msgspec.structs.replace(TWIN, files={})
+    equal = make_build(tensors=TENSORS, converted=4, built_twin=twin)
+    assert contradictions(elsewhere, equal) == ()
+    other = msgspec.structs.replace(equal, tensors={**TENSORS, "transformer.b.weight": "3"})
+    assert contradictions(elsewhere, other) == (
+        "1 of 2 tensors are not those of the built twin: transformer.b.weight",
     )
 
 

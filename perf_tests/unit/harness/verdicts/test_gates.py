@@ -12,7 +12,7 @@ from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
 from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
 from perf_tests.tables.pipelines.sd3 import SD3_MINI
 from perf_tests.tables.platforms import CPU, H100, Platform
-from perf_tests.tables.recipes import CompileMode, Loader
+from perf_tests.tables.recipes import CompileMode, Loader, QuantizedOn
 from perf_tests.tables.schemes.rows import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO
 from perf_tests.unit.builders import (
     FLUX_FP8,
@@ -178,3 +178,15 @@ def test_case_that_loads_leaves_its_numbers_and_pictures_to_its_built_twin() -> 
 def test_case_that_builds_has_no_metric_of_loading() -> None:
     judged = {m.name for m in (*gated_metrics(MINI_INT8WO, CPU), *shown_metrics(MINI_INT8WO, CPU))}
     assert not {name for name in judged if name.startswith("checkpoint_") or name.endswith("_built")}
+
+
+def test_case_that_is_quantized_elsewhere_is_judged_by_what_quantizing_takes() -> None:
+    elsewhere = make_case(scheme=INT8WO, quantized_on=QuantizedOn.MODULE)
+    gated = {metric.name for metric in gated_metrics(elsewhere, H100)}
+    assert {
+        "quantize_s",
+        "quantize_peak_allocated_mib",
+        "quantize_peak_reserved_mib",
+        "outputs_unlike_built",
+    } <= gated
+    assert not {"psnr_db", "layer_sqnr_db", "checkpoint_bytes"} & gated

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torchao.quantization import Int8Tensor
 
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Phase
@@ -18,7 +19,7 @@ from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.pipelines.auraflow import AURAFLOW_MINI
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX_MINI
-from perf_tests.tables.recipes import Recipe
+from perf_tests.tables.recipes import QuantizedOn, Recipe
 from perf_tests.tables.schemes.rows import (
     BF16,
     FP8DQ,
@@ -34,7 +35,7 @@ from perf_tests.tables.schemes.rows import (
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker.measure import memory
 from perf_tests.worker.model.lazy import construct
-from perf_tests.worker.quantization import apply
+from perf_tests.worker.quantization import apply, state
 
 Make = Callable[..., Any]
 
@@ -327,3 +328,62 @@ def test_row_of_zeros_is_nan_without_the_lower_bound(lower_bound: float | None, 
     rows = torch.stack([torch.zeros(64), torch.ones(64)]).bfloat16()
     quantized = Float8Tensor.from_hp(rows, granularity=PerRow(), hp_value_lb=lower_bound)
     assert int(quantized.dequantize().isnan().any(dim=1).sum()) == nan_rows
+
+
+# Where it is quantized
+
+META = torch.device("meta")
+ELSEWHERE = pytest.mark.parametrize("where", [QuantizedOn.HOST, QuantizedOn.MODULE])
+
+
+def int8wo_from_host(where: QuantizedOn) -> Build:
+    return flux_mini(Recipe(scheme=INT8WO, quantized_on=where))
+
+
+@ELSEWHERE
+def test_what_is_quantized_elsewhere_has_the_same_bits(make_pipeline: Make, where: QuantizedOn) -> None:
+    usual, elsewhere = make_pipeline(), make_pipeline()
+    apply.apply(usual, flux_mini(Recipe(scheme=INT8WO)))
+    apply.move_to_host(elsewhere, int8wo_from_host(where))
+    apply.apply(elsewhere, int8wo_from_host(where), device=torch.device("cpu"))
+    assert state.hashes(elsewhere, ["transformer"]) == state.hashes(usual, ["transformer"])
+
+
+@ELSEWHERE
+def test_what_is_quantized_elsewhere_ends_on_the_device_as_a_whole(
+    make_pipeline: Make, where: QuantizedOn
+) -> None:
+    pipeline = make_pipeline()
+    apply.apply(pipeline, int8wo_from_host(where), device=META)
+    found = {
+        plain.device.type
+        for parameter in pipeline.transformer.parameters()
+        for plain in memory.plain_tensors(parameter)
+    }
+    assert found == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("where", "device"),
+    [(QuantizedOn.DEVICE, "cpu"), (QuantizedOn.HOST, "cpu"), (QuantizedOn.MODULE, "meta")],
+)
+def test_weights_are_quantized_where_the_recipe_says(
+    make_pipeline: Make, monkeypatch: pytest.MonkeyPatch, where: QuantizedOn, device: str
+) -> None:
+    pipeline, seen = make_pipeline(), set()
+    from_hp = Int8Tensor.from_hp
+
+    def noting(weight: torch.Tensor, *others: Any, **keywords: Any) -> Any:
+        seen.add(weight.device.type)
+        return from_hp(weight, *others, **keywords)
+
+    monkeypatch.setattr(Int8Tensor, "from_hp", noting)
+    apply.apply(pipeline, int8wo_from_host(where), device=META)
+    assert seen == {device}
+
+
+def test_only_a_recipe_that_begins_on_the_host_moves_anything_there(make_pipeline: Make) -> None:
+    pipeline = make_pipeline()
+    pipeline.transformer.to("meta")
+    apply.move_to_host(pipeline, flux_mini(Recipe(scheme=INT8WO)))
+    assert {each.device.type for each in pipeline.transformer.parameters()} == {"meta"}
