@@ -42,6 +42,9 @@ PRIMING_STEPS = 2
 
 COLD_IMPORT = 2.0
 """A record whose import took this many times the usual one is that of a machine's first worker."""
+LEAST_IMPORT_S = 2.0
+"""What importing takes at least, wherever it happens: a worker that imported ahead waits for less, and tells
+nothing by it."""
 
 
 class CostBasis(StrEnum):
@@ -266,7 +269,9 @@ def _warm_load_s(
 ) -> float | None:
     load_s, import_s = (record.entry.seconds.get(phase) for phase in (Phase.LOAD, Phase.IMPORT))
     usual_s = _median(all_records, Phase.IMPORT)
-    if load_s is None or import_s is None or usual_s is None or import_s < COLD_IMPORT * usual_s:
+    if load_s is None or import_s is None or usual_s is None:
+        return load_s
+    if import_s < COLD_IMPORT * max(usual_s, LEAST_IMPORT_S):
         return load_s
     return max(0.0, load_s - platform.cold_start_s)
 

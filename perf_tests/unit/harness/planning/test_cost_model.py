@@ -127,6 +127,14 @@ def test_a_load_counts_as_it_is_where_the_import_is_usual() -> None:
     assert _expected(case_of(INT8DQ), *records).seconds[Phase.LOAD] == 28.0
 
 
+def test_a_worker_that_waited_a_little_longer_for_its_imports_was_not_the_first() -> None:
+    records = [
+        record_of(case_of(scheme), {"import": waited_s, "load": 28.0})
+        for scheme, waited_s in ((BF16, 0.1), (FP8DQ, 1.9))
+    ]
+    assert _expected(case_of(INT8DQ), *records).seconds[Phase.LOAD] == 28.0
+
+
 def test_a_step_follows_the_published_ratio_where_both_are_published() -> None:
     # 100 + 150 + 5 x 100 + 500 = 1250 ms
     case = case_of(FP8DQ)
