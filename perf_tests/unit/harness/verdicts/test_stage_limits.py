@@ -143,7 +143,9 @@ ENCODES_MS = (
 
 @pytest.mark.parametrize("beside_siblings", [1.0, 2.03])
 def test_encoders_of_unchanged_code_are_within_their_limit(beside_siblings: float) -> None:
-    pairs = [(baseline, now * beside_siblings) for baseline in ENCODES_MS for now in ENCODES_MS]
+    # What lies between the fastest and the slowest is within every limit that both are within.
+    extremes = (min(ENCODES_MS), max(ENCODES_MS))
+    pairs = [(baseline, now * beside_siblings) for baseline in ENCODES_MS for now in extremes]
     assert {of_samples("encode_ms", now, baseline).status for baseline, now in pairs} == {Status.PASS}
 
 
