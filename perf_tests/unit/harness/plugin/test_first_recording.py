@@ -27,12 +27,22 @@ def on_h200(suite: Suite, plug_gpu: Plug, misbehave: Misbehave) -> Suite:
     return suite
 
 
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the baselines that are recorded once, of which each test changes a copy."""
+    return tmp_path_factory.mktemp("accepted") / "baselines"
+
+
 @pytest.fixture
-def recorded_there(on_h200: Suite) -> Suite:
+def recorded_there(on_h200: Suite, accepted: Path) -> Suite:
     """The same once the numbers of its first session are accepted with the command that it prints."""
-    first = on_h200.run(*ONE_ROW)
-    assert first.ret == pytest.ExitCode.TESTS_FAILED
-    assert rebaseline([*_recording(first), "--baselines", str(on_h200.baselines)]) == 0
+    if not accepted.exists():
+        first = on_h200.run(*ONE_ROW)
+        assert first.ret == pytest.ExitCode.TESTS_FAILED
+        assert rebaseline([*_recording(first), "--baselines", str(on_h200.baselines)]) == 0
+        shutil.copytree(on_h200.baselines, accepted)
+    shutil.rmtree(on_h200.baselines)
+    shutil.copytree(accepted, on_h200.baselines)
     return on_h200
 
 

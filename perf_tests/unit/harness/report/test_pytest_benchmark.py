@@ -40,6 +40,13 @@ ENVIRONMENT = Environment(
 )
 
 
+@pytest.fixture(autouse=True)
+def pytest_benchmark_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load no other plugin that is installed: they take longer than the sessions themselves."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", "pytest_benchmark.plugin")
+
+
 def run_replayed(
     pytester: pytest.Pytester, *options: str, seconds: str = "[2.5, 0.1, 4.0]", group: str = "flux"
 ) -> pytest.RunResult:
