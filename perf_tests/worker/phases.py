@@ -33,8 +33,8 @@ class LoadedPipeline:
     """None on a CPU."""
     values: dict[str, float]
     """Metric name -> value: the controls."""
-    converted: int
-    """Modules that torchao has quantized by then."""
+    converted: Counter[str] | None
+    """What torchao has quantized by then; None where that cannot be counted."""
 
     def release(self) -> None:
         """Collect garbage, and give back what the allocator only caches."""

@@ -90,7 +90,7 @@ class WorkerSession:
             faults=faults,
             gpu=gpu,
             values=controls,
-            converted=converted.total(),
+            converted=converted,
         )
         window = self._loaded.end_window()
         return messages.Loaded(seconds=seconds, memory=window, weights=self._loaded.weights)
@@ -132,7 +132,7 @@ class WorkerSession:
             fidelity_s=before.recording_s + comparing_s if before.recorded or compared else 0.0,
             state=state.read(loaded.pipeline, self._case.build),
             tensors=state.hashes(loaded.pipeline, recipe.quantized_components) if request.tensors else {},
-            converted=loaded.converted + converted.total(),
+            converted=quantizing.total(loaded.converted, converted),
         )
 
     def save(self, request: messages.Save) -> messages.Saved:

@@ -6,6 +6,7 @@ On a GPU the allocator knows the peak, and seconds show a change of kind; on a C
 from __future__ import annotations
 
 import functools
+import importlib
 import warnings
 import weakref
 from collections import Counter
@@ -63,10 +64,14 @@ def counted(pipeline: Any, names: tuple[str, ...]) -> Iterator[dict[str, float]]
 
 
 @contextmanager
-def converted() -> Iterator[Counter[str]]:
-    """Class of configs -> modules that torchao quantizes by one in the block, whoever asks it to."""
-    from torchao.quantization.transform_module import _QUANTIZE_CONFIG_HANDLER as handlers
-
+def converted() -> Iterator[Counter[str] | None]:
+    """Class of configs -> modules that torchao quantizes by one in the block, whoever asks it to; None for a
+    torchao that keeps elsewhere what it calls for each."""
+    module = importlib.import_module("torchao.quantization.transform_module")
+    handlers = getattr(module, "_QUANTIZE_CONFIG_HANDLER", None)
+    if handlers is None:
+        yield None
+        return
     counts: Counter[str] = Counter()
     before = dict(handlers)
 
@@ -84,6 +89,12 @@ def converted() -> Iterator[Counter[str]]:
     finally:
         # One that was registered in the block stays.
         handlers.update(before)
+
+
+def total(*counts: Counter[str] | None) -> int | None:
+    """Modules in all that `converted` has counted; None where one of the blocks was not counted."""
+    known = [each for each in counts if each is not None]
+    return sum(each.total() for each in known) if len(known) == len(counts) else None
 
 
 def _mark_when_freed(pipeline: Any, names: tuple[str, ...]) -> tuple[int, list[weakref.finalize[Any, Any]]]:
