@@ -197,7 +197,9 @@ def test_fault_is_red_by_the_metrics_of_its_kind(
 ) -> None:
     plant(monkeypatch)
     now = measured(case)
-    assert expected <= red(case, now, unchanged) <= expected | {"operators_in_quantize"}
+    # On a busy machine, quantizing six times takes beyond the limit of its seconds, too.
+    longer = {"quantize_s"} if plant is quantized_many_times else set()
+    assert expected <= red(case, now, unchanged) <= expected | {"operators_in_quantize"} | longer
     # Twice the work is red against the baseline of another torch as well; a copy more is not.
     copied = {"operators_per_encode"} if plant is one_layer_of_t5_in_float32 else set()
     assert expected - copied <= red(case, now, unchanged, torch_before="2.12.0")
