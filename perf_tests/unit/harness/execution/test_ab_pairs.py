@@ -199,6 +199,20 @@ def test_a_pair_is_measured_interleaved_and_only_the_candidate_is_slowed(
         assert process.build.values["peak_reserved_mib"] == 400.0
 
 
+@pytest.mark.parametrize("schedule", [Schedule.RESIDENT, Schedule.BY_PROCESS])
+def test_each_side_loads_what_its_own_stack_has_saved(
+    tmp_path: Path, stable_python: Callable[[str], str], schedule: Schedule
+) -> None:
+    runner = make_runner(tmp_path, stable_python("grown-file:1"))
+    pair = runner.measure(Planned(CASES["flux1-schnell-b1-int8wo-eager-torchsave"], QUICK), 0, schedule)
+
+    stable, candidate = (
+        process.build.values["checkpoint_bytes"] for process in (pair.stable, pair.candidate)
+    )
+    assert stable / candidate == pytest.approx(1.01)
+    assert list(tmp_path.rglob("transformer.pt")) == []
+
+
 @pytest.mark.parametrize("schedule", [*Schedule])
 @pytest.mark.parametrize(
     ("switches", "kind", "says"),

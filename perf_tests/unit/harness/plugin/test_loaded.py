@@ -90,3 +90,28 @@ def test_what_the_built_twin_took_counts_in_the_cost_of_the_case(suite: Suite) -
 
     record = json.loads((suite.out / "run.json").read_text())
     assert record["cases"][0]["processes"][0]["build"]["seconds"]["built-twin"] > 0
+
+
+# What is quantized elsewhere
+
+ON_HOST = "flux-mini-b1-int8wo-eager-onhost"
+
+
+def test_a_case_that_is_quantized_on_the_host_is_green_and_saves_nothing(suite: Suite) -> None:
+    result = suite.run(f"--perf-case={ON_HOST}")
+
+    assert result.ret == pytest.ExitCode.OK
+    twin = suite.case(ON_HOST).processes[0].build.built_twin
+    assert twin is not None
+    assert twin.files == {}
+
+
+def test_a_tensor_that_was_rounded_otherwise_on_the_host_is_unproven(
+    suite: Suite, misbehave: Misbehave
+) -> None:
+    misbehave(f"other-tensor@{ON_HOST}")
+    suite.run(f"--perf-case={ON_HOST}")
+
+    run = suite.case(ON_HOST)
+    assert run.status is Status.UNPROVEN
+    assert "1 of 2 tensors are not those of the built twin: transformer.proj_out.weight" in run.reason
