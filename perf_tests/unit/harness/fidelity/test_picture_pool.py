@@ -14,8 +14,9 @@ import pytest
 
 from perf_tests.harness.fidelity.picture_pool import PicturePool, PoolEndedError
 from perf_tests.protocol.errors import PerfError
-from perf_tests.unit.conftest import ROOT
 
+# Each process of a pool imports this module: that of the sessions would take it a second.
+ROOT = Path(__file__).resolve().parents[4]
 SESSION = """
 from perf_tests.harness.fidelity.picture_pool import PicturePool
 from perf_tests.unit.harness.fidelity.test_picture_pool import pid_and
@@ -56,10 +57,12 @@ def test_the_first_refusal_is_raised_here(pool: PicturePool) -> None:
         pool.map(refuse, [3, 4])
 
 
-def test_a_process_that_is_killed_is_one_error_and_the_next_call_has_new_ones(pool: PicturePool) -> None:
+def test_a_process_that_is_killed_is_one_error_and_the_next_call_has_new_ones() -> None:
+    pool = PicturePool(1)
     with pytest.raises(PoolEndedError, match="a process that compares pictures was ended"):
         pool.map(die, [0])
     assert [value for _, value in pool.map(pid_and, [5])] == [5]
+    pool.close()
 
 
 def test_the_processes_end_with_the_pool() -> None:

@@ -132,7 +132,7 @@ def test_shards_that_measured_on_several_cards_are_merged(
     assert parts.merge() == 1  # without baselines
     merged = read_record(parts.out)
     assert outcomes(merged) == outcomes(suite.record())
-    assert len(merged.cases) == 7
+    assert len(merged.cases) == 9
     assert {run.part for run in merged.cases} == {1, 2}
 
 
