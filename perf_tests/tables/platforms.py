@@ -152,8 +152,8 @@ H100 = Platform(
 
 
 def _not_yet_measured(platform_id: str, gpu: GpuMatch, peak_tflops: dict[str, float]) -> Platform:
-    """The platform of a card on which nothing has been recorded: `gpu` and `peak_tflops` are from its data
-    sheet, everything else is copied from the H100 until it is measured."""
+    """The platform of a card whose noise and timeouts nobody has measured: `gpu` and `peak_tflops` are from
+    its data sheet, everything else is the H100's until it is."""
     return dataclasses.replace(
         H100,
         id=platform_id,
