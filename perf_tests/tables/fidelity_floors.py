@@ -7,8 +7,11 @@ from typing import Final
 
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
+from perf_tests.tables.pipelines.auraflow import AURAFLOW
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B, COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX_MINI
+from perf_tests.tables.pipelines.pixart import PIXART_SIGMA
+from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
@@ -56,6 +59,7 @@ class LowestPair:
 
 
 ON_H100: Final = "an NVIDIA H100 80GB HBM3 with torch 2.11.0+cu130 and torchao 0.18.0"
+ON_H200: Final = "an NVIDIA H200 with torch 2.11.0+cu130 and torchao 0.18.0"
 ON_CPU: Final = "an AMD EPYC family 25 model 17 with torch 2.13.0+cpu and torchao 0.18.0"
 
 LOWEST_PAIRS = tuple(
@@ -73,6 +77,9 @@ LOWEST_PAIRS = tuple(
         (FLUX1_DEV, AUTOQUANT, 34.5, 0.994, ON_H100),
         (FLUX1_DEV, INT8DQ_SPARSE24, 13.7, 0.560, ON_H100),
         (COGVIDEOX_5B, FP8DQROW, 23.3, 0.950, ON_H100),
+        (SD3_MEDIUM, FP8DQROW, 28.8, 0.984, ON_H200),
+        (PIXART_SIGMA, FP8DQROW, 30.2, 0.986, ON_H200),
+        (AURAFLOW, FP8DQROW, 31.2, 0.989, ON_H200),
         (FLUX_MINI, INT8WO, 44.6, 0.999, ON_CPU),
         (FLUX_MINI, INT8DQ, 45.8, 0.999, ON_CPU),
         (FLUX_MINI, INT4DQ, 26.5, 0.963, ON_CPU),
