@@ -14,11 +14,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.baselines import transaction
+from perf_tests.harness.compare import readme_tables
 from perf_tests.harness.rebaseline import candidates, store
 from perf_tests.harness.rebaseline.proposal import Change, Proposal, commit_message, propose, write
 from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.metrics.rows import UNITS
+from perf_tests.tables.platforms import PLATFORM_BY_ID
 
 SAME, CHANGED, REFUSED = 0, 1, 2
 
@@ -69,6 +71,7 @@ def _apply(options: argparse.Namespace) -> int:
     proposal = dataclasses.replace(proposal, ineligible=())
     if options.write:
         write(proposal)
+        readme_tables.refresh(options.baselines)
     if proposal.files:
         said = "written; a commit message" if options.write else "nothing is written without --write"
         print(f"\n{said}:\n\n{commit_message(proposal, options.reason)}")
@@ -86,21 +89,26 @@ def _new(options: argparse.Namespace) -> tuple[str, ...]:
 
 def check(options: argparse.Namespace) -> int:
     """Print everything that is wrong with the baselines."""
-    problems = store.problems(options.baselines)
+    problems = store.problems(options.baselines) or readme_tables.problems(options.baselines)
     for problem in problems:
         print(f"rebaseline: {problem}", file=sys.stderr)
     return REFUSED if problems else SAME
 
 
 def rewrite(options: argparse.Namespace) -> int:
-    """Rewrite every file as this tool writes it, and compute the noise of each platform again."""
+    """Rewrite every file as this tool writes it: the noise of each platform and the README's tables anew."""
     changed = store.rewrite(options.baselines)
+    with transaction.exclusive(options.baselines):
+        changed += readme_tables.refresh(options.baselines)
     print("\n".join(f"rewritten: {path}" for path in changed) or "nothing changes")
     return SAME
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print the accepted medians with their provenance."""
+    """Print the accepted medians with their provenance, or the tables of baselines/README.md."""
+    if options.markdown:
+        print(readme_tables.show(options.baselines, options.glob, options.platform))
+        return SAME
     _print_table(
         ("platform", "case", "metric", "median", "processes", "recorded", "reason"),
         (
@@ -113,7 +121,7 @@ def show(options: argparse.Namespace) -> int:
                 each.provenance.recorded_at[:10],
                 each.provenance.reason,
             )
-            for platform, case, accepted in store.stored(options.baselines, options.glob)
+            for platform, case, accepted in store.stored(options.baselines, options.glob, options.platform)
             for each in store.numbers(platform, accepted)
         ),
     )
@@ -182,7 +190,11 @@ ARGUMENTS = {
     ),
     "check": (),
     "rewrite": (),
-    "show": (("glob", {"nargs": "?", "default": "*", "metavar": "GLOB", "help": "case ids"}),),
+    "show": (
+        ("glob", {"nargs": "?", "default": "*", "metavar": "GLOB", "help": "case ids"}),
+        ("--platform", {"choices": tuple(PLATFORM_BY_ID), "help": "default: all"}),
+        ("--markdown", {"action": "store_true", "help": "the tables of baselines/README.md"}),
+    ),
 }
 
 

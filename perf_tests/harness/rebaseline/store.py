@@ -42,20 +42,25 @@ def problems(root: Path) -> tuple[str, ...]:
     return tuple(found) or (*_noise_problems(root), *_register_problems(root))
 
 
-def stored(root: Path, pattern: str) -> tuple[tuple[str, str, Accepted], ...]:
-    """(platform id, case id, what was accepted) for every stored case whose id matches `pattern`.
+def stored(root: Path, pattern: str, platform_id: str | None = None) -> tuple[tuple[str, str, Accepted], ...]:
+    """(platform id, case id, what was accepted) for every stored case whose id matches `pattern`, on one
+    platform or on all.
 
     Raises UsageError where none does, BaselineError for a file that cannot be trusted.
     """
     rows = tuple(
         (platform.id, case, files.accepted_of(of_pipeline, case))
         for platform in PLATFORM_BY_ID.values()
+        if platform_id in (None, platform.id)
         for of_pipeline in files.load(root, platform.id).values()
         for case in sorted(of_pipeline.cases)
         if fnmatchcase(case, pattern)
     )
     if not rows:
-        raise UsageError(f"no baseline under {root} matches {pattern!r}: `show` without a pattern lists all")
+        of_platform = "" if platform_id is None else f"of {platform_id} "
+        raise UsageError(
+            f"no baseline {of_platform}under {root} matches {pattern!r}: `show` without a pattern lists all"
+        )
     return rows
 
 

@@ -15,6 +15,7 @@ from perf_tests.harness.baselines import files, transaction
 from perf_tests.harness.runs.record import RunRecord, Status
 from perf_tests.harness.runs.record_file import write_record
 from perf_tests.unit.builders import (
+    FLUX_FP8,
     MINI_BF16,
     MINI_INT8WO,
     make_build,
@@ -23,6 +24,7 @@ from perf_tests.unit.builders import (
     make_record,
     make_run,
 )
+from perf_tests.unit.harness.rebaseline.proposals import timed
 
 SCRIPT = Path(__file__).resolve().parents[4] / "tools" / "rebaseline.py"
 main = runpy.run_path(str(SCRIPT))["main"]
@@ -244,6 +246,40 @@ def test_show_prints_medians_with_their_reason(
     assert ["cpu", ID, "ssim", "0.95", "1", "2026-08-02", "first", "recording"] in [
         row.split() for row in rows
     ]
+
+
+def test_show_may_be_limited_to_a_platform(
+    cli: Callable[..., int], run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    assert cli("show", "--platform", "cpu") == 0
+    capsys.readouterr()
+    assert cli("show", "--platform", "h100") == 2
+    assert "no baseline of h100 under" in capsys.readouterr().err
+
+
+def test_apply_and_rewrite_bring_the_tables_of_the_readme_up_to_date_and_check_holds_it_to_them(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "baselines" / "README.md"
+    readme.parent.mkdir()
+    empty = "<!-- python tools/rebaseline.py show --markdown --platform h100 -->\n<!-- end of h100 -->\n"
+    readme.write_text(empty)
+    run = run_of(timed(99.5, 100.5, 101.5))
+    assert cli("apply", run, "--only", FLUX_FP8.id, "--reason", "first", "--write") == 0
+    table = readme.read_text()
+    assert f"\n| `{FLUX_FP8.id}` | 3 | " in table
+    assert " | 100.5 | " in table
+    capsys.readouterr()
+    assert cli("show", "--markdown", "--platform", "h100") == 0
+    assert capsys.readouterr().out == table
+    readme.write_text(empty)
+    assert cli("check") == 2
+    assert "README.md does not hold the table of what was accepted on h100" in capsys.readouterr().err
+    assert cli("rewrite") == 0
+    assert capsys.readouterr().out == f"rewritten: {readme}\n"
+    assert readme.read_text() == table
+    assert cli("check") == 0
 
 
 def test_a_drifted_metric_is_refused_until_a_new_first_reference_has_a_reason(
