@@ -130,6 +130,8 @@ class WeightCount(Struct):
     """Of all other parameters."""
     quantized_bytes: float | None = None
     """Of those elements and scales, as the bit widths of their schemes imply; None in older records."""
+    device: str | None = None
+    """Type of the device that holds the parameters, or types, as `cpu, cuda`; None in older records."""
 
 
 class PlanReport(Struct):
@@ -175,6 +177,8 @@ class BuiltTwin(Struct):
     """Of the first prompt and seed."""
     files: dict[str, int]
     """What it saved: path -> bytes; empty where nothing is loaded."""
+    converted: int | None = None
+    """Modules that it was seen to quantize, as `Quantized.converted`."""
 
 
 class ComponentState(Struct):

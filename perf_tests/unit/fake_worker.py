@@ -23,7 +23,8 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         one-hash:HASH (of every output)
                                         drifts:COUNT (other outputs after so many timed generations)
                                         never-repeats (another output each time)  ineffective-setting
-                                        quantizes-again  other-tensor  other-picture  grown-file:PERCENT
+                                        quantizes-again  stays-on-device  other-tensor  other-picture
+                                        grown-file:PERCENT
 
 MARKER is a file: once it exists, `new-torch` reports another torch and `die-once` no longer dies; both
 create it.
@@ -94,6 +95,7 @@ from perf_tests.protocol.reports import (
     StepReport,
     Telemetry,
     TunedChoices,
+    WeightCount,
 )
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import INSTRUCTION_SET
@@ -217,6 +219,7 @@ class Session:
             groups=tuple(groups),
             excluded=dict.fromkeys(self.case.build.exclusions, 1),
             unquantized=tuple(f"transformer_blocks.{number}.attn.to_q" for number in range(self._dropped)),
+            weights=self._weight_count(),
         )
         self._probed = request.probe
         return Quantized(
@@ -230,6 +233,10 @@ class Session:
             tensors=self._tensors() if request.tensors else {},
             converted=self._converted,
         )
+
+    def _weight_count(self) -> WeightCount:
+        stays = self._switches.argument("stays-on-device", self.case) is not None
+        return WeightCount(elements=1, scales=1, other_bytes=0, device="cuda" if stays else "cpu")
 
     def _tensors(self) -> dict[str, str]:
         other = self._switches.argument("other-tensor", self.case) is not None

@@ -130,6 +130,7 @@ class Replicate:
             tensors=quantized.tensors,
             output_sha256=self._generate(Generate()).sample.output_sha256,
             files=files,
+            converted=quantized.converted,
         )
         return MadeTwin(report=report, checkpoint=checkpoint, host_s=math.fsum(self.worker.seconds.values()))
 

@@ -17,6 +17,7 @@ from perf_tests.protocol.reports import (
     StepReport,
 )
 from perf_tests.tables.cases import Build, Case
+from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.spec import QuantizedWeight
 
@@ -141,6 +142,16 @@ def _wrong_exclusions(build: Build, quantization: Quantization) -> Iterator[str]
             yield f"{count} modules were excluded by {pattern!r}, which the scheme does not declare"
 
 
+def _wrong_start(build: Build, quantization: Quantization) -> Iterator[str]:
+    # What becomes of the weights does not show it: the same tensors, on the device, are what is wanted.
+    found = None if quantization.weights is None else quantization.weights.device
+    if build.recipe.starts_on_host and found != Device.CPU:
+        yield (
+            f"the recipe {build.recipe.id} quantizes weights of the host, and they were on "
+            f"{found or 'a device that was not reported'}"
+        )
+
+
 def _wrong_plan(build: Build, quantization: Quantization) -> Iterator[str]:
     scheme, plan = build.recipe.scheme, quantization.plan
     if (scheme.search is None) is not (plan is None):
@@ -166,6 +177,7 @@ CHECKS: tuple[Callable[[Build, Quantization], Iterator[str]], ...] = (
     _wrong_count,
     _wrong_look,
     _wrong_exclusions,
+    _wrong_start,
     _wrong_plan,
 )
 
@@ -184,6 +196,11 @@ def _unlike_built_twin(case: Case, build: BuildReport) -> Iterator[str]:
         yield f"{len(unlike)} of {len(names)} tensors are not those of the built twin: {named}"
     if not recipe.is_loaded:
         return
+    if recipe.scheme.config is not None and twin.converted == 0:
+        yield (
+            "no module was counted in the process that quantized them, so that the count of a process that "
+            "loads them proves nothing"
+        )
     if not twin.files:
         yield f"the recipe {recipe.id} loads its transformer, and nothing was saved"
     if build.converted is None:

@@ -67,9 +67,10 @@ def counted(pipeline: Any, names: tuple[str, ...]) -> Iterator[dict[str, float]]
 def converted() -> Iterator[Counter[str] | None]:
     """Class of configs -> modules that torchao quantizes by one in the block, whoever asks it to; None for a
     torchao that keeps elsewhere what it calls for each."""
-    module = importlib.import_module("torchao.quantization.transform_module")
-    handlers = getattr(module, "_QUANTIZE_CONFIG_HANDLER", None)
-    if handlers is None:
+    try:
+        module = importlib.import_module("torchao.quantization.transform_module")
+        handlers = module._QUANTIZE_CONFIG_HANDLER
+    except (ImportError, AttributeError):
         yield None
         return
     counts: Counter[str] = Counter()

@@ -28,6 +28,11 @@ def plain_tensors(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
     return itertools.chain.from_iterable(plain_tensors(getattr(tensor, name)) for name in names)
 
 
+def device_of(tensors: Iterable[torch.Tensor]) -> str:
+    """Type of the device that holds `tensors`: `cuda`, or `cpu, cuda` where some are on the host."""
+    return ", ".join(sorted({tensor.device.type for tensor in tensors}))
+
+
 def stored_bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the storages behind `tensors`, each counted once."""
     storages = {

@@ -102,10 +102,15 @@ def _merged(known: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any
 
 @contextmanager
 def _counted() -> Iterator[Lookups]:
-    """Note for each product whether it was found when inductor first asked its cache for it."""
-    from torch._inductor.codecache import PersistentCache
+    """Note for each product whether it was found when inductor first asked its cache for it; nothing for a
+    torch that keeps its cache elsewhere, which compiles all the same."""
+    from torch._inductor import codecache
 
-    lookups, lookup = Lookups(), PersistentCache.lookup
+    if not hasattr(codecache, "PersistentCache"):
+        yield Lookups()
+        return
+    cache = codecache.PersistentCache
+    lookups, lookup = Lookups(), cache.lookup
 
     def noting(
         self: Any, choices: Any, op: str, inputs: str, benchmark: Callable[[Any], Any] | None, **others: Any
@@ -123,11 +128,11 @@ def _counted() -> Iterator[Lookups]:
         lookups.found.setdefault((op, inputs), not timed)
         return found
 
-    PersistentCache.lookup = noting  # type: ignore[assignment, method-assign]  # it has no hook
+    cache.lookup = noting  # type: ignore[assignment, method-assign]  # it has no hook
     try:
         yield lookups
     finally:
-        PersistentCache.lookup = lookup  # type: ignore[method-assign]  # as it was
+        cache.lookup = lookup  # type: ignore[method-assign]  # as it was
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from perf_tests.protocol.reports import ModuleGroup, PlanReport, Quantization, W
 from perf_tests.tables.cases import Build
 from perf_tests.tables.recipes import QuantizedOn, Recipe
 from perf_tests.tables.schemes.spec import QuantizedWeight, ScaleShape, Scheme
-from perf_tests.worker.measure.memory import stored_bytes
+from perf_tests.worker.measure.memory import device_of, stored_bytes
 from perf_tests.worker.model.build import components
 from perf_tests.worker.model.lazy import construct, resolve
 
@@ -71,10 +71,9 @@ def apply(
     """Lay out, fuse and quantize in place on the device, then inspect every linear module.
 
     `choose` is given for a scheme with a search, and only then, and `device` where the recipe begins on the
-    host (`move_to_host`). For a fire drill, `drop` of the quantized
-    modules get their old weights back. Raises WorkerError(load) where the stack refuses a scheme that it
-    supports in general (`support.check` comes first), where a plan quantizes fewer than `drop` modules, and
-    for a `drop` where nothing is quantized, since the transformer was loaded as it is to be.
+    host (`move_to_host`). For a fire drill, `drop` of the quantized modules get their old weights back.
+    Raises WorkerError(load) where the stack refuses a scheme that it supports in general (`support.check`
+    comes first), where a plan quantizes fewer than `drop` modules, and for a `drop` of what was loaded.
     """
     if drop and build.recipe.is_loaded:
         _refuse(f"{build.recipe.id} quantizes nothing, so that no quantization can be dropped")
@@ -174,6 +173,7 @@ def _count(pipeline: Any, build: Build, targets: dict[str, nn.Linear], chosen: C
         scales=sum(scales),
         other_bytes=stored_bytes(parameters) - stored_bytes(weight for weight, _ in weights),
         quantized_bytes=sum(asked.implied_bytes(stored, each) for (_, asked), stored, each in implied),
+        device=device_of(parameters),
     )
 
 

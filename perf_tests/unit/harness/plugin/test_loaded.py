@@ -115,3 +115,12 @@ def test_a_tensor_that_was_rounded_otherwise_on_the_host_is_unproven(
     run = suite.case(ON_HOST)
     assert run.status is Status.UNPROVEN
     assert "1 of 2 tensors are not those of the built twin: transformer.proj_out.weight" in run.reason
+
+
+def test_what_was_not_moved_to_the_host_is_unproven(suite: Suite, misbehave: Misbehave) -> None:
+    misbehave(f"stays-on-device@{ON_HOST}")
+    result = suite.run(f"--perf-case={ON_HOST}")
+
+    assert failed_tests(result) == [f"test_build[{ON_HOST}]"]
+    assert suite.case(ON_HOST).status is Status.UNPROVEN
+    assert "quantizes weights of the host, and they were on cuda" in suite.case(ON_HOST).reason

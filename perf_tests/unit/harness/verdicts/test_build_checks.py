@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.verdicts.build_checks import contradictions
-from perf_tests.protocol.reports import BuiltTwin, SettingReport
+from perf_tests.protocol.reports import BuiltTwin, Quantization, SettingReport, WeightCount
 from perf_tests.tables.recipes import INT8_GEMM, CompileMode, Loader, QuantizedOn
 from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import (
@@ -395,6 +395,11 @@ TWIN = BuiltTwin(
 )
 
 
+def started_on(device: str | None) -> Quantization:
+    weights = WeightCount(elements=1, scales=1, other_bytes=0, device=device)
+    return msgspec.structs.replace(make_quantization(), weights=weights)
+
+
 def found_in_loaded(**changes: Any) -> tuple[str, ...]:
     right: dict[str, Any] = {"tensors": TENSORS, "converted": 0, "built_twin": TWIN}
     return contradictions(LOADED, make_build(**right | changes))
@@ -432,11 +437,34 @@ def test_case_that_was_compared_with_nothing_is_a_contradiction(twin: BuiltTwin 
 def test_case_that_is_quantized_elsewhere_must_equal_its_twin_and_needs_no_file() -> None:
     elsewhere = make_case(scheme=INT8WO, quantized_on=QuantizedOn.HOST)
     twin = msgspec.structs.replace(TWIN, files={})
-    equal = make_build(tensors=TENSORS, converted=4, built_twin=twin)
+    usual = make_build(tensors=TENSORS, converted=4, built_twin=twin)
+    equal = msgspec.structs.replace(usual, quantization=started_on("cpu"))
     assert contradictions(elsewhere, equal) == ()
     other = msgspec.structs.replace(equal, tensors={**TENSORS, "transformer.b.weight": "3"})
     assert contradictions(elsewhere, other) == (
         "1 of 2 tensors are not those of the built twin: transformer.b.weight",
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "found"),
+    [("cuda", "cuda"), ("cpu, cuda", "cpu, cuda"), (None, "a device that was not reported")],
+)
+def test_weights_that_are_to_be_on_the_host_at_first_and_were_not_are_a_contradiction(
+    device: str | None, found: str
+) -> None:
+    elsewhere = make_case(scheme=INT8WO, quantized_on=QuantizedOn.HOST)
+    twin = msgspec.structs.replace(TWIN, files={})
+    usual = make_build(tensors=TENSORS, converted=4, built_twin=twin, quantization=started_on(device))
+    assert contradictions(elsewhere, usual) == (
+        f"the recipe int8wo-eager-onhost quantizes weights of the host, and they were on {found}",
+    )
+
+
+def test_counter_that_misses_what_the_built_twin_quantized_proves_nothing() -> None:
+    assert found_in_loaded(built_twin=msgspec.structs.replace(TWIN, converted=0)) == (
+        "no module was counted in the process that quantized them, so that the count of a process that loads "
+        "them proves nothing",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 
 import pytest
@@ -33,6 +34,13 @@ def test_nothing_counts_before_or_after() -> None:
 
 def test_torchao_that_cannot_be_counted_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(transform_module, "_QUANTIZE_CONFIG_HANDLER")
+    with quantizing.converted() as counts:
+        pass
+    assert counts is None
+
+
+def test_torchao_whose_module_has_moved_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization.transform_module", None)
     with quantizing.converted() as counts:
         pass
     assert counts is None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch._inductor import codecache
 from torch._inductor.codecache import PersistentCache
 
 from perf_tests.protocol.errors import WorkerError
@@ -138,3 +139,12 @@ def test_what_two_processes_tuned_is_kept_of_both(tmp_path: Path) -> None:
     assert timings(tmp_path / "shared" / "device") == {"a": 0.5}
     assert timings(tmp_path / "shared" / "device", "4608x12288") == {"a": 0.5}
     assert sorted(each.name for each in (tmp_path / "shared").iterdir()) == [".lock", "device"]
+
+
+def test_torch_that_keeps_its_cache_elsewhere_compiles_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(codecache, "PersistentCache")
+    with tuned_choices.shared(tmp_path / "shared", compiles=True) as lookups:
+        pass
+    assert lookups.report() is None

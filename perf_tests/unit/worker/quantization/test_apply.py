@@ -382,6 +382,13 @@ def test_weights_are_quantized_where_the_recipe_says(
     assert seen == {device}
 
 
+def test_report_says_which_device_held_what_was_to_be_quantized(make_pipeline: Make) -> None:
+    pipeline = make_pipeline()
+    report = apply.apply(pipeline, int8wo_from_host(QuantizedOn.HOST), device=META)
+    assert report.weights is not None
+    assert report.weights.device == "cpu"
+
+
 def test_only_a_recipe_that_begins_on_the_host_moves_anything_there(make_pipeline: Make) -> None:
     pipeline = make_pipeline()
     pipeline.transformer.to("meta")
