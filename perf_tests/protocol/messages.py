@@ -90,12 +90,17 @@ MAX_FORK_BYTES = 1 << 17
 
 
 class Fork(Struct):
-    """Asks for a worker that is forked; the answer is its process id, in digits."""
+    """Asks for a worker that is forked; the answer is its process id, in digits.
+
+    It is 0 for a worker that became the child of another process than `parent`, and has ended.
+    """
 
     variables: dict[str, str]
     """All of its environment."""
     imports: tuple[str, ...] = ()
     """What it will import, as `"package.module:Name"`."""
+    parent: int = 0
+    """Process id of what asks, whose child a forked worker must become."""
 
 
 # Requests

@@ -65,6 +65,7 @@ def serve(orders: socket.socket, prepare: Callable[[Fork], None], answer: Callab
         between = os.fork()
         if not between:
             _fork_orphan()
+            _require_adopted(order, orders)
             os.setsid()
             _become_worker(order, fds, orders, answer)
         os.waitpid(between, 0)
@@ -123,6 +124,14 @@ def _fork_orphan() -> None:
         os._exit(0)
     while os.getppid() == parent:
         time.sleep(LOOK_S)
+
+
+def _require_adopted(order: Fork, orders: socket.socket) -> None:
+    """End an orphan that another process has adopted: nobody would wait for it, and its pipes are another
+    worker's from now on."""
+    if os.getppid() != order.parent:
+        orders.send(b"0")
+        os._exit(1)
 
 
 def _become_worker(

@@ -79,7 +79,8 @@ class ForkServer:
                 _adopt_orphans(True)
                 try:
                     orders.settimeout(timeout_s)
-                    socket.send_fds(orders, [msgspec.json.encode(order)], [request_fd, reply_fd, output])
+                    message = msgspec.json.encode(msgspec.structs.replace(order, parent=os.getpid()))
+                    socket.send_fds(orders, [message], [request_fd, reply_fd, output])
                     return _child(orders.recv(MAX_FORK_BYTES))
                 finally:
                     _adopt_orphans(False)
@@ -121,12 +122,8 @@ def _child(answer: bytes) -> ForkedProcess:
     """The worker that the server has answered with. Raises ForkServerError where there is none."""
     if not answer:
         raise ForkServerError("no worker was forked: the server has ended")
-    pid = int(answer)
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        # Its pipes are closed, so that it ends.
-        raise ForkServerError(f"process {pid} was not adopted by this one") from None
+    if not (pid := int(answer)):
+        raise ForkServerError("the worker that was forked became the child of another process, and has ended")
     return ForkedProcess(pid)
 
 

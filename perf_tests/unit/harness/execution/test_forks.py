@@ -150,6 +150,17 @@ def test_a_server_that_cannot_be_started_costs_no_case(conduct: Conduct, started
     assert started == [BF16, INT8WO]
 
 
+def test_a_worker_that_another_process_adopts_leaves_its_pipes_to_the_next(
+    conduct: Conduct, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise both would read the requests."""
+    adopt = fork_server._adopt_orphans  # what starts the other worker is itself forked in these tests
+    monkeypatch.setattr(fork_server, "_adopt_orphans", lambda is_on: adopt(is_on) if started else None)
+    campaign = conduct(BF16, INT8WO, forking=FORKING)
+    assert [campaign.run(case_id).failure for case_id in (BF16, INT8WO)] == [None, None]
+    assert started == [BF16, INT8WO]
+
+
 # No process is left
 
 
