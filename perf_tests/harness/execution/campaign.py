@@ -75,9 +75,11 @@ class Campaign:
 
     def clear_up(self) -> None:
         """Draw what a resumed session was killed before drawing, and remove the arrays that it left."""
-        for case_id in sorted(self.done):
-            if self._arrays.has(run := self.store.cases[case_id]):
-                self._callbacks.draw(run)
+        done = sorted(self.done)
+        with self._arrays.in_use(*done):  # to ask for a reference sets several cards to work
+            for case_id in done:
+                if self._arrays.has(run := self.store.cases[case_id]):
+                    self._callbacks.draw(run)
         self._arrays.remove_unneeded()
 
     @property

@@ -248,9 +248,11 @@ class Lane:
         if subject.implicit and run.failure and self._store.is_done(run.id, implicit=True, unit=self.unit):
             self._failed_again[run.id] = run
             return
-        self._store.keep(run, implicit=subject.implicit, unit=self.unit)
-        if not subject.implicit:
-            self._callbacks.draw(run)
+        # Once the run is stored, a thread of another card may find that nothing needs its arrays.
+        with self._work.arrays.in_use(run.id):
+            self._store.keep(run, implicit=subject.implicit, unit=self.unit)
+            if not subject.implicit:
+                self._callbacks.draw(run)
         self._work.arrays.remove_unneeded()
 
     def _count_failed_starts(self, run: Run) -> None:

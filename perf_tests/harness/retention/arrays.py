@@ -10,7 +10,7 @@ that resumes it; and those that could not be compared stay as the evidence.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from perf_tests.harness.runs.directory import CAPTURES
@@ -42,12 +42,24 @@ class ArrayFiles:
         self._dependants = dependants
         self._store = store
         self._removed: set[str] = set()
+        self._in_use: set[str] = set()
         self.missed: set[str] = set()
         """Ids of references that are measured again, because a case is to be compared with their arrays."""
 
     def has(self, run: Run) -> bool:
         """Whether all arrays that the record names of `run` are there."""
         return all((self._out / file).is_file() for file in array_files(run))
+
+    @contextmanager
+    def in_use(self, *case_ids: str) -> Iterator[None]:
+        """While it lasts no thread removes the arrays of these cases, nor those of their references."""
+        with self._store.lock:
+            self._in_use.update(case_ids)
+        try:
+            yield
+        finally:
+            with self._store.lock:
+                self._in_use.difference_update(case_ids)
 
     def remove_unneeded(self) -> None:
         """Remove the arrays of every run that nothing will be compared with any more.
@@ -63,7 +75,10 @@ class ArrayFiles:
     def _is_needed(self, run: Run) -> bool:
         if run.progress is Progress.INTERRUPTED or run.status is Status.NUMERICS:
             return True
-        return not all(map(self._store.is_settled, self._dependants.get(run.id, ())))
+        dependants = self._dependants.get(run.id, ())
+        if not self._in_use.isdisjoint((run.id, *dependants)):
+            return True
+        return not all(map(self._store.is_settled, dependants))
 
     def _remove(self, files: Collection[str]) -> None:
         folder = (self._out / CAPTURES).resolve()

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.sampling import Answer
 from perf_tests.harness.runs.record import Run, Status
 from perf_tests.harness.runs.record_file import read_record
@@ -110,6 +111,22 @@ def test_the_prepared_run_is_the_stored_one_and_sees_its_reference(conduct: Cond
     campaign = conduct(INT8WO, prepare=prepare)
     assert campaign.run(INT8WO).reason == f"beside {BF16}"
     assert campaign.record.references[0].reason == "beside nothing"
+
+
+def test_a_case_is_drawn_before_another_card_can_remove_its_arrays(conduct: Conduct, tmp_path: Path) -> None:
+    campaign: Campaign
+    there: list[bool] = []
+
+    def draw(run: Run) -> None:
+        campaign._arrays.remove_unneeded()  # as the lane of another card does at any time
+        files = (capture.array for process in run.processes for capture in process.captures)
+        there.extend((tmp_path / file).is_file() for file in files)
+
+    campaign = conduct(INT8WO, draw=draw)
+    captures = campaign.run(INT8WO).processes[0].captures
+    assert there
+    assert all(there)
+    assert not any((tmp_path / capture.array).exists() for capture in captures)
 
 
 def test_a_failed_reference_does_not_stop_its_dependent(conduct: Conduct, misbehave: Misbehave) -> None:

@@ -95,6 +95,17 @@ def test_a_reference_keeps_its_arrays_until_its_last_case_is_compared(session: S
     assert session.left(BF16) == 0
 
 
+def test_arrays_that_are_read_stay_until_they_were(session: Session) -> None:
+    """Another card completes a case while the last one that is compared with a reference is drawn."""
+    session.measure(measured(BF16))
+    with session.arrays.in_use(INT8DQ):
+        session.measure(measured(INT8DQ))
+        session.measure(measured(INT8WO))
+        assert (session.left(INT8DQ), session.left(BF16), session.left(INT8WO)) == (5, 5, 0)
+    session.arrays.remove_unneeded()
+    assert (session.left(INT8DQ), session.left(BF16)) == (0, 0)
+
+
 FAILED = Failure(kind=FailureKind.OOM, phase=Phase.LOAD, message="out of memory")
 BUSY = msgspec.structs.replace(FAILED, excuse="another process has 70 GiB")
 
