@@ -157,8 +157,15 @@ def _require_known(platform: str | None) -> None:
 
 
 def _objection_to_numbers(root: Path, run: Run, after: Baselines) -> str | None:
+    entry = after.cases[run.id]
+    measured = instruction_sets.instructions(after.provenance[entry.provenance].settings)
+    if entry.other_instructions and measured is None:
+        return (
+            "it does not say which instruction set it was measured with, and the baseline holds numbers of "
+            f"{' and '.join(sorted(entry.other_instructions))}: measure it again with this checkout"
+        )
     noise = store.noise_in_force(root, PLATFORM_BY_ID[run.platform])
-    return eligibility.objection_to_entry(run.id, after.cases[run.id], noise)
+    return eligibility.objection_to_entry(run.id, entry, noise)
 
 
 def _selected(record: RunRecord, patterns: tuple[str, ...]) -> tuple[Run, ...]:

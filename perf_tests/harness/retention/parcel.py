@@ -57,6 +57,8 @@ def copy(parcel: Parcel, out: Path, folder: Path) -> None:
 
     Raises PerfError for another one, and where the disk refuses.
     """
+    if folder.exists() and not folder.is_dir():
+        raise PerfError(f"{folder} is not a folder: choose another --out")
     if folder.exists() and any(folder.iterdir()):
         raise PerfError(f"{folder} is not empty, and all of it would be uploaded: choose another --out")
     try:

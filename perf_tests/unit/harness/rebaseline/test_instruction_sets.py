@@ -139,6 +139,16 @@ def test_committed_baselines_need_not_be_recorded_again() -> None:
 # What is refused
 
 
+def test_a_run_that_does_not_name_its_instructions_replaces_none_that_do(both: Path) -> None:
+    proposal = proposed(both, measured(None, ratio=3.0, operators=2926.0))
+
+    assert proposal.ineligible == (
+        f"{ID}: it does not say which instruction set it was measured with, and the baseline holds numbers "
+        "of AVX2 and AVX512: measure it again with this checkout",
+    )
+    assert proposal.files == {}
+
+
 def broken(others: dict[str, OfInstructions], **settings: str) -> Baselines:
     return make_baselines(
         cases={ID: make_entry(other_instructions=others)},

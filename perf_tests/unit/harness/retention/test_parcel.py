@@ -181,6 +181,16 @@ def test_the_tool_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureF
     assert "holds nothing to upload" in capsys.readouterr().err
 
 
+def test_the_tool_refuses_a_file_in_place_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "junit.xml").touch()
+    (tmp_path / "upload").touch()
+    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "upload")]) == 2
+    assert f"{tmp_path / 'upload'} is not a folder: choose another --out" in capsys.readouterr().err
+
+
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
