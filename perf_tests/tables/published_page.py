@@ -25,7 +25,7 @@ class Chapter(StrEnum):
     ADVICE = "advice"
 
 
-class Unit(StrEnum):
+class FigureUnit(StrEnum):
     """What a figure counts, by our reading."""
 
     SECONDS = "s"
@@ -44,7 +44,7 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Saved:
+class Saving:
     """The share of the time of `base` that `case` saves, which the page calls a speedup."""
 
     base: str
@@ -70,9 +70,9 @@ class PageFigure:
     """As the page calls it; None where it names none."""
     theirs: float | None
     """None where it gives no figure."""
-    unit: Unit | None
+    unit: FigureUnit | None
     """None where there is no figure on either side."""
-    ours: Measured | Saved | Nothing
+    ours: Measured | Saving | Nothing
     remark: str | None = None
     """How the two differ, or what is known of theirs."""
 
@@ -88,8 +88,8 @@ HEADLINES = (
         text="speedup of FLUX.1-dev",
         gpu=H100_NAME,
         theirs=53.88,
-        unit=Unit.SAVED_PCT,
-        ours=Saved(base="flux1-dev-b1-bf16-eager", case="flux1-dev-b1-fp8dqrow-regional-fused"),
+        unit=FigureUnit.SAVED_PCT,
+        ours=Saving(base="flux1-dev-b1-bf16-eager", case="flux1-dev-b1-fp8dqrow-regional-fused"),
         remark=HEADLINE_REMARK,
     ),
     PageFigure(
@@ -97,8 +97,10 @@ HEADLINES = (
         text="speedup of CogVideoX-5b",
         gpu=A100_NAME,
         theirs=27.33,
-        unit=Unit.SAVED_PCT,
-        ours=Saved(base="cogvideox-5b-b1-bf16-eager", case="cogvideox-5b-b1-autoquant-regional-qte-noonednn"),
+        unit=FigureUnit.SAVED_PCT,
+        ours=Saving(
+            base="cogvideox-5b-b1-bf16-eager", case="cogvideox-5b-b1-autoquant-regional-qte-noonednn"
+        ),
         remark="243.3 to 176.8 s with autoquant",
     ),
     PageFigure(
@@ -106,8 +108,8 @@ HEADLINES = (
         text="speedup of CogVideoX-5b",
         gpu=H100_NAME,
         theirs=33.04,
-        unit=Unit.SAVED_PCT,
-        ours=Saved(base="cogvideox-5b-b1-bf16-eager-fused", case="cogvideox-5b-b1-fp8dq-regional-fused-qte"),
+        unit=FigureUnit.SAVED_PCT,
+        ours=Saving(base="cogvideox-5b-b1-bf16-eager-fused", case="cogvideox-5b-b1-fp8dq-regional-fused-qte"),
         remark="112.4 to 75.3 s with fp8 per tensor, both with fused projections",
     ),
     PageFigure(
@@ -115,8 +117,8 @@ HEADLINES = (
         text="speedup of CogVideoX-2b in fp16, about",
         gpu=A100_NAME,
         theirs=23.0,
-        unit=Unit.SAVED_PCT,
-        ours=Saved(
+        unit=FigureUnit.SAVED_PCT,
+        ours=Saving(
             base="cogvideox-2b-b1-fp16-eager", case="cogvideox-2b-b1-autoquant-regional-fused-qte-noonednn"
         ),
         remark=BEST_REMARK,
@@ -126,8 +128,10 @@ HEADLINES = (
         text="speedup of CogVideoX-5b in fp16, about",
         gpu=A100_NAME,
         theirs=32.0,
-        unit=Unit.SAVED_PCT,
-        ours=Saved(base="cogvideox-5b-b1-fp16-eager", case="cogvideox-5b-b1-autoquant-regional-qte-noonednn"),
+        unit=FigureUnit.SAVED_PCT,
+        ours=Saving(
+            base="cogvideox-5b-b1-fp16-eager", case="cogvideox-5b-b1-autoquant-regional-qte-noonednn"
+        ),
         remark=BEST_REMARK,
     ),
 )
@@ -141,7 +145,7 @@ SNIPPET = (
         text="FLUX.1-dev before autoquant and compile",
         gpu=H100_NAME,
         theirs=6.431,
-        unit=Unit.SECONDS,
+        unit=FigureUnit.SECONDS,
         ours=Measured(case="flux1-dev-b1-bf16-eager", metric=LATENCY),
         remark=STEPS_REMARK,
     ),
@@ -150,7 +154,7 @@ SNIPPET = (
         text="FLUX.1-dev after",
         gpu=H100_NAME,
         theirs=3.483,
-        unit=Unit.SECONDS,
+        unit=FigureUnit.SECONDS,
         ours=Measured(case="flux1-dev-b1-autoquant-regional-noonednn", metric=LATENCY),
         remark=STEPS_REMARK,
     ),
@@ -170,7 +174,7 @@ def _rung(text: str, theirs: float, ours: Measured | Nothing, remark: str = LADD
         text=f"CogVideoX-5b: {text}",
         gpu=A100_NAME,
         theirs=theirs,
-        unit=Unit.GIB,
+        unit=FigureUnit.GIB,
         ours=ours,
         remark=remark,
     )
@@ -213,8 +217,8 @@ QUANTIZING = tuple(
         ("moved and quantized module by module", 1.94, 8.29),
     )
     for text, theirs, unit, remark in (
-        (f"int8wo {where}, time", seconds, Unit.SECONDS, LLAMA_TIME_REMARK),
-        (f"int8wo {where}, peak", gigabytes, Unit.GB, RESERVED_REMARK),
+        (f"int8wo {where}, time", seconds, FigureUnit.SECONDS, LLAMA_TIME_REMARK),
+        (f"int8wo {where}, peak", gigabytes, FigureUnit.GB, RESERVED_REMARK),
     )
 )
 
@@ -234,17 +238,17 @@ SERIALIZATION = tuple(
         remark=remark,
     )
     for text, theirs, unit, case, metric, remark in (
-        ("bf16, time", 0.660, Unit.SECONDS, "flux1-schnell-b1-bf16-eager", LATENCY, LOAD_TIME_REMARK),
+        ("bf16, time", 0.660, FigureUnit.SECONDS, "flux1-schnell-b1-bf16-eager", LATENCY, LOAD_TIME_REMARK),
         (
-            *("bf16, memory", 31.451, Unit.GIB, "flux1-schnell-b1-bf16-eager", LOADED),
+            *("bf16, memory", 31.451, FigureUnit.GIB, "flux1-schnell-b1-bf16-eager", LOADED),
             'published in "GB"; our bytes of loaded weights are the same',
         ),
         (
-            *("loaded in int8wo, time", 0.735, Unit.SECONDS, LOADED_INT8WO, LATENCY),
+            *("loaded in int8wo, time", 0.735, FigureUnit.SECONDS, LOADED_INT8WO, LATENCY),
             LOAD_TIME_REMARK,
         ),
         (
-            *("loaded in int8wo, memory", 20.517, Unit.GIB, LOADED_INT8WO, LOADED),
+            *("loaded in int8wo, memory", 20.517, FigureUnit.GIB, LOADED_INT8WO, LOADED),
             "both are loaded quantized, by torch.load",
         ),
     )
@@ -257,7 +261,7 @@ AHEAD_OF_TIME = (
         text="FLUX.1-dev's transformer compiled just in time, one call",
         gpu=A100_NAME,
         theirs=1.776,
-        unit=Unit.SECONDS,
+        unit=FigureUnit.SECONDS,
         ours=PACKAGED,
         remark="no steady state: 74.4 TFLOP take 0.24 s at the peak of an A100, so compiling must be in it",
     ),
@@ -266,7 +270,7 @@ AHEAD_OF_TIME = (
         text="the same ahead of time",
         gpu=A100_NAME,
         theirs=0.421,
-        unit=Unit.SECONDS,
+        unit=FigureUnit.SECONDS,
         ours=PACKAGED,
         remark="57 % of the peak of an A100: a step, which compiling ahead of time makes no faster",
     ),
@@ -289,7 +293,7 @@ ADVICE = (
         text="quantize_vae: fp8dqrow with a VAE compiled and quantized",
         gpu=H100_NAME,
         theirs=2.981,
-        unit=Unit.SECONDS,
+        unit=FigureUnit.SECONDS,
         ours=Measured(case="flux1-dev-b1-fp8dqrow-regional-cvae-qvae", metric=LATENCY),
         remark="the column quantize_vae is False in every row that has it; FLUX.1-dev's tables have none, "
         "and what they compile of a VAE is quantized as well",
@@ -299,7 +303,7 @@ ADVICE = (
         text="fp4_e2m1 on the VAE ruins the picture",
         gpu=H100_NAME,
         theirs=None,
-        unit=Unit.PSNR,
+        unit=FigureUnit.PSNR,
         ours=Measured(case="flux1-dev-b1-fp4_e2m1-regional-qvae", metric="psnr_db"),
         remark="against bf16, transformer and VAE together; synthetic weights have no picture to be ruined, "
         "so whether it looks bad is not for us to say",
@@ -309,7 +313,7 @@ ADVICE = (
         text="fp6_e3m2 on the VAE, beside it",
         gpu=H100_NAME,
         theirs=None,
-        unit=Unit.PSNR,
+        unit=FigureUnit.PSNR,
         ours=Measured(case="flux1-dev-b1-fp6_e3m2-regional-qvae", metric="psnr_db"),
         remark="against bf16, transformer and VAE together",
     ),

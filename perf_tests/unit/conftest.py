@@ -15,7 +15,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from perf_tests.harness.execution import gpu_lock
+from perf_tests.harness.lanes import gpu_lock
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.processes import inherited, worker_process

@@ -18,7 +18,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from perf_tests.harness.execution import gpu_lock
+from perf_tests.harness.lanes import gpu_lock
 
 CARDS = "PERF_FAKE_CARDS"
 GIB = 1 << 30

@@ -30,8 +30,8 @@ MAX_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shard:
-    """The run of one shard."""
+class PartialRun:
+    """The run of one shard of a selection."""
 
     path: Path
     """Its directory, as it was asked for."""
@@ -52,7 +52,7 @@ class Shard:
         return f"{self.path} ({self.number}/{self.count})"
 
 
-def shard_of(path: Path, record: RunRecord, sha256: str) -> Shard:
+def shard_of(path: Path, record: RunRecord, sha256: str) -> PartialRun:
     """The run of a shard in the directory `path`. Raises UsageError for one that is no shard."""
     plan = record.plan
     if plan is None:
@@ -64,13 +64,13 @@ def shard_of(path: Path, record: RunRecord, sha256: str) -> Shard:
         kind = "merged already" if plan.parts else "a whole run"
         raise UsageError(f"{path} is {kind}, not a part of one: give the runs of --perf-shard=1/n to n/n")
     number, count = plan.shard
-    return Shard(path=path, record=record, plan=plan, number=number, count=count, sha256=sha256)
+    return PartialRun(path=path, record=record, plan=plan, number=number, count=count, sha256=sha256)
 
 
 # Do they belong together?
 
 
-def check(shards: Sequence[Shard]) -> None:
+def check(shards: Sequence[PartialRun]) -> None:
     """Raise UsageError unless `shards` are those of one selection, measured by one commit on one stack: each
     planned case in exactly one of them."""
     first = shards[0]
@@ -86,7 +86,7 @@ def check(shards: Sequence[Shard]) -> None:
     _check_places(shards)
 
 
-def _check_alike(first: Shard, other: Shard) -> None:
+def _check_alike(first: PartialRun, other: PartialRun) -> None:
     asked = "only shards of one selection can be merged"
     if other.count != first.count:
         raise UsageError(f"{first} and {other} are not shards of one selection: give all parts of one i/n")
@@ -119,7 +119,7 @@ def _check_alike(first: Shard, other: Shard) -> None:
         )
 
 
-def _digests(shard: Shard) -> dict[str, str]:
+def _digests(shard: PartialRun) -> dict[str, str]:
     return {planned.id: planned.digest[:12] for planned in shard.plan.cases}
 
 
@@ -132,8 +132,8 @@ def _stack_differences(one: RunRecord, other: RunRecord) -> list[str]:
     )
 
 
-def _check_places(shards: Sequence[Shard]) -> None:
-    takers: dict[str, list[Shard]] = {planned.id: [] for planned in shards[0].plan.cases}
+def _check_places(shards: Sequence[PartialRun]) -> None:
+    takers: dict[str, list[PartialRun]] = {planned.id: [] for planned in shards[0].plan.cases}
     for shard in shards:
         taken = [planned.id for planned in shard.plan.cases if planned.owed is not None]
         for case_id in taken:
@@ -166,7 +166,7 @@ def _cases(case_ids: Sequence[str]) -> str:
 # Joining
 
 
-def merged(shards: Sequence[Shard]) -> RunRecord:
+def merged(shards: Sequence[PartialRun]) -> RunRecord:
     """One record of all `shards`, for which `check` raises nothing, in the order of the matrix.
 
     The verdicts are those of the shards. What a shard owes and its record does not hold is missing, also
@@ -189,7 +189,7 @@ def merged(shards: Sequence[Shard]) -> RunRecord:
     )
 
 
-def _plan(shards: Sequence[Shard], order: Mapping[str, int]) -> Plan:
+def _plan(shards: Sequence[PartialRun], order: Mapping[str, int]) -> Plan:
     taken = [planned for shard in shards for planned in shard.plan.cases if planned.owed is not None]
     return Plan(
         cases=tuple(sorted(taken, key=lambda planned: order[planned.id])),
@@ -207,7 +207,7 @@ def _plan(shards: Sequence[Shard], order: Mapping[str, int]) -> Plan:
     )
 
 
-def _missing(shard: Shard) -> Iterator[str]:
+def _missing(shard: PartialRun) -> Iterator[str]:
     """`case: metric` for each that the shard owes: without a verdict, or said to lack one."""
     runs = {run.id: run for run in shard.record.cases}
     yield from shard.record.missing
@@ -237,7 +237,7 @@ def placed(path: str, folder: str) -> str:
     return str(PurePosixPath(first, folder, *rest))
 
 
-def _placed(run: Run, shard: Shard) -> Run:
+def _placed(run: Run, shard: PartialRun) -> Run:
     processes = tuple(_process(process, shard.folder) for process in run.processes)
     return msgspec.structs.replace(run, processes=processes, part=shard.number)
 

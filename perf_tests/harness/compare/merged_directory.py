@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from perf_tests.harness.compare.merge import Shard, shard_of
+from perf_tests.harness.compare.merge import PartialRun, shard_of
 from perf_tests.harness.rebaseline.candidates import read_run
 from perf_tests.harness.runs.directory import CAPTURES, LOGS, PLANS
 from perf_tests.harness.runs.record import RunRecord
@@ -19,7 +19,7 @@ COPIED = (LOGS, CAPTURES, PLANS)
 """What records and failure texts refer to; a compile cache is of no use elsewhere."""
 
 
-def read(paths: Sequence[Path]) -> tuple[Shard, ...]:
+def read(paths: Sequence[Path]) -> tuple[PartialRun, ...]:
     """The shards in the run directories `paths`.
 
     Raises RecordError for a record that cannot be read, UsageError for a run that is no shard.
@@ -28,7 +28,7 @@ def read(paths: Sequence[Path]) -> tuple[Shard, ...]:
     return tuple(shard_of(path, run.record, run.sha256) for path, run in runs)
 
 
-def write(record: RunRecord, shards: Sequence[Shard], out: Path) -> None:
+def write(record: RunRecord, shards: Sequence[PartialRun], out: Path) -> None:
     """Write `record` and copies of the files of `shards` to the new directory `out`, in one step.
 
     Raises UsageError where `out` holds anything, and PerfError where the disk refuses: then there is no

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from perf_tests.harness.compare.published import MIB_PER_GIB, PUBLISHED_IDS, runs_of, why_not_compared
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.tables.published import PLATFORM_OF_GPU
-from perf_tests.tables.published_page import Measured, Nothing, PageFigure, Saved, Unit
+from perf_tests.tables.published_page import FigureUnit, Measured, Nothing, PageFigure, Saving
 
-SCALES: Mapping[Unit | None, float] = {Unit.GIB: 1.0 / MIB_PER_GIB}
+SCALES: Mapping[FigureUnit | None, float] = {FigureUnit.GIB: 1.0 / MIB_PER_GIB}
 """Unit of the page -> what a metric of ours is multiplied by; the others are in that unit already."""
-COMPARABLE = frozenset({Unit.SECONDS, Unit.GIB, Unit.GB})
+COMPARABLE = frozenset({FigureUnit.SECONDS, FigureUnit.GIB, FigureUnit.GB})
 """Units of which ours / theirs says something."""
-TIMES = frozenset({Unit.SECONDS, Unit.SAVED_PCT})
+TIMES = frozenset({FigureUnit.SECONDS, FigureUnit.SAVED_PCT})
 """Units that may be projected."""
 
 
@@ -61,12 +61,12 @@ def _line(figure: PageFigure, runs: Mapping[str, Run]) -> PageLine:
     )
 
 
-def _needed(ours: Measured | Saved) -> tuple[tuple[str, str], ...]:
+def _needed(ours: Measured | Saving) -> tuple[tuple[str, str], ...]:
     """The cases and their metrics that `ours` is made of."""
     match ours:
         case Measured(case=case, metric=metric):
             return ((case, metric),)
-        case Saved(base=base, case=case, metric=metric):
+        case Saving(base=base, case=case, metric=metric):
             return ((base, metric), (case, metric))
 
 
@@ -79,9 +79,9 @@ def _why_not(needed: Iterable[tuple[str, str]], runs: Mapping[str, Run]) -> str 
     return None
 
 
-def _value(ours: Measured | Saved, runs: Mapping[str, Run]) -> float:
+def _value(ours: Measured | Saving, runs: Mapping[str, Run]) -> float:
     match ours:
         case Measured(case=case, metric=metric):
             return runs[case].measured[metric]
-        case Saved(base=base, case=case, metric=metric):
+        case Saving(base=base, case=case, metric=metric):
             return 100.0 * (1.0 - runs[case].measured[metric] / runs[base].measured[metric])

@@ -181,17 +181,17 @@ class PairRunner:
             with worker:
                 yield worker
         except BaseException:  # the worker may have been killed while it was writing
-            launcher.discard_cache(stem)
+            launcher.files.discard_cache(stem)
             raise
 
     def _replicate(self, worker: Worker, planned: Planned, side: Side, index: int) -> Replicate:
         """The case in a worker of one side; waits until the worker is ready."""
-        launcher = self.launchers[side]
+        launcher, stem = self.launchers[side], _stem(planned, side)
         planned = planned if side is Side.CANDIDATE else replace(planned, injections=())
         with _attributed_to(side):
             launcher.greet(worker, planned, index)
-            made = made_twin(launcher, planned, _stem(planned, side), index)
-        log, plan = launcher.log_name(_stem(planned, side), index), launcher.plan_of(planned.case, worker)
+            made = made_twin(launcher, planned, stem, index)
+        log, plan = launcher.files.log_name(stem, index), launcher.files.plan_of(planned.case, worker)
         return Replicate(worker, planned, log, plan=plan, index=index, watch=launcher.watch, made=made)
 
     def _inspected(self, side: Side, replicate: Replicate) -> Process:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from perf_tests.harness.execution import machine
 from perf_tests.harness.execution.launcher import Launcher, Seen, Stack
 from perf_tests.harness.execution.planned import Planned, PlannedCases, blank
 from perf_tests.harness.execution.sampling import SamplingRules, Series
 from perf_tests.harness.execution.shared_worker import SharedWorker, Subject, Twins
+from perf_tests.harness.lanes import machine
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.retention.arrays import ArrayFiles

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from perf_tests.harness.execution import machine
 from perf_tests.harness.execution.forks import CACHES, Forks
 from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.execution.worker_files import WorkerFiles
+from perf_tests.harness.lanes import machine
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.processes.inherited import SECRETS
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import COMMAND, Worker
-from perf_tests.harness.runs.directory import CACHE, CAPTURES, LOGS, PLANS
 from perf_tests.harness.runs.environments import differences
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment
-from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device, Platform
 
 
@@ -67,11 +65,12 @@ class Launcher:
         """
         self.out = out
         self.card = card
+        self.files = WorkerFiles(out=out, card=card, artifacts=stack.artifacts, plans=stack.plans)
         self._seen = seen or Seen()
         self._stack = stack
         self._workers: list[Worker] = []
         self._is_aborted = False
-        self._forks = Forks(stack.forking, out / LOGS / self._folder)
+        self._forks = Forks(stack.forking, self.files.logs)
 
     @property
     def environment(self) -> Environment | None:
@@ -103,7 +102,7 @@ class Launcher:
         worker = Worker.spawn(
             python=self._stack.python,
             command=self._stack.command,
-            log=self.out / self.log_name(stem, index),
+            log=self.out / self.files.log_name(stem, index),
             variables=self._variables(planned.platform, stem),
             secrets=SECRETS[planned.case.build.weights],
             is_sharing_host=self.card is not None,
@@ -170,61 +169,9 @@ class Launcher:
         if self._is_aborted:
             raise AbortedError
 
-    def log_name(self, stem: str, index: int) -> str:
-        """The path of a worker's log, relative to the run directory."""
-        return f"{LOGS}/{self._folder}{stem}.{index}.log"
-
-    def captures(self, stem: str, index: int) -> Path:
-        """The beginning of the paths of what a process of a case leaves to be compared."""
-        return self.out / CAPTURES / f"{self._folder}{stem}.{index}"
-
-    def checkpoint(self, stem: str, index: int) -> Path:
-        """The folder of what another worker saves for a process of a case; beside its compile caches, and
-        removed with them at the latest."""
-        return self._cache(stem) / f"checkpoint.{index}"
-
-    def artifacts_of(self, case: Case, worker: Worker) -> Path | None:
-        """The file of the compile-cache artifacts of `case`, None where the stack has no folder for them.
-
-        They are valid for the torch, the triton and the GPU model of the worker only.
-        """
-        if self._stack.artifacts is None:
-            return None
-        return self._stack.artifacts / f"{_file_stem(case, worker, ('torch', 'triton'))}.bin"
-
-    def plan_of(self, case: Case, worker: Worker) -> Path | None:
-        """The file of the plan of `case`, None for a scheme without a search.
-
-        It is valid for the torch, the triton, the torchao and the GPU model of the worker only.
-        """
-        if case.build.recipe.scheme.search is None:
-            return None
-        plans = self._stack.plans or self.out / PLANS
-        return plans / f"{_file_stem(case, worker, ('torch', 'triton', 'torchao'))}.json"
-
-    def discard_cache(self, stem: str) -> None:
-        """Remove the compile caches of a killed worker: what it was writing cannot be trusted."""
-        shutil.rmtree(self._cache(stem), ignore_errors=True)  # no other run looks there
-
-    @property
-    def _folder(self) -> str:
-        return f"{self.card.unit}/" if self.card else ""
-
-    def _cache(self, stem: str) -> Path:
-        return self.out / CACHE / f"{self._folder}{stem}"
-
     def _variables(self, platform: Platform, stem: str) -> dict[str, str]:
-        caches = {name: str(self._cache(stem) / folder) for name, folder in CACHES.items()}
+        caches = {name: str(self.files.cache(stem) / folder) for name, folder in CACHES.items()}
         return {**caches, **VARIABLES[platform.device], **(self.card.variables if self.card else {})}
-
-
-def _file_stem(case: Case, worker: Worker, packages: tuple[str, ...]) -> str:
-    """The name of a file that is valid for one case, these versions of `packages` and one GPU model."""
-    environment = worker.environment
-    versions = (f"{name}{environment.packages.get(name, 'none')}" for name in packages)
-    device = environment.gpu.name if environment.gpu else environment.cpu_model
-    parts = (case.id, case.digest[:16], *versions, device)
-    return "-".join(parts).replace(" ", "_").replace("/", "_")
 
 
 VARIABLES = {

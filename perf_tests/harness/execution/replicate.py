@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.execution.planned import Planned
-from perf_tests.harness.processes import replies
+from perf_tests.harness.processes import replies, reported
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import R, Worker
-from perf_tests.harness.runs import projection, reported, stalls, validity
+from perf_tests.harness.runs import projection, stalls, validity
 from perf_tests.harness.runs.record import (
     BuildReport,
     Process,

@@ -58,7 +58,7 @@ class SharedWorker:
         first, index = subjects[0], subjects[0].series.index
         subject, replicate = first, None
         if index == 0:  # what a session has left that was killed would turn a cold compilation warm
-            self.launcher.discard_cache(first.stem)
+            self.launcher.files.discard_cache(first.stem)
         try:
             made = made_twin(self.launcher, first.planned, first.stem, index)
             with self.launcher.start(first.planned, first.stem, index) as worker:
@@ -71,7 +71,7 @@ class SharedWorker:
                     subject.series.took(replicate.process(self.launcher.out))
                     self.keep(subject)
         except WorkerError as error:
-            self.launcher.discard_cache(first.stem)
+            self.launcher.files.discard_cache(first.stem)
             self.launcher.raise_if_aborted()
             is_of_subject = replicate is not None and replicate.planned is subject.planned
             is_loaded = is_of_subject and replicate is not None and replicate.loaded is not None
@@ -79,7 +79,7 @@ class SharedWorker:
             subject.series.failed(error.failure, partial)
             self.keep(subject)
         except BaseException:  # the worker may have been killed while it was writing
-            self.launcher.discard_cache(first.stem)
+            self.launcher.files.discard_cache(first.stem)
             raise
         return list(subjects[list(subjects).index(subject) + 1 :])
 
@@ -90,9 +90,9 @@ class SharedWorker:
         return Replicate(
             worker,
             subject.planned,
-            self.launcher.log_name(subject.stem, index),
-            self.launcher.artifacts_of(case, worker),
-            self.launcher.plan_of(case, worker),
+            self.launcher.files.log_name(subject.stem, index),
+            self.launcher.files.artifacts_of(case, worker),
+            self.launcher.files.plan_of(case, worker),
             index=index,
             watch=self.launcher.watch,
             made=made,
@@ -101,7 +101,7 @@ class SharedWorker:
     def _replicate(self, previous: Replicate, subject: Subject) -> Replicate:
         if previous.planned is subject.planned:
             return previous
-        artifacts = self.launcher.artifacts_of(subject.planned.case, previous.worker)
+        artifacts = self.launcher.files.artifacts_of(subject.planned.case, previous.worker)
         return previous.switch_workload(subject.planned, artifacts, subject.series.index)
 
     def _measure(self, replicate: Replicate, subject: Subject, sharing: Sequence[Subject]) -> None:
@@ -120,7 +120,7 @@ class SharedWorker:
     def _files(self, subject: Subject) -> Path | None:
         """The stem of the files that the first process of a case leaves to be compared; None for others."""
         index = subject.series.index
-        return self.launcher.captures(subject.stem, index) if index == 0 else None
+        return self.launcher.files.captures(subject.stem, index) if index == 0 else None
 
     def _sample(self, replicate: Replicate, capture: Path | None) -> None:
         planned = replicate.planned
@@ -156,10 +156,10 @@ def made_twin(launcher: Launcher, planned: Planned, stem: str, index: int) -> Ma
     if wanted is None:
         return None
     twin, name = Planned(wanted, planned.platform), f"{stem}.built"
-    folder = launcher.checkpoint(stem, index) if planned.case.build.recipe.is_loaded else None
+    folder = launcher.files.checkpoint(stem, index) if planned.case.build.recipe.is_loaded else None
     try:
         with launcher.start(twin, name, index) as worker:
-            log = launcher.log_name(name, index)
+            log = launcher.files.log_name(name, index)
             return Replicate(worker, twin, log, index=index, watch=launcher.watch).make(planned.case, folder)
     except WorkerError as error:
         message = f"built twin {wanted.id}: {error.failure.message}"
@@ -242,7 +242,7 @@ class Twin:
         index = next(self._numbers)
         stem = f"{self.planned.case.id}.reference"
         worker = self._launcher.start(self.planned, stem, index)
-        log = self._launcher.log_name(stem, index)
+        log = self._launcher.files.log_name(stem, index)
         replicate = Replicate(worker, self.planned, log, index=index, watch=self._launcher.watch)
         try:
             replicate.build()

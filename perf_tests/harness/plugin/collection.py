@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import pytest
 
-from perf_tests.harness.execution.gpu_lock import GpuLock
-from perf_tests.harness.execution.machine import Target
+from perf_tests.harness.lanes.gpu_lock import GpuLock
+from perf_tests.harness.lanes.machine import Target
 from perf_tests.harness.plugin.selection import Selection
 from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.verdicts.gates import gated_metrics

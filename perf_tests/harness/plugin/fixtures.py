@@ -12,6 +12,7 @@ from perf_tests.harness.plugin import known_issues
 from perf_tests.harness.plugin.collection import EXPLAINED, SESSION, judged_group
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
+from perf_tests.harness.report import failure
 from perf_tests.harness.report import pytest_benchmark as replaying
 from perf_tests.harness.runs.record import Run, Status
 from perf_tests.protocol.errors import PerfError
@@ -47,7 +48,7 @@ class Judged:
             if self._run.status is Status.UNSUPPORTED:
                 self._skip(self._run.reason)
             return
-        self._fail(self._session.judging.explain_failure(self._run))
+        self._fail(failure.explain_failure(run=self._run, run_path=str(self._session.options.out)))
 
     def replay(self, benchmark: BenchmarkFixture) -> None:
         """Show the device times of the generations in pytest-benchmark; an unproven build has none."""

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from perf_tests.harness.execution.machine import Target
+from perf_tests.harness.lanes.machine import Target
 from perf_tests.harness.plugin import collection, options, summary
 from perf_tests.harness.plugin.collection import (
     COLLECTED,

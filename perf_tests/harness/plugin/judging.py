@@ -169,10 +169,6 @@ class CaseJudge:
         others = [f"  also       {v.metric} {v.status.value}: {v.reason}" for v in rest]
         return "\n".join([self._explain_one(run, first, comparison), *others])
 
-    def explain_failure(self, run: Run) -> str:
-        """The failure text of a case that could not be measured as asked."""
-        return failure.explain_failure(run=run, run_path=str(self._options.out))
-
     def _explain_one(self, run: Run, judged: Verdict, comparison: Comparison | None) -> str:
         case, _ = self._selection.cases[run.id]
         metric = as_judged(METRIC_BY_NAME[judged.metric], case.build.recipe.scheme)

@@ -66,13 +66,15 @@ class PerfSession:
         """How to keep what is measured, and to measure the rest."""
         self.baselines = PlatformBaselines(options.baselines)
         self.forecaster = Forecaster(options, self.baselines)
-        self.judging = CaseJudge(options, self.selection, self.baselines, self._reference)
+        self.judging = CaseJudge(options, self.selection, self.baselines, partial(_reference, self))
         self._ab = AbSession(options, self.selection, self.baselines, self.watch)
         self._campaign: Campaign | None = None
         self.display: Display | None = None
         """Where signs of life appear; None for nowhere."""
         self._watch: Watch = unwatched
         self._held = ExitStack()
+        self._pictures = PicturePool()
+        self._held.callback(self._pictures.close)
         self.kept: tuple[Run, ...] = ()
         """The selected cases that a resumed session had measured."""
         self.removed: tuple[Path, ...] = ()
@@ -169,7 +171,7 @@ class PerfSession:
                 unit=self.unit,
                 further_units=tuple(card.unit for card in self.cards[1:]),
                 resumed=directory.resumed,
-                plan=self._plan,
+                plan=_plan(self.judging, self.selection, self.options),
             ),
             Callbacks(
                 prepare=partial(verification.prepare, known, directory.path, self._pictures.map),
@@ -179,29 +181,6 @@ class PerfSession:
             ),
             self.forecaster.several(self.selection, self.cards, directory.resumed),
         )
-
-    @property
-    def _plan(self) -> Plan:
-        owed, shard = self.judging.ledger.owed_by_case(), self.options.shard
-        return Plan(
-            cases=tuple(
-                PlannedCase(
-                    id=case_id,
-                    digest=case.digest,
-                    owed=owed.get(case_id, ()) if case_id in self.selection.cases else None,
-                )
-                for case_id, (case, _) in self.selection.whole.items()
-            ),
-            noisy_metrics=self.judging.noisy_metrics,
-            commit=checkout.commit(REPOSITORY),
-            shard=(shard.index, shard.count) if shard else None,
-        )
-
-    @cached_property
-    def _pictures(self) -> PicturePool:
-        pool = PicturePool()
-        self._held.callback(pool.close)
-        return pool
 
     def watch(self, step: Step) -> AbstractContextManager[None]:
         """Tell of one phase of one worker while it runs."""
@@ -220,11 +199,6 @@ class PerfSession:
         if run.failure is not None or run.status is Status.NOT_RUN:
             self.judging.ledger.excuse(case_id)
         return run
-
-    def _reference(self, run: Run) -> Run | None:
-        if run.reference is None:
-            return None
-        return self.campaign.reference(run.id, run.processes[0].environment.unit if run.processes else None)
 
     # Judging
 
@@ -303,6 +277,12 @@ def past_session(record: RunRecord, options: Options) -> PerfSession:
     return session
 
 
+def _reference(session: PerfSession, run: Run) -> Run | None:
+    if run.reference is None:
+        return None
+    return session.campaign.reference(run.id, run.processes[0].environment.unit if run.processes else None)
+
+
 def _watch_on(display: Display, session: PerfSession, campaign: Campaign) -> Watch:
     left = TimeLeft(
         expected_s=session.forecaster.expected_s(session.selection),
@@ -312,6 +292,23 @@ def _watch_on(display: Display, session: PerfSession, campaign: Campaign) -> Wat
     )
     names = {card.unit: f"gpu {index}" for index, card in enumerate(session.cards)}
     return PhaseLines(display, len(session.selection.cases), lambda: campaign.done, left, names)
+
+
+def _plan(judging: CaseJudge, selection: Selection, options: Options) -> Plan:
+    owed, shard = judging.ledger.owed_by_case(), options.shard
+    return Plan(
+        cases=tuple(
+            PlannedCase(
+                id=case_id,
+                digest=case.digest,
+                owed=owed.get(case_id, ()) if case_id in selection.cases else None,
+            )
+            for case_id, (case, _) in selection.whole.items()
+        ),
+        noisy_metrics=judging.noisy_metrics,
+        commit=checkout.commit(REPOSITORY),
+        shard=(shard.index, shard.count) if shard else None,
+    )
 
 
 def _stack(options: Options, watch: Watch) -> Stack:

@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from perf_tests.harness.execution import resuming
-from perf_tests.harness.execution.machine import Target
+from perf_tests.harness.lanes.machine import Target
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Selection
 from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import brief as briefs
-from perf_tests.harness.report import causes, costs, terminal
+from perf_tests.harness.report import causes, costs, failure, terminal
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.report.brief import Brief, Detail, Paragraph
 from perf_tests.harness.report.causes import Cause
@@ -146,7 +146,7 @@ def _explained(session: PerfSession, record: RunRecord, number: int, cause: Caus
         comparison = next((each for each in record.comparisons if each.id == worst.id), None)
         text = session.judging.explain(worst, causes.red(worst)[:1], comparison)
     else:
-        text = session.judging.explain_failure(worst)
+        text = failure.explain_failure(run=worst, run_path=str(session.options.out))
     return causes.explained(number, cause, text, width)
 
 

@@ -139,13 +139,11 @@ class Worker:
     ) -> Self:
         """A worker that is still importing: `greet` it before asking it for anything.
 
-        `command` is what follows the interpreter; `variables` override the inherited ones; `secrets` names
-        those variables with secrets that are inherited; with `is_sharing_host` the session measures on other
-        cards of the host, too, and only what the worker itself had to wait for excuses it; `start` starts
-        its process, by default `start_process`.
+        `command` follows the interpreter; `variables` override the inherited ones; `secrets` names those with
+        secrets that are inherited; with `is_sharing_host` the session measures on other cards of the host,
+        too, and only what the worker itself had to wait for excuses it; `start` starts its process.
 
-        Raises WorkerError (`load`) where there is no such interpreter, and PerfError where the log cannot be
-        written.
+        Raises WorkerError (`load`) for no such interpreter, and PerfError for a log that cannot be written.
         """
         interpreter = str(Path(python).absolute()) if os.sep in python else python
         started = time.monotonic()

@@ -104,15 +104,7 @@ REASON_OF_PROGRESS = {
     Progress.MEASURED: "measured, not judged",
 }
 """`Run.reason` of a run that is not judged yet and did not fail."""
-STATUS_OF_FAILURE = {
-    FailureKind.OOM: Status.OOM,
-    FailureKind.TIMEOUT: Status.TIMEOUT,
-    FailureKind.CRASH: Status.CRASH,
-    FailureKind.NUMERICS: Status.NUMERICS,
-    FailureKind.LOAD: Status.LOAD,
-    FailureKind.UNPROVEN: Status.UNPROVEN,
-    FailureKind.UNSUPPORTED: Status.UNSUPPORTED,
-}
+STATUS_OF_FAILURE = {kind: Status[kind.name] for kind in FailureKind}
 
 
 def status_of(failure: Failure) -> Status:

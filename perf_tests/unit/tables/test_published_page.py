@@ -6,7 +6,7 @@ import pytest
 
 from perf_tests.tables.metrics.rows import UNITS
 from perf_tests.tables.published import PLATFORM_OF_GPU
-from perf_tests.tables.published_page import PAGE, Chapter, Measured, Nothing, PageFigure, Saved
+from perf_tests.tables.published_page import PAGE, Chapter, Measured, Nothing, PageFigure, Saving
 from perf_tests.unit.builders import for_each
 from perf_tests.unit.published import CASES, ROWS
 
@@ -41,7 +41,7 @@ def test_a_figure_names_cases_and_metrics_that_exist_or_says_why_not(figure: Pag
     match figure.ours:
         case Measured(case=case, metric=metric):
             named, metrics = [case], metric
-        case Saved(base=base, case=case, metric=metric):
+        case Saving(base=base, case=case, metric=metric):
             named, metrics = [base, case], metric
         case Nothing(reason=reason):
             assert reason
@@ -70,7 +70,7 @@ def test_a_headline_is_the_time_that_one_row_saves_over_another(
     text: str, base_s: float, case_s: float, published_pct: float, apart_pct: float
 ) -> None:
     (headline,) = (each for each in PAGE if (each.text, each.theirs) == (text, published_pct))
-    assert isinstance(headline.ours, Saved)
+    assert isinstance(headline.ours, Saving)
     published = {
         row.case: row.latency_s for row in ROWS if row.gpu == headline.gpu and row.latency_s is not None
     }

@@ -256,8 +256,8 @@ def test_work_is_counted_in_the_units_of_the_device_and_only_after_everything_el
     for module, name in ((counters, "read"), (memory, "peaks"), (memory.Meter, "read")):
         monkeypatch.setattr(module, name, noting(read, name, getattr(module, name)))
 
-    def step(_pipeline: Any, _case: Case, _clock: Any, unit: kernels.Unit) -> kernels.Work:
-        return kernels.Work(values={unit.metrics[kernels.STEP]: 7.0}, step=None)
+    def step(_pipeline: Any, _case: Case, _clock: Any, unit: kernels.WorkUnit) -> kernels.CountedWork:
+        return kernels.CountedWork(values={unit.metrics[kernels.STEP]: 7.0}, step=None)
 
     monkeypatch.setattr(kernels, "measure", noting(read, "kernels", step))
     case = with_steps(make_case(), 2)

@@ -82,7 +82,7 @@ class KinetoRecorder:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unit:
+class WorkUnit:
     """What the work of a stage is counted in on one type of device."""
 
     activity: ProfilerActivity
@@ -93,12 +93,12 @@ class Unit:
 
 
 UNITS = {
-    Device.CUDA: Unit(
+    Device.CUDA: WorkUnit(
         activity=ProfilerActivity.CUDA,
         category=KERNEL,
         metrics={ENCODE: "kernels_per_encode", STEP: "kernels_per_step", DECODE: "kernels_per_decode"},
     ),
-    Device.CPU: Unit(
+    Device.CPU: WorkUnit(
         activity=ProfilerActivity.CPU,
         category=OPERATOR,
         metrics={ENCODE: "operators_per_encode", STEP: "operators_per_step", DECODE: "operators_per_decode"},
@@ -107,7 +107,7 @@ UNITS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
+class CountedWork:
     """What the stages of a generation were found to do."""
 
     values: dict[str, float]
@@ -116,7 +116,7 @@ class Work:
     """Name -> how often a denoise step ran it; None where the step was not recorded."""
 
 
-UNCOUNTED = Work(values={}, step=None)
+UNCOUNTED = CountedWork(values={}, step=None)
 """Where nobody looked."""
 
 NEXT = {ENCODE: FIRST_STEP, FIRST_STEP: STEP, STEP: DECODE}
@@ -159,7 +159,9 @@ class StageRecording:
             self._recording = True
 
 
-def measure(pipeline: Any, case: Case, clock: Clock, unit: Unit, recorder: Recorder | None = None) -> Work:
+def measure(
+    pipeline: Any, case: Case, clock: Clock, unit: WorkUnit, recorder: Recorder | None = None
+) -> CountedWork:
     """The work of each stage; what cannot be counted is a warning in the worker's log.
 
     `pipeline` has been warmed up for `case`; `clock` and `unit` are those of its device. The default
@@ -179,7 +181,7 @@ def measure(pipeline: Any, case: Case, clock: Clock, unit: Unit, recorder: Recor
         except NotCounted as exc:
             names = " and ".join(unit.metrics[stage] for stage in stages)
             warnings.warn(f"{names} of {case.id} were not counted: {exc}", RuntimeWarning, stacklevel=2)
-    return Work(values=values, step=step)
+    return CountedWork(values=values, step=step)
 
 
 def record(
@@ -206,7 +208,7 @@ def record(
     return recording.events
 
 
-def count(events: Iterable[Event], unit: Unit) -> int:
+def count(events: Iterable[Event], unit: WorkUnit) -> int:
     """Number of `unit` among `events`. Raises NotCounted for none, because every stage has some."""
     found = sum(by_name(events, unit).values())
     if not found:
@@ -216,6 +218,6 @@ def count(events: Iterable[Event], unit: Unit) -> int:
     return found
 
 
-def by_name(events: Iterable[Event], unit: Unit) -> Counter[str]:
+def by_name(events: Iterable[Event], unit: WorkUnit) -> Counter[str]:
     """Name of each `unit` among `events` -> how often it ran."""
     return Counter(str(event.get("name")) for event in events if event.get("cat") == unit.category)

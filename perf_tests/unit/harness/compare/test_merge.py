@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.compare import merge, merged_directory
-from perf_tests.harness.compare.merge import Shard
+from perf_tests.harness.compare.merge import PartialRun
 from perf_tests.harness.runs.plan import Plan, PlannedCase
 from perf_tests.harness.runs.record import Comparison, Pair, Progress, Run, RunRecord, Schedule, Status
 from perf_tests.protocol.errors import UsageError
@@ -35,7 +35,7 @@ PROCESS = make_process(
 )
 
 
-def make_shard(number: int, run: Run, *, owed: tuple[str, ...] = ("build",), **changes: Any) -> Shard:
+def make_shard(number: int, run: Run, *, owed: tuple[str, ...] = ("build",), **changes: Any) -> PartialRun:
     """One of two shards of int8wo and bf16, with the `run` of one of them."""
     plan = Plan(
         cases=tuple(
@@ -50,7 +50,7 @@ def make_shard(number: int, run: Run, *, owed: tuple[str, ...] = ("build",), **c
     return merge.shard_of(Path(f"part{number}"), record, "d" * 64)
 
 
-def joined(*shards: Shard) -> RunRecord:
+def joined(*shards: PartialRun) -> RunRecord:
     merge.check(shards)
     return merge.merged(shards)
 
@@ -136,6 +136,6 @@ def test_links_of_a_part_are_not_followed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out" / "logs" / "part-1").iterdir()] == ["a.0.log"]
 
 
-def shard_in(path: Path) -> Shard:
+def shard_in(path: Path) -> PartialRun:
     """The first shard, in a directory of its own."""
     return merge.shard_of(path, make_shard(1, make_run()).record, "d" * 64)

@@ -99,8 +99,8 @@ def test_plans_are_in_the_folder_of_the_stack(tmp_path: Path) -> None:
     stack = Stack(python=sys.executable, command=("-m", FAKE_WORKER), plans=tmp_path / "mine")
     launcher = Launcher(tmp_path, stack)
     with launcher.start(Planned(CASES[AUTOQUANT], CPU_ALONE), AUTOQUANT, 0) as worker:
-        plan = launcher.plan_of(CASES[AUTOQUANT], worker)
-        assert launcher.plan_of(CASES[INT8WO], worker) is None
+        plan = launcher.files.plan_of(CASES[AUTOQUANT], worker)
+        assert launcher.files.plan_of(CASES[INT8WO], worker) is None
     assert plan is not None
     assert plan.parent == tmp_path / "mine"
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from perf_tests.harness.execution.gpu_lock import GpuLock
+from perf_tests.harness.lanes.gpu_lock import GpuLock
 from perf_tests.harness.runs.record import Status
 from perf_tests.unit import fake_cards
 from perf_tests.unit.conftest import BF16, FP8DQROW, INT8WO, ROOT, Plug, Suite

@@ -116,7 +116,7 @@ def test_a_card_that_the_driver_has_lost_costs_one_case(
 ) -> None:
     plug_gpus(2)
     misbehave(f"dead-card:{CARD_1}")
-    monkeypatch.setattr("perf_tests.harness.execution.machine.answers", lambda unit: unit != CARD_1)
+    monkeypatch.setattr("perf_tests.harness.lanes.machine.answers", lambda unit: unit != CARD_1)
     suite.run("-m", "h100", *SIXTEEN, "--perf-gpus=all", tests=(BUILD,))
     assert Counter(run.status for run in suite.record().cases)[Status.LOAD] == 1
 

@@ -1,4 +1,4 @@
-"""execution/gpu_lock.py: real processes that compete for one lock file."""
+"""lanes/gpu_lock.py: real processes that compete for one lock file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.execution.gpu_lock import GpuLock
+from perf_tests.harness.lanes.gpu_lock import GpuLock
 from perf_tests.protocol.errors import UsageError
 
 HOLD = """
 import sys
 from pathlib import Path
-from perf_tests.harness.execution.gpu_lock import GpuLock
+from perf_tests.harness.lanes.gpu_lock import GpuLock
 lock = GpuLock("GPU-1", Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -1,4 +1,4 @@
-"""execution/machine.py: what a fake NVML reports in, a GPU, its platform or a refusal out."""
+"""lanes/machine.py: what a fake NVML reports in, a GPU, its platform or a refusal out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 import pynvml
 import pytest
 
-from perf_tests.harness.execution.machine import first_gpu, mismatch, recognise
+from perf_tests.harness.lanes.machine import first_gpu, mismatch, recognise
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.reports import Gpu
 from perf_tests.tables.platforms import A100, B200, CPU, H100, H200

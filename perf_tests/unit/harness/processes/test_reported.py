@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from perf_tests.harness.runs.reported import twin_values
+from perf_tests.harness.processes.reported import twin_values
 from perf_tests.protocol.messages import Loaded, Quantized
 from perf_tests.protocol.reports import BuiltTwin, MemoryWindow
 from perf_tests.unit.builders import make_quantization, make_sample, make_state
