@@ -142,7 +142,9 @@ class PairRunner:
             workers = {
                 side: stack.enter_context(self._worker(planned, side, index)) for side in process_order(index)
             }
-            # Both are ready before one loads: a starting worker checks that the GPU is idle.
+            # Both are ready before anything loads: a starting worker checks that the GPU is idle.
+            for side, worker in workers.items():
+                self._greet(worker, planned, side, index)
             replicates = {
                 side: self._replicate(worker, planned, side, index) for side, worker in workers.items()
             }
@@ -162,6 +164,7 @@ class PairRunner:
         processes = {}
         for side in process_order(index):
             with self._worker(planned, side, index) as worker:
+                self._greet(worker, planned, side, index)
                 replicate = self._replicate(worker, planned, side, index)
                 with _attributed_to(side):
                     replicate.build()
@@ -184,12 +187,15 @@ class PairRunner:
             launcher.files.discard_cache(stem)
             raise
 
+    def _greet(self, worker: Worker, planned: Planned, side: Side, index: int) -> None:
+        with _attributed_to(side):
+            self.launchers[side].greet(worker, planned, index)
+
     def _replicate(self, worker: Worker, planned: Planned, side: Side, index: int) -> Replicate:
-        """The case in a worker of one side; waits until the worker is ready."""
+        """The case in a worker of one side that is ready."""
         launcher, stem = self.launchers[side], _stem(planned, side)
         planned = planned if side is Side.CANDIDATE else replace(planned, injections=())
         with _attributed_to(side):
-            launcher.greet(worker, planned, index)
             made = made_twin(launcher, planned, stem, index)
         log, plan = launcher.files.log_name(stem, index), launcher.files.plan_of(planned.case, worker)
         return Replicate(worker, planned, log, plan=plan, index=index, watch=launcher.watch, made=made)

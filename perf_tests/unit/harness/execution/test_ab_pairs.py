@@ -46,7 +46,7 @@ from perf_tests.unit.builders import (
     make_run,
     make_verdict,
 )
-from perf_tests.unit.conftest import CASES, FAKE_WORKER, FP8DQROW, Misbehave
+from perf_tests.unit.conftest import CASES, FAKE_WORKER, FP8DQROW, LOADED, Misbehave
 from perf_tests.unit.harness.execution.campaigns import fixed_processes
 
 A, B = Side.STABLE, Side.CANDIDATE
@@ -298,6 +298,16 @@ def test_workers_load_at_once_when_both_are_ready_and_are_timed_one_by_one(
     assert timed == [first, second, second, first, first, second, second, first]
     medians = [each.samples[0].values["denoise_step_ms"][0] for each in (pair.stable, pair.candidate)]
     assert medians == pytest.approx([5.0, 5.05])
+
+
+def test_both_workers_are_ready_before_a_built_twin_loads(
+    tmp_path: Path, exchanges: list[tuple[int, Phase]]
+) -> None:
+    """It would look to the second as if somebody else used the GPU."""
+    make_runner(tmp_path).measure(Planned(CASES[LOADED], QUICK), 0, Schedule.RESIDENT)
+    phases = [phase for _, phase in exchanges]
+    assert phases[:3] == [Phase.IMPORT, Phase.IMPORT, Phase.IMPORT]  # the third is that of a built twin
+    assert phases.count(Phase.IMPORT) == 4
 
 
 def test_workers_that_may_not_be_built_at_once_are_built_one_by_one(
