@@ -166,13 +166,14 @@ class Replicate:
             self.warmups.append(self._generate(Generate(warmup=True)).sample)
         self.warmup_end = end
 
-    def sample(self, capture: Path | None = None) -> Sample:
+    def sample(self, capture: Path | None = None, *, place: int | None = None) -> Sample:
         """Generate once, timed; an invalid sample is retaken as long as the process has retakes left.
 
+        `place` says which of the pairs of prompt and seed, in turn; by default the one after the last.
         `capture` is the stem of the files in which the output of each pair of prompt and seed is kept once;
         None keeps nothing.
         """
-        pair = len(self.samples) % PROMPTS
+        pair = (len(self.samples) if place is None else place) % PROMPTS
         keeps = capture is not None and len(self.samples) < PROMPTS
         request = Generate(pair=pair, capture=f"{capture}.{pair}" if keeps else None)
         generated = self._generate_validly(request)

@@ -167,7 +167,7 @@ def made_twin(launcher: Launcher, planned: Planned, stem: str, index: int) -> Ma
 
 
 def _sample_twin(replicate: Replicate, twin: Twin) -> None:
-    replicate.twin_samples.append(twin.sample())
+    replicate.twin_samples.append(twin.sample(len(replicate.twin_samples)))
 
 
 class Twin:
@@ -200,14 +200,15 @@ class Twin:
         self.planned = planned
         if case_id != self._served:
             self._served, self._restarts_left = case_id, 1
-            if self._replicate:
-                self._replicate.samples.clear()  # for each case from the first pair of prompt and seed on
 
-    def sample(self) -> Sample:
-        """Generate once. Raises WorkerError, naming the twin, where it fails and was restarted before."""
+    def sample(self, place: int) -> Sample:
+        """Generate what the case generates as its sample number `place`, from 0.
+
+        Raises WorkerError, naming the twin, where it fails and was restarted before.
+        """
         try:
             self._replicate = self._ready()
-            sample = self._replicate.sample()
+            sample = self._replicate.sample(place=place)
             self._require_repeated(sample, self._replicate.worker)
         except WorkerError as error:
             self._replicate = None
@@ -221,7 +222,7 @@ class Twin:
         else:
             return sample
         self._restarts_left -= 1
-        return self.sample()
+        return self.sample(place)
 
     def close(self) -> None:
         """End the worker, and note what it spent on generating."""

@@ -250,6 +250,23 @@ def test_a_twin_begins_each_case_with_the_first_pair(conduct: Conduct) -> None:
         assert [sample.pair for sample in process.twin_samples] == [0, 1, 2]
 
 
+def test_a_twin_generates_the_pairs_of_its_case_in_each_of_its_processes(conduct: Conduct) -> None:
+    platform = dataclasses.replace(CPU_FAST, samples=3)
+    campaign = conduct(BF16, platform=platform, decide=fixed_processes(2))
+    pairs = [[each.pair for each in process.twin_samples] for process in campaign.run(BF16).processes]
+    assert pairs == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_a_twin_that_is_restarted_goes_on_with_the_pair_of_its_case(
+    conduct: Conduct, misbehave: Misbehave
+) -> None:
+    misbehave("drifts:5@*fp32*")
+    campaign = conduct(BF16, platform=dataclasses.replace(CPU_FAST, samples=6))
+    (process,) = campaign.run(BF16).processes
+    assert [sample.pair for sample in process.twin_samples] == [0, 1, 2, 3, 0, 1]
+    assert len(campaign.record.references[0].processes) == 2
+
+
 def test_a_twin_in_another_state_than_before_is_started_anew(conduct: Conduct, misbehave: Misbehave) -> None:
     misbehave("drifts:2@*fp32*")
     campaign = conduct(BF16, INT8WO, platform=CPU_FAST)
