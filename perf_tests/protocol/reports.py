@@ -242,8 +242,12 @@ class CompileCache(Struct):
     @property
     def was_spared(self) -> bool:
         """Whether something that takes most of a cold compilation was found: not in this process's cache, but
-        in files of others."""
-        return self.artifacts == "loaded" or (self.tuned is not None and self.tuned.hits > 0)
+        in files of others.
+
+        Without such files, products are only found that the process tuned for a smaller workload.
+        """
+        tuned = self.artifacts is not None and self.tuned is not None and self.tuned.hits > 0
+        return self.artifacts == "loaded" or tuned
 
     @property
     def state(self) -> str:

@@ -1,13 +1,13 @@
-"""How a loaded case compares with its built twin, from what their workers reported."""
+"""What workers reported as values: how long compiling took, and a loaded case beside its built twin."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
 
-from perf_tests.harness.processes.reported import twin_values
-from perf_tests.protocol.messages import Loaded, Quantized
-from perf_tests.protocol.reports import BuiltTwin, MemoryWindow
+from perf_tests.harness.processes.reported import compile_values, twin_values
+from perf_tests.protocol.messages import Compiled, Loaded, Quantized
+from perf_tests.protocol.reports import BuiltTwin, CompileCache, MemoryWindow, TunedChoices
 from perf_tests.unit.builders import make_quantization, make_sample, make_state
 
 
@@ -62,3 +62,20 @@ def test_outputs_of_the_first_prompt_alone_are_compared(output: str, unlike: flo
 def test_twin_that_saved_nothing_has_no_file_to_compare() -> None:
     twin = msgspec.structs.replace(TWIN, files={})
     assert twin_values(twin, LOADED, QUANTIZED, ()) == {}
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "hits", "values"),
+    [
+        pytest.param(None, 4, {"compile_cold_s": 60.0}, id="tuned-by-itself-for-a-smaller-workload"),
+        pytest.param("saved", 4, {}, id="tuned-by-others"),
+        pytest.param("saved", 0, {"compile_cold_s": 60.0}, id="nothing-tuned-before"),
+        pytest.param("loaded", 0, {}, id="loaded"),
+    ],
+)
+def test_cold_compilation_has_a_time_unless_others_spared_it(
+    artifacts: str | None, hits: int, values: dict[str, float]
+) -> None:
+    tuned = TunedChoices(hits=hits, misses=5 - hits)
+    cache = CompileCache(hits=0, misses=2, bypasses=0, artifacts=artifacts, tuned=tuned)
+    assert compile_values(Compiled(seconds=60.0, memory=window(None, 0.0), cache=cache)) == values

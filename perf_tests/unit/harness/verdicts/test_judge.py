@@ -336,7 +336,7 @@ def test_a_cold_compilation_that_is_missing_is_excused_where_all_processes_loade
 
 
 def _warm(found: str | TunedChoices | None) -> Process:
-    tuned, artifacts = (found, None) if isinstance(found, TunedChoices) else (None, found)
+    tuned, artifacts = (found, "saved") if isinstance(found, TunedChoices) else (None, found)
     cache = CompileCache(hits=6, misses=0, bypasses=0, artifacts=artifacts, tuned=tuned)
     return make_process(
         build=msgspec.structs.replace(make_build(), values={"compile_warm_s": 4.0}, cache=cache)
