@@ -23,7 +23,7 @@ from perf_tests.harness.compare import merge, merged_directory
 from perf_tests.harness.plugin import options, summary
 from perf_tests.harness.plugin.session import PerfSession, past_session
 from perf_tests.harness.runs.record import RunRecord
-from perf_tests.protocol.errors import PerfError
+from perf_tests.protocol.errors import PerfError, UsageError
 
 GREEN, RED, REFUSED = 0, 1, 2
 LOG_WIDTH = 120
@@ -33,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 all parts are green and nothing is missing, 1 red, 2 refused."""
     arguments = _parser().parse_args(argv)
     try:
+        if not arguments.baselines.is_dir():
+            raise UsageError(
+                f"--baselines {arguments.baselines}: there is no such folder; give the one that the parts "
+                "were judged by"
+            )
         chosen = options.of_record(arguments.out, arguments.baselines)
         shards = merged_directory.read(arguments.runs)
         merge.check(shards)

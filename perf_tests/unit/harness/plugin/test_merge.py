@@ -408,6 +408,16 @@ def test_a_case_is_compared_with_the_reference_of_its_own_part(two: Parts) -> No
     assert reference.part == case.part
 
 
+def test_baselines_that_are_not_there_are_asked_for(
+    two: Parts, suite: Suite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite.baselines = suite.folder / "none"
+    assert refused(two, capsys) == (
+        f"merge: --baselines {suite.baselines}: there is no such folder; give the one that the parts were "
+        "judged by\n"
+    )
+
+
 def test_baselines_that_cannot_be_read_are_refused(
     two: Parts, suite: Suite, capsys: pytest.CaptureFixture[str]
 ) -> None:
