@@ -23,10 +23,11 @@ from perf_tests.harness.planning.relatives import KnownCosts
 from perf_tests.harness.plugin.options import Drill, Options
 from perf_tests.harness.rebaseline import store
 from perf_tests.harness.runs.record import RunRecord
+from perf_tests.harness.verdicts.gates import is_verified_only
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.platforms import Device, Noise, Platform
+from perf_tests.tables.platforms import Noise, Platform
 from perf_tests.tables.tiers import why_unrecorded
 
 
@@ -53,9 +54,7 @@ class Selection:
         if elsewhere:
             return
         self.cases[case.id] = (case, platform)
-        # Where times mean nothing, a case that must equal its built twin has nothing of its own to show.
-        is_equal = case.built_twin is not None and platform.device is Device.CPU
-        if verified_only or is_equal:
+        if verified_only or is_verified_only(case, platform):
             self.verified_only.add(case.id)
 
     @property

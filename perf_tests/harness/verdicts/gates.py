@@ -6,8 +6,8 @@ import dataclasses
 
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.rows import METRICS
-from perf_tests.tables.metrics.spec import Better, Gate, Group, Metric, Rule, Tolerance
-from perf_tests.tables.platforms import Platform
+from perf_tests.tables.metrics.spec import Better, Gate, Group, Metric, Reader, Rule, Tolerance
+from perf_tests.tables.platforms import Device, Platform
 from perf_tests.tables.schemes.spec import Scheme
 
 
@@ -19,6 +19,12 @@ def gated_metrics(case: Case, platform: Platform, group: Group | None = None) ->
 def shown_metrics(case: Case, platform: Platform, group: Group | None = None) -> tuple[Metric, ...]:
     """The metrics that are recorded and reported for `case` on `platform`, and cannot fail it."""
     return tuple(metric for metric in _applicable(case, group) if not _is_gated(metric, case, platform))
+
+
+def is_verified_only(case: Case, platform: Platform) -> bool:
+    """Whether `platform` only verifies `case`, and generates once: where times mean nothing, a case that must
+    equal its built twin has nothing of its own to show."""
+    return case.built_twin is not None and platform.device is Device.CPU
 
 
 def as_judged(metric: Metric, scheme: Scheme) -> Metric:
@@ -43,4 +49,5 @@ def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
 
 def _is_gated(metric: Metric, case: Case, platform: Platform) -> bool:
     follows_search = metric.follows_search and case.build.recipe.scheme.search is not None
-    return platform.device in metric.gates and not follows_search
+    needs_several = metric.reader is Reader.GROWTH and is_verified_only(case, platform)
+    return platform.device in metric.gates and not follows_search and not needs_several

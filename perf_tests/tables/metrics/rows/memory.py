@@ -115,7 +115,6 @@ METRICS = (
             expected=implied,
             gates=BY_RULE_EVERYWHERE,
             needs_verification=True,
-            only_for=(Trait.UNTWINNED,),
         )
         for name, of, implied in (
             ("leaked_mib_per_image", "live_allocated_mib", expected.leaked_mib),

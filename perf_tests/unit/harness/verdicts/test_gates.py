@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -173,6 +174,17 @@ def test_case_that_loads_leaves_its_numbers_and_pictures_to_its_built_twin() -> 
     assert {"save_s", "load_s_vs_built", "load_peak_rss_vs_built"} <= shown
     others = {"psnr_db", "layer_sqnr_db", "output_sqnr_db", "time_ratio_vs_fp32", "quantize_s", "step_tflop"}
     assert not others & (gated | shown)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"loader": Loader.TORCH_SAVE}, {"quantized_on": QuantizedOn.HOST}], ids=["loaded", "on host"]
+)
+def test_what_an_image_leaves_behind_is_judged_wherever_there_are_several(changes: dict[str, Any]) -> None:
+    twinned = make_case(scheme=INT8WO, **changes)
+    grows = {"leaked_mib_per_image", "host_growth_mib_per_image"}
+    assert grows <= {metric.name for metric in gated_metrics(twinned, H100)}
+    assert not grows & {metric.name for metric in gated_metrics(twinned, CPU)}
+    assert grows <= {metric.name for metric in gated_metrics(MINI_INT8WO, CPU)}
 
 
 def test_case_that_builds_has_no_metric_of_loading() -> None:
