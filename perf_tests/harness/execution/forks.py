@@ -20,7 +20,7 @@ from perf_tests.tables.platforms import WorkerStart
 CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 """Environment variable -> the folder of a worker's caches that it names."""
 OF_SINGLE_WORKERS = {*CACHES, *(name for names in SECRETS.values() for name in names)}
-"""Environment variables that not every worker has, and that importing must not depend on."""
+"""Environment variables that not every worker has. What imports has caches of its own, and no secrets."""
 
 
 class Supply(Protocol):
@@ -35,16 +35,19 @@ class Supply(Protocol):
 class Forks:
     """The processes of one launcher that have imported the stack: a fork server, or the next worker."""
 
-    def __init__(self, command: tuple[str, ...] | None, folder: Path) -> None:
+    def __init__(self, command: tuple[str, ...] | None, folder: Path, caches: Path) -> None:
         """`command` is what follows the interpreter; None for none of these processes. Their logs are in
-        `folder`."""
+        `folder`, and what torch caches while it is imported in `caches`."""
         self._command = command
         self._folder = folder
+        # torch keeps some paths of caches from when it was imported. Those of its default folder would be of
+        # other runs.
+        self._caches = {name: str(caches / kind) for name, kind in CACHES.items()}
         self._server: ForkServer | None = None
         self._spare: Spare | None = None
         self._interpreter = ""
         self._variables: dict[str, str] = {}
-        """Of every worker."""
+        """Of every worker, and the caches of importing."""
 
     def starter(self, planned: Planned) -> StartProcess | None:
         """What starts the process of a worker for `planned`; None for what starts all others."""
@@ -92,7 +95,8 @@ class Forks:
     ) -> Leader:
         """A worker that has imported; one that is started as any other if that fails, as are all after it."""
         self._interpreter = command[0]
-        self._variables = {name: environment[name] for name in environment if name not in OF_SINGLE_WORKERS}
+        shared = {name: environment[name] for name in environment if name not in OF_SINGLE_WORKERS}
+        self._variables = {**shared, **self._caches}
         pipes = {"request_fd": request_fd, "reply_fd": reply_fd}
         try:
             if take := self._supply(planned, supply):

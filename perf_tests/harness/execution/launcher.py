@@ -70,7 +70,7 @@ class Launcher:
         self._stack = stack
         self._workers: list[Worker] = []
         self._is_aborted = False
-        self._forks = Forks(stack.forking, self.files.logs)
+        self._forks = Forks(stack.forking, self.files.logs, self.files.cache("importing"))
 
     @property
     def environment(self) -> Environment | None:

@@ -19,6 +19,7 @@ from perf_tests.harness.processes import fork_server, worker_process
 from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.messages import Generate
+from perf_tests.tables.platforms import Platform
 from perf_tests.unit.conftest import FAKE_WORKER, Misbehave
 from perf_tests.unit.fork_server import FORKING
 from perf_tests.unit.harness.execution.campaigns import (
@@ -40,6 +41,14 @@ FLUX_DEV, FLUX_INT8, FLUX_FP8 = (
     "flux1-dev-b1-int8wo-eager",
     "flux1-dev-b1-fp8wo-eager",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fake_workers_server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have what forks the fake workers started before a test looks which processes its campaign starts."""
+    log = tmp_path_factory.mktemp("logs") / "first.log"
+    with Worker.spawn(python=sys.executable, log=log, command=("-m", FAKE_WORKER)):
+        pass
 
 
 @pytest.fixture
@@ -90,6 +99,22 @@ def test_a_forked_worker_reports_what_any_other_does(conduct: Conduct, tmp_path:
 
 def test_variables_of_single_workers_are_none_of_the_server() -> None:
     assert {"HF_TOKEN", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"} == forks.OF_SINGLE_WORKERS
+
+
+@pytest.mark.parametrize(
+    ("case_id", "platform"), [(BF16, CPU_ALONE), ("flux1-dev-b1-bf16-eager", GPU)], ids=["server", "spare"]
+)
+def test_what_imports_has_caches_in_the_run_directory(
+    conduct: Conduct, tmp_path: Path, case_id: str, platform: Platform
+) -> None:
+    """torch keeps some of these paths from when it was imported."""
+    before = living_children()
+    campaign = conduct(case_id, platform=platform, forking=FORKING)
+    campaign.run(case_id)
+    (importing,) = living_children() - before
+    variables = (Path("/proc") / importing / "environ").read_bytes().decode().split("\0")
+    assert f"TORCHINDUCTOR_CACHE_DIR={tmp_path}/cache/importing/inductor" in variables
+    assert f"TRITON_CACHE_DIR={tmp_path}/cache/importing/triton" in variables
 
 
 @pytest.mark.parametrize(
