@@ -63,7 +63,7 @@ class ProcessGroup:
         """Kill the whole group, and wait at most `timeout_s` seconds for the leader to end. Idempotent."""
         with self._reaping:
             if not self.is_reaped:
-                self._send_sigkill()
+                self._send(signal.SIGKILL)
                 with suppress(subprocess.TimeoutExpired):
                     self._leader.wait(timeout_s)
 
@@ -71,9 +71,15 @@ class ProcessGroup:
         """Kill the whole group and leave the leader for `kill` to reap. Idempotent."""
         with self._reaping:
             if not self.is_reaped:
-                self._send_sigkill()
+                self._send(signal.SIGKILL)
 
-    def _send_sigkill(self) -> None:
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group, unless `kill` has ended it."""
+        with self._reaping:
+            if not self.is_reaped:
+                self._send(number)
+
+    def _send(self, number: signal.Signals) -> None:
         # The leader is not reaped yet, so that its group's id cannot belong to anyone else.
         with suppress(ProcessLookupError):
-            os.killpg(self._leader.pid, signal.SIGKILL)
+            os.killpg(self._leader.pid, number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -74,17 +73,13 @@ class Spare:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Stopped, whatever it is doing."""
-        self._send(signal.SIGSTOP)
+        self._group.send(signal.SIGSTOP)
         try:
             yield
         finally:
-            self._send(signal.SIGCONT)
+            self._group.send(signal.SIGCONT)
 
     def close(self) -> None:
         """Kill it, from any thread. Idempotent."""
         self._group.kill(KILL_S)
         self._orders.close()
-
-    def _send(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._group.pid, number)

@@ -90,3 +90,19 @@ def test_a_leader_that_nothing_can_end_is_not_waited_for(
         group.kill(0.02)
     assert not group.is_reaped
     assert group.exit_status() is None
+
+
+def test_a_signal_reaches_the_group_until_it_is_killed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards the id may be that of another group."""
+    group = ProcessGroup(start("trap 'exit 4' USR1; echo; while :; do sleep 0.01; done"))
+    leader = group._leader
+    assert isinstance(leader, subprocess.Popen)
+    assert leader.stdout is not None
+    leader.stdout.readline()  # it has set its trap
+    group.send(signal.SIGUSR1)
+    assert group.await_exit(GENEROUS_S) == 4
+    group.kill(GENEROUS_S)
+    sent: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda pid, _number: sent.append(pid))
+    group.send(signal.SIGUSR1)
+    assert sent == []
