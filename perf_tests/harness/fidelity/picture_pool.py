@@ -7,9 +7,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from perf_tests.protocol.errors import PerfError
@@ -20,6 +21,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PROCESSES = 4
 """As many as a run has pairs of prompt and seed. Threads took longer than one: what compares small arrays
 hardly releases the interpreter lock."""
+
+
+OF_THE_SESSION = (signal.SIGINT, signal.SIGTERM)
+"""A process that such a signal ended would be told as a failure of the case whose pictures it compares."""
 
 
 class PoolEndedError(PerfError):
@@ -40,8 +45,11 @@ class PicturePool:
         Raises what it raises, and PoolEndedError where a process has ended; the next call has new ones.
         """
         thread = threading.get_ident()
+        executor = self._executor(thread)
         try:
-            return list(self._executor(thread).map(function, *arguments))
+            with _held(OF_THE_SESSION):  # by the processes that are started now, too, until they have begun
+                answers = executor.map(function, *arguments)
+            return list(answers)
         except BrokenProcessPool as error:
             with self._lock:
                 self._executors.pop(thread).shutdown()
@@ -70,9 +78,24 @@ class PicturePool:
             return self._executors[thread]
 
 
+@contextmanager
+def _held(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """Have `signals` wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(parent: int) -> None:
-    """Ctrl-C is meant for the session, which ends this process; the kernel does if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What ends a whole group is meant for the session, which ends this process; the kernel does if the
+    session is killed."""
+    os.setsid()
+    for number in OF_THE_SESSION:
+        signal.signal(number, signal.SIG_IGN)  # forgets one that waits
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_THE_SESSION)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was killed before that
         os._exit(1)

@@ -24,6 +24,27 @@ if __name__ == "__main__":
     print(PicturePool(1).map(pid_and, [0])[0][0], flush=True)
     input()
 """
+SIGNALLED = """
+import os, signal, threading
+from perf_tests.harness.fidelity.picture_pool import PicturePool
+from perf_tests.unit.harness.fidelity.test_picture_pool import pid_and
+def signal_group(answered):
+    while not answered.wait(0.005):
+        os.killpg(0, signal.SIGINT)
+        os.killpg(0, signal.SIGTERM)
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    pool, answered = PicturePool(2), threading.Event()
+    signalling = threading.Thread(target=signal_group, args=(answered,))
+    signalling.start()
+    try:
+        print([value for _, value in pool.map(pid_and, range(4))])
+    finally:
+        answered.set()
+        signalling.join()
+        pool.close()
+"""
 
 
 @pytest.fixture
@@ -90,6 +111,21 @@ def test_the_processes_end_with_a_session_that_is_killed(tmp_path: Path) -> None
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not is_alive(pid)
+
+
+def test_signals_to_the_group_of_the_session_end_no_process(tmp_path: Path) -> None:
+    """Ctrl-C, or a job that is cancelled: the session decides what ends, and when."""
+    script = tmp_path / "session.py"
+    script.write_text(SIGNALLED)
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("[0, 1, 2, 3]\n", 0), done.stderr
 
 
 def is_alive(pid: int) -> bool:
