@@ -52,10 +52,16 @@ def _arguments() -> argparse.Namespace:
 
 
 def _case_id(text: str) -> str:
-    ids = [row.case(Weights.SYNTHETIC).id for row in MATRIX]
-    if text not in ids:
-        nearest = ", ".join(difflib.get_close_matches(text, ids, n=3)) or "none resembles it"
-        raise argparse.ArgumentTypeError(f"{text!r} is none of the {len(ids)} cases; nearest: {nearest}")
+    cases = {case.id: case for case in (row.case(Weights.SYNTHETIC) for row in MATRIX)}
+    if text not in cases:
+        nearest = ", ".join(difflib.get_close_matches(text, cases, n=3)) or "none resembles it"
+        raise argparse.ArgumentTypeError(f"{text!r} is none of the {len(cases)} cases; nearest: {nearest}")
+    twin = cases[text].built_twin
+    if cases[text].build.recipe.is_loaded and twin is not None:
+        raise argparse.ArgumentTypeError(
+            f"{text} loads a transformer that another process has saved: measure {twin.id}, which has the "
+            "same tensors"
+        )
     return text
 
 
@@ -90,7 +96,7 @@ def _contestants(case_id: str) -> tuple[Callable[[], float], Callable[[], float]
     row = next(row for row in MATRIX if row.case(Weights.SYNTHETIC).id == case_id)
     case, device = row.case(Weights.SYNTHETIC), row.platforms[0].device
     pipeline = build.build(case.build, torch.device(device))
-    apply.apply(pipeline, case.build)
+    apply.apply(pipeline, case.build, device=torch.device(device))
     compile.apply(pipeline, case.build)
     prime(pipeline, case)
     settle()

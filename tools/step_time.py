@@ -64,6 +64,11 @@ def _case(case_id: str) -> Case:
         near = ", ".join(difflib.get_close_matches(case_id, cases, n=3)) or "none is near"
         raise UsageError(f"no case {case_id!r} among the {len(cases)} of GPUs; nearest: {near}")
     case = cases[case_id]
+    if case.build.recipe.is_loaded and case.built_twin is not None:
+        raise UsageError(
+            f"{case_id} loads a transformer that another process has saved: measure {case.built_twin.id}, "
+            "which has the same tensors"
+        )
     steps = min(STEPS, case.workload.steps)
     return dataclasses.replace(case, workload=dataclasses.replace(case.workload, measured_steps=steps))
 
@@ -82,7 +87,7 @@ def _measured(case: Case, kernels: int) -> Iterator[str]:
 
     pipeline = build.build(case.build, torch.device(Device.CUDA))
     work = count_step(pipeline, case)
-    apply.apply(pipeline, case.build)
+    apply.apply(pipeline, case.build, device=torch.device(Device.CUDA))
     compile.apply(pipeline, case.build)
     started_s = time.perf_counter()
     prime(pipeline, case)

@@ -63,6 +63,12 @@ def test_the_overhead_of_an_unknown_case_is_refused_with_the_nearest() -> None:
     assert "nearest: flux-mini-b1-int8wo-eager" in said(result)
 
 
+def test_the_overhead_of_a_case_that_another_process_quantizes_is_refused_with_the_one_to_measure() -> None:
+    result = run("tools/overhead.py", "--case", "flux-mini-b1-int8wo-eager-torchsave")
+    assert result.returncode == 2
+    assert "that another process has saved: measure flux-mini-b1-int8wo-eager," in said(result)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [(b"", "it is truncated or not a run.json"), (b"\xff\xfe{", "it is truncated or not a run.json")],

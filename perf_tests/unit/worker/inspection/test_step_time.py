@@ -92,3 +92,11 @@ def test_the_floor_of_int8_products_is_the_peak_of_the_data_sheet() -> None:
 def test_a_case_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert TOOL["main"](["flux1-dev-b1-int8dq"]) == 2
     assert "flux1-dev-b1-int8dq-regional" in capsys.readouterr().err
+
+
+def test_a_case_that_loads_what_another_process_saved_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert TOOL["main"](["flux1-schnell-b1-int8wo-eager-torchsave"]) == 2
+    assert (
+        "flux1-schnell-b1-int8wo-eager-torchsave loads a transformer that another process has saved: measure "
+        "flux1-schnell-b1-int8wo-eager, which has the same tensors"
+    ) in capsys.readouterr().err
