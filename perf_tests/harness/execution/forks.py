@@ -106,8 +106,9 @@ class Forks:
                     output=output.fileno(),
                     timeout_s=planned.platform.timeouts.import_s,
                 )
-        except (ForkServerError, OSError):
-            # Nothing is lost but time: where an interpreter of its own fails as well, that is reported.
+        except (ForkServerError, OSError, UnicodeEncodeError):
+            # Nothing is lost but time: where an interpreter of its own fails as well, that is reported. An
+            # order cannot hold a variable that is not UTF-8, which an interpreter inherits.
             self.close()
         return worker_process.start_process(command, **pipes, output=output, environment=environment)
 

@@ -21,7 +21,7 @@ from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.messages import Generate
 from perf_tests.tables.platforms import Platform
 from perf_tests.unit.conftest import FAKE_WORKER, Misbehave
-from perf_tests.unit.fork_server import FORKING
+from perf_tests.unit.fork_server import FORKING, START_PROCESS
 from perf_tests.unit.harness.execution.campaigns import (
     BF16,
     CASES,
@@ -167,6 +167,19 @@ def test_a_server_that_hangs_costs_no_case(conduct: Conduct, started: list[str])
     campaign = conduct(BF16, INT8WO, platform=platform, forking=(*FORKING, "--hangs-after", "0"))
     assert [campaign.run(case_id).failure for case_id in (BF16, INT8WO)] == [None, None]
     assert started == [BF16, INT8WO]
+
+
+@pytest.mark.parametrize(
+    ("case_ids", "platform"), [((BF16,), CPU_ALONE), ((FLUX_DEV, FLUX_INT8), GPU)], ids=["server", "spare"]
+)
+def test_a_variable_that_is_not_utf8_costs_no_case(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, case_ids: tuple[str, ...], platform: Platform
+) -> None:
+    """An order for a worker cannot hold it."""
+    monkeypatch.setattr(worker_process, "start_process", START_PROCESS)  # not forked, by whatever name
+    monkeypatch.setenv("HF_HOME", os.fsdecode(b"/weights/\xff"))
+    campaign = conduct(*case_ids, platform=platform, forking=FORKING)
+    assert [campaign.run(case_id).failure for case_id in case_ids] == [None] * len(case_ids)
 
 
 def test_a_server_that_cannot_be_started_costs_no_case(conduct: Conduct, started: list[str]) -> None:
