@@ -94,9 +94,10 @@ class Accepted:
 
     def fitting(self, metric: Metric, settings: Mapping[str, str]) -> Accepted:
         """What `metric` is compared with where a process has these settings: what was accepted for the same
-        instruction set, if the metric follows it and there is such; else this."""
+        instruction set, if the metric follows it and was recorded with it; else this."""
         wanted = instruction_sets.instructions(settings) if INSTRUCTION_SET in metric.same_settings else None
-        return self.others.get(wanted, self) if wanted is not None else self
+        found = None if wanted is None else self.others.get(wanted)
+        return self if found is None or metric.name not in found.entry.metrics else found
 
 
 class Baselines(Struct, frozen=True):

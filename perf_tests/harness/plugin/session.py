@@ -171,7 +171,7 @@ class PerfSession:
                 unit=self.unit,
                 further_units=tuple(card.unit for card in self.cards[1:]),
                 resumed=directory.resumed,
-                plan=_plan(self.judging, self.selection, self.options),
+                plan=_plan(self.judging, self.selection, self.options, directory.resumed),
             ),
             Callbacks(
                 prepare=partial(verification.prepare, known, directory.path, self._pictures.map),
@@ -294,7 +294,7 @@ def _watch_on(display: Display, session: PerfSession, campaign: Campaign) -> Wat
     return PhaseLines(display, len(session.selection.cases), lambda: campaign.done, left, names)
 
 
-def _plan(judging: CaseJudge, selection: Selection, options: Options) -> Plan:
+def _plan(judging: CaseJudge, selection: Selection, options: Options, resumed: RunRecord | None) -> Plan:
     owed, shard = judging.ledger.owed_by_case(), options.shard
     return Plan(
         cases=tuple(
@@ -306,7 +306,7 @@ def _plan(judging: CaseJudge, selection: Selection, options: Options) -> Plan:
             for case_id, (case, _) in selection.whole.items()
         ),
         noisy_metrics=judging.noisy_metrics,
-        commit=checkout.commit(REPOSITORY),
+        commit=checkout.commits(resumed.plan.commit if resumed and resumed.plan else None, REPOSITORY),
         shard=(shard.index, shard.count) if shard else None,
     )
 

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 GIT_TIMEOUT_S = 20.0
+THEN = ", then "
+"""Between the commits of a session and of one that resumes it."""
 
 
 @cache
@@ -24,6 +26,17 @@ def commit(root: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{head}+{hashlib.sha256(changes).hexdigest()[:12]}" if changes else head
+
+
+def commits(before: str | None, root: Path) -> str | None:
+    """`commit(root)`, after the commits `before` of the session that is resumed, unless it is their last.
+
+    `before` is None where no session is resumed, or it does not say.
+    """
+    now = commit(root)
+    if now is None or before is None:
+        return now
+    return before if before.split(THEN)[-1] == now else f"{before}{THEN}{now}"
 
 
 def _git(root: Path, *arguments: str) -> bytes:

@@ -36,7 +36,8 @@ class Plan(Struct):
     noisy_metrics: int
     """Of the whole selection; the error level of each of them follows from how many there are."""
     commit: str | None
-    """Of the checkout of this suite, with a digest of what was changed there; None outside of a checkout."""
+    """Of the checkout of this suite, with a digest of what was changed there; of each that has measured, in
+    turn, where one resumed what another began. None outside of a checkout."""
     shard: tuple[int, int] | None = None
     """Its number, from 1, and how many there are; None for the whole selection."""
     parts: tuple[Part, ...] = ()

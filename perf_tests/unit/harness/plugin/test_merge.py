@@ -57,6 +57,13 @@ class Parts:
         arguments = [*map(str, paths or self.paths), "--out", str(self.out)]
         return main([*arguments, "--baselines", str(self._suite.baselines)])
 
+    def commit(self, number: int) -> str:
+        """By which a part says that it was measured."""
+        plan = read_record(self.paths[number]).plan
+        assert plan is not None
+        assert plan.commit is not None
+        return plan.commit
+
     def edit(self, number: int, **changes: object) -> None:
         """Change the record of a part as it is on the disk, or its plan."""
         record = read_record(self.paths[number])
@@ -233,6 +240,21 @@ def test_a_part_that_was_killed_is_red_and_green_once_it_was_resumed(suite: Suit
     assert again.ret == pytest.ExitCode.OK
     assert parts.merge() == 0
     assert outcomes(read_record(parts.out)) == outcomes(suite.record())
+
+
+def test_a_part_that_another_commit_resumed_is_refused(
+    two: Parts, suite: Suite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = two.commit(0)
+    two.edit(0, commit="b" * 40)
+    for _ in range(2):  # once more by the same commit changes nothing
+        arguments = ("--perf-shard=1/2", f"--perf-out={two.paths[0]}", "--perf-resume")
+        assert suite.run(*BOTH, *arguments, tests=JUDGED).ret == pytest.ExitCode.OK
+        assert two.commit(0) == f"{'b' * 40}, then {now}"
+
+    said = refused(two, capsys)
+    assert f"was measured by commit {'b' * 40}, then {now}, " in said
+    assert "measure all parts in checkouts of one commit" in said
 
 
 def test_a_case_that_was_measured_but_not_judged_owes_its_verdicts(two: Parts) -> None:

@@ -17,6 +17,7 @@ from perf_tests.harness.runs.record import RunRecord, Status
 from perf_tests.harness.runs.record_file import write_record
 from perf_tests.protocol.errors import BaselineError
 from perf_tests.protocol.reports import Sample
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.platforms import CPU
 from perf_tests.unit.builders import (
     MINI_INT8WO,
@@ -134,6 +135,18 @@ def test_a_case_that_has_changed_keeps_no_numbers(both: Path) -> None:
 def test_committed_baselines_need_not_be_recorded_again() -> None:
     for path in sorted((ROOT / "baselines" / "cpu").glob("*.json")):
         assert files.dumps(files.read(path)) == path.read_text()
+
+
+def test_a_metric_that_a_set_was_recorded_without_is_compared_as_with_other_instructions(both: Path) -> None:
+    path = files.path_of(both, "cpu", "flux-mini")
+    old = files.read(path)
+    other = msgspec.structs.replace(old.cases[ID].other_instructions["AVX2"], metrics={RATIO: (3.0,)})
+    entry = msgspec.structs.replace(old.cases[ID], other_instructions={"AVX2": other})
+    files.write(path, msgspec.structs.replace(old, cases={ID: entry}))
+    accepted, settings = accepted_in(both), {"cpu_capability": "AVX2"}
+
+    assert accepted.fitting(METRIC_BY_NAME[RATIO], settings).entry.metrics[RATIO] == (3.0,)
+    assert accepted.fitting(METRIC_BY_NAME[OPERATORS], settings) == accepted
 
 
 # What is refused
