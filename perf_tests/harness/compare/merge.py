@@ -24,7 +24,9 @@ from perf_tests.harness.runs.record import (
 )
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.reports import Arrays, Capture
+from perf_tests.tables.platforms import PLATFORMS
 
+GPU_PLATFORMS = frozenset(platform.id for platform in PLATFORMS if platform.gpu is not None)
 MAX_NAMED = 3
 """Cases that an error names."""
 
@@ -76,6 +78,7 @@ def check(shards: Sequence[PartialRun]) -> None:
     first = shards[0]
     for other in shards[1:]:
         _check_alike(first, other)
+        _check_machines(first, other)
     for planned in first.plan.cases:
         known = CASES.get(planned.id)
         if known is None or known.case.digest != planned.digest:
@@ -113,10 +116,23 @@ def _check_alike(first: PartialRun, other: PartialRun) -> None:
             f"{asked}; {first} shares the error level among {first.plan.noisy_metrics} noisy metrics, "
             f"{other} among {other.plan.noisy_metrics}: measure all parts with the same tests of the suite"
         )
+
+
+def _check_machines(first: PartialRun, other: PartialRun) -> None:
+    if len(kinds := sorted(_gpus(first) | _gpus(other))) > 1:
+        raise UsageError(
+            f"{first} and {other} were measured on {' and '.join(kinds)}: measure all parts on "
+            "machines of one kind"
+        )
     if changes := _stack_differences(first.record, other.record):
         raise UsageError(
             f"the stack changed from {first} to {other}: {', '.join(changes)}; measure all parts on one stack"
         )
+
+
+def _gpus(shard: PartialRun) -> set[str]:
+    """The platforms with a GPU among those of its cases."""
+    return {run.platform for run in shard.record.cases} & GPU_PLATFORMS
 
 
 def _digests(shard: PartialRun) -> dict[str, str]:

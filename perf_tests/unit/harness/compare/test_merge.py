@@ -14,6 +14,7 @@ from perf_tests.harness.runs.plan import Plan, PlannedCase
 from perf_tests.harness.runs.record import Comparison, Pair, Progress, Run, RunRecord, Schedule, Status
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.reports import Arrays, Capture, Recorded
+from perf_tests.tables.platforms import H100, H200
 from perf_tests.unit.builders import (
     FIDELITY,
     MINI_BF16,
@@ -123,6 +124,16 @@ def test_a_case_that_two_sessions_took_is_refused_by_name() -> None:
         UsageError, match=r"part1 \(1/2\) and part2 \(2/2\) both took 1 case \(flux-mini-b1-int8wo"
     ):
         joined(make_shard(1, make_run()), make_shard(2, make_run()))
+
+
+def test_parts_of_two_kinds_of_gpu_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"part1 \(1/2\) and part2 \(2/2\) were measured on h100 and h200: "):
+        joined(make_shard(1, make_run(MINI_INT8WO, H100)), make_shard(2, make_run(MINI_BF16, H200)))
+
+
+def test_parts_of_a_gpu_and_of_the_host_are_joined() -> None:
+    record = joined(make_shard(1, make_run(MINI_INT8WO, H100)), make_shard(2, make_run(MINI_BF16)))
+    assert [run.platform for run in record.cases] == ["cpu", "h100"]
 
 
 def test_links_of_a_part_are_not_followed(tmp_path: Path) -> None:
