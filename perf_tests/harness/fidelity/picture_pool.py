@@ -23,10 +23,6 @@ PROCESSES = 4
 hardly releases the interpreter lock."""
 
 
-OF_THE_SESSION = (signal.SIGINT, signal.SIGTERM)
-"""A process that such a signal ended would be told as a failure of the case whose pictures it compares."""
-
-
 class PoolEndedError(PerfError):
     """A process that compares pictures has ended, so that it is not known what they are like."""
 
@@ -47,7 +43,7 @@ class PicturePool:
         thread = threading.get_ident()
         executor = self._executor(thread)
         try:
-            with _held(OF_THE_SESSION):  # by the processes that are started now, too, until they have begun
+            with _held(signal.SIGINT):  # by the processes that are started now, too, until they have begun
                 answers = executor.map(function, *arguments)
             return list(answers)
         except BrokenProcessPool as error:
@@ -79,9 +75,9 @@ class PicturePool:
 
 
 @contextmanager
-def _held(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Have `signals` wait."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+def _held(number: signal.Signals) -> Iterator[None]:
+    """Have this signal wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
     finally:
@@ -90,12 +86,11 @@ def _held(signals: Iterable[signal.Signals]) -> Iterator[None]:
 
 def _begin(parent: int) -> None:
     """What ends a whole group is meant for the session, which ends this process; the kernel does if the
-    session is killed."""
+    session is killed. A process that it ended would be told as a failure of the case that it compares."""
     os.setsid()
-    for number in OF_THE_SESSION:
-        signal.signal(number, signal.SIG_IGN)  # forgets one that waits
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_THE_SESSION)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which also forgets one that waits
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # SIGTERM is left alone: with it the executor ends what is left of a broken pool, and waits for that.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was killed before that
         os._exit(1)
