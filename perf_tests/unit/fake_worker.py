@@ -11,7 +11,7 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         killed, hang, flood, escapes, excuses-itself, answers-twice;
                                         without PHASE at a timed generation
     at a timed generation               die-once:MARKER
-    in the answers                      missing-metric:NAME  doubles:NAME (a count or a size)
+    in the answers                      missing-metric:NAME  doubles:NAME[+NAME...] (counts or sizes)
                                         reports:NAME=VALUE (once, or with each generation)
                                         dequantizes (after the first image)  leaves-blocks-eager
                                         activations:HOW (they are quantized)
@@ -487,7 +487,7 @@ class Session:
 
     def _reported(self, name: str, value: float) -> float:
         reported, _, instead = (self._switches.argument("reports", self.case) or "").partition("=")
-        twice = name == self._switches.argument("doubles", self.case)
+        twice = name in (self._switches.argument("doubles", self.case) or "").split("+")
         return float(instead) if reported == name else value * 2 if twice else value
 
     def _strike(self) -> None:

@@ -153,20 +153,21 @@ GOOD = make_process(environment=make_environment(gpu=GPU))
 Judge = Callable[[Case, int], Run]
 
 
+@cache
+def runs_of(run_of: Judge) -> dict[str, Run]:
+    """Case id -> its run. Making the verdicts of a night takes longer than most of what is said of it."""
+    return {case.id: run_of(case, number) for number, case in enumerate(CASES)}
+
+
 class Night:
     """A session over all H100 cases, and what it says at its end."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, run_of: Judge) -> None:
         options = make_options(out=out, baselines=ROOT / "baselines")
         self.session = PerfSession(options, ("-m", "h100", f"--perf-out={out}"), H100_UUID)
         for case in CASES:
             self.session.select(case, H100, Group.LATENCY)
-        self.measure(judged)
-
-    def measure(self, run_of: Judge) -> None:
-        """Have each case measured and judged so."""
-        runs = {case.id: run_of(case, number) for number, case in enumerate(CASES)}
-        self.session.campaign.store.cases.update(runs)
+        self.session.campaign.store.cases.update(runs_of(run_of))
 
     def remark_on_everything(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the session have had all that it can tell about: resumed, cards that failed, an A/B of each."""
@@ -222,7 +223,7 @@ class Terminal:
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
     """A night that no test changes."""
-    return Night(tmp_path_factory.mktemp("night"))
+    return Night(tmp_path_factory.mktemp("night"), judged)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -240,8 +241,7 @@ def test_a_red_night_is_under_300_lines_that_fit_the_width(night: Night, width: 
 def test_the_worst_nights_are_no_longer_and_name_each_red_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, run_of: Judge
 ) -> None:
-    night = Night(tmp_path / "/".join(["a-long-name-of-a-folder"] * 4))
-    night.measure(run_of)
+    night = Night(tmp_path / "/".join(["a-long-name-of-a-folder"] * 4), run_of)
     night.remark_on_everything(monkeypatch)
     lines = night.lines(width)
 
@@ -257,8 +257,7 @@ def test_the_worst_nights_are_no_longer_and_name_each_red_case(
 def test_what_is_left_out_is_counted_and_one_option_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    night = Night(tmp_path)
-    night.measure(for_a_cause_of_its_own)
+    night = Night(tmp_path, for_a_cause_of_its_own)
     night.remark_on_everything(monkeypatch)
     lines = night.lines(100)
 
@@ -269,8 +268,7 @@ def test_what_is_left_out_is_counted_and_one_option_away(
 def test_green_cases_are_counted_where_red_ones_leave_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    night = Night(tmp_path)
-    night.measure(half_red)
+    night = Night(tmp_path, half_red)
     night.remark_on_everything(monkeypatch)
     lines = night.lines(100)
 
