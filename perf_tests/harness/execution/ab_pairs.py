@@ -104,8 +104,7 @@ class SideError(Exception):
 
     def __init__(self, side: Side, failure: Failure) -> None:
         super().__init__(failure.message)
-        self.side = side
-        self.failure = failure
+        self.side, self.failure = side, failure
 
 
 @dataclass(slots=True, eq=False)
@@ -177,7 +176,7 @@ class PairRunner:
     @contextmanager
     def _worker(self, planned: Planned, side: Side, index: int) -> Iterator[Worker]:
         """A worker of one side, which is still importing when the context is entered."""
-        launcher, stem = self.launchers[side], _stem(planned, side)
+        launcher, stem = self.launchers[side], f"{planned.case.id}.{side}"
         try:
             with _attributed_to(side):
                 worker = launcher.spawn(planned, stem, index)
@@ -193,7 +192,7 @@ class PairRunner:
 
     def _replicate(self, worker: Worker, planned: Planned, side: Side, index: int) -> Replicate:
         """The case in a worker of one side that is ready."""
-        launcher, stem = self.launchers[side], _stem(planned, side)
+        launcher, stem = self.launchers[side], f"{planned.case.id}.{side}"
         planned = planned if side is Side.CANDIDATE else replace(planned, injections=())
         with _attributed_to(side):
             made = made_twin(launcher, planned, stem, index)
@@ -210,8 +209,7 @@ class PairCampaign:
     """Compares measured cases of a campaign with another stack, in the campaign's record."""
 
     def __init__(self, campaign: Campaign) -> None:
-        self._campaign = campaign
-        self._comparisons = campaign.store.comparisons
+        self._campaign, self._comparisons = campaign, campaign.store.comparisons
 
     def begin(self, case_id: str, against: str, known_peak_mib: float | None) -> Comparison:
         """The comparison of a measured case before its first pair.
@@ -302,10 +300,6 @@ def _with_environments(comparison: Comparison, runner: PairRunner) -> Comparison
 def _after(comparison: Comparison) -> str:
     count = len(comparison.pairs)
     return f"after {count} {'pair' if count == 1 else 'pairs'}: " if count else ""
-
-
-def _stem(planned: Planned, side: Side) -> str:
-    return f"{planned.case.id}.{side}"
 
 
 def _build(replicates: Mapping[Side, Replicate], at_once: int) -> None:
