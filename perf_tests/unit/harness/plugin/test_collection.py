@@ -80,7 +80,7 @@ def test_tests_side_by_side_are_refused(suite: Suite, pytester: pytest.Pytester)
         parallel="def pytest_addoption(parser): parser.addoption('--jobs', dest='numprocesses', type=int)"
     )
     pytester.syspathinsert()
-    result = suite.run("-p", "parallel", "--jobs=2", ONLY_INT8WO)
+    result = suite.run("-p", "parallel", "--jobs=2", ONLY_INT8WO, tests=(BUILD,))
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "they would share one GPU: run with -n 0" in screen(result)
@@ -113,12 +113,12 @@ def test_cases_of_an_h100_run_on_one_and_are_filed_under_it(suite: Suite, plug_g
 def test_a_gpu_that_another_suite_measures_on_is_refused(suite: Suite, plug_gpu: Plug) -> None:
     plug_gpu()
     with GpuLock(fake_cards.H100_CARD["uuid"]):
-        result = suite.run(f"--perf-case={FP8DQROW}")
+        result = suite.run(f"--perf-case={FP8DQROW}", tests=(BUILD,))
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         uuid = fake_cards.H100_CARD["uuid"]
         assert f"the GPU {uuid} was asked for, but process {os.getpid()}" in screen(result)
         assert not suite.out.exists()
-        planned = suite.run(f"--perf-case={FP8DQROW}", "--collect-only")
+        planned = suite.run(f"--perf-case={FP8DQROW}", "--collect-only", tests=(BUILD,))
         assert planned.ret == pytest.ExitCode.OK
         assert suite.run(ONLY_BF16, tests=(BUILD,)).ret == pytest.ExitCode.OK
 

@@ -13,7 +13,7 @@ import pytest
 from perf_tests.harness.runs import journal
 from perf_tests.harness.runs.record import Status
 from perf_tests.unit.conftest import BF16, COMPILED, INT8WO, Suite, workers_of
-from perf_tests.unit.harness.plugin.sessions import BOTH, ONLY_BF16, RATIO, screen, until
+from perf_tests.unit.harness.plugin.sessions import BOTH, BUILD, LATENCY, ONLY_BF16, RATIO, screen, until
 
 # Green
 
@@ -50,8 +50,8 @@ def test_two_processes_compile_cold_once_and_warm_once(suite: Suite) -> None:
 def test_a_comparison_on_one_machine_does_not_warn_of_another(
     suite: Suite, recwarn: pytest.WarningsRecorder
 ) -> None:
-    suite.run(ONLY_BF16, "--benchmark-autosave")
-    compared = suite.run(ONLY_BF16, "--benchmark-compare")
+    suite.run(ONLY_BF16, "--benchmark-autosave", tests=(LATENCY,))
+    compared = suite.run(ONLY_BF16, "--benchmark-compare", tests=(LATENCY,))
 
     compared.stdout.fnmatch_lines(["*(NOW)*"])
     assert not [each for each in recwarn if "machine_info is different" in str(each.message)]
@@ -59,7 +59,7 @@ def test_a_comparison_on_one_machine_does_not_warn_of_another(
 
 def test_benchmark_json_holds_device_times_and_the_verdicts_of_the_case(suite: Suite) -> None:
     path = suite.folder / "out.json"
-    suite.run(ONLY_BF16, f"--benchmark-json={path}")
+    suite.run(ONLY_BF16, f"--benchmark-json={path}", tests=(LATENCY,))
 
     written = json.loads(path.read_text())
     (benchmark,) = written["benchmarks"]
@@ -80,9 +80,9 @@ def test_collecting_measures_nothing_and_is_green(suite: Suite) -> None:
 
 
 def test_the_last_failed_alone_owe_a_verdict(suite: Suite) -> None:
-    suite.run(ONLY_BF16, "--perf-inject=latency:+150%")
+    suite.run(ONLY_BF16, "--perf-inject=latency:+150%", tests=(BUILD, LATENCY))
 
-    again = suite.run(ONLY_BF16, "--lf")
+    again = suite.run(ONLY_BF16, "--lf", tests=(BUILD, LATENCY))
     assert again.ret == pytest.ExitCode.OK
     again.assert_outcomes(passed=1)
 
@@ -143,7 +143,8 @@ def test_a_failure_that_no_verdict_explains_is_printed_by_pytest(suite: Suite) -
     def fail(item: pytest.Item) -> None:
         raise LookupError("a defect of the suite")
 
-    result = suite.run(ONLY_BF16, "--perf-table=red", plugins=(SimpleNamespace(pytest_runtest_call=fail),))
+    failing = SimpleNamespace(pytest_runtest_call=fail)
+    result = suite.run(ONLY_BF16, "--perf-table=red", tests=(BUILD,), plugins=(failing,))
 
     assert "LookupError: a defect of the suite" in str(result.stdout)
 
@@ -152,7 +153,7 @@ def test_the_page_of_a_job_on_github_says_the_same(suite: Suite, monkeypatch: py
     page = suite.folder / "page.md"
     page.write_text("what an earlier step said\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
-    suite.run(ONLY_BF16, "--perf-inject=oom")
+    suite.run(ONLY_BF16, "--perf-inject=oom", tests=(BUILD,))
 
     text = page.read_text()
     assert text.startswith("what an earlier step said\n## Performance: 1 case: 1 red for 1 cause\n")
@@ -175,7 +176,7 @@ def test_a_session_that_stops_at_the_first_failure_lists_the_missing_verdicts(su
     [("--benchmark-skip", f"{BF16}: {RATIO}"), ("--benchmark-only", f"{BF16}: build")],
 )
 def test_skipped_tests_leave_their_verdicts_missing(suite: Suite, option: str, missing: str) -> None:
-    result = suite.run(ONLY_BF16, option)
+    result = suite.run(ONLY_BF16, option, tests=(BUILD, LATENCY))
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert missing in suite.record().missing
@@ -187,7 +188,7 @@ def test_skipped_tests_leave_their_verdicts_missing(suite: Suite, option: str, m
 def test_a_run_directory_that_cannot_be_made_is_one_sentence(suite: Suite) -> None:
     suite.out.write_text("a file")
     suite.out /= "run"
-    result = suite.run(ONLY_BF16)
+    result = suite.run(ONLY_BF16, tests=(BUILD,))
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert screen(result).count(f"cannot write {suite.out}: Not a directory") == 1

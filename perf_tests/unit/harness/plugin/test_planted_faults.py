@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 
 from perf_tests.harness.runs.record import Status
-from perf_tests.unit.conftest import BF16, COMPILED, INT8WO, Misbehave, Suite
-from perf_tests.unit.harness.plugin.sessions import screen
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
+from perf_tests.unit.conftest import BF16, COMPILED, INT8WO, ROOT, Misbehave, Suite
+from perf_tests.unit.harness.plugin.sessions import BUILD, screen
 
 BATCH = "flux-mini-b4-int8wo-eager"
 INT8DQ = "flux-mini-b1-int8dq-eager"
@@ -77,8 +78,9 @@ def test_what_is_wrong_with_the_picture_or_the_work_is_red_by_its_metric(
     suite: Suite, misbehave: Misbehave, case_id: str, switch: str, metric: str, headline: str
 ) -> None:
     misbehave(switch)
+    judges = ROOT / "perf_tests" / f"test_{METRIC_BY_NAME[metric].group}.py"
 
-    result = suite.run(f"--perf-case={case_id}")
+    result = suite.run(f"--perf-case={case_id}", tests=(str(judges),))
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert suite.statuses(case_id)[metric] is Status.REGRESSED
@@ -121,7 +123,7 @@ def test_a_build_that_is_not_what_was_asked_for_is_unproven(
 ) -> None:
     misbehave(switch)
 
-    result = suite.run(f"--perf-case={case_id}")
+    result = suite.run(f"--perf-case={case_id}", tests=(BUILD,))
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert suite.case(case_id).status is Status.UNPROVEN

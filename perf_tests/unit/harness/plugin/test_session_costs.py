@@ -95,7 +95,7 @@ def judged(record: RunRecord) -> list[tuple[str, Status, object]]:
 
 
 def test_a_finished_run_is_judged_again_and_not_measured(suite: Suite, misbehave: Misbehave) -> None:
-    suite.run(ONLY_BF16)
+    suite.run(ONLY_BF16, tests=(BUILD,))
     before = suite.case(BF16)
     misbehave("exit:load")
     result = suite.run("--perf-resume", ONLY_BF16, ONLY_INT8WO, tests=(BUILD,))
@@ -111,9 +111,9 @@ def test_a_finished_run_is_judged_again_and_not_measured(suite: Suite, misbehave
 def test_a_finished_run_of_another_stack_is_not_resumed(suite: Suite, misbehave: Misbehave) -> None:
     marker = suite.folder / "torch was upgraded"
     misbehave(f"new-torch:{marker}")
-    suite.run(ONLY_BF16)
+    suite.run(ONLY_BF16, tests=(BUILD,))
     before = (suite.out / "run.json").read_bytes()
-    result = suite.run("--perf-resume", ONLY_BF16)
+    result = suite.run("--perf-resume", ONLY_BF16, tests=(BUILD,))
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert (
@@ -121,25 +121,25 @@ def test_a_finished_run_of_another_stack_is_not_resumed(suite: Suite, misbehave:
         "torch 2.13.0 -> 2.14.0; use the interpreter that it was begun with"
     ) in screen(result)
     assert (suite.out / "run.json").read_bytes() == before
-    assert suite.run("--perf-resume", ONLY_BF16, "--collect-only").ret == pytest.ExitCode.OK
+    assert suite.run("--perf-resume", ONLY_BF16, "--collect-only", tests=(BUILD,)).ret == pytest.ExitCode.OK
 
 
 def test_a_finished_run_is_not_resumed_without_a_stack(suite: Suite, misbehave: Misbehave) -> None:
-    suite.run(ONLY_BF16)
+    suite.run(ONLY_BF16, tests=(BUILD,))
     misbehave("no-torch")
-    result = suite.run("--perf-resume", ONLY_BF16)
+    result = suite.run("--perf-resume", ONLY_BF16, tests=(BUILD,))
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "No module named 'torch'" in screen(result)
 
 
 def test_an_earlier_case_that_is_not_selected_makes_nothing_red(suite: Suite) -> None:
-    suite.run(ONLY_BF16)
+    suite.run(ONLY_BF16, tests=(BUILD,))
     record = suite.record()
     red = msgspec.structs.replace(record.cases[0], status=Status.REGRESSED, reason="before")
     write_record(suite.out / "run.json", msgspec.structs.replace(record, cases=(red,)))
 
-    assert suite.run("--perf-resume", ONLY_INT8WO).ret == pytest.ExitCode.OK
+    assert suite.run("--perf-resume", ONLY_INT8WO, tests=(BUILD,)).ret == pytest.ExitCode.OK
     assert suite.case(BF16).status is Status.REGRESSED
 
 
@@ -151,7 +151,7 @@ def test_resuming_nothing_is_a_run_like_any_other(suite: Suite) -> None:
 def test_a_record_that_cannot_be_read_is_not_resumed(suite: Suite) -> None:
     suite.out.mkdir()
     (suite.out / "run.json").write_text('{"format_version": 1, "cas')
-    result = suite.run("--perf-resume", ONLY_BF16)
+    result = suite.run("--perf-resume", ONLY_BF16, tests=(BUILD,))
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "is truncated or not a run.json" in screen(result)
