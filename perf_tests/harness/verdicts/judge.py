@@ -94,7 +94,7 @@ def has_loaded_its_caches(run: Run) -> bool:
     """Whether each of its processes loaded compile caches or tuned kernels from a file, and so was spared
     most of a cold compilation."""
     caches = [process.build.cache for process in run.processes]
-    return all(cache is not None and cache.was_spared for cache in caches)
+    return bool(caches) and all(cache is not None and cache.was_spared for cache in caches)
 
 
 # Against a baseline

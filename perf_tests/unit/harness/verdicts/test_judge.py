@@ -13,7 +13,7 @@ from perf_tests.harness.runs.record import (
     Verdict,
 )
 from perf_tests.harness.runs.validity import SLOWDOWNS, invalidity
-from perf_tests.harness.verdicts.judge import judge_metric
+from perf_tests.harness.verdicts.judge import has_loaded_its_caches, judge_metric
 from perf_tests.protocol.reports import CompileCache, TunedChoices
 from perf_tests.tables.platforms import CPU, H100
 from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
@@ -341,6 +341,10 @@ def _warm(found: str | TunedChoices | None) -> Process:
     return make_process(
         build=msgspec.structs.replace(make_build(), values={"compile_warm_s": 4.0}, cache=cache)
     )
+
+
+def test_a_run_without_a_process_has_loaded_no_caches() -> None:
+    assert not has_loaded_its_caches(make_run(FLUX_FP8, H100, processes=()))
 
 
 def test_a_cold_compilation_is_judged_by_the_processes_that_had_one() -> None:
