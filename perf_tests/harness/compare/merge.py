@@ -202,6 +202,12 @@ def merged(shards: Sequence[PartialRun]) -> RunRecord:
         missing=tuple(sorted({each for shard in ordered for each in _missing(shard)})),
         comparisons=tuple(sorted(compared, key=lambda each: order[each.id])),
         plan=_plan(ordered, order),
+        diagonals=tuple(
+            msgspec.structs.replace(each, comparison=_compared(each.comparison, shard.folder))
+            for shard in ordered
+            for each in shard.record.diagonals
+        ),
+        attributions=tuple(each for shard in ordered for each in shard.record.attributions),
     )
 
 

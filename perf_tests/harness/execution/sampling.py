@@ -9,7 +9,8 @@ from typing import Protocol
 
 import msgspec
 
-from perf_tests.harness.runs.record import Process, Run, SamplingEnd, Status, status_of
+from perf_tests.harness.records.process_ends import SamplingEnd
+from perf_tests.harness.runs.record import Process, Run, Status, status_of
 from perf_tests.protocol.messages import Failure
 from perf_tests.protocol.reports import Sample
 from perf_tests.tables.cases import Case

@@ -15,7 +15,8 @@ from perf_tests.harness.execution.planned import Planned, blank
 from perf_tests.harness.execution.replicate import MadeTwin, Replicate
 from perf_tests.harness.execution.sampling import SamplingRules, Series, fixed_samples
 from perf_tests.harness.processes.worker_process import Worker
-from perf_tests.harness.runs.record import Progress, Run, SamplingEnd, Status, status_of
+from perf_tests.harness.records.process_ends import SamplingEnd
+from perf_tests.harness.runs.record import Progress, Run, Status, status_of
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Phase, Trace
 from perf_tests.protocol.reports import Sample

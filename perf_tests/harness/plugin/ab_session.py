@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
-from perf_tests.harness.execution.ab_pairs import MAX_PAIRS, MIN_PAIRS, PairCampaign, PairRunner
+from perf_tests.harness.ab.campaign import MAX_PAIRS, MIN_PAIRS, PairCampaign
+from perf_tests.harness.ab.pairs import PairRunner
 from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.lane import Lane
 from perf_tests.harness.execution.launcher import Seen, Stack

@@ -13,11 +13,12 @@ from perf_tests.harness.fidelity import heatmaps
 from perf_tests.harness.plugin.ledger import Ledger
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
+from perf_tests.harness.records.process_ends import SamplingEnd
 from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import failure
 from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.plan import BUILD
-from perf_tests.harness.runs.record import Comparison, Run, RunRecord, SamplingEnd, Status, Verdict
+from perf_tests.harness.runs.record import Comparison, Run, RunRecord, Status, Verdict
 from perf_tests.harness.stats import precision
 from perf_tests.harness.stats.sequential_bounds import metric_level
 from perf_tests.harness.verdicts.case_status import leading, overall

@@ -23,7 +23,8 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from perf_tests.harness.runs.record import Comparison, Progress, Run, RunRecord, Status, Verdict
+from perf_tests.harness.records.attributions import Attribution
+from perf_tests.harness.runs.record import Comparison, Diagonal, Progress, Run, RunRecord, Status, Verdict
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.files import replace_atomically
@@ -80,11 +81,13 @@ class JournalLine(Struct, omit_defaults=True):
     judged: tuple[Outcome, ...] = ()
     """Of cases."""
     comparisons: tuple[Comparison, ...] = ()
+    diagonals: tuple[Diagonal, ...] = ()
+    attributions: tuple[Attribution, ...] | None = None
 
     @property
     def holds_measurements(self) -> bool:
         """Whether it holds anything that a session could not find out again without measuring."""
-        return bool(self.cases or self.references or self.comparisons)
+        return bool(self.cases or self.references or self.comparisons or self.diagonals)
 
 
 # What changed
@@ -121,6 +124,8 @@ def change(before: RunRecord, now: RunRecord) -> JournalLine | None:
             for key, run in judged.items()
         ),
         comparisons=tuple(comparisons.values()),
+        diagonals=tuple(_changed(_keyed(before.diagonals), _keyed(now.diagonals)).values()),
+        attributions=None if now.attributions == before.attributions else now.attributions,
     )
 
 
@@ -130,24 +135,27 @@ def replay(record: RunRecord, lines: Iterable[bytes]) -> RunRecord:
     Raises msgspec.DecodeError for a line that is no change, and KeyError for a verdict on an unknown run.
     """
     cases, references = _keyed(record.cases), _keyed(record.references)
-    comparisons = _keyed(record.comparisons)
+    comparisons, diagonals = _keyed(record.comparisons), _keyed(record.diagonals)
     for line in lines:
         change = msgspec.json.decode(line, type=JournalLine)
         cases |= _of(change.cases)
         references |= _of(change.references)
         comparisons |= _keyed(change.comparisons)
+        diagonals |= _keyed(change.diagonals)
         for each in change.judged:
             cases[each.id, each.number] = each.applied(cases[each.id, each.number])
         record = msgspec.structs.replace(
             record,
             environment=change.environment or record.environment,
             missing=record.missing if change.missing is None else change.missing,
+            attributions=record.attributions if change.attributions is None else change.attributions,
         )
     return msgspec.structs.replace(
         record,
         cases=tuple(cases.values()),
         references=tuple(references.values()),
         comparisons=tuple(comparisons.values()),
+        diagonals=tuple(diagonals.values()),
     )
 
 

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from perf_tests.harness.records.attributions import Attribution, Corner, diagonal_id
+from perf_tests.harness.records.process_ends import SamplingEnd, WarmUpEnd
 from perf_tests.harness.runs.plan import Plan
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.messages import Failure, FailureKind
@@ -61,28 +63,6 @@ class Status(StrEnum):
     def is_green(self) -> bool:
         """Whether the status leaves the session green."""
         return self in (Status.PASS, Status.IMPROVED, Status.NOT_COMPARED, Status.UNSUPPORTED)
-
-
-class WarmUpEnd(StrEnum):
-    """Why the warm-up of a process ended."""
-
-    FIXED = "fixed"
-    """After the number of generations that every process is warmed up for."""
-    STEADY = "steady"
-    """Two generations took the same time per step."""
-    MOST = "most"
-    """After as many generations as are allowed: it did not become steady."""
-
-
-class SamplingEnd(StrEnum):
-    """Why the sampling of a process ended."""
-
-    FIXED = "fixed"
-    """After as many generations as its platform asks for."""
-    PRECISE = "precise"
-    """Its own error is small compared with the noise between processes."""
-    MOST = "most"
-    """After as many generations as are allowed: its error did not become small enough."""
 
 
 class Progress(StrEnum):
@@ -322,10 +302,25 @@ class Comparison(Struct):
     failure: Failure | None = None
     failed_side: Side | None = None
     """The side that failed; None without a failure."""
+    python: str = ""
+    """The interpreter of the candidate; empty for that of the session (`--perf-python`)."""
 
     def processes(self, side: Side) -> tuple[Process, ...]:
         """The processes of one side, in the order of the pairs."""
         return tuple(pair.stable if side is Side.STABLE else pair.candidate for pair in self.pairs)
+
+
+class Diagonal(Struct):
+    """Two of the four stacks of an attribution, compared on one case."""
+
+    candidate: Corner
+    stable: Corner
+    comparison: Comparison
+
+    @property
+    def id(self) -> str:
+        """What tells it from the others of a record."""
+        return diagonal_id(self.comparison.id, (self.candidate, self.stable))
 
 
 class RunRecord(Struct):
@@ -345,3 +340,7 @@ class RunRecord(Struct):
     """The A/B comparisons of this session; empty without `--perf-against`."""
     plan: Plan | None = None
     """None in older records."""
+    diagonals: tuple[Diagonal, ...] = ()
+    """The further comparisons that attribution took; empty without `--perf-stacks`."""
+    attributions: tuple[Attribution, ...] = ()
+    """Which package made what red, a cluster of cases each; empty without `--perf-stacks`."""

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness.records.attributions import Attribution, Corner, diagonal_id
 from perf_tests.harness.runs.journal import Journal
 from perf_tests.harness.runs.plan import Plan
 from perf_tests.harness.runs.record import (
     FORMAT_VERSION,
     REASON_OF_PROGRESS,
     Comparison,
+    Diagonal,
     Progress,
     Run,
     RunRecord,
@@ -62,6 +64,8 @@ class RunStore:
         self.lock = threading.RLock()
         self.cases: dict[str, Run] = {}
         self.comparisons: dict[str, Comparison] = {}
+        self.attributions: tuple[Attribution, ...] = ()
+        self._diagonals: dict[str, Diagonal] = {}
         self.missing: tuple[str, ...] = ()
         """The planned `case: metric` pairs without a verdict."""
         self._path = out / RECORD
@@ -143,6 +147,24 @@ class RunStore:
             self.keep(run, implicit=False)
         return run
 
+    def comparison(self, case_id: str, corners: tuple[Corner, Corner] | None) -> Comparison | None:
+        """The case under two of the four stacks of an attribution, or for None its A/B; None where there is
+        none."""
+        if corners is None:
+            return self.comparisons.get(case_id)
+        found = self._diagonals.get(diagonal_id(case_id, corners))
+        return found.comparison if found else None
+
+    def put_comparison(self, comparison: Comparison, corners: tuple[Corner, Corner] | None) -> None:
+        """Store what `comparison` gives, without writing the record."""
+        with self.lock:
+            if corners is None:
+                self.comparisons[comparison.id] = comparison
+            else:
+                candidate, stable = corners
+                diagonal = Diagonal(candidate=candidate, stable=stable, comparison=comparison)
+                self._diagonals[diagonal.id] = diagonal
+
     def usable_references(self, case_id: str, unit: str | None, *, selected: bool) -> list[Run]:
         """The finished runs of a reference that were measured on `unit` (any where it is None), best first.
 
@@ -175,6 +197,8 @@ class RunStore:
             missing=self.missing,
             comparisons=tuple(self.comparisons.values()),
             plan=self._plan,
+            diagonals=tuple(self._diagonals.values()),
+            attributions=self.attributions,
         )
 
     def write(self) -> None:
@@ -207,6 +231,7 @@ class RunStore:
             else:
                 self._foreign = (*self._foreign, run)
         self.comparisons = {each.id: each for each in resumed.comparisons}
+        self._diagonals = {each.id: each for each in resumed.diagonals}
 
     def _is_as_planned(self, run: Run) -> bool:
         now = self._blanks.get(run.id)

@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from perf_tests.harness.runs.record import Process, Run, SamplingEnd
+from perf_tests.harness.records.process_ends import SamplingEnd
+from perf_tests.harness.runs.record import Process, Run
 from perf_tests.harness.runs.stalls import generation_s
 from perf_tests.harness.stats.location import MAD_TO_SD, TRIMMED_ERROR, trimmed_mean
 from perf_tests.harness.stats.observations import NotMeasured, values_of

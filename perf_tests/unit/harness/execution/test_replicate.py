@@ -11,7 +11,7 @@ import pytest
 
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes.worker_process import Worker
-from perf_tests.harness.runs.record import SamplingEnd, WarmUpEnd
+from perf_tests.harness.records.process_ends import SamplingEnd, WarmUpEnd
 from perf_tests.harness.runs.validity import invalidity
 from perf_tests.harness.verdicts.build_checks import contradictions
 from perf_tests.protocol.messages import (

@@ -10,7 +10,8 @@ import pytest
 
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes.worker_process import Worker
-from perf_tests.harness.runs.record import SamplingEnd, Status
+from perf_tests.harness.records.process_ends import SamplingEnd
+from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.messages import (
     Fault,
     Generate,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from perf_tests.harness.plugin.options import parse_drill
-from perf_tests.harness.runs.record import SamplingEnd, Status
+from perf_tests.harness.records.process_ends import SamplingEnd
+from perf_tests.harness.runs.record import Status
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.protocol.errors import BaselineError, PerfError
 from perf_tests.tables.metrics.spec import Group

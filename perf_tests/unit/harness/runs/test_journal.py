@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perf_tests.harness.records.attributions import Amount, Attribution, Blame, Corner
 from perf_tests.harness.runs.directory import prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.journal import Journal
-from perf_tests.harness.runs.record import Run, RunRecord, Status
+from perf_tests.harness.runs.record import Comparison, Diagonal, Run, RunRecord, Schedule, Status
 from perf_tests.harness.runs.record_file import read_record, read_stored, write_record
 from perf_tests.protocol.errors import PerfError, RecordError
 from perf_tests.unit.builders import MINI_BF16, make_environment, make_record, make_run, make_verdict
@@ -27,6 +28,19 @@ FILED = msgspec.structs.replace(
     ),
 )
 HISTORY = (BEGUN, MEASURED, FILED)
+
+
+def make_comparison() -> Comparison:
+    return Comparison(
+        id=MINI_BF16.id,
+        digest=MINI_BF16.digest,
+        platform="cpu",
+        pipeline="flux-mini",
+        against="/stable/python",
+        schedule=Schedule.BY_PROCESS,
+        schedule_reason="",
+        status=Status.PASS,
+    )
 
 
 def journal_of(folder: Path, *records: RunRecord) -> bytes:
@@ -68,6 +82,28 @@ def test_everything_of_a_record_may_change(tmp_path: Path) -> None:
     )
     journal_of(tmp_path, BEGUN, now)
     assert read_record(tmp_path) == now
+
+
+def test_comparisons_of_two_pairs_of_stacks_and_what_they_say_are_kept(tmp_path: Path) -> None:
+    new_torch, alone = (
+        Diagonal(candidate=Corner.NEW_TORCH, stable=stable, comparison=make_comparison())
+        for stable in (Corner.NEW_TORCHAO, Corner.GOOD)
+    )
+    answer = Attribution(
+        case=MINI_BF16.id,
+        metric="denoise_step_ms",
+        scheme="bf16",
+        compile="eager",
+        platform="cpu",
+        blame=Blame.TORCH,
+        sentence="it was torch",
+        members=(MINI_BF16.id,),
+        whole=Amount(value=1.5, low=1.0, high=2.0),
+    )
+    first = msgspec.structs.replace(BEGUN, diagonals=(new_torch,))
+    both = msgspec.structs.replace(BEGUN, diagonals=(new_torch, alone), attributions=(answer,))
+    journal_of(tmp_path, BEGUN, first, both)
+    assert read_record(tmp_path) == both
 
 
 def test_references_of_two_cards_are_two_entries(tmp_path: Path) -> None:

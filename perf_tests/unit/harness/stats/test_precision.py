@@ -5,7 +5,8 @@ import random
 import msgspec
 import pytest
 
-from perf_tests.harness.runs.record import Process, SamplingEnd
+from perf_tests.harness.records.process_ends import SamplingEnd
+from perf_tests.harness.runs.record import Process
 from perf_tests.harness.stats.precision import generation_noise_pct, location_error_pct, sampling_end
 from perf_tests.protocol.reports import Sample
 from perf_tests.unit.builders import make_process, make_run, make_sample
