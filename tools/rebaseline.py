@@ -42,7 +42,7 @@ def diff(options: argparse.Namespace) -> int:
     _print_proposal(proposal)
     if proposal.ineligible:
         return REFUSED
-    return CHANGED if proposal.files else SAME
+    return CHANGED if proposal.baselines else SAME
 
 
 def apply(options: argparse.Namespace) -> int:
@@ -64,7 +64,7 @@ def _apply(options: argparse.Namespace) -> int:
         first_reason=options.new_first_reference,
     )
     _print_proposal(proposal)
-    if proposal.ineligible and not (options.eligible_only and proposal.files):
+    if proposal.ineligible and not (options.eligible_only and proposal.baselines):
         print("rebaseline: nothing was written", file=sys.stderr)
         return REFUSED
     # Shown above, and left out.
@@ -72,7 +72,7 @@ def _apply(options: argparse.Namespace) -> int:
     if options.write:
         write(proposal)
         readme_tables.refresh(options.baselines)
-    if proposal.files:
+    if proposal.baselines:
         said = "written; a commit message" if options.write else "nothing is written without --write"
         print(f"\n{said}:\n\n{commit_message(proposal, options.reason)}")
     return SAME
@@ -100,7 +100,10 @@ def rewrite(options: argparse.Namespace) -> int:
     changed = store.rewrite(options.baselines)
     with transaction.exclusive(options.baselines):
         changed += readme_tables.refresh(options.baselines)
-    print("\n".join(f"rewritten: {path}" for path in changed) or "nothing changes")
+    print(
+        "\n".join(f"{'rewritten' if path.exists() else 'removed'}: {path}" for path in changed)
+        or "nothing changes"
+    )
     return SAME
 
 

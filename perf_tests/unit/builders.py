@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from perf_tests.harness.baselines import files
-from perf_tests.harness.baselines.files import Accepted, Baselines, Entry, Provenance
+from perf_tests.harness.baselines import files, transaction
+from perf_tests.harness.baselines.entry import Accepted, Baselines, Entry, Provenance
 from perf_tests.harness.runs.record import (
     FORMAT_VERSION,
     BuildReport,
@@ -347,13 +348,18 @@ def make_accepted(entry: Entry | None = None, **provenance: Any) -> Accepted:
 def make_baselines(**changes: Any) -> Baselines:
     """flux-mini on the CPU platform, with one entry."""
     default = Baselines(
-        format_version=files.FORMAT_VERSION,
         platform=CPU.id,
         pipeline=FLUX_MINI.id,
         cases={MINI_INT8WO.id: make_entry()},
         provenance={"p1": make_provenance()},
     )
     return msgspec.structs.replace(default, **changes)
+
+
+def store_baselines(root: Path, baselines: Baselines) -> None:
+    """Write `baselines` under `root`, in place of others of the same pipeline and platform."""
+    with transaction.exclusive(root):
+        transaction.replace_all(root, files.contents(root, baselines))
 
 
 def make_record(*cases: Run, references: tuple[Run, ...] | None = None, **changes: Any) -> RunRecord:

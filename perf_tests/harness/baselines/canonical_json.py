@@ -7,6 +7,8 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from perf_tests.protocol.errors import BaselineError
 
 
@@ -35,3 +37,23 @@ def require_unique_keys(text: str, path: Path) -> None:
         json.loads(text, object_pairs_hook=note)
     if doubled:
         raise BaselineError(f"the baseline file {path} is broken: it names the key {doubled[0]!r} twice")
+
+
+class _Format(msgspec.Struct):
+    # Read on its own, so that the error for another format names it, not the first field that differs.
+    format_version: int
+
+
+def require_format(text: str, path: Path, version: int) -> None:
+    """Raise BaselineError where `text`, the content of `path`, is not of the format `version`."""
+    try:
+        found = msgspec.json.decode(text, type=_Format).format_version
+    except msgspec.ValidationError as exc:
+        raise BaselineError(f"the baseline file {path} does not hold baselines: {exc}") from exc
+    except msgspec.DecodeError as exc:
+        raise BaselineError(f"the baseline file {path} is not JSON: {exc}") from exc
+    if found != version:
+        raise BaselineError(
+            f"the baseline file {path} has format {found}, and this checkout reads only {version}: "
+            "use the checkout that wrote it, or record its cases again"
+        )

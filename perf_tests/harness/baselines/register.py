@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from perf_tests.harness.baselines.transaction import unfinished
-from perf_tests.protocol.errors import BaselineError
-from perf_tests.protocol.files import read_regular
+from perf_tests.harness.baselines import transaction
 from perf_tests.tables.tiers import UNRECORDED
 
 REGISTER = "recorded.txt"
@@ -29,15 +27,8 @@ def read(root: Path, platform_id: str) -> frozenset[str] | None:
 
     Raises BaselineError for a register that cannot be read.
     """
-    path = path_of(root, platform_id)
-    if (text := unfinished(root).get(path)) is not None:
-        return frozenset(text.split())
-    try:
-        return frozenset(read_regular(path).decode().split())
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BaselineError(f"the register {path} cannot be read: {error}") from error
+    text = transaction.read(root, path_of(root, platform_id))
+    return None if text is None else frozenset(text.split())
 
 
 def with_entries(root: Path, platform_id: str, case_ids: Iterable[str]) -> str | None:

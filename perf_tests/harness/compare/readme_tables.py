@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from perf_tests.harness.baselines import files, transaction
-from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.compare import published
 from perf_tests.harness.rebaseline import store
 from perf_tests.harness.rebaseline.candidates import CASES

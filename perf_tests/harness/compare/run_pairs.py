@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from perf_tests.harness.baselines.files import Accepted
+from perf_tests.harness.baselines.entry import Accepted
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.rebaseline.candidates import CASES, RunFile
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict

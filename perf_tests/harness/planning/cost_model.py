@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.planning import relatives
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.harness.stats import precision

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from perf_tests.harness.baselines import files
-from perf_tests.harness.baselines.files import Baselines, Entry
+from perf_tests.harness.baselines.entry import Baselines, Entry, find_accepted
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import STEP
 
@@ -44,7 +43,7 @@ class KnownCosts:
 
 def recorded_cases(baselines: Mapping[str, Baselines], cases: Iterable[Case]) -> tuple[RecordedCase, ...]:
     """Those of `cases` that have an entry in a platform's `baselines` and have not changed since."""
-    found = ((case, files.find(baselines, case)) for case in cases)
+    found = ((case, find_accepted(baselines, case)) for case in cases)
     return tuple(
         RecordedCase(case=case, entry=accepted.entry)
         for case, accepted in found

@@ -7,7 +7,7 @@ from itertools import chain
 
 import msgspec
 
-from perf_tests.harness.baselines.files import Accepted, Entry
+from perf_tests.harness.baselines.entry import Accepted, Entry
 from perf_tests.harness.execution.sampling import Answer
 from perf_tests.harness.fidelity import heatmaps
 from perf_tests.harness.plugin.ledger import Ledger

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perf_tests.harness.baselines import files, register
-from perf_tests.harness.baselines.files import Accepted, Baselines
+from perf_tests.harness.baselines.entry import Accepted, Baselines, find_accepted
 from perf_tests.harness.compare import published
 from perf_tests.harness.execution.campaign import Several
 from perf_tests.harness.execution.planned import Planned
@@ -119,7 +119,7 @@ class PlatformBaselines:
 
     def find(self, case: Case, platform: Platform) -> Accepted | None:
         """What was accepted for `case` on `platform`; None where it has no baseline."""
-        return files.find(self.of(platform), case)
+        return find_accepted(self.of(platform), case)
 
 
 class Forecaster:

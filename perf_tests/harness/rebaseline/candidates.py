@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
+from perf_tests.harness.baselines.entry import Baselines, Entry, Provenance
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.harness.runs.record_file import read_stored
 from perf_tests.harness.stats import observations, sequential_bounds

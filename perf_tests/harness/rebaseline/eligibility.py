@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.processes.plain_text import harmless
 from perf_tests.harness.rebaseline.candidates import CASES, drift_of, reference_of, shows_noise
 from perf_tests.harness.runs import validity

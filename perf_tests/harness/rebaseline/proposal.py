@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.baselines import files, instruction_sets, register, transaction
-from perf_tests.harness.baselines.files import Baselines, Entry, Provenance
+from perf_tests.harness.baselines.entry import Baselines, Entry, Provenance, accepted_of, key_of
 from perf_tests.harness.baselines.instruction_sets import OfInstructions
 from perf_tests.harness.rebaseline import eligibility, store
 from perf_tests.harness.rebaseline.candidates import (
@@ -62,8 +60,8 @@ class Proposal:
     changes: tuple[Change, ...]
     ineligible: tuple[str, ...]
     """One sentence for each selected case that cannot be accepted."""
-    files: Mapping[Path, Baselines]
-    """Baseline file -> its new content, for the files that would be written."""
+    baselines: Mapping[tuple[str, str], Baselines]
+    """Platform and pipeline -> what would be accepted, for those of which anything changes."""
     noise: Mapping[Path, Mapping[str, Noise]]
     """Noise file -> its new content, metric -> noise, for the files that would be written."""
     unshown: tuple[str, ...] = ()
@@ -88,7 +86,7 @@ def propose(
     """
     _require_known(platform)
     ineligible: dict[str, str] = {}
-    proposed: dict[Path, Baselines] = {}
+    proposed: dict[tuple[str, str], Baselines] = {}
     changes: list[Change] = []
     unshown: list[str] = []
     for run in _selected(source.record, patterns):
@@ -96,8 +94,8 @@ def propose(
         if objection is not None:
             ineligible[run.id] = objection
             continue
-        path = files.path_of(root, run.platform, run.pipeline)
-        before = proposed.get(path) or _read_or_empty(path, run)
+        key = (run.platform, run.pipeline)
+        before = proposed.get(key) or files.read(root, *key)
         after = _with(before, run, source, reason, first_reason.strip())
         objection = _objection_to_numbers(root, run, after)
         if objection is not None:
@@ -106,14 +104,14 @@ def propose(
         changed = _changes(run.id, before, after)
         changes.extend(changed)
         if after != before:
-            proposed[path] = after
+            proposed[key] = after
             unshown.extend(() if changed else (run.id,))
     return Proposal(
         root=root,
         changes=tuple(changes),
         ineligible=tuple(f"{case}: {objection}" for case, objection in ineligible.items()),
-        files=proposed,
-        noise=store.changed_noise(root, proposed),
+        baselines=proposed,
+        noise=store.changed_noise(root, tuple(proposed.values())),
         unshown=tuple(unshown),
     )
 
@@ -126,7 +124,9 @@ def write(proposal: Proposal) -> None:
     """
     if proposal.ineligible:
         raise UsageError("nothing was written: " + "; ".join(proposal.ineligible))
-    baselines = {path: files.dumps(each) for path, each in proposal.files.items()}
+    baselines: dict[Path, str | None] = {}
+    for each in proposal.baselines.values():
+        baselines |= files.contents(proposal.root, each)
     noise = {path: files.dumps_noise(each) for path, each in proposal.noise.items()}
     transaction.replace_all(proposal.root, baselines | noise | _registers(proposal))
 
@@ -134,8 +134,8 @@ def write(proposal: Proposal) -> None:
 def _registers(proposal: Proposal) -> dict[Path, str]:
     """Register -> its new text, for those that change."""
     changed: dict[Path, str] = {}
-    for platform_id in {each.platform for each in proposal.files.values()}:
-        written = [each.cases for each in proposal.files.values() if each.platform == platform_id]
+    for platform_id in {platform for platform, _ in proposal.baselines}:
+        written = [each.cases for each in proposal.baselines.values() if each.platform == platform_id]
         text = register.with_entries(
             proposal.root, platform_id, (case for cases in written for case in cases)
         )
@@ -146,7 +146,7 @@ def _registers(proposal: Proposal) -> dict[Path, str]:
 
 def commit_message(proposal: Proposal, reason: str) -> str:
     """A conventional commit message for committing the files of `proposal`."""
-    platforms = ",".join(sorted({baselines.platform for baselines in proposal.files.values()}))
+    platforms = ",".join(sorted({platform for platform, _ in proposal.baselines}))
     cases = sorted({*(change.case for change in proposal.changes), *proposal.unshown})
     return "\n".join((f"baseline({platforms}): {reason.strip()}", "", *(f"- {case}" for case in cases)))
 
@@ -179,21 +179,9 @@ def _selected(record: RunRecord, patterns: tuple[str, ...]) -> tuple[Run, ...]:
 # Entries
 
 
-def _read_or_empty(path: Path, run: Run) -> Baselines:
-    if path.exists():
-        return files.read(path)
-    return Baselines(
-        format_version=files.FORMAT_VERSION,
-        platform=run.platform,
-        pipeline=run.pipeline,
-        cases={},
-        provenance={},
-    )
-
-
 def _with(before: Baselines, run: Run, source: RunFile, reason: str, first_reason: str) -> Baselines:
     provenance = provenance_of(run, source, reason)
-    key = _key(provenance)
+    key = key_of(provenance)
     old = before.cases.get(run.id)
     measured = entry_of(run, source.record, key)
     # A case with another digest is another case, so the old first reference does not apply to it.
@@ -242,11 +230,6 @@ def _has_same_numbers(new: Entry, old: Entry) -> bool:
     return msgspec.structs.replace(new, **{name: getattr(old, name) for name in about}) == old
 
 
-def _key(provenance: Provenance) -> str:
-    canonical = json.dumps(msgspec.to_builtins(provenance), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
 def _changes(case: str, before: Baselines, after: Baselines) -> tuple[Change, ...]:
     new = after.cases[case]
     measured = instruction_sets.instructions(after.provenance[new.provenance].settings)
@@ -271,7 +254,7 @@ def _metrics_before(before: Baselines, case: str, measured: str | None) -> Mappi
     """What numbers of the instruction set `measured` replace: nothing that was recorded with another one."""
     if case not in before.cases:
         return {}
-    accepted = files.accepted_of(before, case)
+    accepted = accepted_of(before, case)
     recorded = instruction_sets.instructions(accepted.provenance.settings)
     if measured is None or recorded in (None, measured):
         return accepted.entry.metrics

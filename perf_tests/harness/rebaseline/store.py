@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from perf_tests.harness.baselines import files, instruction_sets, register, transaction
-from perf_tests.harness.baselines.files import Accepted, Baselines, Entry, Provenance
+from perf_tests.harness.baselines import case_file, files, instruction_sets, register, transaction
+from perf_tests.harness.baselines.entry import Accepted, Baselines, Entry, Provenance, accepted_of
 from perf_tests.harness.rebaseline.candidates import CASES, METRIC_NAMES, shows_noise, with_first
 from perf_tests.harness.rebaseline.eligibility import drifted
 from perf_tests.harness.stats import location
@@ -22,6 +22,9 @@ NOISE_DECIMALS = 4
 NOT_PLATFORMS = frozenset({"anchors", "published", "README.md"})
 """What baselines/ contains apart from the folders of platforms."""
 REWRITE = "fix it with `python tools/rebaseline.py rewrite`"
+NOT_A_BASELINE = (
+    "{path} is not a baseline file: they are <platform>/<pipeline>/<case>.json, with a known platform"
+)
 NOT_THEIR_NOISE = f"{{path}} does not match the noise of the baselines in its folder: {REWRITE}"
 
 
@@ -38,8 +41,12 @@ def problems(root: Path) -> tuple[str, ...]:
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
         if path.is_file() and not path.name.startswith(".") and parts[0] not in NOT_PLATFORMS:
-            found.extend(_file_problems(path, parts))
-    return tuple(found) or (*_noise_problems(root), *_register_problems(root))
+            found.extend(_file_problems(root, path, parts))
+    return tuple(found) or (
+        *_figures_problems(root),
+        *_noise_problems(root),
+        *_register_problems(root),
+    )
 
 
 def stored(root: Path, pattern: str, platform_id: str | None = None) -> tuple[tuple[str, str, Accepted], ...]:
@@ -49,7 +56,7 @@ def stored(root: Path, pattern: str, platform_id: str | None = None) -> tuple[tu
     Raises UsageError where none does, BaselineError for a file that cannot be trusted.
     """
     rows = tuple(
-        (platform.id, case, files.accepted_of(of_pipeline, case))
+        (platform.id, case, accepted_of(of_pipeline, case))
         for platform in PLATFORM_BY_ID.values()
         if platform_id in (None, platform.id)
         for of_pipeline in files.load(root, platform.id).values()
@@ -99,22 +106,30 @@ def rewrite(root: Path) -> tuple[Path, ...]:
     return tuple(changed)
 
 
-def _rewritten(root: Path) -> Iterator[tuple[Path, str]]:
+def _rewritten(root: Path) -> Iterator[tuple[Path, str | None]]:
     for platform in PLATFORM_BY_ID.values():
-        folder = files.load(root, platform.id)
+        folder = files.load_any_layout(root, platform.id)
         for baselines in folder.values():
-            path = files.path_of(root, platform.id, baselines.pipeline)
-            text = files.dumps(with_first(baselines, platform))
-            if path.read_bytes() != text.encode():
-                yield path, text
+            yield from files.contents(root, with_first(baselines, platform)).items()
+        for path in files.of_whole_pipelines(root, platform.id):
+            yield path, None
         path = files.noise_path(root, platform.id)
         noise = noise_of(platform, folder.values())
         if noise is not None and not _holds(path, noise):
             yield path, files.dumps_noise(noise)
-        entries = _case_ids(root, platform.id)
+        entries = _case_ids(folder)
         registered = register.with_entries(root, platform.id, entries) if entries else None
         if registered is not None:
             yield register.path_of(root, platform.id), registered
+
+
+def _figures_problems(root: Path) -> Iterator[str]:
+    """Figures that no case names, in a store whose other files have no problems."""
+    for platform_id in PLATFORM_BY_ID:
+        for baselines in files.load(root, platform_id).values():
+            for path, text in files.contents(root, baselines).items():
+                if text is None:
+                    yield f"{path} belongs to no case: {REWRITE}"
 
 
 def _noise_problems(root: Path) -> Iterator[str]:
@@ -129,7 +144,8 @@ def _noise_problems(root: Path) -> Iterator[str]:
 def _register_problems(root: Path) -> Iterator[str]:
     """Problems of the registers, in a store whose other files have none."""
     for platform_id in sorted(register.REGISTERED):
-        path, entries = register.path_of(root, platform_id), _case_ids(root, platform_id)
+        path = register.path_of(root, platform_id)
+        entries = _case_ids(files.load(root, platform_id))
         if register.with_entries(root, platform_id, entries) is not None and entries:
             yield f"{path} does not name every case that has a baseline in its folder: {REWRITE}"
         for case_id in sorted((register.read(root, platform_id) or frozenset()) - entries):
@@ -137,26 +153,33 @@ def _register_problems(root: Path) -> Iterator[str]:
                 yield f"{path}: {case_id} had a baseline, which is gone: restore it, or record it again"
 
 
-def _case_ids(root: Path, platform_id: str) -> frozenset[str]:
-    return frozenset(case for each in files.load(root, platform_id).values() for case in each.cases)
+def _case_ids(folder: Mapping[str, Baselines]) -> frozenset[str]:
+    return frozenset(case for each in folder.values() for case in each.cases)
 
 
-def _file_problems(path: Path, parts: tuple[str, ...]) -> Iterator[str]:
-    if len(parts) == 2 and parts[0] in PLATFORM_BY_ID and parts[1] in (files.NOISE, register.REGISTER):
-        return
-    if len(parts) != 2 or parts[0] not in PLATFORM_BY_ID or path.suffix != ".json":
-        yield f"{path} is not a baseline file: they are <platform>/<pipeline>.json, with a known platform"
-        return
+def _file_problems(root: Path, path: Path, parts: tuple[str, ...]) -> Iterator[str]:
+    match parts:
+        case (platform, *_) if platform not in PLATFORM_BY_ID:
+            yield NOT_A_BASELINE.format(path=path)
+        case (_, files.NOISE | register.REGISTER) | (_, _, files.FIGURES, _):
+            return
+        case (_, _) if path.suffix == ".json":
+            yield f"{path} holds a whole pipeline, and there is one file a case: {REWRITE}"
+        case (_, _, _) if path.suffix == ".json":
+            yield from _case_problems(root, path)
+        case _:
+            yield NOT_A_BASELINE.format(path=path)
+
+
+def _case_problems(root: Path, path: Path) -> Iterator[str]:
     try:
-        baselines = files.read(path)
+        baselines = files.read_case(root, path)
     except BaselineError as exc:
         yield str(exc)
         return
-    if path.read_bytes() != files.dumps(baselines).encode():
-        yield (
-            f"{path} is not as rebaseline.py writes it, because it was edited or merged by hand: {REWRITE}"
-        )
     for case, entry in baselines.cases.items():
+        if not files.holds(path, case_file.dumps(baselines, case)[0]):
+            yield f"{path} is not as rebaseline.py writes it, because somebody formatted it: {REWRITE}"
         why = _orphan(case, entry, baselines) or drifted(entry)
         if why is not None:
             yield f"{path}: {case} {why}"
@@ -234,11 +257,11 @@ def noise_of(platform: Platform, folder: Iterable[Baselines]) -> dict[str, Noise
     }
 
 
-def changed_noise(root: Path, proposed: Mapping[Path, Baselines]) -> dict[Path, Mapping[str, Noise]]:
+def changed_noise(root: Path, proposed: Collection[Baselines]) -> dict[Path, Mapping[str, Noise]]:
     """Noise file -> its new content once `proposed` is written under `root`, for those that change."""
     changed: dict[Path, Mapping[str, Noise]] = {}
-    for platform_id in {baselines.platform for baselines in proposed.values()}:
-        written = {b.pipeline: b for b in proposed.values() if b.platform == platform_id}
+    for platform_id in {baselines.platform for baselines in proposed}:
+        written = {b.pipeline: b for b in proposed if b.platform == platform_id}
         folder = {**files.load(root, platform_id), **written}
         path, noise = (
             files.noise_path(root, platform_id),
@@ -250,4 +273,4 @@ def changed_noise(root: Path, proposed: Mapping[Path, Baselines]) -> dict[Path, 
 
 
 def _holds(path: Path, noise: Mapping[str, Noise]) -> bool:
-    return path.exists() and path.read_bytes() == files.dumps_noise(noise).encode()
+    return files.holds(path, files.dumps_noise(noise))

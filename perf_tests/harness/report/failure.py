@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from perf_tests.harness.baselines.files import Accepted
+from perf_tests.harness.baselines.entry import Accepted
 from perf_tests.harness.fidelity.heatmaps import Drawing, EarlierHeatMaps, HeatMaps, NoHeatMaps
 from perf_tests.harness.report import remedies
 from perf_tests.harness.report.wording import flat, format_value, wrapped

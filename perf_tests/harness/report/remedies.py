@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from perf_tests.harness.baselines.files import Accepted, Provenance
+from perf_tests.harness.baselines.entry import Accepted, Provenance
 from perf_tests.harness.report.wording import wrapped
 from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.record import Run, Status, Verdict

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.report.causes import Cause, red
 from perf_tests.harness.report.wording import clipped, format_change, format_value
 from perf_tests.harness.runs.record import Run, Status, Verdict

@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
+from perf_tests.harness.baselines.entry import Accepted, Entry, Provenance
 from perf_tests.harness.runs import environments, validity
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.stats import observations

@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.stats.observations import layer_values
 from perf_tests.protocol.reports import LayerError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from perf_tests.harness.baselines.files import Accepted, Entry
+from perf_tests.harness.baselines.entry import Accepted, Entry
 from perf_tests.harness.runs import stalls
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.verdicts import images, layers, noisy

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perf_tests.harness.baselines import files
-from perf_tests.harness.baselines.files import Accepted
+from perf_tests.harness.baselines.entry import Accepted, find_accepted
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.fidelity_floors import LOWEST_PAIRS, PSNR_MARGIN_DB, SSIM_MARGIN, LowestPair, floor_of
 from perf_tests.tables.matrix import MATRIX
@@ -121,7 +121,7 @@ def test_margins_are_two_tolerances_of_a_pair() -> None:
 def _committed() -> tuple[tuple[Case, Accepted], ...]:
     """The accepted baselines that hold pairs, each with its case."""
     stores = [files.load(STORE, platform.id) for platform in PLATFORMS]
-    found = [(case, files.find(store, case)) for store in stores for case in CASES]
+    found = [(case, find_accepted(store, case)) for store in stores for case in CASES]
     return tuple(
         (case, accepted)
         for case, accepted in found

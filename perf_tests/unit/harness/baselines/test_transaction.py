@@ -77,12 +77,15 @@ def test_a_kill_leaves_all_files_old_or_all_new(
 def test_baselines_are_read_as_a_killed_process_was_writing_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = files.path_of(tmp_path, "cpu", "flux-mini")
+    contents_of = files.contents(tmp_path, make_baselines())
     kill_at(monkeypatch, 1)
     with pytest.raises(Killed), exclusive(tmp_path):
-        replace_all(tmp_path, {path: files.dumps(make_baselines())})
-    assert not path.exists()
-    assert files.load(tmp_path, "cpu") == {"flux-mini": make_baselines()}
+        replace_all(tmp_path, contents_of)
+    assert not any(path.exists() for path in contents_of)
+    found = files.load(tmp_path, "cpu")["flux-mini"].cases
+    assert {case: each.metrics for case, each in found.items()} == {
+        case: each.metrics for case, each in make_baselines().cases.items()
+    }
     assert files.load(tmp_path, "h100") == {}
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from perf_tests.harness.baselines import files, transaction
+from perf_tests.harness.baselines import transaction
 from perf_tests.harness.compare import readme_tables
 from perf_tests.protocol.errors import BaselineError, UsageError
-from perf_tests.unit.builders import MINI_INT8WO, make_baselines, make_entry
+from perf_tests.unit.builders import MINI_INT8WO, make_baselines, make_entry, store_baselines
 from perf_tests.unit.published import CASES
 
 BASELINES = Path(__file__).resolve().parents[4] / "baselines"
@@ -63,7 +63,7 @@ def _accept(root: Path, numbers: Mapping[str, Mapping[str, Sequence[float]]], pl
         for case, entry in entries.items()
     }
     baselines = make_baselines(platform=platform, pipeline="flux1-dev", cases=entries)
-    files.write(files.path_of(root, platform, "flux1-dev"), baselines)
+    store_baselines(root, baselines)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_warm_compilation_without_a_cold_one_is_not_taken_for_it(root: Path) -
 
 
 def test_tables_of_all_gpu_platforms_are_shown_and_none_of_a_cpu(root: Path) -> None:
-    files.write(files.path_of(root, "cpu", "flux-mini"), make_baselines())
+    store_baselines(root, make_baselines())
     _accept(root, {B4: NUMBERS[B4]}, platform="h200")
     shown = readme_tables.show(root)
     assert shown.startswith(

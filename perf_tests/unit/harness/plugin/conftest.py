@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines.entry import Baselines
 from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import Platform
+from perf_tests.unit.builders import store_baselines
 from perf_tests.unit.conftest import CASES, INT8WO, Suite, make_options
 from perf_tests.unit.harness.plugin.sessions import QUICK, Edit, Open
 
@@ -32,12 +35,11 @@ def open_session(tmp_path: Path, recorded: Path) -> Open:
 
 @pytest.fixture
 def edit_baselines(suite: Suite) -> Edit:
-    """Give the suite a copy of its baselines in which the file of flux-mini on the CPU is edited."""
+    """Give the suite a copy of its baselines in which those of flux-mini on the CPU are others."""
 
-    def edit(change: Callable[[str], str]) -> Path:
+    def edit(change: Callable[[Baselines], Baselines]) -> Path:
         suite.baselines = Path(shutil.copytree(suite.baselines, suite.folder / "baselines"))
-        file = suite.baselines / "cpu" / "flux-mini.json"
-        file.write_text(change(file.read_text()))
-        return file
+        store_baselines(suite.baselines, change(files.read(suite.baselines, "cpu", "flux-mini")))
+        return suite.baselines
 
     return edit

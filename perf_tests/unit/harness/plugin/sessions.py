@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from perf_tests.harness.baselines.entry import Baselines
 from perf_tests.harness.plugin import collection
 from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.tables.known_issues import KNOWN_ISSUES
@@ -36,7 +37,7 @@ QUICK = dataclasses.replace(CPU, samples=2)
 
 Open = Callable[..., PerfSession]
 """The fixture `open_session`."""
-Edit = Callable[[Callable[[str], str]], Path]
+Edit = Callable[[Callable[[Baselines], Baselines]], Path]
 """The fixture `edit_baselines`."""
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from perf_tests.harness.baselines import files
 from perf_tests.harness.plugin import ab_session
 from perf_tests.harness.runs.record import Comparison, Schedule, Side, Status
+from perf_tests.unit.builders import store_baselines
 from perf_tests.unit.conftest import FP8DQROW, INT8WO, ROOT, Plug, Suite
 
 STEP = "denoise_step_ms"
@@ -93,11 +95,11 @@ def test_a_regression_of_the_candidate_is_confirmed(suite: Suite) -> None:
 @pytest.mark.usefixtures("few_pairs")
 def test_a_regression_that_the_stable_stack_has_too_is_not_the_codes(suite: Suite) -> None:
     suite.baselines = Path(shutil.copytree(suite.baselines, suite.folder / "baselines"))
-    file = suite.baselines / "h100" / "flux1-dev.json"
-    content = json.loads(file.read_text())
-    metrics = content["cases"][FP8DQROW]["metrics"]
-    metrics[STEP] = [ms * 0.9 for ms in metrics[STEP]]
-    file.write_text(json.dumps(content))
+    before = files.read(suite.baselines, "h100", "flux1-dev")
+    entry = before.cases[FP8DQROW]
+    faster = {**entry.metrics, STEP: tuple(ms * 0.9 for ms in entry.metrics[STEP])}
+    cases = {FP8DQROW: msgspec.structs.replace(entry, metrics=faster)}
+    store_baselines(suite.baselines, msgspec.structs.replace(before, cases=cases))
     result = run(suite, SAME_STACK)
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED

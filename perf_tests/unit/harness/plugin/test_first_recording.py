@@ -69,7 +69,9 @@ def test_a_platform_without_a_folder_is_red_with_the_command_that_records_it(on_
 
 
 def test_what_is_accepted_first_makes_the_folder_with_noise_and_register(recorded_there: Suite) -> None:
-    assert list(_files(recorded_there.baselines / "h200")) == ["flux1-dev.json", "noise.json", "recorded.txt"]
+    figures, case, *others = _files(recorded_there.baselines / "h200")
+    assert (case, others) == (f"flux1-dev/{FP8DQROW}.json", ["noise.json", "recorded.txt"])
+    assert figures.startswith("flux1-dev/figures/")
     assert (recorded_there.baselines / "h200" / "recorded.txt").read_text() == f"{FP8DQROW}\n"
     assert rebaseline(["check", "--baselines", str(recorded_there.baselines)]) == 0
     assert not transaction.unfinished(recorded_there.baselines)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 import xml.etree.ElementTree as ET
-from typing import Any
 
+import msgspec
 import pytest
 
+from perf_tests.harness.baselines import files
+from perf_tests.harness.baselines.entry import Baselines
 from perf_tests.harness.runs.record import Status
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.platforms import CPU
@@ -204,10 +206,9 @@ def test_every_test_says_how_to_record_where_the_platform_has_no_folder(suite: S
     assert {name for name in implied if METRIC_BY_NAME[name].has_baseline} == set()
 
 
-def without_int8wo(text: str) -> str:
-    content: dict[str, Any] = json.loads(text)
-    del content["cases"][INT8WO]
-    return json.dumps(content)
+def without_int8wo(baselines: Baselines) -> Baselines:
+    others = {case: entry for case, entry in baselines.cases.items() if case != INT8WO}
+    return msgspec.structs.replace(baselines, cases=others)
 
 
 def test_a_deleted_entry_fails_its_case_alone(suite: Suite, edit_baselines: Edit) -> None:
@@ -219,7 +220,8 @@ def test_a_deleted_entry_fails_its_case_alone(suite: Suite, edit_baselines: Edit
 def test_a_truncated_baseline_file_stops_the_session_before_it_measures(
     suite: Suite, edit_baselines: Edit
 ) -> None:
-    file = edit_baselines(lambda text: text[:1000])
+    file = files.path_of(edit_baselines(lambda same: same), "cpu", "flux-mini", INT8WO)
+    file.write_text(file.read_text()[:1000])
     result = suite.run(*BOTH)
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -231,6 +233,24 @@ def test_a_truncated_baseline_file_stops_the_session_before_it_measures(
 def test_an_entry_of_a_renamed_case_is_found_by_the_check(
     edit_baselines: Edit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = edit_baselines(lambda text: text.replace(INT8WO, "flux-mini-b1-int8-eager"))
-    assert rebaseline(["check", "--baselines", str(file.parents[1])]) == 2
-    assert "flux-mini-b1-int8-eager" in capsys.readouterr().err
+    renamed = {BF16: BF16, INT8WO: "flux-mini-b1-int8-eager"}
+    root = edit_baselines(
+        lambda before: msgspec.structs.replace(
+            before, cases={name: before.cases[old] for old, name in renamed.items()}
+        )
+    )
+    assert rebaseline(["check", "--baselines", str(root)]) == 2
+    assert "flux-mini-b1-int8-eager is not a case of flux-mini in the matrix" in capsys.readouterr().err
+
+
+def test_a_number_that_was_edited_stops_the_session_before_it_measures(
+    suite: Suite, edit_baselines: Edit
+) -> None:
+    file = files.path_of(edit_baselines(lambda same: same), "cpu", "flux-mini", INT8WO)
+    edited = re.sub(r'("weight_bytes": )[\d.]+', r"\g<1>1.0", file.read_text())
+    file.write_text(edited)
+    result = suite.run(*BOTH)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: the baseline file {file} was edited: *"])
+    assert not suite.out.exists()

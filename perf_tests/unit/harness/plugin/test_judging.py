@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.baselines import files
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Status
 from perf_tests.protocol.messages import FailureKind
@@ -28,6 +27,7 @@ from perf_tests.unit.builders import (
     make_sample,
     make_telemetry,
     make_verdict,
+    store_baselines,
 )
 from perf_tests.unit.conftest import CASES, FP8DQROW, INT8WO
 from perf_tests.unit.harness.plugin.sessions import QUICK, Open, on_h100
@@ -144,7 +144,7 @@ def test_the_control_is_compared_with_that_of_the_baselines(
         cases={FP8DQROW: entry},
         provenance={"p1": make_provenance(unit=unit)},
     )
-    files.write(files.path_of(tmp_path, "h100", "flux1-dev"), stored)
+    store_baselines(tmp_path, stored)
     environment = make_environment(gpu=GPU)
     process = make_process(environment=environment, build=make_build({"control_gemm_ms": now_ms}))
     run = make_run(CASES[FP8DQROW], H100, processes=(process,))

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perf_tests.harness.baselines import files
 from perf_tests.harness.processes import checkout
 from perf_tests.harness.rebaseline.candidates import reference_of
 from perf_tests.harness.runs.record import Process, RunRecord, Status
@@ -444,6 +445,7 @@ def test_baselines_that_cannot_be_read_are_refused(
     two: Parts, suite: Suite, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suite.baselines = suite.folder / "broken"
-    (suite.baselines / "cpu").mkdir(parents=True)
-    (suite.baselines / "cpu" / "flux-mini.json").write_text("{")
-    assert "flux-mini.json" in refused(two, capsys)
+    path = files.path_of(suite.baselines, "cpu", "flux-mini", BF16)
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    assert path.name in refused(two, capsys)

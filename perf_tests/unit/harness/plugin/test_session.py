@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from perf_tests.harness.baselines import files
 from perf_tests.harness.plugin.options import parse_drill
 from perf_tests.harness.records.process_ends import SamplingEnd
 from perf_tests.harness.runs.record import Status
@@ -75,8 +76,9 @@ def test_a_session_that_measured_nothing_leaves_no_directory(open_session: Open,
 
 
 def test_a_baseline_file_that_cannot_be_read_stops_the_selection(open_session: Open, tmp_path: Path) -> None:
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "flux-mini.json").write_text("{")
+    path = files.path_of(tmp_path, "cpu", "flux-mini", INT8WO)
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
     with pytest.raises(BaselineError, match="is not JSON"):
         open_session(baselines=tmp_path)
 

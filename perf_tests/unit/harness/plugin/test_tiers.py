@@ -87,7 +87,7 @@ def test_a_night_takes_rows_that_were_ever_recorded_and_rows_without_a_reason_no
 
 def test_a_night_is_red_for_a_row_that_lost_its_baseline(suite: Suite, plug_gpu: Plug) -> None:
     plug_gpu()
-    files.path_of(_with_register(suite), "h100", "flux1-dev").unlink()
+    files.path_of(_with_register(suite), "h100", "flux1-dev", FP8DQROW).unlink()
     files.noise_path(suite.baselines, "h100").unlink(missing_ok=True)
 
     result = suite.run(*NIGHT, f"--perf-case={FP8DQROW}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.rebaseline.candidates import RunFile
 from perf_tests.harness.runs.record import RunRecord

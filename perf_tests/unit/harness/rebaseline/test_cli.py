@@ -122,7 +122,7 @@ def test_a_second_apply_changes_no_byte(
     cli("apply", run_of(), *ACCEPT)
     before = _store(tmp_path)
     assert cli("apply", run_of(), *ACCEPT) == 0
-    assert (len(before), _store(tmp_path)) == (1, before)
+    assert (len(before), _store(tmp_path)) == (2, before)
 
 
 def test_only_may_be_repeated(cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_only_new_selects_what_lacks_nothing_but_a_baseline(
     arguments = ("--only-new", "--reason", "first recording", "--write")
 
     assert cli("apply", run_of(make_record(new, regressed)), *arguments) == 0
-    assert list(files.read(tmp_path / "baselines" / "cpu" / "flux-mini.json").cases) == [ID]
+    assert list(files.load(tmp_path / "baselines", "cpu")["flux-mini"].cases) == [ID]
 
     assert cli("apply", run_of(make_record(regressed)), *arguments) == 2
     assert "lacks nothing but a baseline" in capsys.readouterr().err
@@ -193,7 +193,7 @@ def test_apply_leaves_out_what_cannot_be_accepted_where_it_is_told_to(
     output = capsys.readouterr()
     assert "not eligible: flux-mini-b1-bf16-eager: it failed: out of memory at 79 GiB" in output.err
     assert "nothing was written" not in output.err
-    assert list(files.read(tmp_path / "baselines" / "cpu" / "flux-mini.json").cases) == [ID]
+    assert list(files.load(tmp_path / "baselines", "cpu")["flux-mini"].cases) == [ID]
 
 
 def test_apply_refuses_where_nothing_at_all_can_be_accepted(
@@ -222,10 +222,10 @@ def test_check_passes_what_apply_wrote_and_refuses_a_truncated_file(
 ) -> None:
     cli("apply", run_of(), *ACCEPT)
     assert cli("check") == 0
-    file = tmp_path / "baselines" / "cpu" / "flux-mini.json"
+    file = files.path_of(tmp_path / "baselines", "cpu", "flux-mini", ID)
     file.write_bytes(file.read_bytes()[:-10])
     assert cli("check") == 2
-    assert "flux-mini.json is not JSON" in capsys.readouterr().err
+    assert f"{ID}.json is not JSON" in capsys.readouterr().err
 
 
 def test_check_of_a_missing_store_is_refused(
@@ -297,16 +297,13 @@ def test_a_drifted_metric_is_refused_until_a_new_first_reference_has_a_reason(
     assert cli("check") == 0
 
 
-def test_an_edited_file_is_refused_by_check_until_it_is_rewritten(
+def test_a_formatted_file_is_refused_by_check_until_it_is_rewritten(
     cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli("apply", run_of(), *ACCEPT)
-    file = tmp_path / "baselines" / "cpu" / "flux-mini.json"
+    file = files.path_of(tmp_path / "baselines", "cpu", "flux-mini", ID)
     written = file.read_text()
-    edited = json.loads(written)
-    for entry in edited["cases"].values():
-        del entry["first"]
-    file.write_text(json.dumps(edited))
+    file.write_text(json.dumps(json.loads(written)))
     assert cli("check") == 2
     assert "tools/rebaseline.py rewrite" in capsys.readouterr().err
     assert cli("rewrite") == 0
@@ -316,18 +313,46 @@ def test_an_edited_file_is_refused_by_check_until_it_is_rewritten(
     assert (cli("rewrite"), capsys.readouterr().out) == (0, "nothing changes\n")
 
 
-def test_a_file_of_format_1_is_refused_by_every_command_that_reads_it(
-    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        pytest.param("metrics", {"weight_bytes": 2.0}, id="a-number"),
+        pytest.param("first", {"model_memory_mib": [2.0]}, id="the-first-reference"),
+        pytest.param("figures", "0" * 16, id="figures"),
+        pytest.param("seal", "", id="no-seal"),
+    ],
+)
+def test_what_was_edited_by_hand_is_refused_by_every_command_and_never_rewritten(
+    cli: Callable[..., int],
+    run_of: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    field: str,
+    value: object,
 ) -> None:
     cli("apply", run_of(), *ACCEPT)
-    file = tmp_path / "baselines" / "cpu" / "flux-mini.json"
-    old = file.read_text().replace('"format_version": 2', '"format_version": 1')
-    file.write_text(old)
+    file = files.path_of(tmp_path / "baselines", "cpu", "flux-mini", ID)
+    edited = json.loads(file.read_text())
+    edited[field] = {**edited[field], **value} if isinstance(value, dict) else value
+    file.write_text(json.dumps(edited))
+    before = _store(tmp_path)
     for arguments in (("check",), ("rewrite",), ("show",), ("diff", run_of())):
         capsys.readouterr()
         assert cli(*arguments) == 2
-        assert "has format 1, and this checkout reads only 2" in capsys.readouterr().err
-    assert file.read_text() == old
+        assert f"{file} was edited: " in capsys.readouterr().err
+    assert _store(tmp_path) == before
+
+
+def test_figures_that_were_edited_are_refused(
+    cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("apply", run_of(), *ACCEPT)
+    (figures,) = (tmp_path / "baselines" / "cpu" / "flux-mini" / "figures").iterdir()
+    figures.write_text(figures.read_text() + " ")
+    for command in ("check", "rewrite"):
+        capsys.readouterr()
+        assert cli(command) == 2
+        assert f"the figures {figures.stem} of the baseline file " in capsys.readouterr().err
 
 
 def test_show_of_an_unknown_pattern_is_refused(
@@ -341,7 +366,7 @@ def test_show_of_an_unknown_pattern_is_refused(
 def test_baselines_may_stand_before_the_command(run_of: Callable[..., Path], tmp_path: Path) -> None:
     other = tmp_path / "other"
     assert main(["--baselines", str(other), "apply", str(run_of()), *ACCEPT]) == 0
-    assert (other / "cpu" / "flux-mini.json").is_file()
+    assert files.path_of(other, "cpu", "flux-mini", ID).is_file()
 
 
 def test_script_runs_from_the_checkout_without_being_installed(
@@ -392,4 +417,4 @@ def test_what_a_killed_command_had_to_write_is_a_problem_until_it_is_rewritten(
     assert "holds what an interrupted command had still to write: fix it" in capsys.readouterr().err
     assert cli("rewrite") == 0
     assert cli("check") == 0
-    assert list(_store(tmp_path)) == ["cpu/flux-mini.json"]
+    assert f"cpu/flux-mini/{ID}.json" in _store(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from perf_tests.harness.baselines import files
 from perf_tests.harness.rebaseline.proposal import write
-from perf_tests.unit.builders import FLUX_FP8, MINI_INT8WO, make_record
+from perf_tests.unit.builders import FLUX_FP8, MINI_INT8WO, make_record, store_baselines
 from perf_tests.unit.harness.rebaseline.proposals import accept, proposed, timed
 
 
@@ -65,19 +65,17 @@ def test_a_first_reference_holds_only_what_gates_and_has_a_drift_limit(tmp_path:
 
 def test_a_first_reference_that_is_missing_is_taken_from_the_accepted_numbers(tmp_path: Path) -> None:
     accept(tmp_path, timed(100.0))
-    path = files.path_of(tmp_path, "h100", "flux1-dev")
-    before = files.read(path)
+    before = files.read(tmp_path, "h100", "flux1-dev")
     entry = msgspec.structs.replace(before.cases[FLUX_FP8.id], first={})
-    files.write(path, msgspec.structs.replace(before, cases={FLUX_FP8.id: entry}))
+    store_baselines(tmp_path, msgspec.structs.replace(before, cases={FLUX_FP8.id: entry}))
     accept(tmp_path, timed(101.0))
     assert _first(tmp_path)["denoise_step_ms"] == (100.0,)
 
 
 def test_a_first_reference_is_replaced_where_the_digest_changes(tmp_path: Path) -> None:
     accept(tmp_path, timed(100.0))
-    path = files.path_of(tmp_path, "h100", "flux1-dev")
-    before = files.read(path)
+    before = files.read(tmp_path, "h100", "flux1-dev")
     entry = msgspec.structs.replace(before.cases[FLUX_FP8.id], digest="d" * 64)
-    files.write(path, msgspec.structs.replace(before, cases={FLUX_FP8.id: entry}))
+    store_baselines(tmp_path, msgspec.structs.replace(before, cases={FLUX_FP8.id: entry}))
     accept(tmp_path, timed(200.0))
     assert _first(tmp_path)["denoise_step_ms"] == (200.0,)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.baselines import files
-from perf_tests.harness.baselines.files import Accepted, Baselines
+from perf_tests.harness.baselines.entry import Accepted, Baselines, accepted_of
 from perf_tests.harness.baselines.instruction_sets import OfInstructions
 from perf_tests.harness.rebaseline import store
 from perf_tests.harness.runs.record import RunRecord, Status
@@ -29,6 +29,7 @@ from perf_tests.unit.builders import (
     make_provenance,
     make_record,
     make_run,
+    store_baselines,
 )
 from perf_tests.unit.conftest import INT8WO, Misbehave, Suite, rebaseline
 from perf_tests.unit.harness.plugin.sessions import ONLY_INT8WO, RATIO, screen
@@ -57,7 +58,7 @@ def _with_latency(sample: Sample, seconds: float) -> Sample:
 
 
 def accepted_in(root: Path) -> Accepted:
-    return files.accepted_of(files.load(root, "cpu")["flux-mini"], ID)
+    return accepted_of(files.load(root, "cpu")["flux-mini"], ID)
 
 
 def of_set(accepted: Accepted, name: str) -> dict[str, tuple[float, ...]]:
@@ -93,9 +94,9 @@ def test_the_same_instruction_set_is_replaced_and_the_other_stays(both: Path) ->
 
 
 def test_accepting_the_same_run_twice_changes_no_byte(both: Path) -> None:
-    before = files.path_of(both, "cpu", "flux-mini").read_bytes()
+    before = files.path_of(both, "cpu", "flux-mini", ID).read_bytes()
     accept(both, measured("AVX512", ratio=0.7, operators=2700.0, weights=2.0), reason="once more")
-    assert files.path_of(both, "cpu", "flux-mini").read_bytes() == before
+    assert files.path_of(both, "cpu", "flux-mini", ID).read_bytes() == before
 
 
 def test_a_change_is_one_against_the_same_instruction_set(both: Path) -> None:
@@ -122,27 +123,20 @@ def test_a_baseline_that_is_too_old_to_know_its_instructions_is_replaced(tmp_pat
 
 
 def test_a_case_that_has_changed_keeps_no_numbers(both: Path) -> None:
-    path = files.path_of(both, "cpu", "flux-mini")
-    old = files.read(path)
+    old = files.read(both, "cpu", "flux-mini")
     entry = msgspec.structs.replace(old.cases[ID], digest="0" * 64)
-    files.write(path, msgspec.structs.replace(old, cases={ID: entry}))
+    store_baselines(both, msgspec.structs.replace(old, cases={ID: entry}))
 
     accept(both, measured("AVX2", ratio=3.3, operators=2930.0))
 
     assert accepted_in(both).others == {}
 
 
-def test_committed_baselines_need_not_be_recorded_again() -> None:
-    for path in sorted((ROOT / "baselines" / "cpu").glob("*.json")):
-        assert files.dumps(files.read(path)) == path.read_text()
-
-
 def test_a_metric_that_a_set_was_recorded_without_is_compared_as_with_other_instructions(both: Path) -> None:
-    path = files.path_of(both, "cpu", "flux-mini")
-    old = files.read(path)
+    old = files.read(both, "cpu", "flux-mini")
     other = msgspec.structs.replace(old.cases[ID].other_instructions["AVX2"], metrics={RATIO: (3.0,)})
     entry = msgspec.structs.replace(old.cases[ID], other_instructions={"AVX2": other})
-    files.write(path, msgspec.structs.replace(old, cases={ID: entry}))
+    store_baselines(both, msgspec.structs.replace(old, cases={ID: entry}))
     accepted, settings = accepted_in(both), {"cpu_capability": "AVX2"}
 
     assert accepted.fitting(METRIC_BY_NAME[RATIO], settings).entry.metrics[RATIO] == (3.0,)
@@ -159,7 +153,7 @@ def test_a_run_that_does_not_name_its_instructions_replaces_none_that_do(both: P
         f"{ID}: it does not say which instruction set it was measured with, and the baseline holds numbers "
         "of AVX2 and AVX512: measure it again with this checkout",
     )
-    assert proposal.files == {}
+    assert proposal.baselines == {}
 
 
 def broken(others: dict[str, OfInstructions], **settings: str) -> Baselines:
@@ -224,17 +218,16 @@ def test_a_store_whose_sets_contradict_each_other_is_refused_in_one_sentence(
     baselines: Baselines, says: str
 ) -> None:
     with pytest.raises(BaselineError, match=f"cannot be written: {says}".replace("+", r"\+")):
-        files.dumps(baselines)
+        files.contents(Path("nowhere"), baselines)
 
 
 def test_numbers_of_what_follows_no_instruction_set_are_a_problem(both: Path) -> None:
-    path = files.path_of(both, "cpu", "flux-mini")
-    old = files.read(path)
+    old = files.read(both, "cpu", "flux-mini")
     other = msgspec.structs.replace(
         old.cases[ID].other_instructions["AVX2"], metrics={"weight_bytes": (1.0,)}
     )
     entry = msgspec.structs.replace(old.cases[ID], other_instructions={"AVX2": other})
-    files.write(path, msgspec.structs.replace(old, cases={ID: entry}))
+    store_baselines(both, msgspec.structs.replace(old, cases={ID: entry}))
 
     (problem,) = store.problems(both)
 

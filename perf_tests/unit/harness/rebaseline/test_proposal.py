@@ -24,7 +24,7 @@ ID = MINI_INT8WO.id
 
 
 def _text(root: Path) -> str:
-    return files.path_of(root, "cpu", "flux-mini").read_text(encoding="utf-8")
+    return files.path_of(root, "cpu", "flux-mini", ID).read_text(encoding="utf-8")
 
 
 def test_accepting_one_case_keeps_the_entries_and_the_provenance_of_others(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_accepting_the_same_run_twice_changes_nothing(tmp_path: Path) -> None:
     before = _text(tmp_path)
     again = proposed(tmp_path, make_record(), reason="another reason")
     write(again)
-    assert (again.changes, dict(again.files)) == ((), {})
+    assert (again.changes, dict(again.baselines)) == ((), {})
     assert _text(tmp_path) == before
 
 
@@ -155,8 +155,8 @@ def test_a_case_is_ineligible_by_its_numbers_as_well_as_by_how_it_was_measured(t
 
 
 def test_a_broken_baseline_file_is_not_overwritten(tmp_path: Path) -> None:
-    path = files.path_of(tmp_path, "cpu", "flux-mini")
-    path.parent.mkdir()
+    path = files.path_of(tmp_path, "cpu", "flux-mini", ID)
+    path.parent.mkdir(parents=True)
     path.write_text("{")
     with pytest.raises(BaselineError, match="is not JSON"):
         proposed(tmp_path, make_record())

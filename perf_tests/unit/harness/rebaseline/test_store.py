@@ -21,6 +21,7 @@ from perf_tests.unit.builders import (
     make_process,
     make_record,
     make_run,
+    store_baselines,
 )
 from perf_tests.unit.harness.rebaseline.proposals import accept, timed, unsteady
 
@@ -40,7 +41,7 @@ def test_published_tables_are_not_looked_into(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["h9000/flux-mini.json", "flux-mini.json", "cpu/a/flux-mini.json", "cpu/x.bak"]
+    "name", ["h9000/flux-mini.json", "flux-mini.json", "cpu/a/b/flux-mini.json", "cpu/x.bak"]
 )
 def test_a_file_that_belongs_to_no_platform_is_a_problem(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def test_a_file_that_belongs_to_no_platform_is_a_problem(tmp_path: Path, name: s
 
 def test_a_file_that_was_edited_by_hand_is_a_problem(tmp_path: Path) -> None:
     accept(tmp_path, make_record())
-    path = files.path_of(tmp_path, "cpu", "flux-mini")
+    path = files.path_of(tmp_path, "cpu", "flux-mini", ID)
     path.write_text(path.read_text().replace("  ", " "))
     (problem,) = store.problems(tmp_path)
     assert "is not as rebaseline.py writes it" in problem
@@ -75,33 +76,31 @@ def test_an_entry_that_belongs_to_no_case_is_a_problem(
     tmp_path: Path, case: str, changes: dict[str, Any], problem: str
 ) -> None:
     baselines = make_baselines(cases={case: make_entry(**changes)})
-    files.write(files.path_of(tmp_path, "cpu", "flux-mini"), baselines)
+    store_baselines(tmp_path, baselines)
     (found,) = store.problems(tmp_path)
     assert f"{case} {problem}" in found
 
 
 def test_an_entry_on_a_platform_that_its_row_does_not_name_is_a_problem(tmp_path: Path) -> None:
-    path = files.path_of(tmp_path, "h100", "flux-mini")
-    files.write(path, make_baselines(platform="h100"))
+    store_baselines(tmp_path, make_baselines(platform="h100"))
     (found,) = store.problems(tmp_path)
     assert "is not measured on h100" in found
 
 
 def test_every_problem_of_the_store_is_listed(tmp_path: Path) -> None:
     for pipeline in ("flux-mini", "cogvideox-mini"):
-        path = files.path_of(tmp_path, "cpu", pipeline)
-        path.parent.mkdir(exist_ok=True)
+        path = files.path_of(tmp_path, "cpu", pipeline, ID)
+        path.parent.mkdir(parents=True)
         path.write_text("{")
     assert len(store.problems(tmp_path)) == 2
 
 
 def test_an_entry_that_has_drifted_too_far_is_a_problem(tmp_path: Path) -> None:
     accept(tmp_path, timed(100.0))
-    path = files.path_of(tmp_path, "h100", "flux1-dev")
-    before = files.read(path)
+    before = files.read(tmp_path, "h100", "flux1-dev")
     entry = before.cases[FLUX_FP8.id]
     moved = msgspec.structs.replace(entry, metrics={**entry.metrics, "denoise_step_ms": (110.0,)})
-    files.write(path, msgspec.structs.replace(before, cases={FLUX_FP8.id: moved}))
+    store_baselines(tmp_path, msgspec.structs.replace(before, cases={FLUX_FP8.id: moved}))
     (problem,) = store.problems(tmp_path)
     assert "has drifted too far: accepted steps have moved denoise_step_ms by +10.00 %" in problem
 
@@ -123,17 +122,16 @@ def test_accepted_cases_that_no_id_matches_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_rewrite_adds_first_references_and_then_changes_nothing(tmp_path: Path) -> None:
-    path = files.path_of(tmp_path, "cpu", "flux-mini")
-    files.write(path, make_baselines(cases={ID: make_entry({"model_memory_mib": [2.0]})}))
-    assert store.rewrite(tmp_path) == (path,)
-    assert files.read(path).cases[ID].first == {"model_memory_mib": (2.0,)}
+    store_baselines(tmp_path, make_baselines(cases={ID: make_entry({"model_memory_mib": [2.0]})}))
+    assert store.rewrite(tmp_path) == (files.path_of(tmp_path, "cpu", "flux-mini", ID),)
+    assert files.load(tmp_path, "cpu")["flux-mini"].cases[ID].first == {"model_memory_mib": (2.0,)}
     assert store.rewrite(tmp_path) == ()
 
 
 def test_a_rewrite_refuses_a_file_of_format_1(tmp_path: Path) -> None:
-    path = files.path_of(tmp_path, "cpu", "flux-mini")
-    files.write(path, make_baselines())
-    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 1'))
+    path = tmp_path / "cpu" / "flux-mini.json"
+    path.parent.mkdir()
+    path.write_text('{"format_version": 1}')
     with pytest.raises(BaselineError, match="has format 1, and this checkout reads only 2"):
         store.rewrite(tmp_path)
 
@@ -158,7 +156,7 @@ def test_noise_is_not_shown_by_a_single_process(tmp_path: Path) -> None:
 
 def test_noise_gets_no_file_on_a_platform_without_noisy_gates(tmp_path: Path) -> None:
     accept(tmp_path, make_record(make_run(processes=(make_process(),) * 3)))
-    assert [path.name for path in (tmp_path / "cpu").iterdir()] == ["flux-mini.json"]
+    assert [path.name for path in (tmp_path / "cpu").iterdir()] == ["flux-mini"]
 
 
 def test_noise_of_a_platform_ignores_the_steps_of_unsteady_schemes(tmp_path: Path) -> None:
@@ -187,13 +185,15 @@ def test_noise_that_does_not_match_the_baselines_is_a_problem_until_it_is_rewrit
 def test_noise_that_the_baselines_do_not_show_is_refused(tmp_path: Path, sd_pct: float) -> None:
     accept(tmp_path, timed(100.0, 101.0))
     noise = {**store.noise_in_force(tmp_path, H100), "denoise_step_ms": Noise(sd_pct=sd_pct, dof=7)}
-    files.write_noise(files.noise_path(tmp_path, "h100"), noise)
+    files.noise_path(tmp_path, "h100").write_text(files.dumps_noise(noise))
     with pytest.raises(BaselineError, match=r"noise\.json (does not match|is broken)"):
         store.noise_in_force(tmp_path, H100)
 
 
 def test_noise_without_any_baseline_is_refused(tmp_path: Path) -> None:
-    files.write_noise(files.noise_path(tmp_path, "h100"), {"decode_ms": Noise(sd_pct=0.9, dof=20)})
+    path = files.noise_path(tmp_path, "h100")
+    path.parent.mkdir()
+    path.write_text(files.dumps_noise({"decode_ms": Noise(sd_pct=0.9, dof=20)}))
     with pytest.raises(BaselineError, match="does not match the noise of the baselines"):
         store.noise_in_force(tmp_path, H100)
 
@@ -214,11 +214,10 @@ def test_noise_is_empty_for_a_platform_that_gates_nothing_noisy(tmp_path: Path) 
 
 def test_baselines_that_lie_further_apart_than_any_machine_are_refused(tmp_path: Path) -> None:
     accept(tmp_path, timed(100.0, 101.0))
-    path = files.path_of(tmp_path, "h100", "flux1-dev")
-    before = files.read(path)
+    before = files.read(tmp_path, "h100", "flux1-dev")
     entry = before.cases[FLUX_FP8.id]
     apart = msgspec.structs.replace(entry, metrics={**entry.metrics, "decode_ms": (1e-3, 1e6)})
-    files.write(path, msgspec.structs.replace(before, cases={FLUX_FP8.id: apart}))
+    store_baselines(tmp_path, msgspec.structs.replace(before, cases={FLUX_FP8.id: apart}))
     files.noise_path(tmp_path, "h100").unlink()
     with pytest.raises(BaselineError, match=r"lie 554 % apart in decode_ms, and 10 % is the most"):
         store.noise_in_force(tmp_path, H100)
@@ -240,7 +239,7 @@ def test_accepting_a_case_of_a_platform_without_a_register_makes_none(tmp_path: 
 
 def test_a_baseline_that_was_deleted_is_a_problem(tmp_path: Path) -> None:
     accept(tmp_path, timed(100.0))
-    files.path_of(tmp_path, "h100", "flux1-dev").unlink()
+    files.path_of(tmp_path, "h100", "flux1-dev", FLUX_FP8.id).unlink()
     files.noise_path(tmp_path, "h100").unlink()
     (problem,) = store.problems(tmp_path)
     assert problem.endswith(f"{FLUX_FP8.id} had a baseline, which is gone: restore it, or record it again")

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from perf_tests.harness.baselines.files import Accepted, Entry, Provenance
+from perf_tests.harness.baselines.entry import Accepted, Entry, Provenance
 from perf_tests.harness.fidelity.heatmaps import Drawing, EarlierHeatMaps, HeatMaps, NoHeatMaps
 from perf_tests.harness.report.failure import explain, explain_failure
 from perf_tests.harness.report.wording import format_change, format_value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from perf_tests.harness.baselines.files import Entry
+from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.report.terminal import not_compared, provisional, table
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
