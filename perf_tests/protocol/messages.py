@@ -101,6 +101,8 @@ class Fork(Struct):
     """What it will import, as `"package.module:Name"`."""
     parent: int = 0
     """Process id of what asks, whose child a forked worker must become."""
+    capability: tuple[int, int] | None = None
+    """Compute capability of the GPU, which modules ask for while they are imported; None without one."""
 
 
 # Requests

@@ -68,6 +68,8 @@ class Misbehaving:
         """Before each fork."""
         self._orders += 1
         if self._orders > self._dies_after:
+            sys.stderr.write("it says why\n")
+            sys.stderr.flush()
             os._exit(3)
         if self._orders > self._hangs_after:
             threading.Event().wait()

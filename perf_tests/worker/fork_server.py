@@ -97,14 +97,18 @@ def prepare(order: Fork) -> None:
     """
     import torch
 
+    from perf_tests.worker.model import contextless
     from perf_tests.worker.model.lazy import resolve
 
-    for target in (*OF_EVERY_WORKER, *order.imports):
-        # What cannot be imported fails again in the worker, which reports it.
-        with suppress(Exception):
-            resolve(target)
-    if torch.cuda.is_initialized() or _has_children():
-        sys.exit("importing the stack has initialised CUDA or started a process")
+    with contextless.answered(order.capability):
+        for target in (*OF_EVERY_WORKER, *order.imports):
+            # What cannot be imported fails again in the worker, which reports it.
+            with suppress(Exception):
+                resolve(target)
+    if torch.cuda.is_initialized():
+        sys.exit("importing the stack has initialised CUDA")
+    if _has_children():
+        sys.exit("importing the stack has started a process")
     gc.collect()
     gc.freeze()
 

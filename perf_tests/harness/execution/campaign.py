@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from perf_tests.harness.execution.planned import Planned, PlannedCases
 from perf_tests.harness.execution.sampling import SamplingRules
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
+from perf_tests.harness.processes.usage import Usage
 from perf_tests.harness.retention.arrays import ArrayFiles
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import RunStore, SessionStart
@@ -28,6 +29,19 @@ class Several:
     cards: Sequence[LaneCard]
     jobs: Sequence[Job]
     """Together they hold all selected cases that are not measured yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asides:
+    """What a campaign has to tell beside its record; by UUID of the card, None for the only device."""
+
+    measured_again: tuple[str, ...] = ()
+    """Ids of the references that a resumed session had measured, and that were measured again."""
+    retired: Mapping[str, str] = field(default_factory=dict)
+    """Why a card measures no more."""
+    late_imports: Mapping[str | None, str] = field(default_factory=dict)
+    """Why workers import when they are wanted, although their platform has it otherwise."""
+    usage: Mapping[str | None, Usage] = field(default_factory=dict)
 
 
 class Campaign:
@@ -88,9 +102,15 @@ class Campaign:
         return self.store.record
 
     @property
-    def measured_again(self) -> tuple[str, ...]:
-        """Ids of the references that a resumed session had measured, and that were measured again."""
-        return tuple(sorted(self._arrays.missed))
+    def asides(self) -> Asides:
+        """What there is to tell so far."""
+        lanes = {lane.card.unit if lane.card else None: lane for lane in self._lanes}
+        return Asides(
+            measured_again=tuple(sorted(self._arrays.missed)),
+            retired=self._crew.retired if self._crew else {},
+            late_imports={unit: why for unit, lane in lanes.items() if (why := lane.late_imports)},
+            usage={unit: usage for unit, lane in lanes.items() if (usage := lane.meter.usage)},
+        )
 
     @property
     def done(self) -> frozenset[str]:
@@ -98,11 +118,6 @@ class Campaign:
         return frozenset(
             each.case.id for each in self.planned if self.store.is_done(each.case.id, implicit=False)
         )
-
-    @property
-    def retired(self) -> dict[str, str]:
-        """UUID -> why a card measures no more; empty where all of them do."""
-        return self._crew.retired if self._crew else {}
 
     def run(self, case_id: str) -> Run:
         """The run of a selected case, measured at the first request; a failed one holds its failure.

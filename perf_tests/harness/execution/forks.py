@@ -13,8 +13,9 @@ from perf_tests.harness.processes.fork_server import ForkServer, ForkServerError
 from perf_tests.harness.processes.inherited import SECRETS
 from perf_tests.harness.processes.process_group import Leader
 from perf_tests.harness.processes.spare import Spare
-from perf_tests.harness.processes.worker_process import StartProcess
+from perf_tests.harness.processes.worker_process import StartProcess, log_tail
 from perf_tests.protocol.messages import Fork
+from perf_tests.protocol.reports import Gpu
 from perf_tests.tables.platforms import WorkerStart
 
 CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
@@ -38,6 +39,9 @@ class Forks:
     def __init__(self, command: tuple[str, ...] | None, folder: Path, caches: Path) -> None:
         """`command` is what follows the interpreter; None for none of these processes. Their logs are in
         `folder`, and what torch caches while it is imported in `caches`."""
+        self.gave_up: str | None = None
+        """Why workers import when they are wanted, although the platform has it otherwise; None where they
+        do not."""
         self._command = command
         self._folder = folder
         # torch keeps some paths of caches from when it was imported. Those of its default folder would be of
@@ -46,6 +50,7 @@ class Forks:
         self._server: ForkServer | None = None
         self._spare: Spare | None = None
         self._interpreter = ""
+        self._gpu: Gpu | None = None
         self._variables: dict[str, str] = {}
         """Of every worker, and the caches of importing."""
 
@@ -55,14 +60,16 @@ class Forks:
             return None
         return partial(self._start, self._command, planned)
 
-    def ready_next(self, planned: Planned) -> None:
-        """Begin to import for the worker after that of `planned`, where the platform does so ahead."""
+    def ready_next(self, planned: Planned, gpu: Gpu | None) -> None:
+        """Begin to import for the worker after that of `planned`, which computes on `gpu`, where the platform
+        does so ahead."""
+        self._gpu = gpu
         is_ahead = planned.platform.worker_start is WorkerStart.AHEAD
         if self._command is None or not is_ahead or self._spare is not None or not self._interpreter:
             return
-        command, log = (self._interpreter, *self._command), self._folder / "spare.log"
+        command = (self._interpreter, *self._command)
         with suppress(OSError):  # the next worker is started when it is wanted, and reports why it cannot be
-            self._spare = Spare(command, self._variables, log, planned.case.build.targets)
+            self._spare = Spare(command, self._variables, self._log(planned), self._order(planned, {}))
 
     def quiet(self) -> AbstractContextManager[None]:
         """While nothing is imported."""
@@ -101,22 +108,35 @@ class Forks:
         try:
             if take := self._supply(planned, supply):
                 return take(
-                    Fork(variables=environment, imports=planned.case.build.targets),
+                    self._order(planned, environment),
                     **pipes,
                     output=output.fileno(),
                     timeout_s=planned.platform.timeouts.import_s,
                 )
-        except (ForkServerError, OSError, UnicodeEncodeError):
+        except (ForkServerError, OSError, UnicodeEncodeError) as error:
             # Nothing is lost but time: where an interpreter of its own fails as well, that is reported. An
             # order cannot hold a variable that is not UTF-8, which an interpreter inherits.
             self.close()
+            last_words = log_tail(self._log(planned)).rpartition("\n")[2]
+            self.gave_up = ": ".join(filter(None, (str(error), last_words)))
         return worker_process.start_process(command, **pipes, output=output, environment=environment)
 
     def _supply(self, planned: Planned, command: tuple[str, ...]) -> Supply | None:
         if planned.platform.worker_start is WorkerStart.FORKED:
             if self._server is None:
-                log = self._folder / "fork-server.log"
-                self._server = ForkServer((self._interpreter, *command), self._variables, log)
+                command = (self._interpreter, *command)
+                self._server = ForkServer(command, self._variables, self._log(planned))
             return self._server.fork
         spare, self._spare = self._spare, None
         return None if spare is None else spare.take
+
+    def _order(self, planned: Planned, variables: dict[str, str]) -> Fork:
+        capability = self._gpu.capability if self._gpu else None
+        return Fork(variables=variables, imports=planned.case.build.targets, capability=capability)
+
+    def _log(self, planned: Planned) -> Path:
+        return self._folder / LOGS[planned.platform.worker_start]
+
+
+LOGS = {WorkerStart.FORKED: "fork-server.log", WorkerStart.AHEAD: "spare.log"}
+"""The file that what imports writes to."""

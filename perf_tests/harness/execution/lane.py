@@ -12,7 +12,6 @@ from perf_tests.harness.execution.planned import Planned, PlannedCases, blank
 from perf_tests.harness.execution.sampling import SamplingRules, Series
 from perf_tests.harness.execution.shared_worker import SharedWorker, Subject, Twins
 from perf_tests.harness.lanes import machine
-from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.retention.arrays import ArrayFiles
 from perf_tests.harness.runs.record import REASON_OF_PROGRESS, Progress, Run
@@ -76,6 +75,9 @@ class Lane:
     def __init__(self, launcher: Launcher, work: Work, unit: str | None) -> None:
         """`unit` is the `Environment.unit` of the device, None where it is unknown."""
         self.unit = unit
+        self.card = launcher.card
+        """None where the session has only one device."""
+        self.meter = launcher.meter
         self.failed_starts = 0
         """How many builds in a row failed before they computed anything."""
         self.claim: Callable[[str], Job | None] | None = None
@@ -95,14 +97,15 @@ class Lane:
         self._others: list[Launcher] = []
 
     @property
-    def card(self) -> LaneCard | None:
-        """The card, where the session has several."""
-        return self._launcher.card
+    def late_imports(self) -> str | None:
+        """Why workers import when they are wanted, although the platform has it otherwise; None if not."""
+        launchers = (self._launcher, *self._others)
+        return next((each.late_imports for each in launchers if each.late_imports), None)
 
     def launcher(self, stack: Stack, seen: Seen | None = None) -> Launcher:
         """A launcher of workers of another stack on this device, which nothing is imported beside."""
         self._launcher.drop_spare()
-        launcher = Launcher(self._launcher.out, stack, seen=seen, card=self.card)
+        launcher = Launcher(self._launcher.out, stack, seen=seen, card=self.card, meter=self.meter)
         self._others.append(launcher)
         return launcher
 

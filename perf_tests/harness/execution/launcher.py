@@ -13,6 +13,7 @@ from perf_tests.harness.execution.worker_files import WorkerFiles
 from perf_tests.harness.lanes import machine
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.processes.inherited import SECRETS
+from perf_tests.harness.processes.usage import UsageMeter
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import COMMAND, Worker
 from perf_tests.harness.runs.environments import differences
@@ -56,16 +57,25 @@ class Launcher:
     """Starts workers, which must all report the same stack, and ends them."""
 
     def __init__(
-        self, out: Path, stack: Stack, *, seen: Seen | None = None, card: LaneCard | None = None
+        self,
+        out: Path,
+        stack: Stack,
+        *,
+        seen: Seen | None = None,
+        card: LaneCard | None = None,
+        meter: UsageMeter | None = None,
     ) -> None:
         """Start workers of `stack`, with logs and caches in `out`.
 
-        `seen` is shared by launchers of the same stack. `card` is the one that workers compute on, where the
-        session has several; its files have a folder of their own.
+        `seen` is shared by launchers of the same stack, `meter` by those of the same device. `card` is the
+        one that workers compute on, where the session has several; its files have a folder of their own.
         """
         self.out = out
         self.card = card
         self.files = WorkerFiles(out=out, card=card, artifacts=stack.artifacts, plans=stack.plans)
+        self.meter = meter or UsageMeter()
+        self.watch = self.meter.on(stack.watch)
+        """Told of each phase of each worker."""
         self._seen = seen or Seen()
         self._stack = stack
         self._workers: list[Worker] = []
@@ -90,7 +100,7 @@ class Launcher:
             except BaseException:  # Ctrl-C, too, must not leave a process behind
                 worker.kill()
                 raise
-        self._forks.ready_next(planned)
+        self._forks.ready_next(planned, worker.environment.gpu)
         return worker
 
     def spawn(self, planned: Planned, stem: str, index: int) -> Worker:
@@ -113,11 +123,6 @@ class Launcher:
             worker.kill()
         self.raise_if_aborted()
         return worker
-
-    @property
-    def watch(self) -> Watch:
-        """Told of each phase of each worker."""
-        return self._stack.watch
 
     def greet(self, worker: Worker, planned: Planned, index: int) -> None:
         """Wait until a spawned worker, of the process `index` of its case, is ready.
@@ -146,6 +151,11 @@ class Launcher:
     def quiet(self) -> AbstractContextManager[None]:
         """While nothing is imported for the next worker."""
         return self._forks.quiet()
+
+    @property
+    def late_imports(self) -> str | None:
+        """Why workers import when they are wanted and not ahead; None where nothing keeps them from it."""
+        return self._forks.gave_up
 
     def drop_spare(self) -> None:
         """End the next worker, if it is importing: other launchers measure now."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 
 from perf_tests.harness.execution import resuming
-from perf_tests.harness.execution.campaign import Campaign
+from perf_tests.harness.execution.campaign import Asides, Campaign
 from perf_tests.harness.execution.lane import Callbacks
 from perf_tests.harness.execution.launcher import Stack
 from perf_tests.harness.execution.sampling import SamplingRules
@@ -228,14 +228,9 @@ class PerfSession:
     # Ending
 
     @property
-    def measured_again(self) -> tuple[str, ...]:
-        """Ids of what a resumed session had measured, whose arrays are gone and are needed."""
-        return self._campaign.measured_again if self._campaign else ()
-
-    @property
-    def given_up(self) -> Mapping[str, str]:
-        """UUID -> why one of several cards measures no more."""
-        return self._campaign.retired if self._campaign else {}
+    def asides(self) -> Asides:
+        """What measuring has to tell beside the record."""
+        return self._campaign.asides if self._campaign else Asides()
 
     @property
     def record(self) -> RunRecord | None:
@@ -290,8 +285,13 @@ def _watch_on(display: Display, session: PerfSession, campaign: Campaign) -> Wat
         started=time.monotonic(),
         done_before=campaign.done,
     )
-    names = {card.unit: f"gpu {index}" for index, card in enumerate(session.cards)}
+    names = lane_names(session.cards)
     return PhaseLines(display, len(session.selection.cases), lambda: campaign.done, left, names)
+
+
+def lane_names(cards: Sequence[LaneCard]) -> dict[str, str]:
+    """UUID -> what each of several cards is called in the terminal."""
+    return {card.unit: f"gpu {index}" for index, card in enumerate(cards)}
 
 
 def _plan(judging: CaseJudge, selection: Selection, options: Options, resumed: RunRecord | None) -> Plan:

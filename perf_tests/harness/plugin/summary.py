@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from perf_tests.harness.execution import resuming
 from perf_tests.harness.lanes.machine import Target
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Selection
-from perf_tests.harness.plugin.session import PerfSession
+from perf_tests.harness.plugin.session import PerfSession, lane_names
 from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import brief as briefs
 from perf_tests.harness.report import causes, costs, failure, terminal
@@ -50,6 +51,7 @@ def everything(session: PerfSession, record: RunRecord, selection: Selection) ->
     judging = session.judging
     yield from ([sentence] for sentence in _circumstances(session, record, selection))
     yield costs.table(record.cases, record.references)
+    yield costs.usage(session.asides.usage, lane_names(session.cards))
     yield costs.tuning(record.cases)
     if session.options.show_plan:
         yield plan_report.accuracy(session.forecaster.accuracy(selection, record))
@@ -73,7 +75,8 @@ def _circumstances(session: PerfSession, record: RunRecord, selection: Selection
         yield control.text
     if session.kept:
         yield resuming.sentence(session.kept, len(selection.cases), record.created_at)
-    if again := session.measured_again:
+    asides = session.asides
+    if again := asides.measured_again:
         yield (
             "--perf-resume: measured again, since others are compared with their outputs, which are gone: "
             + ", ".join(again)
@@ -81,8 +84,11 @@ def _circumstances(session: PerfSession, record: RunRecord, selection: Selection
     if session.removed:
         names = ", ".join(path.name for path in session.removed)
         yield f"removed, so that {earlier_runs.KEPT} runs stay beside {session.options.out}: {names}"
-    for unit, why in session.given_up.items():
+    for unit, why in asides.retired.items():
         yield f"the GPU {unit} was given up: {why}; others measured the rest"
+    for why, lanes in Counter(asides.late_imports.values()).items():
+        where = f" on {lanes} of {len(session.cards)} GPUs" if session.cards else ""
+        yield f"workers{where} import when they are wanted, which costs seconds a case and no verdict: {why}"
     if count := len(session.left_out):
         yield (
             f"{count} {'case was' if count == 1 else 'cases were'} left out because nobody has ever recorded "
@@ -168,6 +174,8 @@ def _remarks(session: PerfSession, record: RunRecord, selection: Selection, widt
     for sentence in _circumstances(session, record, selection):
         yield from briefs.cut(refitted(sentence, width), MAX_REMARK)
     yield from costs.briefly(record.cases, record.references, width)
+    for line in costs.usage(session.asides.usage, lane_names(session.cards)):
+        yield clipped(line, width)
     for sentence in costs.tuning(record.cases):
         yield from refitted(sentence, width)
     if session.options.show_plan:

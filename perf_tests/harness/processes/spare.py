@@ -26,10 +26,11 @@ class Spare:
     """
 
     def __init__(
-        self, command: tuple[str, ...], environment: Mapping[str, str], log: Path, imports: tuple[str, ...]
+        self, command: tuple[str, ...], environment: Mapping[str, str], log: Path, first: Fork
     ) -> None:
         """Start `command`, the interpreter and what follows it, under the variables of `environment`. It
-        imports `imports` and what every worker needs. Raises OSError where it cannot be started."""
+        imports what the order `first` names and what every worker needs. Raises OSError where it cannot be
+        started."""
         self._orders, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with served:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ class Spare:
                 )
         self._group = ProcessGroup(self._process)
         with suppress(OSError):  # it has ended: `take` tells
-            self._orders.send(msgspec.json.encode(Fork(variables={}, imports=imports)))
+            self._orders.send(msgspec.json.encode(first))
 
     def take(
         self, order: Fork, *, request_fd: int, reply_fd: int, output: int, timeout_s: float
@@ -62,6 +63,9 @@ class Spare:
                 socket.send_fds(self._orders, [msgspec.json.encode(order)], [request_fd, reply_fd, output])
                 if self._orders.recv(MAX_FORK_BYTES) != str(self._process.pid).encode():
                     raise ForkServerError("the spare worker has ended")
+        except ConnectionError as error:
+            self.close()
+            raise ForkServerError("the spare worker has ended") from error
         except OSError as error:
             self.close()
             raise ForkServerError(f"the spare worker did not answer: {error}") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from perf_tests.harness.processes.usage import Usage
 from perf_tests.harness.report.terminal import aligned
 from perf_tests.harness.report.wording import clipped
 from perf_tests.harness.runs.record import Run
@@ -48,6 +49,17 @@ def briefly(runs: Sequence[Run], references: Sequence[Run], width: int) -> list[
     phases = sorted(total, key=lambda phase: ORDER.index(phase) if phase in ORDER else len(ORDER))
     named = ", ".join(f"{phase} {total[phase]:,.0f}" for phase in phases)
     return [clipped(f"{device} seconds, all processes: {sum(total.values()):,.0f} ({named})", width)]
+
+
+def usage(lanes: Mapping[str | None, Usage], names: Mapping[str, str]) -> list[str]:
+    """One line for each device: how much of its time workers held it. `lanes` is by UUID, None for the only
+    device, and `names` says what several cards are called."""
+    return [
+        f"{names.get(unit or '', unit or 'the device')}: {seen.wall_s:,.0f} s from its first worker to its "
+        f"last: {seen.held_s:,.0f} s held, {seen.importing_s:,.0f} s for imports, {seen.idle_s:,.0f} s idle "
+        f"({seen.unused_pct:.1f} % not held)"
+        for unit, seen in lanes.items()
+    ]
 
 
 def tuning(runs: Iterable[Run]) -> list[str]:

@@ -16,9 +16,10 @@ from perf_tests.harness.execution import forks, resuming
 from perf_tests.harness.execution.launcher import Stack
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes import fork_server, worker_process
+from perf_tests.harness.processes.spare import Spare
 from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import Status
-from perf_tests.protocol.messages import Generate
+from perf_tests.protocol.messages import Fork, Generate
 from perf_tests.tables.platforms import Platform
 from perf_tests.unit.conftest import FAKE_WORKER, Misbehave
 from perf_tests.unit.fork_server import FORKING, START_PROCESS
@@ -378,3 +379,59 @@ def test_nothing_is_imported_beside_other_launchers_of_a_card(conduct: Conduct) 
     campaign.run(FLUX_DEV)
     campaign.on_device(None, lambda lane: lane.launcher(Stack(python=sys.executable)))
     assert living_children() <= before
+
+
+def test_imports_ahead_are_told_the_compute_capability(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would otherwise make a CUDA context, on the card that another worker is timed on, to find out."""
+    told = []
+    send, take = Spare.__init__, Spare.take
+
+    def begun(self: Spare, *arguments: Any) -> None:
+        told.append(arguments[-1].capability)
+        send(self, *arguments)
+
+    def taken(self: Spare, order: Fork, **pipes: Any) -> Any:
+        told.append(order.capability)
+        return take(self, order, **pipes)
+
+    monkeypatch.setattr(Spare, "__init__", begun)
+    monkeypatch.setattr(Spare, "take", taken)
+    campaign = conduct(FLUX_DEV, FLUX_INT8, platform=GPU, forking=FORKING)
+    for case_id in (FLUX_DEV, FLUX_INT8):
+        campaign.run(case_id)
+    assert told == [(9, 0)] * 3
+
+
+# What the session is told
+
+
+@pytest.mark.parametrize(
+    ("case_ids", "platform", "switch", "why"),
+    [
+        (
+            (BF16, INT8WO),
+            CPU_ALONE,
+            ("--dies-after", "1"),
+            "no worker was forked: the server has ended: it says why",
+        ),
+        (ON_GPU, GPU, ("--dies-after", "0"), "the spare worker has ended: it says why"),
+    ],
+    ids=["server", "spare"],
+)
+def test_that_workers_import_when_they_are_wanted_has_a_reason(
+    conduct: Conduct, case_ids: tuple[str, ...], platform: Platform, switch: tuple[str, ...], why: str
+) -> None:
+    campaign = conduct(*case_ids, platform=platform, forking=(*FORKING, *switch))
+    assert campaign.asides.late_imports == {}
+    for case_id in case_ids:
+        campaign.run(case_id)
+    assert campaign.asides.late_imports == {None: why}
+
+
+def test_workers_that_import_ahead_are_nothing_to_tell(conduct: Conduct) -> None:
+    campaign = conduct(*ON_GPU, platform=GPU, forking=FORKING)
+    for case_id in ON_GPU:
+        campaign.run(case_id)
+    assert campaign.asides.late_imports == {}

@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perf_tests.harness.execution.campaign import Asides
 from perf_tests.harness.planning.schedule import Accuracy
 from perf_tests.harness.plugin import hooks, summary
 from perf_tests.harness.plugin.session import PerfSession
+from perf_tests.harness.processes.usage import Usage
 from perf_tests.harness.report import causes
 from perf_tests.harness.report.brief import Brief
 from perf_tests.harness.runs.record import Comparison, Progress, Run, Schedule, Status, Verdict
@@ -176,11 +178,19 @@ class Night:
         session.left_out = {f"flux1-dev-b{number}-fp8dqrow-regional" for number in range(90)}
         session.removed = tuple(Path(f"latest.2026010{day}T000000Z") for day in range(1, 9))
         lost = {f"GPU-{number}": "2 of its cases in a row failed before they computed" for number in range(8)}
-        monkeypatch.setattr(type(session), "given_up", lost)
         session.options = dataclasses.replace(session.options, show_plan=True)
         rows = [Accuracy(case=case.id, implicit=False, expected_s=60.0, spent_s=61.0) for case in CASES]
         monkeypatch.setattr(session.forecaster, "accuracy", lambda *_: rows)
-        monkeypatch.setattr(type(session), "measured_again", tuple(case.id for case in CASES))
+        units: tuple[str | None, ...] = tuple(lost)
+        imports = {unit: f"the spare worker of {unit} has ended" for unit in units}
+        lanes = {unit: Usage(wall_s=9e3, held_s=8e3, importing_s=600.0) for unit in units}
+        told = Asides(
+            measured_again=tuple(case.id for case in CASES),
+            retired=lost,
+            late_imports=imports,
+            usage=lanes,
+        )
+        monkeypatch.setattr(type(session), "asides", told)
         for case in CASES:
             comparison = Comparison(
                 id=case.id,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from perf_tests.harness.report.costs import seconds, table, tuning
+from perf_tests.harness.processes.usage import Usage
+from perf_tests.harness.report.costs import seconds, table, tuning, usage
 from perf_tests.harness.runs.record import BuildReport, Process, Run, Status
 from perf_tests.protocol.reports import CompileCache, Environment, TunedChoices
 
@@ -84,3 +85,21 @@ def test_what_was_tuned_and_what_was_found_is_said_in_one_line() -> None:
 
 def test_nothing_is_said_where_nothing_is_tuned() -> None:
     assert tuning((run("a", {"load": 6.0}), tuned("b", None))) == []
+
+
+def test_each_card_has_a_line_that_says_how_much_of_its_time_it_was_held() -> None:
+    lanes: dict[str | None, Usage] = {
+        "GPU-1": Usage(wall_s=1234.4, held_s=1200.0, importing_s=20.0),
+        "GPU-2": Usage(wall_s=100.0, held_s=100.0, importing_s=0.0),
+    }
+    assert usage(lanes, {"GPU-1": "gpu 0", "GPU-2": "gpu 1"}) == [
+        "gpu 0: 1,234 s from its first worker to its last: 1,200 s held, 20 s for imports, 14 s idle "
+        "(2.8 % not held)",
+        "gpu 1: 100 s from its first worker to its last: 100 s held, 0 s for imports, 0 s idle "
+        "(0.0 % not held)",
+    ]
+
+
+def test_the_only_device_needs_no_name() -> None:
+    (line,) = usage({None: Usage(wall_s=10.0, held_s=5.0, importing_s=5.0)}, {})
+    assert line.startswith("the device: 10 s")
