@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -63,9 +64,13 @@ def units(run: Run) -> set[str]:
 
 
 def test_several_cards_give_the_verdicts_of_one(suite: Suite, of_one_card: Verdicts) -> None:
-    screen(suite.run("-m", "h100", SCHNELL, "--perf-gpus=2", tests=JUDGED))
+    shown = screen(suite.run("-m", "h100", SCHNELL, "--perf-gpus=2", tests=JUDGED))
     assert verdicts(suite) == of_one_card
     assert len(of_one_card) == 9
+    for lane in ("gpu 0", "gpu 1"):
+        assert re.search(
+            rf"^{lane}: \d+ s from its first worker to its last: \d+ s held, ", shown, re.MULTILINE
+        )
 
 
 def test_each_case_and_its_reference_are_measured_on_one_card(two_cards: Suite) -> None:

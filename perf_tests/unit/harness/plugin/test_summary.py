@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.execution.campaign import Asides
+from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.planning.schedule import Accuracy
 from perf_tests.harness.plugin import hooks, summary
 from perf_tests.harness.plugin.session import PerfSession
@@ -262,6 +263,26 @@ def test_the_worst_nights_are_no_longer_and_name_each_red_case(
     assert len(red) >= 50
     unnamed = {case_id for case_id in red if not re.search(rf"^{case_id} ", text, re.MULTILINE)}
     assert unnamed == new & set(red)
+
+
+@pytest.mark.parametrize(
+    ("cards", "where"),
+    [(0, "workers import"), (4, "workers on 3 of 4 GPUs import")],
+    ids=["one device", "four"],
+)
+def test_workers_that_do_not_import_ahead_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: int, where: str
+) -> None:
+    """It costs time, and nothing else would show that it is lost."""
+    night = Night(tmp_path, judged)
+    night.session.cards = tuple(
+        LaneCard(unit=f"GPU-{number}", cores=frozenset({0})) for number in range(cards)
+    )
+    why = "the spare worker has ended: importing the stack has initialised CUDA"
+    units: tuple[str | None, ...] = ("GPU-0", "GPU-1", "GPU-2") if cards else (None,)
+    monkeypatch.setattr(type(night.session), "asides", Asides(late_imports=dict.fromkeys(units, why)))
+    said = f"{where} when they are wanted, which costs seconds a case and no verdict: {why}"
+    assert said in night.brief(200).remarks
 
 
 def test_what_is_left_out_is_counted_and_one_option_away(
