@@ -17,7 +17,7 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.spec import Workload
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Recipe
-from perf_tests.worker.faults import Faults
+from perf_tests.worker import phases
 from perf_tests.worker.fidelity import anchor, anchor_files, anchor_recording, capture, layers, trace
 from perf_tests.worker.inspection import (
     counters,
@@ -28,26 +28,22 @@ from perf_tests.worker.inspection import (
     quantizing,
     setting_effects,
 )
-from perf_tests.worker.measure import control, memory
-from perf_tests.worker.measure.clock import CLOCKS
+from perf_tests.worker.measure import memory
 from perf_tests.worker.measure.generate import (
     Generation,
-    Stages,
     count_step,
     generate_once,
     output_sha256,
     prime,
-    settle,
 )
 from perf_tests.worker.measure.telemetry import GpuMonitor
-from perf_tests.worker.model import build, compile, compile_cache, tuned_choices
 from perf_tests.worker.phases import (
     CompiledWorkload,
     LoadedPipeline,
     QuantizedPipeline,
     UnquantizedPipeline,
 )
-from perf_tests.worker.quantization import apply, autoquant, checkpoint, layer_timing, state, support
+from perf_tests.worker.quantization import apply, autoquant, checkpoint, layer_timing, state
 from perf_tests.worker.quantization.apply import Choose
 
 
@@ -68,32 +64,9 @@ class WorkerSession:
     def load(self, request: messages.Load) -> messages.Loaded:
         """Build the pipeline on the device."""
         self._case = request.case
-        device = torch.device(request.device)
-        gpu = self._monitor if request.device is Device.CUDA else None
-        support.check(request.case.build.recipe.scheme, device)
-        meter = memory.Meter(device, gpu.used_mib if gpu else None)
-        faults = Faults(request.injections, device)
-        controls = control.measure(device, gpu)
-        meter.reset()
-        started_s = time.perf_counter()
-        with quantizing.converted() as converted:
-            pipeline = checkpoint.made(request.case.build, request.checkpoint, device)
-        stages = Stages(CLOCKS[request.device](), faults.before_mark)
-        stages.clock.synchronize()
-        seconds = time.perf_counter() - started_s
-        self._loaded = LoadedPipeline(
-            pipeline=pipeline,
-            device=device,
-            weights=build.weight_digests(pipeline),
-            stages=stages,
-            meter=meter,
-            faults=faults,
-            gpu=gpu,
-            values=controls,
-            converted=converted,
-        )
-        window = self._loaded.end_window()
-        return messages.Loaded(seconds=seconds, memory=window, weights=self._loaded.weights)
+        make = partial(checkpoint.made, request.case.build, request.checkpoint)
+        self._loaded, reply = phases.load(request, self._monitor, make)
+        return reply
 
     def quantize(self, request: messages.Quantize) -> messages.Quantized:
         """Fuse and quantize, measure what is left, and compare its answers where that is asked for."""
@@ -142,29 +115,12 @@ class WorkerSession:
         return messages.Saved(seconds=seconds, files=files)
 
     def compile(self, request: messages.Compile) -> messages.Compiled:
-        """Compile by generating for the first time; reading artifacts is part of it, writing them is not."""
-        loaded, compiles = self._loaded, self._case.build.recipe.compiles
-        file = Path(request.artifacts) if request.artifacts and compiles else None
-        before = counters.read()
-        loaded.meter.reset()
-        started_s = time.perf_counter()
-        done = compile_cache.load(file) if file else None
-        folder = Path(request.tuned) if request.tuned else None
-        with tuned_choices.shared(folder, compiles=compiles) as tuned:
-            compile.apply(loaded.pipeline, self._case.build)
-            prime(loaded.pipeline, self._case)
-        loaded.stages.clock.synchronize()
-        seconds = time.perf_counter() - started_s
-        counted = counters.read().since(before)
-        settle()
-        # Not released: what compiling and graph capture hold on to is part of every later peak.
-        window = loaded.meter.read()
-        self._compiled = CompiledWorkload(before=before, window=window)
-        if file and not done:
-            done = compile_cache.save(file)
-        loaded.meter.reset()
-        cache = counters.cache(counted, done, tuned.report()) if compiles else None
-        return messages.Compiled(seconds=seconds, memory=window, cache=cache)
+        """Compile by generating for the first time."""
+        pipeline, case = self._loaded.pipeline, self._case
+        self._compiled, reply = phases.compile(
+            request, self._loaded, case.build, lambda: prime(pipeline, case)
+        )
+        return reply
 
     def generate(self, request: messages.Generate) -> messages.Generated:
         """Generate once."""
@@ -221,7 +177,7 @@ class WorkerSession:
         """Report what is known only after the last generation."""
         loaded, compiled = self._loaded, self._compiled
         window = loaded.meter.read()
-        counted = counters.read().since(compiled.before)
+        counted = compiled.counts()
         # Before what is measured last, which may compile for itself.
         failed = counters.guard_failures() - compiled.guards_after_warmup
         # After the last generation that is measured, and before any that is not.
@@ -230,11 +186,7 @@ class WorkerSession:
             **loaded.values,
             **self._quantized.values,
             **self._quantized.work.values(self._case.workload),
-            "compiled_graphs": counted.graphs,
-            "graph_breaks": counted.graph_breaks,
-            "recompiles": counted.graphs - compiled.graphs_after_warmup,
-            "generated_kernels": counted.generated_kernels,
-            "extern_calls": counted.extern_calls,
+            **counted,
             # Compiling is part of the peak: graphs capture their memory there, and replay invisibly.
             **memory.peaks([compiled.window, window]),
         }
@@ -331,12 +283,8 @@ class WorkerSession:
         return partial(autoquant.choose, self._loaded.pipeline, self._case, Path(file), timer)
 
     def _warmed_up(self, generation: Generation) -> None:
-        compiled, faults = self._compiled, self._loaded.faults
-        compiled.guards_after_warmup = counters.guard_failures()
-        compiled.graphs_after_warmup = counters.read().since(compiled.before).graphs
-        if not faults.armed:
-            peaks = memory.peaks([compiled.window, self._loaded.meter.read()])
-            faults.arm(generation.values, peaks.get("peak_allocated_mib", peaks["peak_rss_mib"]))
+        self._compiled.warmed_up()
+        self._loaded.arm(generation.values, self._compiled.window)
 
 
 def _refuse_switch(why: str) -> NoReturn:
