@@ -160,6 +160,11 @@ class Recipe:
         """Seconds that a cold compilation takes longer because kernels are chosen by timing."""
         return math.fsum(setting.tuning_s for setting in self.settings)
 
+    @property
+    def is_tuned(self) -> bool:
+        """Whether kernels are chosen by timing them."""
+        return self.tuning_s > 0
+
 
 def bf16_twin(recipe: Recipe) -> Recipe:
     """The bf16 recipe of the same compile mode, which fidelity and speed-up are measured against."""

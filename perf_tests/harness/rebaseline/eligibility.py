@@ -154,7 +154,8 @@ def _unmeasured(run: Run, record: RunRecord) -> str | None:
         observation = observations.observe(metric, run, reference_of(run, record))
         if observation.missing is not None:
             return observation.missing
-        if metric.better is Better.EXACT and len(set(observation.values)) > 1:
+        may_differ = metric.where_tuned is not None and case.build.recipe.is_tuned
+        if metric.better is Better.EXACT and not may_differ and len(set(observation.values)) > 1:
             values = ", ".join(f"{value:g}" for value in observation.values)
             return f"{metric.name} has no exact value, its processes differ: {values}"
     return None

@@ -8,7 +8,7 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.rows import METRICS
 from perf_tests.tables.metrics.spec import Better, Gate, Group, Metric, Reader, Rule, Tolerance
 from perf_tests.tables.platforms import Device, Platform
-from perf_tests.tables.schemes.spec import Scheme
+from perf_tests.tables.recipes import Recipe
 
 
 def gated_metrics(case: Case, platform: Platform, group: Group | None = None) -> tuple[Metric, ...]:
@@ -27,21 +27,27 @@ def is_verified_only(case: Case, platform: Platform) -> bool:
     return case.built_twin is not None and platform.device is Device.CPU
 
 
-def as_judged(metric: Metric, scheme: Scheme) -> Metric:
-    """The metric as it is judged for `scheme`: by a wide tolerance where its time is unsteady."""
+def as_judged(metric: Metric, recipe: Recipe) -> Metric:
+    """The metric as it is judged for `recipe`: by a wide tolerance where its scheme's time is unsteady, or
+    where kernels are tuned that it counts."""
+    if metric.where_tuned is not None and recipe.is_tuned:
+        return _within(metric, metric.where_tuned)
+    scheme = recipe.scheme
     if scheme.unsteady is None or not (metric.is_noisy and metric.rests_on_step):
         return metric
     lower = metric.better is Better.LOWER
     tolerance = Tolerance(relative_pct=scheme.unsteady.slower_pct if lower else scheme.unsteady.less_pct)
+    return dataclasses.replace(_within(metric, tolerance), precise=False, drift_limit_pct=None)
+
+
+def _within(metric: Metric, tolerance: Tolerance) -> Metric:
     gates = dict.fromkeys(metric.gates, Gate(tolerance=tolerance))
-    return dataclasses.replace(
-        metric, gates=gates, rule=Rule.WITHIN_TOLERANCE, precise=False, drift_limit_pct=None
-    )
+    return dataclasses.replace(metric, gates=gates, rule=Rule.WITHIN_TOLERANCE)
 
 
 def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
     return tuple(
-        as_judged(metric, case.build.recipe.scheme)
+        as_judged(metric, case.build.recipe)
         for metric in METRICS
         if group in (None, metric.group) and metric.applies(case)
     )

@@ -42,7 +42,7 @@ def judge_metric(
     `accepted` is the baseline of `case`, None where it has none; `unit` is the `Environment.unit` that the
     run was measured on.
     """
-    metric = as_judged(metric, case.build.recipe.scheme)
+    metric = as_judged(metric, case.build.recipe)
     if accepted is not None and run.processes:
         accepted = accepted.fitting(metric, run.processes[0].environment.settings)
     divided_by = reference if metric.reader.divides_by_reference else None

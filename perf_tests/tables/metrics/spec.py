@@ -170,8 +170,8 @@ class Tolerance:
 
 
 COUNT_ELSEWHERE: Final = Tolerance(relative_pct=30.0)
-"""How far an exact count may lie from that of another torch, triton or instruction set, which fuse and split
-work in another way: twice the work is beyond it."""
+"""How far an exact count may lie from that of another torch, triton, instruction set or choice of kernels,
+which fuse and split work in another way: twice the work is beyond it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,6 +239,9 @@ class Metric:
     """Names in `Environment.settings` that decide the value as `same_packages` do. One that a baseline is too
     old to have recorded may always have been as it is now. Baselines hold a value for each instruction set,
     where the value is gated."""
+    where_tuned: Tolerance | None = None
+    """How far the value may lie from the baseline where each process chooses kernels by timing them
+    (`Recipe.is_tuned`); None: as far as it may for other recipes."""
     elsewhere: Tolerance | None = None
     """How far the value may lie from a baseline of other `same_packages` or `same_settings`, in either
     direction where the metric is `Better.EXACT`; None: the two are not compared."""

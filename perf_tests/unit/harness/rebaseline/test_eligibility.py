@@ -13,6 +13,7 @@ from perf_tests.unit.builders import (
     FLUX_FP8,
     GPU,
     MINI_INT8WO,
+    make_build,
     make_case,
     make_entry,
     make_environment,
@@ -26,6 +27,7 @@ from perf_tests.unit.builders import (
 from perf_tests.unit.harness.rebaseline.proposals import UNSTEADY, on_h100, timed, unsteady, with_bytes
 
 ID = MINI_INT8WO.id
+FLUX_TUNED = candidates.CASES["flux1-dev-b1-int8dq-regional-tuned"].case
 NOISE = dict.fromkeys(("decode_ms", "denoise_step_ms", "speedup_vs_bf16"), Noise(sd_pct=0.36, dof=6))
 
 
@@ -208,6 +210,26 @@ def test_a_gated_metric_that_was_not_measured_makes_the_run_ineligible() -> None
 def test_an_exact_metric_that_differs_between_processes_makes_the_run_ineligible() -> None:
     why = objection(make_run(processes=(with_bytes(5.0), with_bytes(6.0))))
     assert why == "weight_bytes has no exact value, its processes differ: 5, 6"
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        (FLUX_FP8, "kernels_per_step has no exact value, its processes differ: 1530, 1568"),
+        (FLUX_TUNED, None),
+    ],
+    ids=["untuned", "tuned"],
+)
+def test_processes_that_choose_kernels_by_timing_may_run_different_numbers_of_them(
+    case: Case, why: str | None
+) -> None:
+    processes = tuple(
+        msgspec.structs.replace(on_h100(100.0), build=make_build({"kernels_per_step": kernels}))
+        for kernels in (1530.0, 1568.0)
+    )
+    run = make_run(case, H100, processes=processes)
+    reference = make_reference(case, H100, processes=(on_h100(100.0),))
+    assert objection_to_run(run, make_record(run, references=(reference,)), None) == why
 
 
 def test_a_throttled_run_is_not_eligible_though_no_test_judged_its_times() -> None:

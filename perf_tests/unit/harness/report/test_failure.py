@@ -17,6 +17,7 @@ from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment, Gpu, ModuleGroup, Quantization, Sample
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME, METRICS
 from perf_tests.tables.metrics.spec import Metric
+from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
 
 STEP = next(metric for metric in METRICS if metric.name == "denoise_step_ms")
@@ -141,7 +142,7 @@ def test_a_change_carries_its_sign() -> None:
 
 
 def test_a_metric_that_is_judged_by_a_limit_is_a_median() -> None:
-    lines = text(metric=as_judged(STEP, INT8DQ_SPARSE24)).splitlines()
+    lines = text(metric=as_judged(STEP, Recipe(scheme=INT8DQ_SPARSE24))).splitlines()
     assert lines[1].startswith("  measured   106.3 ms       median of 3 processes, 105.9 to 106.8 ms")
 
 

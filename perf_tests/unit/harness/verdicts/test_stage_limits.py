@@ -61,7 +61,7 @@ def test_kernels_of_encoders_and_decoder_have_a_limit(
 def test_one_edit_of_the_table_makes_a_count_of_kernels_exact(
     rule: Rule, measured: float, torch: str, status: Status
 ) -> None:
-    row = kernel_count("kernels_per_encode", rule, follows_search=False)
+    row = kernel_count("kernels_per_encode", rule)
     assert of_process(row, measured, 1000.0, torch=torch).status is status
 
 
