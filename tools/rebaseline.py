@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TextIO
 
 # The checkout's own package, even where it is not installed: `python tools/x.py` searches only tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -16,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from perf_tests.harness.baselines import transaction
 from perf_tests.harness.compare import readme_tables
 from perf_tests.harness.rebaseline import candidates, store
-from perf_tests.harness.rebaseline.proposal import Change, Proposal, commit_message, propose, write
+from perf_tests.harness.rebaseline.pooling import Pool, pool
+from perf_tests.harness.rebaseline.proposal import Change, Proposal, Terms, commit_message, propose, write
 from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.metrics.rows import UNITS
@@ -27,8 +30,8 @@ SAME, CHANGED, REFUSED = 0, 1, 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 no change or done, 1 `diff` found changes, 2 refused."""
-    options = _parse(sys.argv[1:] if argv is None else argv)
     try:
+        options = _parse(sys.argv[1:] if argv is None else argv)
         code: int = options.command(options)
     except PerfError as exc:
         print(f"rebaseline: {exc}", file=sys.stderr)
@@ -38,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def diff(options: argparse.Namespace) -> int:
     """Print what accepting the run would change."""
-    proposal = _propose(options, reason="", patterns=tuple(options.only or ("*",)), first_reason="")
+    # What fewer processes would change is shown; only `apply` has to be told.
+    terms = Terms(reason="", platform=options.platform, replace_settled=True)
+    proposal = propose(
+        _read(options), root=options.baselines, patterns=tuple(options.only or ("*",)), terms=terms
+    )
     _print_proposal(proposal)
     if proposal.ineligible:
         return REFUSED
@@ -57,12 +64,15 @@ def apply(options: argparse.Namespace) -> int:
 
 
 def _apply(options: argparse.Namespace) -> int:
-    proposal = _propose(
-        options,
+    source = _read(options)
+    terms = Terms(
         reason=options.reason,
-        patterns=(*(options.only or ()), *(_new(options) if options.only_new else ())),
+        platform=options.platform,
         first_reason=options.new_first_reference,
+        replace_settled=options.replace_settled,
     )
+    patterns = (*(options.only or ()), *(_new(options, source) if options.only_new else ()))
+    proposal = propose(source, root=options.baselines, patterns=patterns, terms=terms)
     _print_proposal(proposal)
     if proposal.ineligible and not (options.eligible_only and proposal.baselines):
         print("rebaseline: nothing was written", file=sys.stderr)
@@ -78,12 +88,16 @@ def _apply(options: argparse.Namespace) -> int:
     return SAME
 
 
-def _new(options: argparse.Namespace) -> tuple[str, ...]:
+def _read(options: argparse.Namespace) -> Pool:
+    return pool(tuple(candidates.read_run(path) for path in options.runs))
+
+
+def _new(options: argparse.Namespace, source: Pool) -> tuple[str, ...]:
     """The ids of the cases with which nothing is wrong but that they have no baseline."""
-    cases = candidates.read_run(options.run).record.cases
-    new = tuple(run.id for run in cases if run.status is Status.NO_BASELINE)
+    new = tuple(run.id for run in source.record.cases if run.status is Status.NO_BASELINE)
     if not new and not options.only:
-        raise UsageError(f"--only-new: no case of {options.run} lacks nothing but a baseline")
+        runs = ", ".join(map(str, options.runs))
+        raise UsageError(f"--only-new: no case of {runs} lacks nothing but a baseline")
     return new
 
 
@@ -142,8 +156,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     options, rest = everywhere.parse_known_args(argv)
     if rest and rest[0] not in COMMANDS and not rest[0].startswith("-"):
+        _require_no_typo(rest[0])
         rest.insert(0, "diff")
     return _parser(everywhere).parse_args(rest, options)
+
+
+def _require_no_typo(word: str) -> None:
+    """Raise UsageError for a word that is no run, and resembles a command."""
+    meant = difflib.get_close_matches(word, COMMANDS, n=1)
+    if meant and not Path(word).exists():
+        raise UsageError(
+            f"there is neither a command nor a run {word!r}: did you mean {meant[0]!r}? Commands are "
+            f"{', '.join(COMMANDS)}; without one, RUN... is shown as by `diff`"
+        )
 
 
 def _parser(everywhere: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -157,16 +182,24 @@ def _parser(everywhere: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-RUN = ("run", {"type": Path, "metavar": "RUN", "help": "run.json, or the folder that contains it"})
+RUNS = (
+    "runs",
+    {
+        "type": Path,
+        "nargs": "+",
+        "metavar": "RUN",
+        "help": "run.json, or the folder that contains it; processes of several on one card are pooled",
+    },
+)
 ONLY = (
     "--only",
     {"action": "append", "metavar": "GLOB", "help": "select the cases with matching ids; may be repeated"},
 )
 PLATFORM = ("--platform", {"metavar": "ID", "help": "refuse a run of another platform"})
 ARGUMENTS = {
-    "diff": (RUN, ONLY, PLATFORM),
+    "diff": (RUNS, ONLY, PLATFORM),
     "apply": (
-        RUN,
+        RUNS,
         ONLY,
         PLATFORM,
         (
@@ -189,6 +222,13 @@ ARGUMENTS = {
                 "help": "leave out cases that cannot be accepted, instead of refusing all",
             },
         ),
+        (
+            "--replace-settled",
+            {
+                "action": "store_true",
+                "help": "let fewer than three processes replace a baseline of three or more",
+            },
+        ),
         ("--write", {"action": "store_true", "help": "write the files; without it, only show the changes"}),
     ),
     "check": (),
@@ -201,44 +241,44 @@ ARGUMENTS = {
 }
 
 
-def _propose(
-    options: argparse.Namespace, *, reason: str, patterns: tuple[str, ...], first_reason: str
-) -> Proposal:
-    return propose(
-        candidates.read_run(options.run),
-        root=options.baselines,
-        patterns=patterns,
-        reason=reason,
-        platform=options.platform,
-        first_reason=first_reason,
-    )
-
-
 def _print_proposal(proposal: Proposal) -> None:
     if proposal.changes:
-        _print_table(
-            ("case", "metric", "old", "new", "change", "since the first"),
-            (
-                (
-                    each.case,
-                    _named(each.metric, each.instructions),
-                    _number(each.old),
-                    _number(each.new),
-                    _change(each),
-                    _percent(each.since_first_pct),
-                )
-                for each in proposal.changes
-            ),
-        )
+        _print_changes(proposal.changes)
     elif not (proposal.ineligible or proposal.unshown):
         print("nothing changes")
     if proposal.unshown:
-        print(f"changes that affect no metric: {', '.join(proposal.unshown)}")
-    for path, noise in proposal.noise.items():
-        for metric, each in noise.items():
-            print(f"{path}: {metric} {each.sd_pct:.3g} % between processes, {each.dof} degrees of freedom")
-    for sentence in proposal.ineligible:
-        print(f"rebaseline: not eligible: {sentence}", file=sys.stderr)
+        print(f"changes that move no median: {', '.join(proposal.unshown)}")
+    noise = (
+        f"{path}: {metric} {each.sd_pct:.3g} % between processes, {each.dof} degrees of freedom"
+        for path, of_platform in proposal.noise.items()
+        for metric, each in of_platform.items()
+    )
+    _print_lines(proposal.accepted)
+    _print_lines(noise)
+    _print_lines((f"rebaseline: not pooled: {each}" for each in proposal.left_out), sys.stderr)
+    _print_lines((f"rebaseline: not eligible: {each}" for each in proposal.ineligible), sys.stderr)
+
+
+def _print_lines(lines: Iterable[str], file: TextIO | None = None) -> None:
+    for line in lines:
+        print(line, file=file)
+
+
+def _print_changes(changes: Iterable[Change]) -> None:
+    _print_table(
+        ("case", "metric", "old", "new", "change", "since the first"),
+        (
+            (
+                each.case,
+                _named(each.metric, each.instructions),
+                _number(each.old),
+                _number(each.new),
+                _change(each),
+                _percent(each.since_first_pct),
+            )
+            for each in changes
+        ),
+    )
 
 
 def _print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

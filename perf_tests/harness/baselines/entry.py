@@ -17,14 +17,14 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import INSTRUCTION_SET, Metric
 
 
-class Provenance(Struct, frozen=True):
+class Provenance(Struct, frozen=True, omit_defaults=True):
     """Where the numbers of one or more entries come from."""
 
     recorded_at: str
     """When the run began: ISO 8601, UTC."""
     reason: str
     run_sha256: str
-    """Of the run.json, which holds the raw samples."""
+    """Of the run.json, which holds the raw samples; of the first, where several were pooled."""
     unit: str
     """The UUID of the GPU, or the model of the processor."""
     gpu: str | None
@@ -33,6 +33,8 @@ class Provenance(Struct, frozen=True):
     python: str
     packages: dict[str, str]
     settings: dict[str, str]
+    pooled_sha256: tuple[str, ...] = ()
+    """Of every further run.json whose processes were pooled."""
 
 
 class Entry(Struct, frozen=True, omit_defaults=True):

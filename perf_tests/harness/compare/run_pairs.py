@@ -143,7 +143,7 @@ def _is_without(metric: Metric, *runs: Run) -> bool:
 def _judged(run: Run, record: RunRecord, before: Run, base: RunFile, significance: Significance) -> Run:
     accepted = Accepted(
         entry=candidates.entry_of(before, base.record, PROVENANCE),
-        provenance=candidates.provenance_of(before, base, reason="the base of the comparison"),
+        provenance=candidates.provenance_of(before, (base,), reason="the base of the comparison"),
     )
     verdicts = tuple(
         judge_metric(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +40,10 @@ METRIC_NAMES = tuple(METRIC_BY_NAME)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFile:
-    """A run record together with the digest of its file."""
+    """A run record together with where it is and the digest of its file."""
 
+    path: Path
+    """As it was asked for."""
     record: RunRecord
     sha256: str
 
@@ -48,7 +51,7 @@ class RunFile:
 def read_run(path: Path) -> RunFile:
     """The record in `path`, a run.json or the folder that contains it. Raises RecordError."""
     stored = read_stored(path)
-    return RunFile(record=stored.record, sha256=hashlib.sha256(stored.content).hexdigest())
+    return RunFile(path=path, record=stored.record, sha256=hashlib.sha256(stored.content).hexdigest())
 
 
 def reference_of(run: Run, record: RunRecord) -> Run | None:
@@ -115,14 +118,16 @@ def _seconds(run: Run) -> dict[str, float]:
     return {phase: round(statistics.median(each), 1) for phase, each in spent.items()}
 
 
-def provenance_of(run: Run, source: RunFile, reason: str) -> Provenance:
-    """Where the numbers of `run`, a case of `source`, come from."""
+def provenance_of(run: Run, sources: Sequence[RunFile], reason: str) -> Provenance:
+    """Where the numbers of `run`, whose processes are those of `sources`, come from."""
+    first, *others = sources
     environment = run.processes[0].environment
     gpu = environment.gpu
     return Provenance(
-        recorded_at=source.record.created_at,
+        recorded_at=first.record.created_at,
         reason=reason.strip(),
-        run_sha256=source.sha256,
+        run_sha256=first.sha256,
+        pooled_sha256=tuple(each.sha256 for each in others),
         unit=environment.unit,
         gpu=gpu.name if gpu else None,
         power_limit_w=gpu.power_limit_w if gpu else None,

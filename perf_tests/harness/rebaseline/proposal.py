@@ -13,16 +13,16 @@ import msgspec
 from perf_tests.harness.baselines import files, instruction_sets, register, transaction
 from perf_tests.harness.baselines.entry import Baselines, Entry, Provenance, accepted_of, key_of
 from perf_tests.harness.baselines.instruction_sets import OfInstructions
-from perf_tests.harness.rebaseline import eligibility, store
+from perf_tests.harness.rebaseline import acceptance, eligibility, store
 from perf_tests.harness.rebaseline.candidates import (
     CASES,
     METRIC_NAMES,
-    RunFile,
     drift_of,
     entry_of,
     first_reference,
     provenance_of,
 )
+from perf_tests.harness.rebaseline.pooling import Pool
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
@@ -65,39 +65,49 @@ class Proposal:
     noise: Mapping[Path, Mapping[str, Noise]]
     """Noise file -> its new content, metric -> noise, for the files that would be written."""
     unshown: tuple[str, ...] = ()
-    """Cases whose entry changes although no metric does: in the seconds, which are not judged, or in the
-    first reference."""
+    """Cases whose entry changes although no median does: in the number of processes, in the seconds, which
+    are not judged, or in the first reference."""
+    accepted: tuple[str, ...] = ()
+    """What each case whose entry changes rests on, one sentence each."""
+    left_out: tuple[str, ...] = ()
+    """What of several runs was not pooled, one sentence each."""
 
 
-def propose(
-    source: RunFile,
-    *,
-    root: Path,
-    patterns: tuple[str, ...],
-    reason: str,
-    platform: str | None,
-    first_reason: str = "",
-) -> Proposal:
-    """What accepting the cases of the run that match one of `patterns` would change under `root`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """On which terms numbers are accepted."""
 
-    With a `first_reason` their numbers become the first reference as well, which otherwise stays as it is.
+    reason: str
+    platform: str | None = None
+    """Its id: runs of others are refused; None accepts all."""
+    first_reason: str = ""
+    """Why these numbers become the first reference as well; empty: it stays as it is."""
+    replace_settled: bool = False
+    """Whether fewer than three processes may replace a baseline of three or more."""
+
+
+def propose(source: Pool, *, root: Path, patterns: tuple[str, ...], terms: Terms) -> Proposal:
+    """What accepting the cases of `source` that match one of `patterns` would change under `root`.
+
     Writes nothing. Raises UsageError for a pattern without a match and for an unknown platform, BaselineError
     for a store that cannot be read.
     """
-    _require_known(platform)
+    _require_known(terms.platform)
     ineligible: dict[str, str] = {}
     proposed: dict[tuple[str, str], Baselines] = {}
     changes: list[Change] = []
     unshown: list[str] = []
-    for run in _selected(source.record, patterns):
-        objection = eligibility.objection_to_run(run, source.record, platform)
+    accepted: list[str] = []
+    selected = _selected(source.record, patterns)
+    for run in selected:
+        objection = eligibility.objection_to_run(run, source.record, terms.platform)
         if objection is not None:
             ineligible[run.id] = objection
             continue
         key = (run.platform, run.pipeline)
         before = proposed.get(key) or files.read(root, *key)
-        after = _with(before, run, source, reason, first_reason.strip())
-        objection = _objection_to_numbers(root, run, after)
+        after = _with(before, run, source, terms)
+        objection = _objection_to_numbers(root, run, after) or _objection_to_fewer(before, run, after, terms)
         if objection is not None:
             ineligible[run.id] = objection
             continue
@@ -106,6 +116,7 @@ def propose(
         if after != before:
             proposed[key] = after
             unshown.extend(() if changed else (run.id,))
+            accepted.append(acceptance.sentence(run, after.cases[run.id], len(source.origins[run.id])))
     return Proposal(
         root=root,
         changes=tuple(changes),
@@ -113,6 +124,8 @@ def propose(
         baselines=proposed,
         noise=store.changed_noise(root, tuple(proposed.values())),
         unshown=tuple(unshown),
+        accepted=tuple(accepted),
+        left_out=tuple(each for run in selected for each in source.left_out.get(run.id, ())),
     )
 
 
@@ -147,8 +160,9 @@ def _registers(proposal: Proposal) -> dict[Path, str]:
 def commit_message(proposal: Proposal, reason: str) -> str:
     """A conventional commit message for committing the files of `proposal`."""
     platforms = ",".join(sorted({platform for platform, _ in proposal.baselines}))
-    cases = sorted({*(change.case for change in proposal.changes), *proposal.unshown})
-    return "\n".join((f"baseline({platforms}): {reason.strip()}", "", *(f"- {case}" for case in cases)))
+    return "\n".join(
+        (f"baseline({platforms}): {reason.strip()}", "", *(f"- {each}" for each in proposal.accepted))
+    )
 
 
 def _require_known(platform: str | None) -> None:
@@ -168,6 +182,26 @@ def _objection_to_numbers(root: Path, run: Run, after: Baselines) -> str | None:
     return eligibility.objection_to_entry(run.id, entry, noise)
 
 
+def _objection_to_fewer(before: Baselines, run: Run, after: Baselines, terms: Terms) -> str | None:
+    """Why so few processes do not replace what was accepted with the same instructions."""
+    if terms.replace_settled:
+        return None
+    if run.id not in before.cases or before.cases[run.id].digest != run.digest:
+        return None
+    entry = after.cases[run.id]
+    measured = instruction_sets.instructions(after.provenance[entry.provenance].settings)
+    accepted = accepted_of(before, run.id)
+    recorded = instruction_sets.instructions(accepted.provenance.settings)
+    old = accepted if measured in (None, recorded) or recorded is None else accepted.others.get(measured)
+    if old is None or old.entry.provisional or not entry.provisional:
+        return None
+    return (
+        f"its baseline is settled, of {old.entry.processes} processes, and {entry.processes} would replace "
+        "them, which gate only larger changes: measure it with --perf-processes 3, name other runs of the "
+        "same card and stack as well, or say --replace-settled"
+    )
+
+
 def _selected(record: RunRecord, patterns: tuple[str, ...]) -> tuple[Run, ...]:
     for pattern in patterns:
         if not any(fnmatchcase(run.id, pattern) for run in record.cases):
@@ -179,8 +213,9 @@ def _selected(record: RunRecord, patterns: tuple[str, ...]) -> tuple[Run, ...]:
 # Entries
 
 
-def _with(before: Baselines, run: Run, source: RunFile, reason: str, first_reason: str) -> Baselines:
-    provenance = provenance_of(run, source, reason)
+def _with(before: Baselines, run: Run, source: Pool, terms: Terms) -> Baselines:
+    first_reason = terms.first_reason.strip()
+    provenance = provenance_of(run, source.origins[run.id], terms.reason)
     key = key_of(provenance)
     old = before.cases.get(run.id)
     measured = entry_of(run, source.record, key)
@@ -246,7 +281,7 @@ def _changes(case: str, before: Baselines, after: Baselines) -> tuple[Change, ..
         )
         # A metric that was removed from the table is removed from the file, too, and shown as it goes.
         for name in dict.fromkeys((*METRIC_NAMES, *old))
-        if old.get(name) != new.metrics.get(name)
+        if _median(old.get(name)) != _median(new.metrics.get(name))
     )
 
 

@@ -11,7 +11,8 @@ from perf_tests.harness.plugin.options import parse_drill
 from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.rebaseline import candidates, store
 from perf_tests.harness.rebaseline.candidates import RunFile
-from perf_tests.harness.rebaseline.proposal import propose, write
+from perf_tests.harness.rebaseline.pooling import pool
+from perf_tests.harness.rebaseline.proposal import Terms, propose, write
 from perf_tests.harness.runs.record import STATUS_OF_FAILURE, Process, Run, RunRecord, Status
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.harness.verdicts.gates import gated_metrics
@@ -39,7 +40,7 @@ NOISE = {
 
 
 def compared(base: RunRecord, candidate: RunRecord, max_processes: int = 5) -> RunComparison:
-    return compare(RunFile(record=base, sha256="f" * 64), candidate, NOISE, max_processes)
+    return compare(RunFile(path=Path("base"), record=base, sha256="f" * 64), candidate, NOISE, max_processes)
 
 
 def with_values(**values: float) -> Process:
@@ -191,8 +192,8 @@ def test_verdicts_are_those_of_the_session(
     base = _measured(tmp_path / "base", recorded, case_id, platform, ())
     store = tmp_path / "baselines"
     store.mkdir()
-    source = candidates.read_run(tmp_path / "base")
-    proposal = propose(source, root=store, patterns=("*",), reason="base", platform=None)
+    source = pool((candidates.read_run(tmp_path / "base"),))
+    proposal = propose(source, root=store, patterns=("*",), terms=Terms(reason="base"))
     write(proposal)
     candidate = _measured(tmp_path / "candidate", store, case_id, platform, injected)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.rebaseline.candidates import RunFile
-from perf_tests.harness.rebaseline.proposal import Proposal, propose, write
+from perf_tests.harness.rebaseline.pooling import pool
+from perf_tests.harness.rebaseline.proposal import Proposal, Terms, propose, write
 from perf_tests.harness.runs.record import Process, RunRecord
 from perf_tests.tables.platforms import H100
 from perf_tests.unit.builders import (
@@ -24,34 +25,22 @@ from perf_tests.unit.builders import (
     make_telemetry,
 )
 
-SHA256 = "f" * 64
 UNSTEADY = candidates.CASES["flux1-dev-b1-int8dq-sparse24-regional"].case
 """A case whose step times scatter more than its platform does."""
 
 
-def proposed(
-    root: Path,
-    record: RunRecord,
-    *,
-    patterns: tuple[str, ...] = ("*",),
-    reason: str = "because",
-    platform: str | None = None,
-    first_reason: str = "",
-) -> Proposal:
-    """The proposal to accept `record` into the baselines under `root`."""
-    return propose(
-        RunFile(record=record, sha256=SHA256),
-        root=root,
-        patterns=patterns,
-        reason=reason,
-        platform=platform,
-        first_reason=first_reason,
+def proposed(root: Path, *records: RunRecord, patterns: tuple[str, ...] = ("*",), **terms: Any) -> Proposal:
+    """The proposal to accept `records`, each of its own run, into the baselines under `root`."""
+    runs = tuple(
+        RunFile(path=Path(f"run-{number}"), record=record, sha256=f"{number:064x}")
+        for number, record in enumerate(records, start=1)
     )
+    return propose(pool(runs), root=root, patterns=patterns, terms=Terms(**{"reason": "because", **terms}))
 
 
-def accept(root: Path, record: RunRecord, **changes: Any) -> Proposal:
-    """Propose `record` and write what was proposed."""
-    proposal = proposed(root, record, **changes)
+def accept(root: Path, *records: RunRecord, **terms: Any) -> Proposal:
+    """Propose `records` and write what was proposed."""
+    proposal = proposed(root, *records, **terms)
     write(proposal)
     return proposal
 

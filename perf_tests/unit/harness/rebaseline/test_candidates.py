@@ -30,7 +30,7 @@ from perf_tests.unit.builders import (
     make_run,
     make_sample,
 )
-from perf_tests.unit.harness.rebaseline.proposals import SHA256, UNSTEADY, with_bytes
+from perf_tests.unit.harness.rebaseline.proposals import UNSTEADY, with_bytes
 
 
 def entry_of(record: RunRecord) -> Entry:
@@ -127,9 +127,11 @@ def test_provenance_says_where_the_numbers_come_from() -> None:
     environment = make_environment(gpu=GPU)
     run = make_run(FLUX_FP8, H100, processes=(make_process(environment=environment),))
     record = make_record(run, references=(make_reference(FLUX_FP8, H100),))
-    found = candidates.provenance_of(run, RunFile(record=record, sha256=SHA256), "  first H100 run ")
+    sources = [RunFile(path=Path(sha256), record=record, sha256=sha256) for sha256 in "fab"]
+    found = candidates.provenance_of(run, sources, "  first H100 run ")
     assert (found.unit, found.gpu, found.power_limit_w) == (H100_UUID, "NVIDIA H100 80GB HBM3", 700.0)
-    assert (found.reason, found.run_sha256) == ("first H100 run", SHA256)
+    assert (found.reason, found.run_sha256) == ("first H100 run", "f")
+    assert found.pooled_sha256 == ("a", "b")
     assert found.recorded_at == "2026-08-02T10:00:00+00:00"
     assert found.packages == environment.packages
 

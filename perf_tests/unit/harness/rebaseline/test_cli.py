@@ -83,6 +83,7 @@ def test_diff_shows_the_change_in_percent(
     assert capsys.readouterr().out.splitlines() == [
         "case                       metric        old  new   change    since the first",
         "flux-mini-b1-int8wo-eager  weight_bytes  1    1.25  +25.00 %  -",
+        "flux-mini-b1-int8wo-eager: 1 process (provisional)",
     ]
 
 
@@ -113,7 +114,9 @@ def test_apply_writes_the_selected_case_and_prints_a_commit_message(
 ) -> None:
     assert cli("apply", run_of(make_record(make_run(), make_run(MINI_BF16))), *ACCEPT) == 0
     assert list(files.load(tmp_path / "baselines", "cpu")["flux-mini"].cases) == [ID]
-    assert capsys.readouterr().out.endswith(f"baseline(cpu): first recording\n\n- {ID}\n")
+    assert capsys.readouterr().out.endswith(
+        f"baseline(cpu): first recording\n\n- {ID}: 1 process (provisional)\n"
+    )
 
 
 def test_a_second_apply_changes_no_byte(
@@ -154,6 +157,46 @@ def test_apply_refuses_in_one_sentence_and_writes_nothing(
     assert cli("apply", run_of(), *arguments) == 2
     assert error in capsys.readouterr().err
     assert _store(tmp_path) == {}
+
+
+def test_a_mistyped_command_is_named_and_no_run_is_looked_for(
+    cli: Callable[..., int], run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("aply", run_of(), *ACCEPT) == 2
+    assert capsys.readouterr().err == (
+        "rebaseline: there is neither a command nor a run 'aply': did you mean 'apply'? Commands are diff, "
+        "apply, check, rewrite, show; without one, RUN... is shown as by `diff`\n"
+    )
+
+
+def test_a_run_that_does_not_exist_and_resembles_no_command_is_a_missing_run(
+    cli: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli(tmp_path / "perf-out") == 2
+    assert "give a run.json" in capsys.readouterr().err
+
+
+def test_runs_of_one_card_are_accepted_as_one_settled_baseline(
+    cli: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tmp_path / f"run-{number}" for number in range(3)]
+    for run, step_ms in zip(runs, (100.0, 100.4, 99.8), strict=True):
+        run.mkdir()
+        write_record(run / "run.json", timed(step_ms))
+    assert cli("apply", *runs, "--only", FLUX_FP8.id, "--reason", "first", "--write") == 0
+    assert (
+        f"- {FLUX_FP8.id}: 3 processes of 3 runs, standard deviation between them " in capsys.readouterr().out
+    )
+    entry = files.load(tmp_path / "baselines", "h100")["flux1-dev"].cases[FLUX_FP8.id]
+    assert entry.metrics["denoise_step_ms"] == (100.0, 100.4, 99.8)
+    assert cli("check") == 0
+
+    assert cli("apply", runs[0], "--only", FLUX_FP8.id, "--reason", "one", "--write") == 2
+    assert "its baseline is settled, of 3 processes, and 1 would replace them" in capsys.readouterr().err
+    assert cli("diff", runs[0]) == 1
+    more = ("--only", FLUX_FP8.id, "--reason", "one", "--replace-settled", "--write")
+    assert cli("apply", runs[0], *more) == 0
+    assert files.load(tmp_path / "baselines", "h100")["flux1-dev"].cases[FLUX_FP8.id].provisional
 
 
 def test_only_new_selects_what_lacks_nothing_but_a_baseline(

@@ -69,7 +69,7 @@ def test_seconds_change_without_being_shown_as_a_metric(tmp_path: Path) -> None:
     proposal = proposed(tmp_path, _spending({"load": 9.0}), reason="second")
     write(proposal)
     assert (proposal.changes, proposal.unshown) == ((), (ID,))
-    assert commit_message(proposal, "second") == f"baseline(cpu): second\n\n- {ID}"
+    assert commit_message(proposal, "second") == f"baseline(cpu): second\n\n- {ID}: 1 process (provisional)"
     assert _seconds(tmp_path) == {"load": 9.0}
 
 
@@ -110,7 +110,8 @@ def test_a_metric_that_is_no_longer_measured_is_shown_as_removed(tmp_path: Path)
 def test_the_commit_message_names_platform_reason_and_cases(tmp_path: Path) -> None:
     proposal = proposed(tmp_path, make_record(make_run(), make_run(MINI_BF16)))
     assert commit_message(proposal, "new torchao") == (
-        "baseline(cpu): new torchao\n\n- flux-mini-b1-bf16-eager\n- flux-mini-b1-int8wo-eager"
+        "baseline(cpu): new torchao\n\n- flux-mini-b1-int8wo-eager: 1 process (provisional)\n"
+        "- flux-mini-b1-bf16-eager: 1 process (provisional)"
     )
 
 
