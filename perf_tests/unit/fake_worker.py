@@ -7,6 +7,7 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         dead-card:UUID (for every case on that card)
                                         platform:ID (on a card of that platform, not on an H100)
                                         instructions:SET (which vector instructions torch would use)
+                                        versions:TORCH+TORCHAO (that it reports)
     instead of an answer                SWITCH:PHASE of empty-reply, garbage, wrong-type, exit, segfault,
                                         killed, hang, flood, escapes, excuses-itself, answers-twice;
                                         without PHASE at a timed generation
@@ -18,6 +19,7 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         huge-reply  refused-scheme  same-picture
                                         throttled:COUNT (the first timed generations on a GPU)
                                         leaks:MIB  slows:PERCENT (more with each timed generation)
+                                        slower:PERCENT
                                         stalls:COUNT (the timed generations from the third on)
                                         next-pair  one-step  captures-elsewhere  claims-terabytes
                                         one-hash:HASH (of every output)
@@ -365,7 +367,8 @@ class Session:
         """Times as slow as it should be."""
         slows_pct = self._number("slows") * max(0, self._timed - 1)
         stalls = 2.0 if 3 <= self._timed < 3 + self._number("stalls") else 1.0
-        return stalls * (1 + self._amounts.get(Fault.LATENCY, 0.0) / 100) * (1 + slows_pct / 100)
+        slower = 1 + self._number("slower") / 100
+        return slower * stalls * (1 + self._amounts.get(Fault.LATENCY, 0.0) / 100) * (1 + slows_pct / 100)
 
     def _live(self) -> dict[str, tuple[float, ...]]:
         mib = 300.0 + self._number("leaks") * self._timed
@@ -579,13 +582,13 @@ def ready(switches: Switches) -> Ready:
         sys.exit("CUDA error: device not ready")
     if switches.argument("hang-on-start") is not None:
         _hang()
-    torch = "2.13.0"
+    torch, _, torchao = (switches.argument("versions") or "2.13.0+0.18.0").partition("+")
     if (marker := switches.argument("new-torch")) is not None:
         torch = "2.14.0" if Path(marker).exists() else torch
         Path(marker).touch()
     environment = Environment(
         python="3.11.7",
-        packages={"torch": torch, "torchao": "0.18.0", "diffusers": "0.42.1"},
+        packages={"torch": torch, "torchao": torchao, "diffusers": "0.42.1"},
         gpu=_gpu(os.environ.get("CUDA_VISIBLE_DEVICES"), switches.argument("platform")),
         cpu_model="fake processor",
         cpu_count=2,

@@ -9,13 +9,20 @@ from pathlib import Path
 
 from perf_tests.harness.ab.campaign import MAX_PAIRS, MIN_PAIRS, PairCampaign
 from perf_tests.harness.ab.pairs import PairRunner
+from perf_tests.harness.attribution import clusters
+from perf_tests.harness.attribution.attributing import Attributor, twin_of
+from perf_tests.harness.attribution.bench import CampaignBench
+from perf_tests.harness.attribution.clusters import Suspect
+from perf_tests.harness.attribution.diagonals import PairQuestion
+from perf_tests.harness.attribution.stacks import Stacks
 from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.lane import Lane
 from perf_tests.harness.execution.launcher import Seen, Stack
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
 from perf_tests.harness.processes.watch import Watch
-from perf_tests.harness.runs.record import Comparison, Run, Side, Verdict
+from perf_tests.harness.records.attributions import Corner
+from perf_tests.harness.runs.record import Comparison, Run, RunRecord, Side, Verdict
 from perf_tests.harness.verdicts import ab_clauses, ab_comparison
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
@@ -49,7 +56,7 @@ class AbSession:
                 f"--perf-against {python}: there is no such interpreter; give the python of an environment "
                 "that holds a stable stack"
             )
-        if not self._time_count:
+        if not self._time_count and self._options.stacks is None:  # exact metrics are attributed, too
             raise UsageError(
                 f"--perf-against: none of the {len(self._selection.whole)} selected cases has a noisy time "
                 "that gates on its platform; select cases of a GPU"
@@ -73,6 +80,61 @@ class AbSession:
         comparison = self._compared[run.id]
         return tuple(ab_clauses.applied(each, metric, comparison) for each, metric in judged)
 
+    def attribute(self, campaign: Campaign, out: Path, refuse: Refuse) -> None:
+        """Find out which package made the red metrics of the session red, and file that in `campaign`.
+
+        Each is filed as soon as it is known. Raises PerfError where the run directory cannot be written.
+        """
+        if self._options.stacks is None:
+            return
+        record, cases = campaign.record, {name: case for name, (case, _) in self._selection.cases.items()}
+        comparisons = {each.id: each for each in record.comparisons}
+        bench = self._bench(self._options.stacks, record, campaign, out, refuse)
+        attributor = Attributor(
+            bench=bench,
+            question=self._pair_question,
+            twin=lambda suspect: twin_of(suspect, comparisons, self._pair_question(suspect)),
+        )
+        campaign.store.attributions = ()
+        for cluster in clusters.clusters(clusters.suspects(record.cases, cases, comparisons)):
+            campaign.store.attributions += (attributor.attribute(cluster),)
+            campaign.store.write()
+
+    def _bench(
+        self, stacks: Stacks, record: RunRecord, campaign: Campaign, out: Path, refuse: Refuse
+    ) -> CampaignBench:
+        known = {Corner.NEW: record.environment, Corner.GOOD: None}
+        for comparison in record.comparisons:
+            known[Corner.GOOD] = known[Corner.GOOD] or comparison.stable
+        return CampaignBench(
+            campaign=campaign,
+            out=out,
+            stacks=stacks,
+            stack=self._stack,
+            peak_mib=self._peak_mib,
+            refuse=refuse,
+            environments={corner: each for corner, each in known.items() if each is not None},
+        )
+
+    def _pair_question(self, suspect: Suspect) -> PairQuestion:
+        case, platform = self._selection.cases[suspect.run.id]
+        return PairQuestion(
+            case=case,
+            time=suspect.metric,
+            noise=self._baselines.noise(platform)[suspect.metric.name],
+            least_pairs=MIN_PAIRS,
+            most_pairs=MAX_PAIRS,
+        )
+
+    def _peak_mib(self, run: Run) -> float | None:
+        accepted = self._baselines.find(*self._selection.cases[run.id])
+        return ab_comparison.known_peak_mib(run, accepted.entry.metrics if accepted else {})
+
+    def _stack(self, python: str) -> Stack:
+        plans = self._options.autoquant_plans
+        command = self._options.worker_command
+        return Stack(python=python, command=command, watch=self._watch, plans=plans and plans.absolute())
+
     @cached_property
     def _time_count(self) -> int:
         """How many times of all selected cases may be compared, in all shards."""
@@ -83,11 +145,9 @@ class AbSession:
         self, run: Run, python: str, campaign: Campaign, out: Path, refuse: Refuse, lane: Lane
     ) -> Comparison:
         case, platform = self._selection.cases[run.id]
-        accepted = self._baselines.find(case, platform)
-        peak_mib = ab_comparison.known_peak_mib(run, accepted.entry.metrics if accepted else {})
         pairs = PairCampaign(campaign)
         return pairs.compare(
-            pairs.begin(run.id, python, peak_mib),
+            pairs.begin(run.id, python, self._peak_mib(run)),
             self._pair_runner(python, campaign, out, lane),
             partial(ab_comparison.judge_comparison, self._question(case, platform)),
             refuse,
@@ -103,12 +163,6 @@ class AbSession:
         return ab_comparison.Question(case=case, tests=tests, least_pairs=MIN_PAIRS)
 
     def _pair_runner(self, python: str, campaign: Campaign, out: Path, lane: Lane) -> PairRunner:
-        stack = partial(
-            Stack,
-            command=self._options.worker_command,
-            watch=self._watch,
-            plans=self._options.autoquant_plans and self._options.autoquant_plans.absolute(),
-        )
-        stable = lane.launcher(stack(python=python))
-        candidate = lane.launcher(stack(python=self._options.python), Seen(campaign.store.environment))
+        stable = lane.launcher(self._stack(python))
+        candidate = lane.launcher(self._stack(self._options.python), Seen(campaign.store.environment))
         return PairRunner({Side.STABLE: stable, Side.CANDIDATE: candidate}, out)

@@ -25,7 +25,7 @@ from perf_tests.harness.plugin.collection import (
     or_usage_error,
 )
 from perf_tests.harness.plugin.selection import check_globs
-from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
+from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession, attribute
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.report import progress
 from perf_tests.harness.report import pytest_benchmark as replaying
@@ -179,13 +179,15 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """While tests run, SIGTERM means what Ctrl-C means: stop, and lose nothing that was measured."""
     if threading.current_thread() is not threading.main_thread():
         return (yield)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return (yield)
+        result = yield
+        attribute(session.config.stash[SESSION])
+        return result
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -13,6 +13,7 @@ from perf_tests.harness.fidelity import heatmaps
 from perf_tests.harness.plugin.ledger import Ledger
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
+from perf_tests.harness.records.attributions import Attribution
 from perf_tests.harness.records.process_ends import SamplingEnd
 from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import failure
@@ -161,14 +162,22 @@ class CaseJudge:
 
     # Failure texts
 
-    def explain(self, run: Run, judged: Sequence[Verdict], comparison: Comparison | None) -> str:
+    def explain(
+        self,
+        run: Run,
+        judged: Sequence[Verdict],
+        comparison: Comparison | None,
+        attributions: Sequence[Attribution] = (),
+    ) -> str:
         """The failure text of several verdicts on one case: the leading one in full, one line for each other.
 
-        `comparison` is the case's A/B with another stack; None where there was none.
+        `comparison` is the case's A/B with another stack; None where there was none. `attributions` are those
+        of the session, once they are known.
         """
         first, *rest = leading(judged)
         others = [f"  also       {v.metric} {v.status.value}: {v.reason}" for v in rest]
-        return "\n".join([self._explain_one(run, first, comparison), *others])
+        whose = ab_report.whose(run.id, METRIC_BY_NAME[first.metric], attributions)
+        return "\n".join([self._explain_one(run, first, comparison), *whose, *others])
 
     def _explain_one(self, run: Run, judged: Verdict, comparison: Comparison | None) -> str:
         case, _ = self._selection.cases[run.id]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perf_tests.harness.attribution import stacks as stacks_file
+from perf_tests.harness.attribution.stacks import Stacks
 from perf_tests.harness.execution.sampling import MAX_PROCESSES
 from perf_tests.harness.planning import sharding
 from perf_tests.harness.planning.sharding import Shard
@@ -65,6 +67,8 @@ class Options:
     """The cards to measure on at the same time, as given; None: the first only."""
     against: str | None = None
     """Interpreter of the stable stack; None: runs are compared with baselines only."""
+    stacks: Stacks | None = None
+    """The four stacks that red metrics are attributed with; None: they are not attributed."""
 
     @property
     def worker_command(self) -> tuple[str, ...]:
@@ -163,6 +167,13 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "the same GPU: five fresh pairs of workers per case, at most ten. Only for noisy times: one that is "
         "REGRESSED stays red, and A/B confirms it or not; for one without a baseline, A/B is the verdict",
     },
+    "--perf-stacks": {
+        "metavar": "FILE",
+        "help": "the interpreters of four stacks as a JSON object: good, new_torch, new_torchao and new, or "
+        '{"problem": "why"} for a mixed one that cannot be installed. new takes the place of --perf-python '
+        "and good that of --perf-against; then it is found out which of the two packages made a confirmed "
+        "regression",
+    },
     "--perf-table": {
         "choices": ["red", "all"],
         "default": "red",
@@ -188,6 +199,7 @@ def read(option: argparse.Namespace) -> Options:
     """The options as given. Raises UsageError for a value that cannot be followed."""
     for refuse in REFUSALS:
         refuse(option)
+    stacks = None if option.perf_stacks is None else stacks_file.read_stacks(Path(option.perf_stacks))
     return Options(
         case_globs=tuple(option.perf_case),
         out=Path(option.perf_out),
@@ -197,7 +209,7 @@ def read(option: argparse.Namespace) -> Options:
         weights=Weights(option.perf_weights),
         require_gpu=option.perf_require_gpu,
         drills=tuple(parse_drill(spec) for spec in option.perf_inject),
-        python=option.perf_python,
+        python=stacks.new if stacks else option.perf_python,
         worker_module=option.perf_worker_module,
         show_plan=option.perf_plan,
         budget_s=None if option.perf_budget is None else parse_duration(option.perf_budget),
@@ -206,7 +218,8 @@ def read(option: argparse.Namespace) -> Options:
         resume=option.perf_resume,
         compile_cache=None if option.perf_compile_cache is None else Path(option.perf_compile_cache),
         autoquant_plans=None if option.perf_autoquant_plans is None else Path(option.perf_autoquant_plans),
-        against=option.perf_against,
+        against=stacks.good if stacks else option.perf_against,
+        stacks=stacks,
         show_all=option.perf_table == "all",
     )
 
@@ -243,7 +256,19 @@ def _refuse_missing_baselines(option: argparse.Namespace) -> None:
         )
 
 
-REFUSALS = (_refuse_process_counts, _refuse_missing_baselines)
+def _refuse_two_sources_of_stacks(option: argparse.Namespace) -> None:
+    given = {
+        "--perf-against": option.perf_against is not None,
+        "--perf-python": option.perf_python != sys.executable,
+    }
+    for name, is_given in given.items():
+        if is_given and option.perf_stacks is not None:
+            raise UsageError(
+                f"--perf-stacks {option.perf_stacks} names the interpreters of all stacks: leave out {name}"
+            )
+
+
+REFUSALS = (_refuse_process_counts, _refuse_missing_baselines, _refuse_two_sources_of_stacks)
 
 
 def check_interpreter(arguments: Sequence[str]) -> None:

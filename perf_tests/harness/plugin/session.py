@@ -34,7 +34,7 @@ from perf_tests.harness.runs.plan import BUILD, Plan, PlannedCase
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import SessionStart
 from perf_tests.harness.verdicts import verification
-from perf_tests.protocol.errors import UsageError
+from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
@@ -252,6 +252,16 @@ class PerfSession:
     def release(self) -> None:
         """Let other sessions have the run directory, as `close` does. Idempotent."""
         self._held.close()
+
+
+def attribute(session: PerfSession) -> None:
+    """With `--perf-stacks`, find out which package made what red, now that every test has run."""
+    if session._campaign is None:
+        return
+    try:
+        session._ab.attribute(session._campaign, session._directory.path, session._budget.refusal)
+    except PerfError as error:
+        session.problem = str(error)
 
 
 def past_session(record: RunRecord, options: Options) -> PerfSession:

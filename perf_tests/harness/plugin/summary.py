@@ -41,6 +41,8 @@ def header(options: Options, target: Target) -> list[str]:
         lines.append(
             f"perf: A/B of regressed times, and of those without a baseline, against {options.against}"
         )
+    if options.stacks is not None:
+        lines.append(f"perf: red metrics are attributed with {options.stacks.summary}")
     if options.autoquant_plans is not None:
         lines.append(f"perf: autoquant follows the plans in {options.autoquant_plans}")
     return lines
@@ -59,6 +61,7 @@ def everything(session: PerfSession, record: RunRecord, selection: Selection) ->
         yield [terminal.error_rates(judging.noisy_metrics, judging.level)]
     yield terminal.table(record.cases, UNITS)
     yield ab_report.table(record.comparisons, UNITS)
+    yield ab_report.attributed(record.attributions)
     yield terminal.not_compared(record.cases)
     provisional = terminal.provisional(record.cases, judging.entries())
     if provisional:
@@ -150,7 +153,8 @@ def _explained(session: PerfSession, record: RunRecord, number: int, cause: Caus
     worst = cause.runs[0]
     if cause.metric:
         comparison = next((each for each in record.comparisons if each.id == worst.id), None)
-        text = session.judging.explain(worst, causes.red(worst)[:1], comparison)
+        red = causes.red(worst)[:1]
+        text = session.judging.explain(worst, red, comparison, record.attributions)
     else:
         text = failure.explain_failure(run=worst, run_path=str(session.options.out))
     return causes.explained(number, cause, text, width)
@@ -187,6 +191,8 @@ def _remarks(session: PerfSession, record: RunRecord, selection: Selection, widt
     if provisional:
         yield clipped(f"provisional baselines (fewer than 3 processes): {len(provisional)} cases", width)
     yield from ab_report.table(record.comparisons, UNITS)
+    for line in ab_report.attributed(record.attributions):
+        yield from refitted(line, width)
 
 
 def stopped(session: PerfSession) -> Paragraph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from perf_tests.harness.records.attributions import Attribution
 from perf_tests.harness.report.terminal import aligned
 from perf_tests.harness.report.wording import flat, format_change, format_value, wrapped
 from perf_tests.harness.runs.record import Comparison, Verdict
@@ -30,6 +31,32 @@ def explanation(verdict: Verdict, metric: Metric, comparison: Comparison) -> lis
         *wrapped("stacks", differing(comparison)),
         *wrapped("schedule", schedule),
     ]
+
+
+def whose(run_id: str, metric: Metric, attributions: Iterable[Attribution]) -> list[str]:
+    """Lines of a failure text: which package made `metric` of the case red; empty where nothing says so."""
+    time = ab_comparison.time_of(metric) or metric
+    found = (each for each in attributions if each.metric == time.name and run_id in each.members)
+    return [line for each in found for line in wrapped("whose", _answer(run_id, each))]
+
+
+def _answer(run_id: str, attribution: Attribution) -> str:
+    if run_id == attribution.case:
+        return attribution.sentence
+    return f"as {attribution.case}, which was measured for all that are alike: {attribution.sentence}"
+
+
+def attributed(attributions: Iterable[Attribution]) -> list[str]:
+    """A line for each cluster of red cases: which package made them red."""
+    return [
+        f"whose is {each.metric} of {each.scheme} {each.compile} ({_count(each)}): {flat(each.sentence)}"
+        for each in attributions
+    ]
+
+
+def _count(attribution: Attribution) -> str:
+    count = len(attribution.members)
+    return attribution.case if count == 1 else f"{count} cases, measured was {attribution.case}"
 
 
 def table(comparisons: Sequence[Comparison], units: Mapping[str, str]) -> list[str]:

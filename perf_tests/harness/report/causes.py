@@ -17,7 +17,7 @@ MAX_LINES = 13
 LAST = 99
 RANKS = {
     **{name: rank for rank, name in enumerate(("log", "changed", "next", "schedule", "stacks"))},
-    **dict.fromkeys(("accept", "record", "reproduce"), LAST),
+    **dict.fromkeys(("accept", "record", "reproduce", "whose"), LAST),
 }
 """Parts of such a text, the lowest first to be left out where it is too long; others stand between."""
 QUOTED = "    | "

@@ -186,17 +186,9 @@ def judge_comparison(question: Question, comparison: Comparison) -> Comparison |
     It ends at once where one side failed, is not what was asked for, or was disturbed so long that samples
     stayed invalid.
     """
-    case, times = question.case, [METRIC_BY_NAME[name] for name in question.tests]
-    unproven = _unproven(comparison, case)
-    if unproven is not None:
-        comparison = msgspec.structs.replace(
-            comparison, failure=unproven[1], failed_side=unproven[0], verdicts=()
-        )
-    if comparison.failure is not None:
-        return _ended(comparison, *_failure(comparison, comparison.failure))
-    problem = _problem(comparison, times)
-    if problem is not None:
-        return _ended(comparison, *problem)
+    times = [METRIC_BY_NAME[name] for name in question.tests]
+    if over := ended(question.case, times, comparison):
+        return over
     if len(comparison.pairs) < question.least_pairs:
         return None
     verdicts = [_judged(comparison, time, question.tests[time.name]) for time in times]
@@ -209,6 +201,19 @@ def judge_comparison(question: Question, comparison: Comparison) -> Comparison |
     return msgspec.structs.replace(
         comparison, verdicts=found, level=level, status=worst.status, reason=reason
     )
+
+
+def ended(case: Case, times: Sequence[Metric], comparison: Comparison) -> Comparison | None:
+    """The comparison with why it gives no verdict on `times`; None where it goes on."""
+    unproven = _unproven(comparison, case)
+    if unproven is not None:
+        comparison = msgspec.structs.replace(
+            comparison, failure=unproven[1], failed_side=unproven[0], verdicts=()
+        )
+    if comparison.failure is not None:
+        return _ended(comparison, *_failure(comparison, comparison.failure))
+    problem = _problem(comparison, times)
+    return None if problem is None else _ended(comparison, *problem)
 
 
 def side_run(comparison: Comparison, side: Side) -> Run:
@@ -261,13 +266,20 @@ def _problem(comparison: Comparison, times: Sequence[Metric]) -> tuple[Status, s
     return None
 
 
+def values(comparison: Comparison, time: Metric, side: Side) -> tuple[float, ...]:
+    """The statistic of the time in each process of one side; empty where one of them lacks it."""
+    return observations.observe(time, side_run(comparison, side), None).values
+
+
+def ratios(comparison: Comparison, time: Metric) -> list[float]:
+    """Candidate / stable of the time, pair by pair."""
+    stable, candidate = (values(comparison, time, side) for side in (Side.STABLE, Side.CANDIDATE))
+    return [after / before for before, after in zip(stable, candidate, strict=True)]
+
+
 def _judged(comparison: Comparison, time: Metric, test: SequentialTest) -> Verdict | None:
-    stable, candidate = (
-        observations.observe(time, side_run(comparison, side), None).values
-        for side in (Side.STABLE, Side.CANDIDATE)
-    )
-    ratios = [after / before for before, after in zip(stable, candidate, strict=True)]
-    decision = decide(test, ratios)
+    stable, candidate = (values(comparison, time, side) for side in (Side.STABLE, Side.CANDIDATE))
+    decision = decide(test, ratios(comparison, time))
     if decision.status is None:
         return None
     baseline = statistics.median(stable)

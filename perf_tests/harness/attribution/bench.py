@@ -1,0 +1,109 @@
+"""Measures cases of a campaign in the four stacks, each on the card that measured the case before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perf_tests.harness.ab.campaign import MAX_PAIRS, PairCampaign
+from perf_tests.harness.ab.pairs import PairRunner, SideError
+from perf_tests.harness.attribution.attributing import PairJudge
+from perf_tests.harness.attribution.exact import CellError
+from perf_tests.harness.attribution.findings import Cells
+from perf_tests.harness.attribution.stacks import Stacks
+from perf_tests.harness.execution.campaign import Campaign
+from perf_tests.harness.execution.lane import Lane
+from perf_tests.harness.execution.launcher import Seen, Stack
+from perf_tests.harness.records.attributions import Corner
+from perf_tests.harness.runs.record import Comparison, Process, Run, Side, Status, status_of
+from perf_tests.protocol.reports import Environment
+
+
+@dataclass(kw_only=True, slots=True)
+class CampaignBench:
+    """The four stacks on the devices of a campaign.
+
+    The faults of a fire drill are in both stacks with the new torch, so that a drill shows the whole way.
+    """
+
+    campaign: Campaign
+    out: Path
+    """The run directory."""
+    stacks: Stacks
+    stack: Callable[[str], Stack]
+    """How workers of an interpreter are started."""
+    peak_mib: Callable[[Run], float | None]
+    """The largest known peak of a worker of the case."""
+    refuse: Callable[[str], str | None]
+    """Why a case gets no further process; None where it does."""
+    environments: dict[Corner, Environment] = field(default_factory=dict)
+    """What the first worker of each stack reported."""
+    _processes: dict[tuple[str, Corner], Process] = field(default_factory=dict)
+
+    def cells(self) -> Cells:
+        """The stacks, as far as they are known by now."""
+        return Cells(
+            pythons={corner: self.stacks.python(corner) for corner in Corner},
+            packages={corner: each.packages for corner, each in self.environments.items()},
+        )
+
+    def problem(self, corner: Corner) -> str:
+        """Why a stack has no interpreter; empty where it has one."""
+        return self.stacks.problem(corner)
+
+    def compare(self, case_id: str, candidate: Corner, stable: Corner, judge: PairJudge) -> Comparison:
+        """The case under two stacks, in as many pairs as `judge` wants.
+
+        Raises PerfError where the record cannot be written.
+        """
+        pairs = PairCampaign(self.campaign, (candidate, stable))
+        run, sides = self.campaign.run(case_id), {Side.CANDIDATE: candidate, Side.STABLE: stable}
+        pythons = self.stacks.python(stable), self.stacks.python(candidate)
+
+        def on(lane: Lane) -> Comparison:
+            start = pairs.begin(case_id, pythons[0], self.peak_mib(run), pythons[1])
+            return pairs.compare(start, self._runner(lane, sides), judge, self.refuse)
+
+        comparison = self.campaign.on_device(run.processes[0].environment.unit, on)
+        for corner, environment in ((candidate, comparison.candidate), (stable, comparison.stable)):
+            self._saw(corner, environment)
+        return comparison
+
+    def alone(self, case_id: str, corner: Corner) -> Process:
+        """The case in one process of one stack, measured once for all of its metrics.
+
+        Raises CellError where the process fails, or is not started.
+        """
+        key = case_id, corner
+        if key not in self._processes:
+            if why := self.refuse(case_id):
+                raise CellError(Status.NOT_RUN.value, why)
+            unit = self.campaign.run(case_id).processes[0].environment.unit
+            try:
+                self._processes[key] = self.campaign.on_device(unit, lambda lane: self._alone(lane, *key))
+            except SideError as error:
+                raise CellError(status_of(error.failure).value, error.failure.message) from error
+            self._saw(corner, self._processes[key].environment)
+        return self._processes[key]
+
+    def _alone(self, lane: Lane, case_id: str, corner: Corner) -> Process:
+        runner = self._runner(lane, {Side.CANDIDATE: corner})
+        return runner.alone(self.campaign.planned[case_id], Side.CANDIDATE, MAX_PAIRS)  # no pair has its log
+
+    def _runner(self, lane: Lane, sides: Mapping[Side, Corner]) -> PairRunner:
+        return PairRunner(
+            {
+                side: lane.launcher(
+                    self.stack(self.stacks.python(corner)), Seen(self.environments.get(corner))
+                )
+                for side, corner in sides.items()
+            },
+            self.out,
+            names={side: corner.value for side, corner in sides.items()},
+            injected=frozenset(side for side, corner in sides.items() if corner.has_new_torch),
+        )
+
+    def _saw(self, corner: Corner, environment: Environment | None) -> None:
+        if environment is not None:
+            self.environments.setdefault(corner, environment)
