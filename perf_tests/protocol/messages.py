@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from perf_tests.protocol.base import Struct
+from perf_tests.protocol.offloading import MemorySaving
 from perf_tests.protocol.reports import (
     Arrays,
     Capture,
@@ -296,6 +297,8 @@ class Inspected(Struct, tag="inspected"):
     """None from earlier workers."""
     settings: dict[str, SettingReport] = msgspec.field(default_factory=dict)
     """By id of the recipe's setting."""
+    memory_saving: MemorySaving | None = None
+    """None for a recipe that saves none."""
 
 
 class Failure(Struct, tag="failure"):

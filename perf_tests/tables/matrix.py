@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from perf_tests.tables import memory_ladder
 from perf_tests.tables.cases import Row, Weights
 from perf_tests.tables.pipelines.auraflow import AURAFLOW
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B, COGVIDEOX_MINI
@@ -65,11 +66,10 @@ CPU_REGULAR_ROWS = (
         platforms=(CPU,),
         workload=dataclasses.replace(FLUX_MINI.workload, batch_size=4),
     ),
-    # Last of its pipeline: it is verified alone, and needs no twin.
-    Row(
-        pipeline=FLUX_MINI,
-        recipe=Recipe(scheme=INT8WO, loader=Loader.TORCH_SAVE),
-        platforms=(CPU,),
+    # Last of their pipeline: they are verified alone, and need no fp32 twin.
+    *(
+        Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,))
+        for recipe in (Recipe(scheme=INT8WO, loader=Loader.TORCH_SAVE), memory_ladder.REGULAR_ON_CPU)
     ),
     *(
         Row(pipeline=COGVIDEOX_MINI, recipe=recipe, platforms=(CPU,))
@@ -141,6 +141,7 @@ TWINNED = (
     *(Recipe(scheme=scheme, loader=loader) for loader, scheme in LOADED),
     # Here host and device are one: the end state shows that the argument is taken, and nothing else.
     *(Recipe(scheme=scheme, quantized_on=where) for scheme in (INT8WO, INT8DQ) for where in STARTING_ON_HOST),
+    *memory_ladder.ON_CPU,
 )
 """Recipes that must equal their built twin."""
 
@@ -324,6 +325,7 @@ COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
     (SD3_MEDIUM, 1, EVERY_SIZE),
     (PIXART_SIGMA, 1, EVERY_SIZE),
     (AURAFLOW, 1, EVERY_SIZE),
+    *memory_ladder.LADDER,
 )
 """Pipeline, batch size, recipes."""
 

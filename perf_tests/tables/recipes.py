@@ -49,6 +49,51 @@ class QuantizedOn(StrEnum):
     """On the host, from where each module is moved to the device and quantized there (`device=`)."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offload:
+    """A way to keep weights on the host until they are needed."""
+
+    id: str
+    hook: str = field(metadata=NEVER)
+    """The class of what moves them, of accelerate or diffusers."""
+    waits_on: str = field(metadata=NEVER)
+    """Type of device that a module's parameters are on while it is not called: `meta` where only its hook
+    holds the weights."""
+    per_call: bool = field(metadata=NEVER)
+    """Whether each module's weights are copied to the device for each of its calls; else those of a whole
+    component, once for each image or video."""
+    breaks_graphs: bool = field(metadata=NEVER)
+    """Whether dynamo ends a graph at each of its hooks."""
+
+
+MODEL_OFFLOAD = Offload(
+    id="modeloffload", hook="CpuOffload", waits_on="cpu", per_call=False, breaks_graphs=False
+)
+"""diffusers' `enable_model_cpu_offload`: a component stays until the next one is called."""
+SEQUENTIAL_OFFLOAD = Offload(
+    id="seqoffload", hook="AlignDevicesHook", waits_on="meta", per_call=True, breaks_graphs=True
+)
+"""diffusers' `enable_sequential_cpu_offload`: a module's weights leave with its call."""
+LEAF_OFFLOAD = Offload(
+    id="leafoffload", hook="GroupOffloadingHook", waits_on="cpu", per_call=True, breaks_graphs=True
+)
+"""diffusers' `enable_group_offload` by leaf: on a GPU, from pinned memory, and a stream of its own copies the
+weights of the next module meanwhile."""
+OFFLOADS = (MODEL_OFFLOAD, SEQUENTIAL_OFFLOAD, LEAF_OFFLOAD)
+
+
+class Decoding(StrEnum):
+    """How the VAE decodes."""
+
+    WHOLE = "whole"
+    """As it was created: everything at once."""
+    TILED = "tiled"
+    """In overlapping tiles (`enable_tiling`), which makes another picture, and only where it is larger than
+    one of them."""
+    SLICED = "sliced"
+    """One picture of a batch after another (`enable_slicing`)."""
+
+
 COMPONENT_TOGGLES = {
     "text_encoder": "qte",
     "text_encoder_2": "qte2",
@@ -118,6 +163,18 @@ class Recipe:
     settings: tuple[Setting, ...] = field(default=(), metadata=UNLESS_DEFAULT)
     loader: Loader = field(default=Loader.BUILT, metadata=UNLESS_DEFAULT)
     quantized_on: QuantizedOn = field(default=QuantizedOn.DEVICE, metadata=UNLESS_DEFAULT)
+    offload: Offload | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """None: all weights are on the device all the time."""
+    decoding: Decoding = field(default=Decoding.WHOLE, metadata=UNLESS_DEFAULT)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an offload between whose hooks nothing would be left to compile."""
+        if self.offload is not None and self.offload.breaks_graphs and self.compiles:
+            message = (
+                f"{self.id}: dynamo ends a graph at each hook of {self.offload.id}, so that a recipe with it "
+                f"must be eager, or offload by {MODEL_OFFLOAD.id}"
+            )
+            raise ValueError(message)
 
     @property
     def id(self) -> str:
@@ -130,6 +187,8 @@ class Recipe:
             *((setting.id, True) for setting in self.settings),
             (self.loader, self.is_loaded),
             (self.quantized_on, self.starts_on_host),
+            (self.offload.id if self.offload else "", self.offload is not None),
+            (self.decoding, self.decoding is not Decoding.WHOLE),
         )
         return "-".join((self.scheme.id, self.compile, *(name for name, on in toggles if on)))
 
@@ -144,10 +203,15 @@ class Recipe:
         return self.quantized_on is not QuantizedOn.DEVICE
 
     @property
+    def saves_memory(self) -> bool:
+        """Whether less is on the device at a time than the pipeline consists of."""
+        return self.offload is not None or self.decoding is not Decoding.WHOLE
+
+    @property
     def built_twin(self) -> Recipe | None:
         """The recipe whose weights and pictures it must have, bit by bit, since it only differs in how they
-        come about; None where it is that recipe."""
-        twin = replace(self, loader=Loader.BUILT, quantized_on=QuantizedOn.DEVICE)
+        come about and where they wait; None where it is that recipe."""
+        twin = replace(self, loader=Loader.BUILT, quantized_on=QuantizedOn.DEVICE, offload=None)
         return None if twin == self else twin
 
     @property

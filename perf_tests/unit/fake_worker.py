@@ -27,6 +27,8 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         never-repeats (another output each time)  ineffective-setting
                                         quantizes-again  stays-on-device  other-tensor  other-picture
                                         grown-file:PERCENT
+                                        loses-hooks (after the first image)  decodes-otherwise
+                                        keeps-weights:DEVICE (they are still there after the last image)
 
 MARKER is a file: once it exists, `new-torch` reports another torch and `die-once` no longer dies; both
 create it.
@@ -79,6 +81,7 @@ from perf_tests.protocol.messages import (
     SwitchWorkload,
     WorkloadSwitched,
 )
+from perf_tests.protocol.offloading import MemorySaving, OffloadedComponent
 from perf_tests.protocol.reports import (
     Arrays,
     Capture,
@@ -103,7 +106,7 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import INSTRUCTION_SET
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import H100, PLATFORM_BY_ID, Device
-from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.recipes import CompileMode, Decoding
 from perf_tests.worker import parent_watch
 
 REQUESTS = msgspec.json.Decoder(Request)
@@ -116,6 +119,20 @@ STEP_TFLOP = 1.0
 KERNELS = {"kernels_per_encode": 900.0, "kernels_per_step": 1530.0, "kernels_per_decode": 400.0}
 OPERATORS = {"operators_per_encode": 1036.0, "operators_per_step": 2926.0, "operators_per_decode": 743.0}
 QUANTIZING = {"operators_in_quantize": 4898.0, "quantize_peak_allocated_mib": 40.0}
+HOST_SAVING = {"host_weights_mib": 48.0, "offload_set_up_s": 0.25}
+SAVING = {
+    **HOST_SAVING,
+    "encode_peak_allocated_mib": 20.0,
+    "denoise_peak_allocated_mib": 90.0,
+    "decode_peak_allocated_mib": 60.0,
+    "resident_mib": 0.25,
+    "host_pinned_mib": 0.0,
+    "h2d_bytes_per_image": 5e7,
+    "d2h_bytes_per_image": 4e7,
+    "copies_under_kernels_pct": 12.5,
+    "resident_vs_largest": 0.005,
+    "h2d_vs_needed": 1.0,
+}
 CHECKPOINT = "transformer/transformer.pt"
 SIDE = 16
 NOISE = 0.004
@@ -415,6 +432,8 @@ class Session:
             values |= {**OPERATORS, **(QUANTIZING if self._quantized else {})}
         if self._compiles:
             values |= {"generated_kernels": 126.0, "extern_calls": 32.0}
+        if self.case.build.recipe.saves_memory:
+            values |= SAVING if self._device is Device.CUDA else HOST_SAVING
         values.pop(self._switches.argument("missing-metric", self.case) or "", None)
         values = {name: self._reported(name, value) for name, value in values.items()}
         noise = NOISE if self._quantized else 0.0
@@ -431,6 +450,30 @@ class Session:
             state=state,
             step=self._step(),
             settings=self._settings(),
+            memory_saving=self._saving() if self.case.build.recipe.saves_memory else None,
+        )
+
+    def _saving(self) -> MemorySaving:
+        recipe, batch = self.case.build.recipe, self.case.workload.batch_size
+        otherwise = self._switches.argument("decodes-otherwise", self.case) is not None
+        tiled = (recipe.decoding is Decoding.TILED) is not otherwise
+        parts = batch if recipe.decoding is Decoding.SLICED else 1
+        decodes = {"decode": 1, "_decode": parts, "tiled_decode": parts * tiled}
+        if recipe.offload is None:
+            return MemorySaving(set_up={}, final={}, decodes=decodes)
+        moved = OffloadedComponent(
+            hooks={recipe.offload.hook: 7},
+            unmoved_bytes=0,
+            bytes_on={recipe.offload.waits_on: BYTES_PER_MODULE},
+        )
+        final, kept = moved, self._switches.argument("keeps-weights", self.case)
+        if self._switches.argument("loses-hooks", self.case) is not None:
+            final = msgspec.structs.replace(moved, hooks={}, unmoved_bytes=BYTES_PER_MODULE)
+        if kept is not None:
+            final = msgspec.structs.replace(moved, bytes_on={kept: BYTES_PER_MODULE})
+        names = self.case.build.pipeline.modules
+        return MemorySaving(
+            set_up=dict.fromkeys(names, moved), final=dict.fromkeys(names, final), decodes=decodes
         )
 
     def _settings(self) -> dict[str, SettingReport]:

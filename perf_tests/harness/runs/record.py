@@ -11,6 +11,7 @@ from perf_tests.harness.records.process_ends import SamplingEnd, WarmUpEnd
 from perf_tests.harness.runs.plan import Plan
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.messages import Failure, FailureKind
+from perf_tests.protocol.offloading import MemorySaving
 from perf_tests.protocol.reports import (
     Arrays,
     BuiltTwin,
@@ -154,6 +155,8 @@ class BuildReport(Struct):
     """Modules that torchao has quantized in this process; None where that was not counted."""
     built_twin: BuiltTwin | None = None
     """None for a case without one, and where it was not made."""
+    memory_saving: MemorySaving | None = None
+    """None for a recipe that saves none."""
 
 
 class Fidelity(Struct, omit_defaults=True):

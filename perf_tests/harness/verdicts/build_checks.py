@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
 from perf_tests.harness.runs.record import BuildReport
+from perf_tests.protocol.offloading import MemorySaving, OffloadedComponent
 from perf_tests.protocol.reports import (
     ORDINARY,
     ComponentState,
@@ -18,7 +19,7 @@ from perf_tests.protocol.reports import (
 )
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.platforms import Device
-from perf_tests.tables.recipes import CompileMode, Recipe
+from perf_tests.tables.recipes import CompileMode, Decoding, Offload, Recipe
 from perf_tests.tables.schemes.spec import QuantizedWeight
 
 
@@ -44,6 +45,8 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     else:
         found.extend(_wrong_memory_format(recipe, build.state))
         found.extend(_changes(build.state, build.final_state))
+    if recipe.saves_memory:
+        found.extend(_wrong_memory_saving(case, build.memory_saving))
     if case.built_twin is not None:
         found.extend(_unlike_built_twin(case, build))
     return tuple(found)
@@ -209,6 +212,56 @@ def _unlike_built_twin(case: Case, build: BuildReport) -> Iterator[str]:
         yield (
             f"{build.converted} modules were quantized in a process that was to load them: the recipe "
             f"{recipe.id} quantizes nothing"
+        )
+
+
+def _wrong_memory_saving(case: Case, saving: MemorySaving | None) -> Iterator[str]:
+    recipe = case.build.recipe
+    if saving is None:
+        yield f"the worker did not look at what the recipe {recipe.id} saves of memory"
+        return
+    yield from _wrong_decoding(case, saving.decodes)
+    if recipe.offload is None:
+        return
+    for name in case.build.pipeline.modules:
+        for when, components in (("before the first image", saving.set_up), (LATER, saving.final)):
+            for sentence in _wrong_offload(name, recipe.offload, components.get(name)):
+                yield f"{when}, {sentence}"
+        before, after = (each.get(name) for each in (saving.set_up, saving.final))
+        if before and after and before.hooks != after.hooks:
+            yield f"the hooks of {name} changed during generation: {before.hooks} before, {after.hooks} after"
+
+
+LATER = "after the last image"
+
+
+def _wrong_offload(name: str, offload: Offload, component: OffloadedComponent | None) -> Iterator[str]:
+    if component is None:
+        yield f"the worker did not say where the weights of {name} were"
+        return
+    if foreign := sorted(component.hooks.keys() - {offload.hook}):
+        yield f"{name} had hooks of {', '.join(foreign)}, and {offload.id} sets those of {offload.hook}"
+    if component.unmoved_bytes or not component.hooks.get(offload.hook):
+        yield f"no {offload.hook} moved {component.unmoved_bytes} bytes of the weights of {name}"
+    for device, count in component.bytes_on.items():
+        if count and device != offload.waits_on:
+            yield (
+                f"{count} bytes of the weights of {name} were on {device}, and {offload.id} leaves them on "
+                f"{offload.waits_on}"
+            )
+
+
+def _wrong_decoding(case: Case, decodes: Mapping[str, int]) -> Iterator[str]:
+    decoding, batch = case.build.recipe.decoding, case.workload.batch_size
+    parts = decodes.get("decode", 0) * (batch if decoding is Decoding.SLICED else 1)
+    wanted = {"_decode": parts, "tiled_decode": parts if decoding is Decoding.TILED else 0}
+    found = {method: decodes.get(method, 0) for method in wanted}
+    if decoding is Decoding.SLICED and batch == 1:
+        yield "the VAE was to decode one picture after another, and there is only one"
+    elif not parts or found != wanted:
+        yield (
+            f"the VAE was to decode {decoding}, which is {wanted} calls in a generation, and there were "
+            f"{found}"
         )
 
 

@@ -85,6 +85,23 @@ def checkpoint_overhead_bytes(case: Case) -> Range | None:
     return Range(low=0, high=512, source=source)
 
 
+def resident_vs_largest(case: Case) -> Range | None:
+    """Of the memory that is allocated between two images, as a share of what the weights of the largest
+    component take; None where they may stay."""
+    if case.build.recipe.offload is None:
+        return None
+    return Range(low=0.0, high=0.01, source="weights that are offloaded have left the device")
+
+
+def h2d_vs_needed(case: Case) -> Range | None:
+    """Of the bytes that one image copies to the device, over those of the weights that it must; None where
+    nothing is offloaded."""
+    if case.build.recipe.offload is None:
+        return None
+    source = "what is not on the device is copied to it each time; prompts and noise are small"
+    return Range(low=1.0, high=1.02, source=source)
+
+
 def leaked_mib(_case: Case) -> Range:
     """Of the growth of what the allocator of the device holds, with each image or video."""
     source = "a pipeline keeps nothing of what it generated"

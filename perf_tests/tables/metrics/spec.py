@@ -140,6 +140,10 @@ class Trait(StrEnum):
     """The process that is measured makes its weights, and quantizes them."""
     LOADED = "loaded"
     """Another process made its transformer's weights, which it loads."""
+    OFFLOADED = "offloaded"
+    """Its weights are on the host until they are needed."""
+    SAVES_MEMORY = "saves memory"
+    """Its weights are offloaded, or its VAE decodes in parts."""
     UNTWINNED = "untwinned"
     """It has no built twin (`Recipe.built_twin`), whose layers and pictures would be its own."""
 
@@ -152,6 +156,8 @@ HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
     Trait.VIDEO: lambda case: case.workload.num_frames is not None,
     Trait.MADE_HERE: lambda case: not case.build.recipe.is_loaded,
     Trait.LOADED: lambda case: case.build.recipe.is_loaded,
+    Trait.OFFLOADED: lambda case: case.build.recipe.offload is not None,
+    Trait.SAVES_MEMORY: lambda case: case.build.recipe.saves_memory,
     Trait.UNTWINNED: lambda case: case.built_twin is None,
 }
 

@@ -8,7 +8,18 @@ import pytest
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.pipelines.auraflow import AURAFLOW
-from perf_tests.tables.recipes import CompileMode, Loader, QuantizedOn, Recipe
+from perf_tests.tables.recipes import (
+    LEAF_OFFLOAD,
+    MODEL_OFFLOAD,
+    OFFLOADS,
+    SEQUENTIAL_OFFLOAD,
+    CompileMode,
+    Decoding,
+    Loader,
+    Offload,
+    QuantizedOn,
+    Recipe,
+)
 from perf_tests.tables.schemes.rows import BF16, FP8DQ, FP8DQROW, FP16, INT8WO
 from perf_tests.tables.schemes.spec import FidelityFloor, Range
 from perf_tests.unit.builders import MINI_BF16, MINI_INT8WO, for_each
@@ -82,6 +93,8 @@ def test_digest_contains_the_pattern_of_an_exclusion_but_not_its_reason() -> Non
         pytest.param(_with_recipe(scheme=FP8DQ), id="scheme"),
         pytest.param(_with_recipe(loader=Loader.TORCH_SAVE), id="loader"),
         pytest.param(_with_recipe(quantized_on=QuantizedOn.HOST), id="quantized-on"),
+        pytest.param(_with_recipe(offload=MODEL_OFFLOAD), id="offload"),
+        pytest.param(_with_recipe(decoding=Decoding.TILED), id="decoding"),
         pytest.param(_with_scheme(config=FP8DQ.config), id="config"),
         pytest.param(_with_scheme(in_features_multiple=128), id="in-features"),
         pytest.param(_with_scheme(out_features_multiple=16), id="out-features"),
@@ -174,3 +187,30 @@ def test_case_that_is_quantized_elsewhere_has_the_usual_case_as_its_built_twin(w
     elsewhere = _with_recipe(quantized_on=where)
     assert elsewhere.id == f"flux-mini-b1-int8wo-eager-{where}"
     assert elsewhere.built_twin == MINI_INT8WO
+
+
+@pytest.mark.parametrize("offload", OFFLOADS, ids=lambda each: each.id)
+def test_case_that_offloads_has_the_resident_case_as_its_built_twin(offload: Offload) -> None:
+    offloaded = _with_recipe(offload=offload)
+    assert offloaded.id == f"flux-mini-b1-int8wo-eager-{offload.id}"
+    assert offloaded.built_twin == MINI_INT8WO
+
+
+def test_case_that_offloads_and_tiles_is_compared_with_one_that_tiles() -> None:
+    # Tiles make another picture: only with tiles on both sides must it be the same, bit by bit.
+    both = _with_recipe(offload=MODEL_OFFLOAD, decoding=Decoding.TILED)
+    assert both.id == "flux-mini-b1-int8wo-eager-modeloffload-tiled"
+    assert both.built_twin == _with_recipe(decoding=Decoding.TILED)
+    assert _with_recipe(decoding=Decoding.TILED).built_twin is None
+
+
+def test_description_of_an_offload_is_no_part_of_a_case() -> None:
+    renamed = dataclasses.replace(MODEL_OFFLOAD, hook="AnotherHook", waits_on="meta", per_call=True)
+    assert _with_recipe(offload=renamed).digest == _with_recipe(offload=MODEL_OFFLOAD).digest
+
+
+@pytest.mark.parametrize("offload", [SEQUENTIAL_OFFLOAD, LEAF_OFFLOAD], ids=lambda each: each.id)
+def test_recipe_that_would_compile_between_hooks_is_refused(offload: Offload) -> None:
+    with pytest.raises(ValueError, match=f"dynamo ends a graph at each hook of {offload.id}"):
+        _with_recipe(offload=offload, compile=CompileMode.REGIONAL)
+    assert _with_recipe(offload=MODEL_OFFLOAD, compile=CompileMode.REGIONAL).build.recipe.compiles

@@ -13,8 +13,8 @@ from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN
 from perf_tests.unit.published import CASES, ROWS
 
 GPU_ROW_COUNTS = {
-    "flux1-dev": 91,
-    "cogvideox-5b": 50,
+    "flux1-dev": 95,
+    "cogvideox-5b": 55,
     "cogvideox-2b": 39,
     "flux1-schnell": 9,
     "flux1-dev-slim": 3,

@@ -10,8 +10,8 @@ from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.matrix import MATRIX, UNCOMPILABLE
 from perf_tests.tables.pipelines.rows import FULL_SIZE, MINIATURES
 from perf_tests.tables.pipelines.spec import PipelineSpec
-from perf_tests.tables.platforms import CPU, PLATFORMS, Device, Platform
-from perf_tests.tables.recipes import Loader
+from perf_tests.tables.platforms import CPU, H100, PLATFORMS, Device, Platform
+from perf_tests.tables.recipes import OFFLOADS, Decoding, Loader, Offload
 from perf_tests.tables.schemes.rows import SCHEMES
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.unit.builders import for_each
@@ -125,3 +125,29 @@ def test_every_scheme_of_a_cpu_is_loaded_in_some_way_but_those_that_a_search_cho
 @pytest.mark.parametrize("loader", [each for each in Loader if each is not Loader.BUILT], ids=str)
 def test_every_way_to_load_is_measured(loader: Loader) -> None:
     assert any(row.recipe.loader is loader for row in MATRIX)
+
+
+@pytest.mark.parametrize("offload", OFFLOADS, ids=lambda each: each.id)
+@pytest.mark.parametrize("platform", [CPU, H100], ids=_named)
+def test_every_offload_is_measured(platform: Platform, offload: Offload) -> None:
+    assert any(row.recipe.offload == offload for row in MATRIX if platform in row.platforms)
+
+
+def test_steps_of_the_published_ladder_are_rows_and_so_is_what_tiles_and_slices_change() -> None:
+    ids = {row.case(Weights.SYNTHETIC).id for row in MATRIX if H100 in row.platforms}
+    assert {
+        "cogvideox-5b-b1-bf16-eager",
+        "cogvideox-5b-b1-int8wo-eager-qte",
+        "cogvideox-5b-b1-int8wo-eager-qte-modeloffload",
+        "cogvideox-5b-b1-int8wo-eager-qte-modeloffload-tiled",
+        "cogvideox-5b-b1-bf16-eager-seqoffload-tiled",
+        "cogvideox-5b-b1-int8wo-eager-qte-seqoffload-tiled",
+        "cogvideox-5b-b1-bf16-eager-tiled",
+        "flux1-dev-b4-bf16-eager-sliced",
+    } <= ids
+
+
+def test_batches_alone_are_sliced() -> None:
+    sliced = [row for row in MATRIX if row.recipe.decoding is Decoding.SLICED]
+    assert sliced
+    assert all(row.case(Weights.SYNTHETIC).workload.batch_size > 1 for row in sliced)

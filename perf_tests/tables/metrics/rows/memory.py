@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perf_tests.tables.metrics import expected
 from perf_tests.tables.metrics.spec import (
+    BY_RULE,
     BY_RULE_EVERYWHERE,
     DRIFT_LIMIT_PCT,
     Better,
@@ -137,6 +138,52 @@ METRICS = (
             ("load_peak_allocated_vs_built", {Device.CUDA: Gate(tolerance=Tolerance(relative_pct=2.0))}),
             # The imports are part of both.
             ("load_peak_rss_vs_built", {}),
+        )
+    ),
+    # Only of recipes that keep weights on the host, or decode in parts.
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=better,
+            group=Group.MEMORY,
+            reader=Reader.BUILD,
+            rule=rule,
+            gates=gates,
+            needs_verification=True,
+            only_for=(trait,),
+        )
+        for name, units, better, rule, gates, trait in (
+            *(
+                (
+                    f"{stage}_peak_allocated_mib",
+                    "MiB",
+                    Better.LOWER,
+                    Rule.WITHIN_TOLERANCE,
+                    {Device.CUDA: ALLOCATED},
+                    Trait.SAVES_MEMORY,
+                )
+                for stage in ("encode", "denoise", "decode")
+            ),
+            # Between two generations.
+            *(
+                (name, "MiB", Better.LOWER, Rule.WITHIN_TOLERANCE, gates, Trait.OFFLOADED)
+                for name, gates in (
+                    ("resident_mib", {Device.CUDA: ALLOCATED}),
+                    ("host_pinned_mib", {Device.CUDA: RESERVED}),
+                    (
+                        "host_weights_mib",
+                        dict.fromkeys(Device, Gate(tolerance=Tolerance(relative_pct=0.5))),
+                    ),
+                )
+            ),
+            *(
+                (name, "B", Better.EXACT, Rule.EXACT, {Device.CUDA: BY_RULE}, Trait.OFFLOADED)
+                for name in ("h2d_bytes_per_image", "d2h_bytes_per_image")
+            ),
+            # Of the time that copies to the device take.
+            ("copies_under_kernels_pct", "%", Better.HIGHER, Rule.WITHIN_TOLERANCE, {}, Trait.OFFLOADED),
+            ("offload_set_up_s", "s", Better.LOWER, Rule.WITHIN_TOLERANCE, {}, Trait.OFFLOADED),
         )
     ),
 )

@@ -38,17 +38,20 @@ METRICS = (
             reader=Reader.BUILD,
             rule=Rule.EXPECTED_RANGE,
             expected=implied,
-            gates=BY_RULE_EVERYWHERE,
+            gates=gates,
         )
-        for name, units, implied in (
-            ("weight_bytes_vs_implied", "x", expected.weight_bytes_vs_implied),
-            ("modules_off_plan", "", expected.modules_off_plan),
-            ("unfused_attention_calls", "", expected.unfused_attention_calls),
-            ("distinct_prompt_embeddings", "", expected.distinct_prompt_embeddings),
-            ("distinct_prompt_latents", "", expected.distinct_prompt_latents),
-            ("anchor_schedule", "", expected.anchor_schedule),
-            ("outputs_unlike_built", "", expected.outputs_unlike_built),
-            ("checkpoint_overhead_bytes", "B", expected.checkpoint_overhead_bytes),
+        for name, units, implied, gates in (
+            ("weight_bytes_vs_implied", "x", expected.weight_bytes_vs_implied, BY_RULE_EVERYWHERE),
+            ("modules_off_plan", "", expected.modules_off_plan, BY_RULE_EVERYWHERE),
+            ("unfused_attention_calls", "", expected.unfused_attention_calls, BY_RULE_EVERYWHERE),
+            ("distinct_prompt_embeddings", "", expected.distinct_prompt_embeddings, BY_RULE_EVERYWHERE),
+            ("distinct_prompt_latents", "", expected.distinct_prompt_latents, BY_RULE_EVERYWHERE),
+            ("anchor_schedule", "", expected.anchor_schedule, BY_RULE_EVERYWHERE),
+            ("outputs_unlike_built", "", expected.outputs_unlike_built, BY_RULE_EVERYWHERE),
+            ("checkpoint_overhead_bytes", "B", expected.checkpoint_overhead_bytes, BY_RULE_EVERYWHERE),
+            # Only on a GPU is the host another place.
+            ("resident_vs_largest", "x", expected.resident_vs_largest, {Device.CUDA: BY_RULE}),
+            ("h2d_vs_needed", "x", expected.h2d_vs_needed, {Device.CUDA: BY_RULE}),
         )
     ),
     *(

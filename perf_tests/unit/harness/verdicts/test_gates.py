@@ -13,7 +13,15 @@ from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
 from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
 from perf_tests.tables.pipelines.sd3 import SD3_MINI
 from perf_tests.tables.platforms import CPU, H100, Platform
-from perf_tests.tables.recipes import CompileMode, Loader, QuantizedOn
+from perf_tests.tables.recipes import (
+    OFFLOADS,
+    SEQUENTIAL_OFFLOAD,
+    CompileMode,
+    Decoding,
+    Loader,
+    Offload,
+    QuantizedOn,
+)
 from perf_tests.tables.schemes.rows import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO
 from perf_tests.unit.builders import (
     FLUX_FP8,
@@ -23,6 +31,7 @@ from perf_tests.unit.builders import (
 )
 
 MINI_BF16_COMPILED = make_case(compile=CompileMode.REGIONAL)
+OF_OTHERS = {Trait.VIDEO, Trait.REFERENCE, Trait.LOADED, Trait.OFFLOADED, Trait.SAVES_MEMORY}
 ANCHORED = {
     "anchor_schedule",
     "anchor_embeds_sqnr_db",
@@ -43,7 +52,9 @@ def test_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None
         *ANCHORED,
         "outputs_unlike_built",
         "checkpoint_overhead_bytes",
-        *(m.name for m in METRICS if {Trait.VIDEO, Trait.REFERENCE, Trait.LOADED} & {*m.only_for}),
+        "resident_vs_largest",
+        "h2d_vs_needed",
+        *(m.name for m in METRICS if OF_OTHERS & {*m.only_for}),
     }
     named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
     assert sorted(metric.name for metric in (*gated, *shown)) == named
@@ -202,3 +213,41 @@ def test_case_that_is_quantized_elsewhere_is_judged_by_what_quantizing_takes() -
         "outputs_unlike_built",
     } <= gated
     assert not {"psnr_db", "layer_sqnr_db", "checkpoint_bytes"} & gated
+
+
+PEAKS_OF_STAGES = {"encode_peak_allocated_mib", "denoise_peak_allocated_mib", "decode_peak_allocated_mib"}
+OF_OFFLOADING = {
+    "resident_mib",
+    "host_pinned_mib",
+    "host_weights_mib",
+    "h2d_bytes_per_image",
+    "d2h_bytes_per_image",
+    "resident_vs_largest",
+    "h2d_vs_needed",
+}
+
+
+@pytest.mark.parametrize("offload", OFFLOADS, ids=lambda each: each.id)
+def test_case_that_offloads_is_judged_by_what_is_where_and_what_moves(offload: Offload) -> None:
+    offloaded = make_case(scheme=INT8WO, offload=offload)
+    gated, shown = ({m.name for m in of(offloaded, H100)} for of in (gated_metrics, shown_metrics))
+    assert PEAKS_OF_STAGES | OF_OFFLOADING | {"outputs_unlike_built"} <= gated
+    assert {"copies_under_kernels_pct", "offload_set_up_s"} <= shown
+    assert not {"psnr_db", "layer_sqnr_db"} & (gated | shown)
+
+
+def test_case_that_tiles_is_compared_and_has_the_peaks_of_its_stages_alone() -> None:
+    gated = {metric.name for metric in gated_metrics(make_case(decoding=Decoding.TILED), H100)}
+    assert PEAKS_OF_STAGES | {"psnr_db", "ssim"} <= gated
+    assert not OF_OFFLOADING & gated
+
+
+def test_case_that_is_resident_has_no_metric_of_saving_memory() -> None:
+    judged = {m.name for m in (*gated_metrics(FLUX_FP8, H100), *shown_metrics(FLUX_FP8, H100))}
+    assert not judged & (PEAKS_OF_STAGES | OF_OFFLOADING)
+
+
+def test_where_host_and_device_are_one_only_the_weights_are_weighed() -> None:
+    offloaded = make_case(scheme=INT8WO, offload=SEQUENTIAL_OFFLOAD)
+    names = {metric.name for metric in gated_metrics(offloaded, CPU)}
+    assert names & (PEAKS_OF_STAGES | OF_OFFLOADING) == {"host_weights_mib"}

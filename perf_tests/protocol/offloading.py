@@ -1,0 +1,28 @@
+"""What a worker reports of a pipeline that keeps less than all of itself on the device."""
+
+from __future__ import annotations
+
+from perf_tests.protocol.base import Struct
+
+
+class OffloadedComponent(Struct):
+    """Where the weights of one component are at one moment, and what moves them."""
+
+    hooks: dict[str, int]
+    """Class of hooks that move weights -> how many modules have one."""
+    unmoved_bytes: int
+    """Of the weights that no such hook moves."""
+    bytes_on: dict[str, int]
+    """Type of device -> bytes of the weights that are there; `meta` for those that only hooks hold."""
+
+
+class MemorySaving(Struct):
+    """How a recipe that saves memory was carried out."""
+
+    set_up: dict[str, OffloadedComponent]
+    """By component, before the first generation; empty where nothing is offloaded."""
+    final: dict[str, OffloadedComponent]
+    """After the last timed generation; empty where nothing is offloaded."""
+    decodes: dict[str, int]
+    """Method of the VAE -> how often one generation called it: `decode`, `_decode` for each part of a batch,
+    and `tiled_decode`. Without methods that the VAE does not have."""
