@@ -16,6 +16,7 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Fault, Injection, Phase
 from perf_tests.worker.fidelity import layers
 from perf_tests.worker.measure.memory import MIB
+from perf_tests.worker.model import offload
 
 # Work that occupies the stream for a known time. Matrix products instead of sleeping: on a power-capped GPU,
 # clocks rise after an idle gap, which would take back half of the time that it was meant to cost.
@@ -150,8 +151,9 @@ def _out_of_memory(pipeline: Any, device: torch.device) -> None:
 
 
 def _not_a_number(pipeline: Any, device: torch.device) -> None:
-    vectors = [parameter for parameter in pipeline.transformer.parameters() if parameter.ndim == 1]
-    vectors[-1].data.fill_(float("nan"))
+    with offload.weights_in_reach(pipeline):
+        vectors = [parameter for parameter in pipeline.transformer.parameters() if parameter.ndim == 1]
+        vectors[-1].data.fill_(float("nan"))
 
 
 def _crash(pipeline: Any, device: torch.device) -> None:

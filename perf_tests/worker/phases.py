@@ -17,7 +17,7 @@ from perf_tests.tables.cases import Build
 from perf_tests.tables.platforms import Device
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import trace
-from perf_tests.worker.inspection import counters, probe, quantizing
+from perf_tests.worker.inspection import counters, offloading, probe, quantizing
 from perf_tests.worker.measure import control, memory
 from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import Stages, StepWork, settle
@@ -90,6 +90,8 @@ class QuantizedPipeline:
     """Metric name -> value."""
     traces: dict[str, trace.TransformerTrace]
     """By case id; each is removed once it has been repeated."""
+    saving: offloading.SetUp | None
+    """None for a recipe that saves no memory."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)

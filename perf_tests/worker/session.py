@@ -23,6 +23,7 @@ from perf_tests.worker.inspection import (
     counters,
     kernels,
     observed_step,
+    offloading,
     probe,
     prompts,
     quantizing,
@@ -92,11 +93,10 @@ class WorkerSession:
         values = before.values | counted | self._quantization_values(report, recipe)
         if before.probe is not None:
             values["output_sqnr_db"] = before.probe.sqnr_db(loaded.pipeline)
-        self._quantized = QuantizedPipeline(work=before.work, values=values, traces=before.traces)
         started_s = time.perf_counter()
         compared = self._layer_errors() if request.layers and recipe.scheme.config is not None else {}
         comparing_s = time.perf_counter() - started_s
-        return messages.Quantized(
+        answer = messages.Quantized(
             seconds=seconds,
             memory=window,
             quantization=report,
@@ -107,6 +107,12 @@ class WorkerSession:
             tensors=state.hashes(loaded.pipeline, recipe.quantized_components) if request.tensors else {},
             converted=quantizing.total(loaded.converted, converted),
         )
+        # Last: from here on, weights need not be where anything but a call can use them.
+        saving = offloading.set_up(loaded.pipeline, self._case, device, loaded.stages.clock)
+        self._quantized = QuantizedPipeline(
+            work=before.work, values=values, traces=before.traces, saving=saving
+        )
+        return answer
 
     def save(self, request: messages.Save) -> messages.Saved:
         """Save what is quantized, for a worker that loads it."""
@@ -193,8 +199,9 @@ class WorkerSession:
         started_s = time.perf_counter()
         arrays = self._repeat_trace(request.trace) if request.trace else None
         fidelity_s = time.perf_counter() - started_s if arrays else 0.0
+        saving, saved = offloading.inspect(loaded.pipeline, self._case, self._quantized.saving)
         step = observed_step.observe(loaded.pipeline, self._case)
-        values |= observed_step.unfused_attention_calls(step, self._quantized.work.attention_calls)
+        values |= saved | observed_step.unfused_attention_calls(step, self._quantized.work.attention_calls)
         work = kernels.UNCOUNTED
         if request.work:
             # Last: it generates again, and recording takes memory and time of its own.
@@ -211,6 +218,7 @@ class WorkerSession:
             uncounted=self._quantized.work.uncounted,
             step=step,
             settings=setting_effects.report(self._case.build.recipe, work.step),
+            memory_saving=saving,
         )
 
     def _record_unquantized(self, request: messages.Quantize) -> UnquantizedPipeline:

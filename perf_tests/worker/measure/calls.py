@@ -31,6 +31,17 @@ def counted(pipeline: Any) -> Iterator[Counter[str]]:
         yield counts
 
 
+@contextmanager
+def methods_counted(owner: nn.Module, names: tuple[str, ...]) -> Iterator[Counter[str]]:
+    """Calls of those methods `names` in the block that `owner` has, by name."""
+    counts: Counter[str] = Counter()
+    with ExitStack() as attached:
+        for name in (each for each in names if hasattr(owner, each)):
+            counts[name] = 0
+            attached.enter_context(_counting(counts, name, owner, name))
+        yield counts
+
+
 def _entry(module: nn.Module) -> str:
     """The attribute that calling `module` calls."""
     return "_call_impl" if module._compiled_call_impl is None else "_compiled_call_impl"

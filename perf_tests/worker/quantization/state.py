@@ -15,6 +15,7 @@ from perf_tests.protocol.reports import ComponentState, PipelineState
 from perf_tests.tables.cases import Build
 from perf_tests.worker.measure.memory import plain_tensors, stored_bytes
 from perf_tests.worker.model.build import components
+from perf_tests.worker.model.offload import weights_in_reach
 from perf_tests.worker.quantization.apply import Look, group_of, linear_modules, look
 
 WORD_BYTES = 8
@@ -23,7 +24,13 @@ CHECKSUMS = 2**63
 
 
 def read(pipeline: Any, build: Build) -> PipelineState:
-    """The state of `pipeline` now; takes one pass over its parameters, and leaves nothing behind."""
+    """The state of `pipeline` now, offloaded or not; takes one pass over its parameters, and leaves nothing
+    behind."""
+    with weights_in_reach(pipeline):
+        return _read(pipeline, build)
+
+
+def _read(pipeline: Any, build: Build) -> PipelineState:
     groups: dict[tuple[str, Look], list[str]] = collections.defaultdict(list)
     for name, module in linear_modules(pipeline):
         component, local = name.split(".", 1)
