@@ -143,8 +143,9 @@ def _remove_hooks(root: nn.Module) -> None:
 
     remove_hook_from_module(root, recurse=True)
     for module in root.modules():
-        if hasattr(module, "_diffusers_hook"):
-            module._diffusers_hook.remove_hook("group_offloading")
+        registry: Any = getattr(module, "_diffusers_hook", None)
+        if registry is not None:
+            registry.remove_hook("group_offloading")
 
 
 def test_one_leaf_without_its_hook_is_missed(offloaded: Callable[..., Any]) -> None:
@@ -254,7 +255,7 @@ def test_pictures_of_a_batch_are_decoded_one_by_one(make_case: Callable[..., Cas
 
 
 def test_methods_are_counted_and_left_as_they_were(make_case: Callable[..., Case]) -> None:
-    vae = build.empty(make_case().build.pipeline.modules["vae"])
+    vae: Any = build.empty(make_case().build.pipeline.modules["vae"])
     with calls.methods_counted(vae, ("disable_tiling", "no_such_method")) as counts:
         vae.disable_tiling()
         vae.disable_tiling()
