@@ -12,7 +12,6 @@ import msgspec
 
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes import replies, reported
-from perf_tests.harness.processes.deadlines import timeout_s
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import R, Worker
 from perf_tests.harness.records.process_ends import SamplingEnd, WarmUpEnd
@@ -40,6 +39,7 @@ from perf_tests.protocol.messages import (
 from perf_tests.protocol.reports import BuiltTwin, Capture, Recorded, Sample
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.spec import PROMPTS
+from perf_tests.tables.platforms import Timeouts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -308,7 +308,7 @@ class Replicate:
             unit=self.worker.environment.unit,
         )
         with self.watch(step):
-            reply = self.worker.ask(request, reply_type, timeout_s(self.planned.platform.timeouts, phase))
+            reply = self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
         if why := replies.objection(request, reply, self.planned.case):
             self.worker.disbelieve(phase, why)
         return reply
@@ -332,3 +332,16 @@ def _warmup_end(samples: Sequence[Sample], least: int, composed: bool) -> WarmUp
     if projection.is_steady(samples):
         return WarmUpEnd.STEADY
     return WarmUpEnd.MOST if len(samples) >= projection.MAX_WARMUPS else None
+
+
+def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:
+    return {
+        Phase.LOAD: timeouts.load_s,
+        Phase.QUANTIZE: timeouts.quantize_s,
+        Phase.SEARCH: timeouts.quantize_s + timeouts.compile_s,  # a search compiles every candidate
+        Phase.SAVE: timeouts.load_s + timeouts.quantize_s,  # some ways build and quantize for themselves
+        Phase.COMPILE: timeouts.compile_s,
+        Phase.GENERATE: timeouts.generate_s,
+        Phase.SWITCH_WORKLOAD: timeouts.quantize_s,
+        Phase.INSPECT: timeouts.generate_s,  # generates once more to count kernels
+    }[phase]
