@@ -20,8 +20,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.compare import merge, merged_directory
+from perf_tests.harness.page import report_file
 from perf_tests.harness.plugin import options, summary
 from perf_tests.harness.plugin.session import PerfSession, past_session
+from perf_tests.harness.runs.directory import PAGE
 from perf_tests.harness.runs.record import RunRecord
 from perf_tests.protocol.errors import PerfError, UsageError
 
@@ -44,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         record = merge.merged(shards)
         session = past_session(record, chosen)
         merged_directory.write(record, shards, arguments.out)
+        session.without_page = report_file.problem_of_writing(
+            arguments.out, record, arguments.baselines, arguments.out / PAGE
+        )
         return report(session, record)
     except PerfError as exc:
         print(f"merge: {exc}", file=sys.stderr)
@@ -60,7 +65,7 @@ def report(session: PerfSession, record: RunRecord) -> int:
         brief = dataclasses.replace(brief, causes=[*brief.causes, missing])
     summary.write_page(brief)
     print("\n".join(brief.as_lines()))
-    print(f"raw samples: {session.options.out}/run.json")
+    print(summary.where(session))
     return GREEN if session.judging.is_all_green(record) and not record.missing else RED
 
 

@@ -303,7 +303,7 @@ def _write_brief(terminalreporter: pytest.TerminalReporter, brief: Brief, perf: 
         terminalreporter.write_line(heading, bold=True)
         _write(terminalreporter, lines)
     if not perf.problem:
-        _write(terminalreporter, [f"{brief.title}; raw samples: {perf.options.out}/run.json"])
+        _write(terminalreporter, [f"{brief.title}; {summary.where(perf)}"])
 
 
 def _width(config: pytest.Config) -> int:

@@ -22,7 +22,7 @@ from perf_tests.harness.runs.plan import BUILD
 from perf_tests.harness.runs.record import Comparison, Run, RunRecord, Status, Verdict
 from perf_tests.harness.stats import precision
 from perf_tests.harness.stats.sequential_bounds import metric_level
-from perf_tests.harness.verdicts.case_status import leading, overall
+from perf_tests.harness.verdicts.case_status import is_green_without_verdicts, leading, overall
 from perf_tests.harness.verdicts.gates import as_judged, gated_metrics
 from perf_tests.harness.verdicts.judge import judge_metric
 from perf_tests.harness.verdicts.noisy import Significance
@@ -121,13 +121,11 @@ class CaseJudge:
 
     def is_green(self, run: Run) -> bool:
         """Whether measuring `run` ended in a way that leaves the session green; its verdicts do not count."""
-        if run.failure is None:
-            return run.status is not Status.NOT_RUN
         case, platform = self._selection.cases[run.id]
         # What has a baseline was supported when that was accepted.
         accepted = self._accepted(run.id) is not None
-        required = accepted or case.build.recipe.scheme.id in platform.required_schemes
-        return run.status is Status.UNSUPPORTED and not required
+        is_required = accepted or case.build.recipe.scheme.id in platform.required_schemes
+        return is_green_without_verdicts(run, is_required=is_required)
 
     def is_all_green(self, record: RunRecord) -> bool:
         """Whether every selected case in `record` is, and every verdict on one; cases that only a resumed run

@@ -29,7 +29,7 @@ from perf_tests.harness.processes.worker_process import COMMAND
 from perf_tests.harness.rebaseline.candidates import CASES
 from perf_tests.harness.report.progress import Display, PhaseLines, TimeLeft
 from perf_tests.harness.retention import earlier_runs
-from perf_tests.harness.runs.directory import RunDirectory, prepare_run_directory, resume_run_directory
+from perf_tests.harness.runs.directory import PAGE, RunDirectory, prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.plan import BUILD, Plan, PlannedCase
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import SessionStart
@@ -83,6 +83,8 @@ class PerfSession:
         """Ids of the cases that were deselected because nobody has ever recorded them."""
         self.problem: str | None = None
         """What kept the run directory from being written; None where nothing did."""
+        self.without_page: str | None = None
+        """Why there is no page about the run; None where there is one, or nothing was measured."""
 
     # Selecting
 
@@ -247,6 +249,7 @@ class PerfSession:
                 self._campaign.interrupt()
             else:
                 self._campaign.close()
+            self.without_page = _page_problem(self.options, self._campaign.record, self._directory.path)
             return self._campaign.record
 
     def release(self) -> None:
@@ -330,6 +333,13 @@ def _stack(options: Options, watch: Watch) -> Stack:
         plans=options.autoquant_plans and options.autoquant_plans.absolute(),
         watch=watch,
     )
+
+
+def _page_problem(options: Options, record: RunRecord, directory: Path) -> str | None:
+    """Why the page cannot be written; None where it was."""
+    from perf_tests.harness.page import report_file  # what it takes is not needed before the end
+
+    return report_file.problem_of_writing(options.out, record, options.baselines, directory / PAGE)
 
 
 def _resuming(command: tuple[str, ...], *, already: bool) -> str:

@@ -21,8 +21,10 @@ from perf_tests.harness.report.brief import Brief, Detail, Paragraph
 from perf_tests.harness.report.causes import Cause
 from perf_tests.harness.report.wording import clipped, refitted
 from perf_tests.harness.retention import earlier_runs
+from perf_tests.harness.runs.directory import PAGE
 from perf_tests.harness.runs.plan import BUILD
 from perf_tests.harness.runs.record import RunRecord, Status
+from perf_tests.harness.runs.record_file import RECORD
 from perf_tests.tables.metrics.rows import METRICS, UNITS
 from perf_tests.tables.metrics.spec import Group
 
@@ -67,7 +69,13 @@ def everything(session: PerfSession, record: RunRecord, selection: Selection) ->
     if provisional:
         yield [f"provisional baselines (fewer than 3 processes): {', '.join(provisional)}"]
     if not session.problem:
-        yield [f"raw samples: {session.options.out}/run.json"]
+        yield [where(session)]
+
+
+def where(session: PerfSession) -> str:
+    """Where the raw samples are, and the page about them."""
+    page = "" if session.without_page else f"; page: {session.options.out}/{PAGE}"
+    return f"raw samples: {session.options.out}/{RECORD}{page}"
 
 
 def _circumstances(session: PerfSession, record: RunRecord, selection: Selection) -> Iterator[str]:
@@ -87,6 +95,7 @@ def _circumstances(session: PerfSession, record: RunRecord, selection: Selection
     if session.removed:
         names = ", ".join(path.name for path in session.removed)
         yield f"removed, so that {earlier_runs.KEPT} runs stay beside {session.options.out}: {names}"
+    yield from filter(None, (session.without_page,))
     for unit, why in asides.retired.items():
         yield f"the GPU {unit} was given up: {why}; others measured the rest"
     for why, lanes in Counter(asides.late_imports.values()).items():

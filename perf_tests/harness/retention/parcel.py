@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from perf_tests.harness.runs.directory import LOCK, LOGS
+from perf_tests.harness.runs.directory import LOCK, LOGS, PAGE
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.files import TEMPORARY_SUFFIX
@@ -36,9 +36,9 @@ class Parcel:
 def choose(out: Path, record: RunRecord | None, limit_mb: float) -> Parcel:
     """What is uploaded of the run directory `out`; `record` is None where the session kept none.
 
-    The record and the other files beside it always are. Then, as far as they fit, of what is red or new the
-    logs, the heat maps and films, and the pictures, causes by turns; then all other logs. Arrays, caches and
-    pictures of green cases are not.
+    The record and the other files beside it always are. Then, as far as they fit, the page, and of what is
+    red or new the logs, the heat maps and films, and the pictures, causes by turns; then all other logs.
+    Arrays, caches and pictures of green cases are not.
     """
     beside = [path.relative_to(out) for path in sorted(out.iterdir()) if _is_of_use(path)]
     files, left_out, packed_mb = list(beside), [], sum(_packed_mb(out / file) for file in beside)
@@ -70,13 +70,14 @@ def copy(parcel: Parcel, out: Path, folder: Path) -> None:
 
 
 def _is_of_use(path: Path) -> bool:
-    return path.is_file() and path.name != LOCK and not path.name.endswith(TEMPORARY_SUFFIX)
+    return path.is_file() and path.name not in (LOCK, PAGE) and not path.name.endswith(TEMPORARY_SUFFIX)
 
 
 def _worth_it(out: Path, record: RunRecord | None) -> Iterator[Path]:
     """The files that are worth uploading, the most telling first, each once and only if it is there."""
     told = _causes_by_turns([run for run in record.cases if not run.status.is_green] if record else [])
     found = chain(
+        (PAGE,),
         (process.log for run in told for process in run.processes),
         chain.from_iterable(map(_drawings, told)),
         chain.from_iterable(map(_pictures, told)),

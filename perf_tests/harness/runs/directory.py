@@ -17,6 +17,7 @@ from perf_tests.protocol.errors import PerfError, RecordError, UsageError
 from perf_tests.protocol.files import TEMPORARY_SUFFIX
 
 LOGS, CAPTURES, CACHE, PLANS = "logs", "captures", "cache", "plans"
+PAGE = "report.html"
 FOLDERS = frozenset({LOGS, CAPTURES, CACHE, PLANS})
 
 
@@ -65,6 +66,7 @@ def resume_run_directory(out: Path) -> RunDirectory:
     out = out.absolute()
     with _writing(out):
         lock = _locked(out)
+        (out / PAGE).unlink(missing_ok=True)  # it does not show what will be measured now
         names = _names(out)
     try:
         return RunDirectory(out, lock, read_record(out) if _holds_record(out, names) else None)

@@ -62,6 +62,16 @@ def leading(verdicts: Iterable[Verdict]) -> list[Verdict]:
     return sorted(verdicts, key=rank)
 
 
+def is_green_without_verdicts(run: Run, *, is_required: bool) -> bool:
+    """Whether measuring `run` ended in a way that leaves the session green; its verdicts do not count.
+
+    `is_required`: the platform requires its scheme, or a baseline shows that it was supported.
+    """
+    if run.failure is None:
+        return run.status is not Status.NOT_RUN
+    return run.status is Status.UNSUPPORTED and not is_required
+
+
 def overall(run: Run) -> tuple[Status, str]:
     """The status of the case of `run`, and why; the reason is empty for PASS only."""
     if run.failure is not None:

@@ -200,3 +200,13 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = Parcel(files=(Path("run.json"),), megabytes=0.0, left_out=())
     with pytest.raises(PerfError, match=r"cannot copy the run to .*: No space left on device; make room"):
         parcel.copy(found, tmp_path, tmp_path / "upload")
+
+
+def test_page_is_the_first_to_be_uploaded_and_the_first_to_stay_where_it_does_not_fit(tmp_path: Path) -> None:
+    night_of(tmp_path, {}, processes=1)
+    (tmp_path / "report.html").write_bytes(random.Random(0).randbytes(3_000_000))
+
+    assert Path("report.html") in choose(tmp_path, read_record(tmp_path), 95.0).files
+    small = choose(tmp_path, read_record(tmp_path), 2.5)
+    assert Path("report.html") in small.left_out
+    assert Path("run.json") in small.files

@@ -1,0 +1,1 @@
+"""A run as one page to look at: what a reader sees is computed first, and written second."""

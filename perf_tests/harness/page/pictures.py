@@ -1,0 +1,149 @@
+"""Pictures and films of what is red or changed, as data URLs, under a limit for the whole page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from perf_tests.harness.fidelity import heatmaps
+from perf_tests.harness.page.view import PagePicture
+from perf_tests.harness.rebaseline.candidates import reference_of
+from perf_tests.harness.runs.record import Process, Run, RunRecord, Status
+from perf_tests.harness.verdicts.case_status import SEVERITY
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
+
+FILM_LIMIT_BYTES = 1_500_000
+"""Of one film, so that a single one does not take the place of all pictures."""
+SIDE_PX = 512
+"""Of a picture in the page, at most."""
+QUALITY = 80
+"""Of JPEG: 512 pixels take 40 to 80 kB."""
+FILM = ".mp4"
+DRAWN = (
+    ("reference.png", "reference"),
+    ("candidate.png", "this run"),
+    ("heatmap.png", "where they differ"),
+    ("mp4", "film: reference, this run, where they differ"),
+)
+"""What is appended to the stem of a capture that was drawn -> what it shows."""
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is cut off, or no picture."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Album:
+    """The pictures of one case."""
+
+    pictures: tuple[PagePicture, ...] = ()
+    note: str = ""
+    """Why there is none, or where the rest is; empty where nothing is missing."""
+
+
+def albums(out: Path, record: RunRecord, is_red: Callable[[Run], bool], limit_bytes: int) -> dict[str, Album]:
+    """Case id -> its pictures in the run directory `out`, for the cases that somebody should look at.
+
+    The worst cases come first. From the first that does not fit into what is left of `limit_bytes` on, it is
+    said instead where the pictures are. A file that is missing, lies elsewhere, or is no picture costs itself
+    and nothing else.
+    """
+    found: dict[str, Album] = {}
+    left = limit_bytes
+    for run in sorted(filter(lambda run: _is_worth_it(run, is_red), record.cases), key=_severity):
+        files = _there(out, _drawn(run)) or _there(out, _given(run, reference_of(run, record)))
+        if left >= 0:
+            pictures = tuple(filter(None, (_picture(path, caption) for path, caption in files)))
+            left -= sum(len(picture.url) for picture in pictures)
+        if files and left < 0:
+            folder = files[0][0].parent.relative_to(out.resolve())
+            found[run.id] = Album(note=f"no room is left here: they are in {folder} of the run directory")
+        elif files and pictures:
+            found[run.id] = Album(pictures=pictures)
+    return found
+
+
+def _is_worth_it(run: Run, is_red: Callable[[Run], bool]) -> bool:
+    """Whether it is red, or its output changed or is new."""
+    moved = (Status.IMPROVED, Status.NO_BASELINE)
+    about_outputs = any(
+        verdict.status in moved and _compares_outputs(verdict.metric) for verdict in run.verdicts
+    )
+    return about_outputs or is_red(run)
+
+
+def _compares_outputs(metric: str) -> bool:
+    return metric in METRIC_BY_NAME and METRIC_BY_NAME[metric].reader.compares_outputs
+
+
+def _severity(run: Run) -> tuple[bool, int]:
+    # A picture explains a red picture best.
+    explained = any(
+        verdict.metric in METRIC_BY_NAME and heatmaps.explain(verdict, METRIC_BY_NAME[verdict.metric])
+        for verdict in run.verdicts
+    )
+    return (not explained, SEVERITY.index(run.status) if run.status in SEVERITY else len(SEVERITY))
+
+
+def _there(out: Path, files: Iterable[tuple[str, str]]) -> list[tuple[Path, str]]:
+    """Those that the run directory holds, with their captions. An edited record names any file."""
+    return [(path, caption) for name, caption in files if (path := _inside(out, name)) is not None]
+
+
+def _drawn(run: Run) -> Iterator[tuple[str, str]]:
+    """What was drawn of a run in comparison with its reference."""
+    for process in run.processes:
+        for capture in process.captures:
+            stem = capture.array.removesuffix(".npy")
+            yield from ((f"{stem}.{name}", caption) for name, caption in DRAWN)
+
+
+def _given(run: Run, reference: Run | None) -> Iterator[tuple[str, str]]:
+    """The first picture of a run and of its reference, as they gave it."""
+    for caption, processes in (
+        ("reference", reference.processes if reference else ()),
+        ("this run", run.processes),
+    ):
+        yield from ((image, caption) for image in _images(processes))
+
+
+def _images(processes: Sequence[Process]) -> Iterable[str]:
+    captured = [capture.image for process in processes for capture in process.captures]
+    return captured[:1]
+
+
+def _inside(out: Path, name: str) -> Path | None:
+    root = out.resolve()
+    try:
+        path = (root / name).resolve()
+        return path if path.is_relative_to(root) and path.is_file() else None
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return None
+
+
+def _picture(path: Path, caption: str) -> PagePicture | None:
+    if path.suffix == FILM:
+        return _film(path, caption)
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.thumbnail((SIDE_PX, SIDE_PX))
+            encoded = io.BytesIO()
+            image.convert("RGB").save(encoded, "JPEG", quality=QUALITY)
+    except UNREADABLE:
+        return None
+    return PagePicture(caption=caption, url=_url("image/jpeg", encoded.getvalue()))
+
+
+def _film(path: Path, caption: str) -> PagePicture | None:
+    try:
+        content = path.read_bytes() if path.stat().st_size <= FILM_LIMIT_BYTES else b""
+    except OSError:
+        return None
+    return PagePicture(caption=caption, url=_url("video/mp4", content), is_film=True) if content else None
+
+
+def _url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,95 @@
+"""A page in, one HTML file out, which asks nothing of other files or machines and escapes all it shows."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from perf_tests.harness.page import pictures, sources
+from perf_tests.harness.page.pages import page_of
+from perf_tests.harness.page.palette import DARK, LIGHT, OF_KIND
+from perf_tests.harness.page.view import Page
+from perf_tests.harness.processes.plain_text import harmless
+from perf_tests.harness.runs.record import RunRecord
+from perf_tests.protocol.errors import PerfError
+from perf_tests.protocol.files import replace_atomically
+
+TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
+LIMIT_BYTES = 9_500_000
+"""Of a page: pictures are left out of what would be larger, so that it can be mailed."""
+POLICY = (
+    "default-src 'none'; style-src '{style}'; script-src '{script}'; img-src data:; media-src data:; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""Of the page: nothing is loaded, sent or run but what the page holds itself."""
+
+
+def problem_of_writing(out: Path, record: RunRecord, baselines: Path, path: Path) -> str | None:
+    """Write the page as `write` does; None, or why there is none: a page is never worth a run."""
+    try:
+        write(out, record, baselines, path)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the record is what counts
+        return f"no page was written: {type(error).__name__}: {error}"
+    return None
+
+
+def write(out: Path, record: RunRecord, baselines: Path, path: Path) -> None:
+    """Write the page about `record`, whose run directory is `out`, to the file `path`.
+
+    Raises BaselineError where the baselines or published tables cannot be trusted, and PerfError where the
+    disk refuses.
+    """
+    beside = sources.read(out, record, baselines)
+    html = rendered(page_of(beside))
+    if albums := pictures.albums(out, record, beside.is_red, LIMIT_BYTES - len(html)):
+        html = rendered(page_of(dataclasses.replace(beside, albums=albums)))
+    try:
+        replace_atomically(path, html.encode(errors="replace"))
+    except OSError as error:
+        raise PerfError(
+            f"cannot write {path}: {error.strerror}; make room, or choose another --out"
+        ) from error
+
+
+def rendered(page: Page) -> str:
+    """The HTML of `page`."""
+    environment = _environment()
+    style = environment.get_template(STYLE).render(light=LIGHT, dark=DARK, kinds=OF_KIND)
+    script = _text(SCRIPT)
+    policy = POLICY.format(style=_digest(style), script=_digest(script))
+    return environment.get_template(TEMPLATE).render(
+        page=page, style=Markup(style), script=Markup(script), policy=policy
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_text),
+        autoescape=True,
+        finalize=_shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+
+
+def _shown(value: object) -> object:
+    """What is put into the page: text of a worker may hold anything, even what reorders a line of text."""
+    return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

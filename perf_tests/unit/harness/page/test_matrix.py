@@ -1,0 +1,74 @@
+"""The matrix at a glance: where each case stands, and why a row is grey."""
+
+from __future__ import annotations
+
+from perf_tests.harness.page import matrix
+from perf_tests.harness.page.marks import Kind, mark_of
+from perf_tests.harness.page.view import MatrixCell, MatrixTable
+from perf_tests.harness.runs.record import Status
+from perf_tests.tables.platforms import H100
+from perf_tests.unit.builders import FLUX_FP8, MINI_INT8WO, make_run
+
+RUN = make_run(FLUX_FP8, H100, status=Status.REGRESSED, reason="denoise_step_ms:\nbeyond the limit")
+
+
+def tables(recorded: frozenset[str] = frozenset()) -> dict[str, MatrixTable]:
+    made = matrix.tables(
+        [RUN], {RUN.id: mark_of(RUN.status)}, {RUN.id: "case-1"}, lambda case, _: case in recorded
+    )
+    return {table.title: table for table in made}
+
+
+def cells(table: MatrixTable) -> dict[str, MatrixCell]:
+    return {cell.id: cell for row in table.rows for cells in row.cells for cell in cells}
+
+
+def test_case_stands_in_the_row_of_its_scheme_and_the_column_of_batch_and_mode() -> None:
+    table = tables()["flux1-dev on h100"]
+
+    assert table.columns[:2] == ("b1 eager", "b1 regional")
+    row = next(row for row in table.rows if row.scheme == "fp8dqrow")
+    first = row.cells[1][0]
+    assert (first.id, first.anchor, first.mark.kind) == (RUN.id, "case-1", Kind.WORSE)
+    assert first.says == "flux1-dev-b1-fp8dqrow-regional REGRESSED: denoise_step_ms: beyond the limit"
+
+
+def test_rows_of_the_platform_that_were_not_measured_are_grey_with_the_reason() -> None:
+    grey = cells(tables()["flux1-schnell on h100"])["flux1-schnell-b1-bf16-regional"]
+
+    assert grey.mark.kind is Kind.NEVER
+    assert grey.anchor == ""
+    assert grey.says.startswith("flux1-schnell-b1-bf16-regional: never recorded: ")
+
+
+def test_row_that_was_recorded_is_grey_because_it_was_not_selected() -> None:
+    case = "flux1-schnell-b1-bf16-regional"
+    made = tables(frozenset({case}))["flux1-schnell on h100"]
+
+    assert cells(made)[case].says == f"{case}: this run did not select it"
+
+
+def test_every_row_of_the_platform_is_there_and_none_of_the_cross_product() -> None:
+    ids = [name for table in tables().values() for name in cells(table)]
+
+    assert len(ids) == len(set(ids)) >= 208
+    assert not [name for name in ids if "mini" in name]
+
+
+def test_reasons_for_grey_rows_are_counted() -> None:
+    counted = dict(matrix.reasons(tables().values()))
+
+    assert counted["this run did not select it"].endswith(" rows")
+    assert counted["never recorded: UNSUPPORTED: needs compute capability 10.0"].endswith(" rows")
+
+
+def test_platforms_have_tables_of_their_own() -> None:
+    on_cpu = make_run(MINI_INT8WO)
+    runs = (RUN, on_cpu)
+    made = matrix.tables(
+        runs, {run.id: mark_of(run.status) for run in runs}, {run.id: "" for run in runs}, lambda *_: False
+    )
+
+    titles = [table.title for table in made]
+    assert {"flux1-dev on h100", "flux-mini on cpu"} <= set(titles)
+    assert titles.index("flux1-dev on h100") < titles.index("flux-mini on cpu")
