@@ -13,7 +13,8 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Build, Weights
 from perf_tests.tables.pipelines.spec import Module, PipelineSpec
-from perf_tests.worker.model import synthetic
+from perf_tests.tables.recipes import bf16_twin
+from perf_tests.worker.model import noise, synthetic
 from perf_tests.worker.model.lazy import construct, resolve
 from perf_tests.worker.model.tokenizers import offline
 
@@ -25,12 +26,14 @@ NOTHING: Given = MappingProxyType({})
 def build(case_build: Build, device: torch.device, given: Given = NOTHING) -> Any:
     """The pipeline of `case_build` on `device`, in its scheme's dtype, without progress bars.
 
-    Components that are `given` become part of it as they are. Raises WorkerError(load) where pretrained
-    weights are not in the local cache.
+    Components that are `given` become part of it as they are. It draws the noise of its reference, whatever
+    its own dtype. Raises WorkerError(load) where pretrained weights are not in the local cache.
     """
-    dtype = getattr(torch, case_build.recipe.scheme.dtype)
+    recipe = case_build.recipe
+    dtype, drawn = (getattr(torch, each.scheme.dtype) for each in (recipe, bf16_twin(recipe)))
     pipeline = BUILDERS[case_build.weights](case_build.pipeline, dtype, device, given)
     pipeline.set_progress_bar_config(disable=True)
+    noise.draw_in(pipeline, None if drawn is dtype else drawn)
     return pipeline
 
 
