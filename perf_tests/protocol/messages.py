@@ -12,6 +12,7 @@ import msgspec
 
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.offloading import MemorySaving
+from perf_tests.protocol.packages import LoadedPackages, Packages
 from perf_tests.protocol.reports import (
     Arrays,
     Capture,
@@ -46,6 +47,7 @@ class Phase(StrEnum):
     """The parts of the answers to `Quantize` and `Inspect` that compare layers and record the transformer's
     answers."""
     SAVE = "save"
+    PACKAGE = "package"
     SWITCH_WORKLOAD = "turn"
     INSPECT = "inspect"
     BUILT_TWIN = "built-twin"
@@ -150,6 +152,15 @@ class Save(Struct, tag="save"):
     folder: str
 
 
+class Package(Struct, tag="package"):
+    """Export, compile and package each class of repeated blocks in `folder`, which exists -> Packaged.
+
+    Compiled blocks run eager from then on.
+    """
+
+    folder: str
+
+
 class Compile(Struct, tag="compile"):
     """Compile as the recipe says and prime, eager pipelines too, with a two-step generation -> Compiled."""
 
@@ -159,6 +170,8 @@ class Compile(Struct, tag="compile"):
     tuned: str | None = None
     """Folder of the kernels that were chosen by timing: read before compiling, and added to afterwards. None:
     neither."""
+    packages: str | None = None
+    """Folder of what another worker was asked to `Package`; None where the recipe loads none."""
 
 
 class Generate(Struct, tag="generate"):
@@ -191,11 +204,12 @@ class Inspect(Struct, tag="inspect"):
     """Whether the kernels or operators of each stage are counted, in generations of their own."""
 
 
-Request = Load | Quantize | Save | Compile | Generate | SwitchWorkload | Inspect
+Request = Load | Quantize | Save | Package | Compile | Generate | SwitchWorkload | Inspect
 PHASE_OF_REQUEST: dict[type[Struct], Phase] = {
     Load: Phase.LOAD,
     Quantize: Phase.QUANTIZE,
     Save: Phase.SAVE,
+    Package: Phase.PACKAGE,
     Compile: Phase.COMPILE,
     Generate: Phase.GENERATE,
     SwitchWorkload: Phase.SWITCH_WORKLOAD,
@@ -253,13 +267,21 @@ class Saved(Struct, tag="saved"):
     """Path in the folder -> bytes."""
 
 
+class Packaged(Struct, tag="packaged"):
+    """The blocks are packaged."""
+
+    packages: Packages
+
+
 class Compiled(Struct, tag="compiled"):
     """The pipeline is compiled and ran once."""
 
     seconds: float
     memory: MemoryWindow
     cache: CompileCache | None
-    """None for eager pipelines."""
+    """None where nothing was to be compiled."""
+    packages: LoadedPackages | None = None
+    """None where none were to be loaded."""
 
 
 class Generated(Struct, tag="generated"):
@@ -315,4 +337,5 @@ class Failure(Struct, tag="failure"):
     parent sets it; a worker cannot excuse itself."""
 
 
-Reply = Ready | Loaded | Quantized | Saved | Compiled | Generated | WorkloadSwitched | Inspected | Failure
+Built = Loaded | Quantized | Saved | Packaged | Compiled
+Reply = Ready | Built | Generated | WorkloadSwitched | Inspected | Failure

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from perf_tests.protocol.base import Struct
+from perf_tests.protocol.packages import CompiledHere, Packages
 from perf_tests.tables.schemes.spec import QuantizedWeight, Scheme
 
 # The machine
@@ -165,7 +166,7 @@ class Quantization(Struct):
 
 class BuiltTwin(Struct):
     """What another worker made of the same case in the default way: loading its files, or building in another
-    way, must lead to the same tensors and the same picture."""
+    way, must lead to the same tensors, and to the same picture unless packages compute it."""
 
     seconds: dict[str, float]
     """Of loading, quantizing and, where it saved anything, saving, by phase."""
@@ -179,6 +180,10 @@ class BuiltTwin(Struct):
     """What it saved: path -> bytes; empty where nothing is loaded."""
     converted: int | None = None
     """Modules that it was seen to quantize, as `Quantized.converted`."""
+    packages: Packages | None = None
+    """None where it was to make none."""
+    compiled: CompiledHere | None = None
+    """None without packages, and where no time is judged."""
 
 
 class ComponentState(Struct):

@@ -131,7 +131,7 @@ class Case:
 
     @property
     def built_twin(self) -> Case | None:
-        """The case that it must equal bit by bit (`Recipe.built_twin`); None where it has none."""
+        """The case whose weights it must have (`Recipe.built_twin`); None where it has none."""
         twin = self.build.recipe.built_twin
         return None if twin is None else self.with_recipe(twin)
 

@@ -39,7 +39,7 @@ from perf_tests.tables.schemes.rows import (
 )
 from perf_tests.tables.schemes.spec import Scheme
 
-EAGER, REGIONAL, FULL = CompileMode.EAGER, CompileMode.REGIONAL, CompileMode.FULL
+EAGER, REGIONAL, AOTI = CompileMode.EAGER, CompileMode.REGIONAL, CompileMode.AOTI
 
 CPU_REGULAR_ROWS = (
     *(
@@ -152,7 +152,11 @@ def _twinned(regular: tuple[Row, ...]) -> Iterator[Row]:
             yield Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,), exhaustive=True)
 
 
-CPU_ROWS = (*CPU_REGULAR_ROWS, *_cross_product(CPU_REGULAR_ROWS), *_twinned(CPU_REGULAR_ROWS))
+# The smallest miniature with a single class of blocks: packaging takes 16 to 31 s for each.
+PACKAGED_ROW = Row(
+    pipeline=PIXART_MINI, recipe=Recipe(scheme=INT8WO, compile=AOTI), platforms=(CPU,), exhaustive=True
+)
+CPU_ROWS = (*CPU_REGULAR_ROWS, *_cross_product(CPU_REGULAR_ROWS), *_twinned(CPU_REGULAR_ROWS), PACKAGED_ROW)
 WITH_FLOAT8_UNITS = (H100, H200, B200)
 """The GPUs that every row runs on; where the kernels of a scheme are missing, it is `UNSUPPORTED`."""
 
@@ -244,6 +248,10 @@ def _regional(*schemes: Scheme) -> tuple[Recipe, ...]:
     return tuple(Recipe(scheme=scheme, compile=REGIONAL) for scheme in schemes)
 
 
+def _packaged(*schemes: Scheme) -> tuple[Recipe, ...]:
+    return tuple(Recipe(scheme=scheme, compile=AOTI) for scheme in schemes)
+
+
 EITHER = (False, True)
 WITH_TEXT_ENCODER = ("transformer", "text_encoder")
 
@@ -314,14 +322,14 @@ EVERY_SIZE = (
 SCHNELL_LOADED = tuple(Recipe(scheme=scheme, loader=Loader.TORCH_SAVE) for scheme in (BF16, INT8WO))
 
 COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
-    (FLUX1_DEV, 1, (*FLUX_PUBLISHED, *FLUX_PUBLISHED_FP8DQROW, *FLUX_FURTHER)),
+    (FLUX1_DEV, 1, (*FLUX_PUBLISHED, *FLUX_PUBLISHED_FP8DQROW, *FLUX_FURTHER, *_packaged(BF16, FP8DQROW))),
     (FLUX1_DEV, 4, (*FLUX_PUBLISHED, *FLUX_PUBLISHED_FP8DQROW)),
     (FLUX1_DEV, 8, FLUX_PUBLISHED),
     (FLUX1_DEV, 16, FLUX_PUBLISHED_BATCH_16),
     (COGVIDEOX_5B, 1, COGVIDEOX_5B_PUBLISHED),
     (COGVIDEOX_2B, 1, (*COGVIDEOX_PUBLISHED, *EVERY_SIZE)),
     (FLUX1_SCHNELL, 1, (*EVERY_SIZE, *SCHNELL_LOADED)),
-    (FLUX1_DEV_SLIM, 1, (Recipe(scheme=BF16), *_regional(BF16, FP8DQROW))),
+    (FLUX1_DEV_SLIM, 1, (Recipe(scheme=BF16), *_regional(BF16, FP8DQROW), *_packaged(BF16, FP8DQROW))),
     (SD3_MEDIUM, 1, EVERY_SIZE),
     (PIXART_SIGMA, 1, EVERY_SIZE),
     (AURAFLOW, 1, EVERY_SIZE),

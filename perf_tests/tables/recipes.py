@@ -21,6 +21,8 @@ class CompileMode(StrEnum):
     """The repeated blocks: diffusers' `compile_repeated_blocks`, or the blocks the pipeline row names."""
     FULL = "full"
     """The whole transformer."""
+    AOTI = "aoti"
+    """The repeated blocks: another process exported, compiled and packaged them (AOTInductor)."""
 
 
 class Loader(StrEnum):
@@ -168,13 +170,30 @@ class Recipe:
     decoding: Decoding = field(default=Decoding.WHOLE, metadata=UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an offload between whose hooks nothing would be left to compile."""
+        """Raises ValueError for an offload between whose hooks nothing is left to compile, and for packages
+        with what another process could not know, or with what is compiled all the same."""
         if self.offload is not None and self.offload.breaks_graphs and self.compiles:
             message = (
                 f"{self.id}: dynamo ends a graph at each hook of {self.offload.id}, so that a recipe with it "
                 f"must be eager, or offload by {MODEL_OFFLOAD.id}"
             )
             raise ValueError(message)
+        if self.is_packaged:
+            self._refuse_beside_packages()
+
+    def _refuse_beside_packages(self) -> None:
+        others = {
+            "compile_vae": self.compile_vae,
+            "loader": self.is_loaded,
+            "quantized_on": self.starts_on_host,
+            "offload": self.offload is not None,  # packages know where weights are, and not that they move
+            "a scheme with a search": self.scheme.search is not None,
+        }
+        if refused := [name for name, on in others.items() if on]:
+            raise ValueError(
+                f"blocks that are loaded from packages exclude {', '.join(refused)}: "
+                f"choose another compile mode than {self.compile}, or leave it out"
+            )
 
     @property
     def id(self) -> str:
@@ -198,6 +217,11 @@ class Recipe:
         return self.loader is not Loader.BUILT
 
     @property
+    def is_packaged(self) -> bool:
+        """Whether the repeated blocks are those of packages that another process compiled."""
+        return self.compile is CompileMode.AOTI
+
+    @property
     def starts_on_host(self) -> bool:
         """Whether what is to be quantized is on the host at first."""
         return self.quantized_on is not QuantizedOn.DEVICE
@@ -209,15 +233,26 @@ class Recipe:
 
     @property
     def built_twin(self) -> Recipe | None:
-        """The recipe whose weights and pictures it must have, bit by bit, since it only differs in how they
-        come about and where they wait; None where it is that recipe."""
-        twin = replace(self, loader=Loader.BUILT, quantized_on=QuantizedOn.DEVICE, offload=None)
+        """The recipe whose weights it must have, bit by bit, since it only differs in how these, or compiled
+        blocks, come about and where they wait; None where it is that recipe."""
+        twin = replace(
+            self,
+            loader=Loader.BUILT,
+            quantized_on=QuantizedOn.DEVICE,
+            offload=None,
+            compile=_compiled_at_run_time(self.compile),
+        )
         return None if twin == self else twin
 
     @property
+    def repeats_twin(self) -> bool:
+        """Whether its pictures must be its built twin's, bit by bit: not where other kernels compute them."""
+        return self.built_twin is not None and not self.is_packaged
+
+    @property
     def compiles(self) -> bool:
-        """Whether anything of the pipeline is compiled."""
-        return self.compile is not CompileMode.EAGER or self.compile_vae
+        """Whether the process that is measured compiles anything of the pipeline."""
+        return self.compile not in (CompileMode.EAGER, CompileMode.AOTI) or self.compile_vae
 
     @property
     def tuning_s(self) -> float:
@@ -230,9 +265,14 @@ class Recipe:
         return self.tuning_s > 0
 
 
+def _compiled_at_run_time(mode: CompileMode) -> CompileMode:
+    return CompileMode.REGIONAL if mode is CompileMode.AOTI else mode
+
+
 def bf16_twin(recipe: Recipe) -> Recipe:
-    """The bf16 recipe of the same compile mode, which fidelity and speed-up are measured against."""
-    return Recipe(scheme=BF16, compile=recipe.compile)
+    """The bf16 recipe of the same compile mode, which fidelity and speed-up are measured against; of blocks
+    from packages, the one that compiles them itself."""
+    return Recipe(scheme=BF16, compile=_compiled_at_run_time(recipe.compile))
 
 
 FP32_EAGER = Recipe(scheme=FP32)

@@ -26,7 +26,8 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         drifts:COUNT (other outputs after so many timed generations)
                                         never-repeats (another output each time)  ineffective-setting
                                         quantizes-again  stays-on-device  other-tensor  other-picture
-                                        grown-file:PERCENT
+                                        grown-file:PERCENT  compiles-packages  one-block-for-all
+                                        copies-weights
                                         loses-hooks (after the first image)  decodes-otherwise
                                         keeps-weights:DEVICE (they are still there after the last image)
 
@@ -52,10 +53,11 @@ from array import array
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import msgspec
 
+from perf_tests.protocol.base import Struct
 from perf_tests.protocol.messages import (
     PHASE_OF_REQUEST,
     PROTOCOL_VERSION,
@@ -70,6 +72,8 @@ from perf_tests.protocol.messages import (
     Inspected,
     Load,
     Loaded,
+    Package,
+    Packaged,
     Phase,
     Quantize,
     Quantized,
@@ -82,6 +86,7 @@ from perf_tests.protocol.messages import (
     WorkloadSwitched,
 )
 from perf_tests.protocol.offloading import MemorySaving, OffloadedComponent
+from perf_tests.protocol.packages import LoadedPackages, Packages
 from perf_tests.protocol.reports import (
     Arrays,
     Capture,
@@ -134,6 +139,7 @@ SAVING = {
     "h2d_vs_needed": 1.0,
 }
 CHECKPOINT = "transformer/transformer.pt"
+PACKAGE = "Block.pt2"
 SIDE = 16
 NOISE = 0.004
 """Standard deviation of what quantization does to a picture with values in [0, 1]."""
@@ -277,6 +283,21 @@ class Session:
         weight_bytes = (2 * MODULES - self._quantized) * BYTES_PER_MODULE
         return Saved(seconds=0.5, files={CHECKPOINT: round((weight_bytes + 600) * grown)})
 
+    def package(self, request: Package) -> Packaged:
+        (Path(request.folder) / PACKAGE).write_bytes(b"package")
+        size = round(3_000_000 * (1 + self._number("grown-file") / 100))
+        return Packaged(packages=Packages(export_s=1.5, compile_s=20.0, files={PACKAGE: size}))
+
+    def _packages(self, folder: str | None) -> LoadedPackages | None:
+        if not self.case.build.recipe.is_packaged:
+            return None
+        if folder is None or not (Path(folder) / PACKAGE).exists():
+            raise Failed(FailureKind.LOAD, f"there are no packages in {folder}")
+        copies = self._switches.argument("copies-weights", self.case) is not None
+        return LoadedPackages(
+            seconds=0.25, blocks={"Block": 4}, constant_mib=40.0, added_mib=40.0 if copies else 1.0
+        )
+
     def _state(self, groups: tuple[ModuleGroup, ...]) -> PipelineState:
         self._groups = groups
         transformer = ComponentState(
@@ -323,7 +344,8 @@ class Session:
 
     def compile(self, request: Compile) -> Compiled:
         if not self._compiles:
-            return Compiled(seconds=0.125, memory=self._window(330.0), cache=None)
+            packages = self._packages(request.packages)
+            return Compiled(seconds=0.125, memory=self._window(330.0), cache=None, packages=packages)
         marker = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / f"graph.{self.case.digest}"
         file = None if request.artifacts is None else Path(request.artifacts)
         done = None if file is None else "loaded" if file.exists() else "saved"
@@ -434,6 +456,11 @@ class Session:
             values |= {"generated_kernels": 126.0, "extern_calls": 32.0}
         if self.case.build.recipe.saves_memory:
             values |= SAVING if self._device is Device.CUDA else HOST_SAVING
+        if self.case.build.recipe.is_packaged:
+            compiles = self._switches.argument("compiles-packages", self.case) is not None
+            alike = self._switches.argument("one-block-for-all", self.case) is None
+            values["generated_kernels"] = 12.0 if compiles else 0.0
+            values["package_sqnr_db"] = 48.8 if alike else -1.9
         values.pop(self._switches.argument("missing-metric", self.case) or "", None)
         values = {name: self._reported(name, value) for name, value in values.items()}
         noise = NOISE if self._quantized else 0.0
@@ -488,7 +515,7 @@ class Session:
 
     @property
     def _compiles(self) -> bool:
-        return self.case.build.recipe.compile is not CompileMode.EAGER or self.case.build.recipe.compile_vae
+        return self.case.build.recipe.compiles
 
     @property
     def _dropped(self) -> int:
@@ -504,7 +531,8 @@ class Session:
 
     def _times(self) -> dict[str, tuple[float, ...]]:
         recipe, steps = self.case.build.recipe, self.case.workload.generated_steps
-        faster = (0.5 if recipe.scheme.weight else 1.0) * (0.5 if self._compiles else 1.0)
+        eager = recipe.compile is CompileMode.EAGER and not recipe.compile_vae
+        faster = (0.5 if recipe.scheme.weight else 1.0) * (1.0 if eager else 0.5)
         step_ms = (
             STEP_MS
             * self.case.workload.batch_size
@@ -678,21 +706,17 @@ def _answer(session: Session, switches: Switches, request: Request) -> Reply | b
 
 
 def _handle(session: Session, request: Request) -> Reply:
-    match request:
-        case Load():
-            return session.load(request)
-        case Quantize():
-            return session.quantize(request)
-        case Save():
-            return session.save(request)
-        case Compile():
-            return session.compile(request)
-        case Generate():
-            return session.generate(request)
-        case SwitchWorkload():
-            return WorkloadSwitched(seconds=0.125)
-        case Inspect():
-            return session.inspect(request)
+    handlers: dict[type[Struct], Callable[[Any], Reply]] = {
+        Load: session.load,
+        Quantize: session.quantize,
+        Save: session.save,
+        Package: session.package,
+        Compile: session.compile,
+        Generate: session.generate,
+        SwitchWorkload: lambda _: WorkloadSwitched(seconds=0.125),
+        Inspect: session.inspect,
+    }
+    return handlers[type(request)](request)
 
 
 def _send(replies: BinaryIO, message: bytes) -> None:

@@ -83,6 +83,7 @@ def _start() -> tuple[messages.Ready, dict[type[Struct], Handler]]:
         messages.Load: session.load,
         messages.Quantize: session.quantize,
         messages.Save: session.save,
+        messages.Package: session.package,
         messages.Compile: session.compile,
         messages.Generate: session.generate,
         messages.SwitchWorkload: session.switch_workload,

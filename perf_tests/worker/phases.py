@@ -17,7 +17,7 @@ from perf_tests.tables.cases import Build
 from perf_tests.tables.platforms import Device
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import trace
-from perf_tests.worker.inspection import counters, offloading, probe, quantizing
+from perf_tests.worker.inspection import counters, offloading, packaged_blocks, probe, quantizing
 from perf_tests.worker.measure import control, memory
 from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import Stages, StepWork, settle
@@ -160,7 +160,7 @@ def load(
 def compile(
     request: messages.Compile, loaded: LoadedPipeline, case_build: Build, prime: Callable[[], object]
 ) -> tuple[CompiledWorkload, messages.Compiled]:
-    """Compile by running `prime`; reading artifacts is part of it, writing them is not."""
+    """Load packages, or compile, by running `prime`; reading artifacts is part of it, writing them is not."""
     compiles = case_build.recipe.compiles
     file = Path(request.artifacts) if request.artifacts and compiles else None
     before = counters.read()
@@ -168,6 +168,7 @@ def compile(
     started_s = time.perf_counter()
     done = compile_cache.load(file) if file else None
     folder = Path(request.tuned) if request.tuned else None
+    found = packaged_blocks.loaded(loaded.pipeline, case_build, request.packages, loaded.device)
     with tuned_choices.shared(folder, compiles=compiles) as tuned:
         compiling.apply(loaded.pipeline, case_build)
         prime()
@@ -182,4 +183,4 @@ def compile(
     loaded.meter.reset()
     cache = counters.cache(counted, done, tuned.report()) if compiles else None
     compiled = CompiledWorkload(before=before, window=window)
-    return compiled, messages.Compiled(seconds=seconds, memory=window, cache=cache)
+    return compiled, messages.Compiled(seconds=seconds, memory=window, cache=cache, packages=found)

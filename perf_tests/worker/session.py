@@ -16,7 +16,6 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.spec import Workload
 from perf_tests.tables.platforms import Device
-from perf_tests.tables.recipes import Recipe
 from perf_tests.worker import phases
 from perf_tests.worker.fidelity import anchor, anchor_files, anchor_recording, capture, layers, trace
 from perf_tests.worker.inspection import (
@@ -24,6 +23,7 @@ from perf_tests.worker.inspection import (
     kernels,
     observed_step,
     offloading,
+    packaged_blocks,
     probe,
     prompts,
     quantizing,
@@ -36,8 +36,10 @@ from perf_tests.worker.measure.generate import (
     generate_once,
     output_sha256,
     prime,
+    run_step,
 )
 from perf_tests.worker.measure.telemetry import GpuMonitor
+from perf_tests.worker.model import packages
 from perf_tests.worker.phases import (
     CompiledWorkload,
     LoadedPipeline,
@@ -90,7 +92,7 @@ class WorkerSession:
             seconds -= report.plan.search_s or 0.0
         loaded.faults.rescale(loaded.pipeline)
         window = loaded.end_window()
-        values = before.values | counted | self._quantization_values(report, recipe)
+        values = before.values | counted | state.values(loaded.pipeline, device, report, recipe)
         if before.probe is not None:
             values["output_sqnr_db"] = before.probe.sqnr_db(loaded.pipeline)
         started_s = time.perf_counter()
@@ -120,8 +122,14 @@ class WorkerSession:
         seconds, files = checkpoint.save(loaded.pipeline, request.case.build, folder, loaded.device)
         return messages.Saved(seconds=seconds, files=files)
 
+    def package(self, request: messages.Package) -> messages.Packaged:
+        """Package the repeated blocks, for a worker that loads them."""
+        pipeline, case = self._loaded.pipeline, self._case
+        made = packages.make(pipeline, case.build, partial(run_step, pipeline, case), Path(request.folder))
+        return messages.Packaged(packages=made)
+
     def compile(self, request: messages.Compile) -> messages.Compiled:
-        """Compile by generating for the first time."""
+        """Load packages, or compile by generating for the first time."""
         pipeline, case = self._loaded.pipeline, self._case
         self._compiled, reply = phases.compile(
             request, self._loaded, case.build, lambda: prime(pipeline, case)
@@ -202,6 +210,7 @@ class WorkerSession:
         saving, saved = offloading.inspect(loaded.pipeline, self._case, self._quantized.saving)
         step = observed_step.observe(loaded.pipeline, self._case)
         values |= saved | observed_step.unfused_attention_calls(step, self._quantized.work.attention_calls)
+        values |= packaged_blocks.values(loaded.pipeline, self._case)
         work = kernels.UNCOUNTED
         if request.work:
             # Last: it generates again, and recording takes memory and time of its own.
@@ -253,21 +262,6 @@ class WorkerSession:
         before = self._quantized.traces.pop(self._case.id)
         now = trace.repeat(self._loaded.pipeline, self._case, before, self._loaded.device)
         return trace.save(now, f"{stem}.timed.npz")
-
-    def _quantization_values(self, report: reports.Quantization, recipe: Recipe) -> dict[str, float]:
-        pipeline = self._loaded.pipeline
-        weight_bytes = memory.weight_bytes(pipeline, recipe.quantized_components)
-        values: dict[str, float] = {
-            "model_memory_mib": memory.model_mib(pipeline, self._loaded.device),
-            "weight_bytes": weight_bytes,
-            "quantized_modules": apply.count_as_asked(report, recipe),
-            **memory.component_bytes(pipeline),
-        }
-        if report.plan is not None:
-            values["modules_off_plan"] = apply.count_off_plan(report, recipe)
-        if report.weights is not None:
-            values["weight_bytes_vs_implied"] = weight_bytes / apply.implied_bytes(report.weights)
-        return values
 
     def _layer_errors(self) -> dict[str, reports.LayerError]:
         twins = layers.twins(self._case.build, self._loaded.device)

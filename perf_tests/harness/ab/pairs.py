@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.ab.schedule import order, process_order
+from perf_tests.harness.execution.built_twins import made_twin
 from perf_tests.harness.execution.launcher import Launcher
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.replicate import Replicate
-from perf_tests.harness.execution.shared_worker import made_twin
 from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import Pair, Process, Schedule, Side
 from perf_tests.harness.runs.validity import CONTROL_CLOCK, CONTROLS

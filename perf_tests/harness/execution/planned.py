@@ -26,9 +26,9 @@ class Planned:
 
     @property
     def is_compared(self) -> bool:
-        """Whether its layers and the transformer's answers are compared with bf16: not those of a case with a
-        built twin, which are that one's."""
-        return not self.verified_only and self.case.built_twin is None
+        """Whether its layers and the transformer's answers are compared with bf16: not those of a case whose
+        pictures are its built twin's."""
+        return not self.verified_only and not self.case.build.recipe.repeats_twin
 
     @property
     def reference(self) -> Planned | None:

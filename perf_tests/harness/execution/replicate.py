@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,14 +29,11 @@ from perf_tests.protocol.messages import (
     Quantize,
     Quantized,
     Request,
-    Save,
-    Saved,
     SwitchWorkload,
     Trace,
     WorkloadSwitched,
 )
 from perf_tests.protocol.reports import BuiltTwin, Capture, Recorded, Sample
-from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Timeouts
 
@@ -47,8 +43,8 @@ class MadeTwin:
     """What a worker has made of the built twin of a case, and has ended."""
 
     report: BuiltTwin
-    checkpoint: Path | None
-    """The folder of what the case loads; None where it loads nothing."""
+    folder: Path | None
+    """Of what the case loads, its weights or its packages; None where it loads nothing."""
     host_s: float
     """What the worker took, from its start."""
 
@@ -91,13 +87,13 @@ class Replicate:
         Raises WorkerError where the worker fails, like every method that asks the worker.
         """
         case, platform = self.planned.case, self.planned.platform
-        checkpoint = self.made.checkpoint if self.made else None
-        folder = None if checkpoint is None else str(checkpoint)
+        folder = self.made.folder if self.made and case.build.recipe.is_loaded else None
+        checkpoint = None if folder is None else str(folder)
         faults = self.planned.injections
-        load = Load(case=case, device=platform.device, injections=faults, checkpoint=folder)
-        self.loaded = self._ask(load, Loaded, Phase.LOAD)
-        if checkpoint is not None:
-            shutil.rmtree(checkpoint)
+        load = Load(case=case, device=platform.device, injections=faults, checkpoint=checkpoint)
+        self.loaded = self.ask(load, Loaded, Phase.LOAD)
+        if folder is not None:
+            shutil.rmtree(folder)
         plan = None if self.plan is None else str(self.plan)
         quantize = Quantize(
             probe=platform.probe,
@@ -106,29 +102,7 @@ class Replicate:
             traces=traces,
             tensors=self.made is not None,
         )
-        self.quantized = self._ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
-
-    def make(self, case: Case, checkpoint: Path | None) -> MadeTwin:
-        """Build this case, the built twin of `case`; save what that one loads, and generate once."""
-        load = Load(case=self.planned.case, device=self.planned.platform.device)
-        loaded = self._ask(load, Loaded, Phase.LOAD)
-        quantized = self._ask(Quantize(tensors=True), Quantized, Phase.QUANTIZE)
-        seconds = {Phase.LOAD.value: loaded.seconds, Phase.QUANTIZE.value: quantized.seconds}
-        files: dict[str, int] = {}
-        if checkpoint is not None:
-            saved = self._ask(Save(case=case, folder=str(checkpoint)), Saved, Phase.SAVE)
-            seconds[Phase.SAVE.value], files = saved.seconds, saved.files
-        if case.build.recipe.compiles:
-            self._ask(Compile(), Compiled, Phase.COMPILE)
-        report = BuiltTwin(
-            seconds=seconds,
-            memory={Phase.LOAD.value: loaded.memory, Phase.QUANTIZE.value: quantized.memory},
-            tensors=quantized.tensors,
-            output_sha256=self._generate(Generate()).sample.output_sha256,
-            files=files,
-            converted=quantized.converted,
-        )
-        return MadeTwin(report=report, checkpoint=checkpoint, host_s=math.fsum(self.worker.seconds.values()))
+        self.quantized = self.ask(quantize, Quantized, Phase.QUANTIZE if self.plan is None else Phase.SEARCH)
 
     def switch_workload(self, planned: Planned, artifacts: Path | None, index: int) -> Replicate:
         """The replicate of another workload of the build, in this worker; it is not compiled yet.
@@ -136,7 +110,7 @@ class Replicate:
         `index` is that of the process in the run of the other case.
         """
         spent_s = dict(self.worker.seconds)
-        self._ask(SwitchWorkload(case=planned.case), WorkloadSwitched, Phase.SWITCH_WORKLOAD)
+        self.ask(SwitchWorkload(case=planned.case), WorkloadSwitched, Phase.SWITCH_WORKLOAD)
         return Replicate(
             self.worker,
             planned,
@@ -152,15 +126,23 @@ class Replicate:
 
     def warm_up(self, warmups: int) -> None:
         """Compile, then generate `warmups` times, or until the step is steady where latency is composed."""
+        self._compile()
+        composed = self.planned.case.workload.measured_steps is not None
+        while (end := _warmup_end(self.warmups, warmups, composed)) is None:
+            self.warmups.append(self.generate(Generate(warmup=True)).sample)
+        self.warmup_end = end
+
+    def _compile(self) -> None:
         request = Compile()
         if self.artifacts is not None:
             tuned = self.artifacts.parent / TUNED
             request = Compile(artifacts=str(self.artifacts), tuned=str(tuned))
-        self.compiled = self._ask(request, Compiled, Phase.COMPILE)
-        composed = self.planned.case.workload.measured_steps is not None
-        while (end := _warmup_end(self.warmups, warmups, composed)) is None:
-            self.warmups.append(self._generate(Generate(warmup=True)).sample)
-        self.warmup_end = end
+        packages = self.made.folder if self.made and self.planned.case.build.recipe.is_packaged else None
+        if packages is not None:
+            request = Compile(packages=str(packages))
+        self.compiled = self.ask(request, Compiled, Phase.COMPILE)
+        if packages is not None:
+            shutil.rmtree(packages)
 
     def sample(self, capture: Path | None = None, *, place: int | None = None) -> Sample:
         """Generate once, timed; an invalid sample is retaken as long as the process has retakes left.
@@ -190,7 +172,7 @@ class Replicate:
         """Ask for what describes the whole process; `trace` is the stem of the files of recorded answers, and
         `work` whether the work of each stage is counted."""
         request = Inspect(trace=None if trace is None else str(trace), work=work)
-        self.inspected = self._ask(request, Inspected, Phase.INSPECT)
+        self.inspected = self.ask(request, Inspected, Phase.INSPECT)
 
     def process(self, out: Path) -> Process:
         """The process as it is recorded, complete or not. It must have loaded."""
@@ -216,14 +198,15 @@ class Replicate:
 
     def _generate_validly(self, request: Generate) -> Generated:
         """Generate, and again while the sample is invalid and the process has retakes left."""
-        generated = self._generate(request)
+        generated = self.generate(request)
         while validity.must_retake(generated.sample, len(self.retaken)):
             self.retaken.append(generated.sample)
-            generated = self._generate(request)
+            generated = self.generate(request)
         return generated
 
-    def _generate(self, request: Generate) -> Generated:
-        generated = self._ask(request, Generated, Phase.GENERATE)
+    def generate(self, request: Generate) -> Generated:
+        """Generate once, and compose the latency of all steps. Nothing of it is kept."""
+        generated = self.ask(request, Generated, Phase.GENERATE)
         sample = projection.composed(generated.sample, self.planned.case.workload)
         return msgspec.structs.replace(generated, sample=sample)
 
@@ -274,8 +257,11 @@ class Replicate:
     def _twin_values(self) -> dict[str, float]:
         if self.made is None or self.loaded is None or self.quantized is None:
             return {}
-        samples = (*self.warmups, *self.samples)
-        return reported.twin_values(self.made.report, self.loaded, self.quantized, samples)
+        twin, samples = self.made.report, (*self.warmups, *self.samples)
+        return {
+            **reported.twin_values(twin, self.loaded, self.quantized, samples),
+            **reported.package_values(twin, self.compiled, self.warmups, self.samples),
+        }
 
     def _roofline_ms(self) -> float | None:
         tflop = self.inspected.values.get("step_tflop") if self.inspected else None
@@ -300,7 +286,11 @@ class Replicate:
         spent_s = recording_s + (self.inspected.fidelity_s if self.inspected else 0.0)
         return {Phase.FIDELITY.value: spent_s} if spent_s > 0 else {}
 
-    def _ask(self, request: Request, reply_type: type[R], phase: Phase) -> R:
+    def ask(self, request: Request, reply_type: type[R], phase: Phase) -> R:
+        """The worker's answer, within the time of `phase`.
+
+        Raises WorkerError where there is none, or one that contradicts the request.
+        """
         step = Step(
             case_id=self.planned.case.id,
             phase=phase,
@@ -340,6 +330,7 @@ def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:
         Phase.QUANTIZE: timeouts.quantize_s,
         Phase.SEARCH: timeouts.quantize_s + timeouts.compile_s,  # a search compiles every candidate
         Phase.SAVE: timeouts.load_s + timeouts.quantize_s,  # some ways build and quantize for themselves
+        Phase.PACKAGE: timeouts.compile_s,
         Phase.COMPILE: timeouts.compile_s,
         Phase.GENERATE: timeouts.generate_s,
         Phase.SWITCH_WORKLOAD: timeouts.quantize_s,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness.execution.built_twins import made_twin
 from perf_tests.harness.execution.launcher import Launcher
 from perf_tests.harness.execution.planned import Planned, blank
 from perf_tests.harness.execution.replicate import MadeTwin, Replicate
@@ -146,25 +147,6 @@ class SharedWorker:
         # More samples do not make a ratio to a twin precise that shares the machine.
         end_sampling = self.rules.end_sampling if alone else fixed_samples
         return end_sampling(planned.case, planned.platform, replicate.samples)
-
-
-def made_twin(launcher: Launcher, planned: Planned, stem: str, index: int) -> MadeTwin | None:
-    """What a worker of its own makes of the built twin of a case, free of faults; None without one.
-
-    Raises WorkerError, naming the twin, where it fails.
-    """
-    wanted = planned.case.built_twin
-    if wanted is None:
-        return None
-    twin, name = Planned(wanted, planned.platform), f"{stem}.built"
-    folder = launcher.files.checkpoint(stem, index) if planned.case.build.recipe.is_loaded else None
-    try:
-        with launcher.start(twin, name, index) as worker:
-            log = launcher.files.log_name(name, index)
-            return Replicate(worker, twin, log, index=index, watch=launcher.watch).make(planned.case, folder)
-    except WorkerError as error:
-        message = f"built twin {wanted.id}: {error.failure.message}"
-        raise WorkerError(msgspec.structs.replace(error.failure, message=message)) from error
 
 
 def _sample_twin(replicate: Replicate, twin: Twin) -> None:

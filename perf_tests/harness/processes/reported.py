@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from perf_tests.protocol.messages import Compiled, Loaded, Phase, Quantized
+from perf_tests.protocol.packages import CompiledHere
 from perf_tests.protocol.reports import Arrays, BuiltTwin, Capture, MemoryWindow, Recorded, Sample
+from perf_tests.tables.metrics.spec import STEP
 
 
 def built_values(loaded: Loaded, quantized: Quantized | None) -> dict[str, float]:
@@ -42,7 +45,8 @@ def twin_values(
     twin: BuiltTwin, loaded: Loaded, quantized: Quantized, samples: Sequence[Sample]
 ) -> dict[str, float]:
     """Metric name -> value: how a case compares with its built twin, and what the file between them takes."""
-    of_twin = [sample.output_sha256 for sample in samples if sample.pair == 0]
+    # What packages compute is rounded in another way.
+    of_twin = [each.output_sha256 for each in samples if each.pair == 0 and twin.packages is None]
     values: dict[str, float] = {}
     if of_twin:
         values["outputs_unlike_built"] = float(sum(each != twin.output_sha256 for each in of_twin))
@@ -62,6 +66,41 @@ def twin_values(
         if (ratio := _peak_ratio(loaded.memory, windows, counter)) is not None:
             values[f"load_peak_{counter.removesuffix('_mib')}_vs_built"] = ratio
     return values
+
+
+def package_values(
+    twin: BuiltTwin, compiled: Compiled | None, warmups: Sequence[Sample], samples: Sequence[Sample]
+) -> dict[str, float]:
+    """Metric name -> value: what packages take, and how a case with them compares with its built twin, which
+    compiles the same blocks itself."""
+    if twin.packages is None or compiled is None or compiled.packages is None:
+        return {}
+    loaded = compiled.packages
+    values = {
+        "package_bytes": float(sum(twin.packages.files.values())),
+        "export_s": twin.packages.export_s,
+        "package_s": twin.packages.compile_s,
+        "packaged_blocks": float(sum(loaded.blocks.values())),
+        "package_load_s": loaded.seconds,
+    }
+    if loaded.constant_mib:
+        values["package_copied_share"] = loaded.added_mib / loaded.constant_mib
+    if warmups:
+        values["first_image_s"] = compiled.seconds + math.fsum(warmups[0].values["latency_s"])
+    return {**values, **_values_vs_jit(twin.compiled, values, samples)}
+
+
+def _values_vs_jit(
+    here: CompiledHere | None, values: Mapping[str, float], samples: Sequence[Sample]
+) -> dict[str, float]:
+    if here is None:
+        return {}
+    found = {}
+    if (first_image_s := values.get("first_image_s")) is not None:
+        found["first_image_s_vs_jit"] = first_image_s / here.first_image_s
+    if steps_ms := [ms for sample in samples for ms in sample.values[STEP]]:
+        found["denoise_step_ms_vs_jit"] = statistics.median(steps_ms) / here.step_ms
+    return found
 
 
 def _peak_ratio(loaded: MemoryWindow, built: Sequence[MemoryWindow], counter: str) -> float | None:

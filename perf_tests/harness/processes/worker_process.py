@@ -53,6 +53,7 @@ DOING = {
     Phase.LOAD: "loading",
     Phase.QUANTIZE: "quantizing",
     Phase.SAVE: "saving",
+    Phase.PACKAGE: "packaging",
     Phase.COMPILE: "compiling",
     Phase.GENERATE: "generating",
     Phase.SWITCH_WORKLOAD: "switching to another workload",

@@ -30,7 +30,11 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     is missing, and has a verdict of its own.
     """
     recipe = case.build.recipe
-    found = [*_compile_contradictions(recipe, build), *_ineffective_settings(recipe, build)]
+    found = [
+        *_compile_contradictions(recipe, build),
+        *_compiled_though_packaged(recipe, build),
+        *_ineffective_settings(recipe, build),
+    ]
     if build.quantization is None:
         found.append("the worker did not report what the Linear modules are")
     else:
@@ -61,9 +65,26 @@ def _compile_contradictions(recipe: Recipe, build: BuildReport) -> Iterator[str]
             yield f"the recipe {recipe.id} compiles, but inductor's cache was never asked"
     else:
         if graphs:
-            yield f"the recipe {recipe.id} is eager, but {graphs:.0f} graphs were compiled"
+            yield f"the recipe {recipe.id} {_without(recipe)}, but {graphs:.0f} graphs were compiled"
         if build.cache is not None:
-            yield f"the recipe {recipe.id} is eager, but inductor's cache counters were reported"
+            yield f"the recipe {recipe.id} {_without(recipe)}, but inductor's cache counters were reported"
+
+
+def _without(recipe: Recipe) -> str:
+    return "loads compiled blocks" if recipe.is_packaged else "is eager"
+
+
+def _compiled_though_packaged(recipe: Recipe, build: BuildReport) -> Iterator[str]:
+    """What shows that blocks from packages were compiled all the same, or that there were none."""
+    if not recipe.is_packaged:
+        return
+    if build.built_twin is None or build.built_twin.packages is None:
+        yield f"the recipe {recipe.id} loads compiled blocks, and nothing was packaged"
+    kernels = build.values.get("generated_kernels")
+    if kernels is None:
+        yield f"the recipe {recipe.id} loads compiled blocks, and nobody counted generated kernels"
+    elif kernels:
+        yield f"the recipe {recipe.id} loads compiled blocks, but {kernels:.0f} kernels were generated"
 
 
 def _ineffective_settings(recipe: Recipe, build: BuildReport) -> Iterator[str]:
@@ -87,7 +108,8 @@ def _blocks_that_ran_otherwise(recipe: Recipe, step: StepReport) -> Iterator[str
     compiles = recipe.compile is not CompileMode.EAGER
     for name, calls in step.blocks.items():
         if compiles and calls:
-            yield f"the recipe {recipe.id} compiles every {name}, and {calls} calls in a step were eager"
+            how = "loads" if recipe.is_packaged else "compiles"
+            yield f"the recipe {recipe.id} {how} every {name}, and {calls} calls in a step were eager"
         elif not compiles and not calls:
             yield f"the recipe {recipe.id} is eager, and no {name} ran eager in a step"
 

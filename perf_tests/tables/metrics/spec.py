@@ -144,8 +144,10 @@ class Trait(StrEnum):
     """Its weights are on the host until they are needed."""
     SAVES_MEMORY = "saves memory"
     """Its weights are offloaded, or its VAE decodes in parts."""
+    PACKAGED = "packaged"
+    """Its repeated blocks are those of packages that another process compiled."""
     UNTWINNED = "untwinned"
-    """It has no built twin (`Recipe.built_twin`), whose layers and pictures would be its own."""
+    """It has no built twin whose layers and pictures would be its own (`Recipe.repeats_twin`)."""
 
 
 HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
@@ -158,7 +160,8 @@ HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
     Trait.LOADED: lambda case: case.build.recipe.is_loaded,
     Trait.OFFLOADED: lambda case: case.build.recipe.offload is not None,
     Trait.SAVES_MEMORY: lambda case: case.build.recipe.saves_memory,
-    Trait.UNTWINNED: lambda case: case.built_twin is None,
+    Trait.PACKAGED: lambda case: case.build.recipe.is_packaged,
+    Trait.UNTWINNED: lambda case: not case.build.recipe.repeats_twin,
 }
 
 

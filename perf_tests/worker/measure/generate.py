@@ -150,6 +150,12 @@ def prime(pipeline: Any, case: Case) -> None:
     pipeline(**call_arguments(case.build.pipeline, workload))
 
 
+def run_step(pipeline: Any, case: Case) -> None:
+    """Generate until the scheduler has taken one step of the workload of `case`, untimed."""
+    with early_stop.after_steps(pipeline, 1):
+        pipeline(**call_arguments(case.build.pipeline, case.workload))
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StepWork:
     """The work of one denoise step, counted once per build."""

@@ -100,6 +100,19 @@ def live_mib(device: torch.device) -> dict[str, tuple[float, ...]]:
     return {"live_allocated_mib": (device_mib,), "live_host_mib": (host_mib,)}
 
 
+def held_mib(device: torch.device) -> float:
+    """MiB in use on the whole device, whoever allocated them; on a CPU, what the allocator of the host holds.
+
+    Libraries that torch's allocator knows nothing of allocate as well.
+    """
+    if device.type != "cuda":
+        gc.collect()
+        return _host_allocator()() / MIB
+    torch.cuda.synchronize(device)
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free) / MIB
+
+
 @functools.cache
 def _host_allocator() -> Callable[[], int]:
     """Reads the bytes that are live on the host; resident memory where the C library does not tell, which

@@ -38,8 +38,17 @@ def _regional(pipeline: Any, build: Build) -> None:
             block.compile(**OPTIONS)
 
 
+def _packaged(pipeline: Any, build: Build) -> None:
+    """Nothing to compile: another process did (`packages.load`)."""
+
+
 def _full(pipeline: Any, build: Build) -> None:
     pipeline.transformer.compile(**OPTIONS)
 
 
-MODES = {CompileMode.EAGER: _eager, CompileMode.REGIONAL: _regional, CompileMode.FULL: _full}
+MODES = {
+    CompileMode.EAGER: _eager,
+    CompileMode.REGIONAL: _regional,
+    CompileMode.FULL: _full,
+    CompileMode.AOTI: _packaged,
+}

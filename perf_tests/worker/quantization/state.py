@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from perf_tests.protocol.reports import ComponentState, PipelineState
+from perf_tests.protocol.reports import ComponentState, PipelineState, Quantization
 from perf_tests.tables.cases import Build
+from perf_tests.tables.recipes import Recipe
+from perf_tests.worker.measure import memory
 from perf_tests.worker.measure.memory import plain_tensors, stored_bytes
 from perf_tests.worker.model.build import components
 from perf_tests.worker.model.offload import weights_in_reach
+from perf_tests.worker.quantization import apply
 from perf_tests.worker.quantization.apply import Look, group_of, linear_modules, look
 
 WORD_BYTES = 8
@@ -39,6 +42,22 @@ def _read(pipeline: Any, build: Build) -> PipelineState:
         components={name: _component(module) for name, module in components(pipeline).items()},
         groups=tuple(group_of(key[0], None, key[1], names) for key, names in sorted(groups.items(), key=str)),
     )
+
+
+def values(pipeline: Any, device: torch.device, report: Quantization, recipe: Recipe) -> dict[str, float]:
+    """Metric name -> what quantizing left: counts, and bytes of weights."""
+    weight_bytes = memory.weight_bytes(pipeline, recipe.quantized_components)
+    found: dict[str, float] = {
+        "model_memory_mib": memory.model_mib(pipeline, device),
+        "weight_bytes": weight_bytes,
+        "quantized_modules": apply.count_as_asked(report, recipe),
+        **memory.component_bytes(pipeline),
+    }
+    if report.plan is not None:
+        found["modules_off_plan"] = apply.count_off_plan(report, recipe)
+    if report.weights is not None:
+        found["weight_bytes_vs_implied"] = weight_bytes / apply.implied_bytes(report.weights)
+    return found
 
 
 def _component(module: nn.Module) -> ComponentState:

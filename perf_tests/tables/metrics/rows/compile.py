@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perf_tests.tables.metrics import expected
 from perf_tests.tables.metrics.spec import (
     BY_RULE,
     BY_RULE_EVERYWHERE,
@@ -29,6 +30,10 @@ KERNEL_COUNTS = (
 """Name, rule, whether a search of schemes decides it, and how far it may lie off where kernels are tuned (a
 product with its epilogue is one kernel or two, whichever was faster by a hair, in each of 57 blocks); None
 where nothing of it is."""
+
+
+# Host work, and hosts differ: a gate against doubled compile times, not against percents.
+HOST_WORK = Gate(tolerance=Tolerance(relative_pct=60.0, absolute=10.0))
 
 
 def kernel_count(
@@ -99,8 +104,7 @@ METRICS = (
         better=Better.LOWER,
         group=Group.COMPILE,
         reader=Reader.BUILD,
-        # Host work, and hosts differ: a gate against doubled compile times, not against percents.
-        gates={Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=10.0))},
+        gates={Device.CUDA: HOST_WORK},
         needs_verification=True,
         only_for=(Trait.COMPILED,),
         cold_caches_only=True,
@@ -116,5 +120,59 @@ METRICS = (
         needs_verification=True,
         only_for=(Trait.COMPILED,),
         some_processes=True,
+    ),
+    # What packages take, and what they spare the process that loads them.
+    Metric(
+        name="package_bytes",
+        units="B",
+        better=Better.LOWER,
+        group=Group.COMPILE,
+        reader=Reader.BUILD,
+        gates={Device.CUDA: WITHIN_5_PCT},
+        only_for=(Trait.PACKAGED,),
+        # Machine code of torch's and triton's making.
+        same_packages=("torch", "triton"),
+        elsewhere=COUNT_ELSEWHERE,
+    ),
+    Metric(
+        name="packaged_blocks",
+        units="",
+        better=Better.EXACT,
+        group=Group.COMPILE,
+        reader=Reader.BUILD,
+        rule=Rule.EXACT,
+        gates=BY_RULE_EVERYWHERE,
+        only_for=(Trait.PACKAGED,),
+    ),
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=Better.LOWER,
+            group=Group.COMPILE,
+            reader=Reader.BUILD,
+            gates=gates,
+            needs_verification=True,
+            only_for=(Trait.PACKAGED,),
+        )
+        for name, units, gates in (
+            ("export_s", "s", {Device.CUDA: HOST_WORK}),
+            ("package_s", "s", {Device.CUDA: HOST_WORK}),
+            ("package_load_s", "s", {Device.CUDA: HOST_WORK}),
+            # From weights that are ready to the end of the first image.
+            ("first_image_s", "s", {Device.CUDA: HOST_WORK}),
+            ("first_image_s_vs_jit", "x", {}),
+        )
+    ),
+    Metric(
+        name="denoise_step_ms_vs_jit",
+        units="x",
+        better=Better.LOWER,
+        group=Group.COMPILE,
+        reader=Reader.BUILD,
+        rule=Rule.CONFIRMED,
+        expected=expected.step_vs_jit,
+        gates={Device.CUDA: BY_RULE},
+        needs_verification=True,
     ),
 )

@@ -22,6 +22,7 @@ METRICS = (
         )
         for name, implied, gates in (
             ("output_sqnr_db", expected.output_sqnr_db, {Device.CPU: BY_RULE}),
+            ("package_sqnr_db", expected.package_sqnr_db, BY_RULE_EVERYWHERE),
             # In the order of the pipeline's call: what went wrong first stands first.
             ("anchor_embeds_sqnr_db", expected.anchor_embeds_sqnr_db, BY_RULE_EVERYWHERE),
             ("anchor_sqnr_db", expected.anchor_sqnr_db, BY_RULE_EVERYWHERE),
@@ -49,6 +50,7 @@ METRICS = (
             ("anchor_schedule", "", expected.anchor_schedule, BY_RULE_EVERYWHERE),
             ("outputs_unlike_built", "", expected.outputs_unlike_built, BY_RULE_EVERYWHERE),
             ("checkpoint_overhead_bytes", "B", expected.checkpoint_overhead_bytes, BY_RULE_EVERYWHERE),
+            ("package_copied_share", "x", expected.package_copied_share, BY_RULE_EVERYWHERE),
             # Only on a GPU is the host another place.
             ("resident_vs_largest", "x", expected.resident_vs_largest, {Device.CUDA: BY_RULE}),
             ("h2d_vs_needed", "x", expected.h2d_vs_needed, {Device.CUDA: BY_RULE}),

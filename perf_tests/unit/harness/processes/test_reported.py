@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from perf_tests.harness.processes.reported import compile_values, twin_values
+from perf_tests.harness.processes.reported import compile_values, package_values, twin_values
 from perf_tests.protocol.messages import Compiled, Loaded, Quantized
+from perf_tests.protocol.packages import CompiledHere, LoadedPackages, Packages
 from perf_tests.protocol.reports import BuiltTwin, CompileCache, MemoryWindow, TunedChoices
 from perf_tests.unit.builders import make_quantization, make_sample, make_state
 
@@ -79,3 +80,47 @@ def test_cold_compilation_has_a_time_unless_others_spared_it(
     tuned = TunedChoices(hits=hits, misses=5 - hits)
     cache = CompileCache(hits=0, misses=2, bypasses=0, artifacts=artifacts, tuned=tuned)
     assert compile_values(Compiled(seconds=60.0, memory=window(None, 0.0), cache=cache)) == values
+
+
+PACKAGING_TWIN = msgspec.structs.replace(
+    TWIN,
+    files={},
+    packages=Packages(export_s=2.0, compile_s=60.0, files={"One.pt2": 3_000_000, "Two.pt2": 4_000_000}),
+    compiled=CompiledHere(first_image_s=32.0, step_ms=100.0),
+)
+PACKAGED = Compiled(
+    seconds=2.0,
+    memory=window(None, 0.0),
+    cache=None,
+    packages=LoadedPackages(seconds=1.5, blocks={"One": 19, "Two": 38}, constant_mib=800.0, added_mib=8.0),
+)
+
+
+def test_packages_are_set_against_what_compiling_the_same_blocks_takes() -> None:
+    image = make_sample({"latency_s": (6.0,), "denoise_step_ms": (103.0, 104.0, 150.0)})
+    assert package_values(PACKAGING_TWIN, PACKAGED, [image], [image]) == {
+        "package_bytes": 7_000_000.0,
+        "export_s": 2.0,
+        "package_s": 60.0,
+        "packaged_blocks": 57.0,
+        "package_load_s": 1.5,
+        "package_copied_share": 0.01,
+        "first_image_s": 8.0,
+        "first_image_s_vs_jit": 0.25,
+        "denoise_step_ms_vs_jit": 1.04,
+    }
+
+
+def test_case_without_packages_has_no_values_of_them() -> None:
+    assert package_values(TWIN, msgspec.structs.replace(PACKAGED, packages=None), (), ()) == {}
+
+
+def test_packages_are_compared_with_nothing_where_the_twin_did_not_compile() -> None:
+    twin = msgspec.structs.replace(PACKAGING_TWIN, compiled=None)
+    image = make_sample()
+    values = package_values(twin, PACKAGED, [image], [image])
+    assert not {"first_image_s_vs_jit", "denoise_step_ms_vs_jit"} & values.keys()
+
+
+def test_pictures_of_packages_need_not_be_those_of_the_twin() -> None:
+    assert "outputs_unlike_built" not in twin_values(PACKAGING_TWIN, LOADED, QUANTIZED, (make_sample(),))

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from perf_tests.harness.runs.record import BuildReport
 from perf_tests.harness.verdicts.build_checks import contradictions
+from perf_tests.protocol.packages import Packages
 from perf_tests.protocol.reports import BuiltTwin, Quantization, SettingReport, WeightCount
 from perf_tests.tables.recipes import INT8_GEMM, CompileMode, Loader, QuantizedOn
 from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8DQ, INT8WO
@@ -471,4 +473,59 @@ def test_counter_that_misses_what_the_built_twin_quantized_proves_nothing() -> N
 def test_case_that_loads_what_nobody_saved_is_a_contradiction() -> None:
     assert found_in_loaded(built_twin=msgspec.structs.replace(TWIN, files={})) == (
         "the recipe int8wo-eager-torchsave loads its transformer, and nothing was saved",
+    )
+
+
+# What loads compiled blocks
+
+
+PACKAGED = make_case(scheme=INT8WO, compile=CompileMode.AOTI)
+PACKAGING_TWIN = msgspec.structs.replace(
+    TWIN, files={}, packages=Packages(export_s=1.0, compile_s=2.0, files={"Block.pt2": 3})
+)
+NOT_COMPILED = {"compiled_graphs": 0.0, "generated_kernels": 0.0}
+
+
+def packaged(**changes: Any) -> BuildReport:
+    right: dict[str, Any] = {
+        "tensors": TENSORS,
+        "converted": 4,
+        "built_twin": PACKAGING_TWIN,
+        "values": NOT_COMPILED,
+        "step": COMPILED_STEP,
+    }
+    return make_build(**right | changes)
+
+
+def test_blocks_that_another_process_compiled_agree() -> None:
+    assert contradictions(PACKAGED, packaged()) == ()
+
+
+def test_process_that_does_not_count_what_it_generates_proves_nothing() -> None:
+    uncounted = msgspec.structs.replace(packaged(), values={"compiled_graphs": 0.0})
+    assert contradictions(PACKAGED, uncounted) == (
+        "the recipe int8wo-aoti loads compiled blocks, and nobody counted generated kernels",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"values": {**NOT_COMPILED, "compiled_graphs": 2.0}}, ", but 2 graphs were compiled"),
+        ({"values": {**NOT_COMPILED, "generated_kernels": 7.0}}, ", but 7 kernels were generated"),
+        ({"built_twin": TWIN}, ", and nothing was packaged"),
+    ],
+)
+def test_process_that_compiles_what_it_was_to_load_is_a_contradiction(
+    changes: dict[str, Any], why: str
+) -> None:
+    assert contradictions(PACKAGED, packaged(**changes)) == (
+        f"the recipe int8wo-aoti loads compiled blocks{why}",
+    )
+
+
+def test_packaged_block_that_ran_in_python_is_a_contradiction() -> None:
+    step = msgspec.structs.replace(COMPILED_STEP, blocks={"FluxTransformerBlock": 2})
+    assert contradictions(PACKAGED, packaged(step=step)) == (
+        "the recipe int8wo-aoti loads every FluxTransformerBlock, and 2 calls in a step were eager",
     )

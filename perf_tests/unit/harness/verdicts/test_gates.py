@@ -31,7 +31,14 @@ from perf_tests.unit.builders import (
 )
 
 MINI_BF16_COMPILED = make_case(compile=CompileMode.REGIONAL)
-OF_OTHERS = {Trait.VIDEO, Trait.REFERENCE, Trait.LOADED, Trait.OFFLOADED, Trait.SAVES_MEMORY}
+OF_OTHERS = {
+    Trait.VIDEO,
+    Trait.REFERENCE,
+    Trait.LOADED,
+    Trait.OFFLOADED,
+    Trait.SAVES_MEMORY,
+    Trait.PACKAGED,
+}
 ANCHORED = {
     "anchor_schedule",
     "anchor_embeds_sqnr_db",
@@ -54,6 +61,9 @@ def test_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None
         "checkpoint_overhead_bytes",
         "resident_vs_largest",
         "h2d_vs_needed",
+        "package_sqnr_db",
+        "package_copied_share",
+        "denoise_step_ms_vs_jit",
         *(m.name for m in METRICS if OF_OTHERS & {*m.only_for}),
     }
     named = sorted(metric.name for metric in METRICS if metric.name not in of_others)

@@ -1,0 +1,114 @@
+"""What another worker makes before a case is measured: the files that it loads, and what it must equal."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+
+import msgspec
+
+from perf_tests.harness.execution.launcher import Launcher
+from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.execution.replicate import MadeTwin, Replicate
+from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.messages import (
+    Compile,
+    Compiled,
+    Generate,
+    Generated,
+    Load,
+    Loaded,
+    Package,
+    Packaged,
+    Phase,
+    Quantize,
+    Quantized,
+    Save,
+    Saved,
+)
+from perf_tests.protocol.packages import CompiledHere
+from perf_tests.protocol.reports import BuiltTwin
+from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.spec import STEP
+
+GENERATIONS = 3
+"""Of a twin whose steps are compared with those of blocks from packages."""
+
+
+def made_twin(launcher: Launcher, planned: Planned, stem: str, index: int) -> MadeTwin | None:
+    """What a worker of its own makes of the built twin of a case, free of faults; None without one.
+
+    Raises WorkerError, naming the twin, where it fails.
+    """
+    wanted = planned.case.built_twin
+    if wanted is None:
+        return None
+    twin, name = Planned(wanted, planned.platform), f"{stem}.built"
+    recipe = planned.case.build.recipe
+    folder = launcher.files.checkpoint(stem, index) if recipe.is_loaded or recipe.is_packaged else None
+    try:
+        with launcher.start(twin, name, index) as worker:
+            log = launcher.files.log_name(name, index)
+            replicate = Replicate(worker, twin, log, index=index, watch=launcher.watch)
+            return _made(replicate, planned, folder)
+    except WorkerError as error:
+        message = f"built twin {wanted.id}: {error.failure.message}"
+        raise WorkerError(msgspec.structs.replace(error.failure, message=message)) from error
+
+
+def _made(twin: Replicate, planned: Planned, folder: Path | None) -> MadeTwin:
+    """Build the twin of a case, generate, and write what the case loads into `folder`."""
+    case = planned.case
+    load = Load(case=twin.planned.case, device=twin.planned.platform.device)
+    loaded = twin.ask(load, Loaded, Phase.LOAD)
+    quantized = twin.ask(Quantize(tensors=True), Quantized, Phase.QUANTIZE)
+    report = BuiltTwin(
+        seconds={Phase.LOAD.value: loaded.seconds, Phase.QUANTIZE.value: quantized.seconds},
+        memory={Phase.LOAD.value: loaded.memory, Phase.QUANTIZE.value: quantized.memory},
+        tensors=quantized.tensors,
+        output_sha256="",
+        files={},
+        converted=quantized.converted,
+    )
+    if folder is not None and case.build.recipe.is_packaged:
+        report = _packaged(twin, report, folder, is_timed=not planned.verified_only)
+    else:
+        report = _saved(twin, report, case, folder)
+    return MadeTwin(report=report, folder=folder, host_s=math.fsum(twin.worker.seconds.values()))
+
+
+def _saved(twin: Replicate, report: BuiltTwin, case: Case, folder: Path | None) -> BuiltTwin:
+    """`report` with what was saved, where `case` loads it, and the picture."""
+    if folder is not None:
+        saved = twin.ask(Save(case=case, folder=str(folder)), Saved, Phase.SAVE)
+        seconds = {**report.seconds, Phase.SAVE.value: saved.seconds}
+        report = msgspec.structs.replace(report, seconds=seconds, files=saved.files)
+    if case.build.recipe.compiles:
+        twin.ask(Compile(), Compiled, Phase.COMPILE)
+    return msgspec.structs.replace(report, output_sha256=twin.generate(Generate()).sample.output_sha256)
+
+
+def _packaged(twin: Replicate, report: BuiltTwin, folder: Path, *, is_timed: bool) -> BuiltTwin:
+    """`report` with packages of the blocks and, where it `is_timed`, with what the twin takes without."""
+    if is_timed:
+        report = _compiled_here(twin, report)
+    folder.mkdir(parents=True)
+    packaged = twin.ask(Package(folder=str(folder)), Packaged, Phase.PACKAGE)
+    return msgspec.structs.replace(report, packages=packaged.packages)
+
+
+def _compiled_here(twin: Replicate, report: BuiltTwin) -> BuiltTwin:
+    compiled = twin.ask(Compile(), Compiled, Phase.COMPILE)
+    first = twin.generate(Generate(warmup=True))
+    generated = [twin.generate(Generate()) for _ in range(GENERATIONS)]
+    here = CompiledHere(
+        first_image_s=compiled.seconds + _latency_s(first),
+        step_ms=statistics.median(ms for each in generated for ms in each.sample.values[STEP]),
+    )
+    return msgspec.structs.replace(report, output_sha256=generated[0].sample.output_sha256, compiled=here)
+
+
+def _latency_s(generated: Generated) -> float:
+    (latency_s,) = generated.sample.values["latency_s"]
+    return latency_s

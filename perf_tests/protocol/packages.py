@@ -1,0 +1,37 @@
+"""Compiled blocks in files: what one worker reports of making them, and another of loading them."""
+
+from __future__ import annotations
+
+from perf_tests.protocol.base import Struct
+
+
+class Packages(Struct):
+    """What a worker made: one package for each class of repeated blocks."""
+
+    export_s: float
+    """Of capturing the graphs (`torch.export`)."""
+    compile_s: float
+    """Of compiling them, and writing the packages."""
+    files: dict[str, int]
+    """Name -> bytes."""
+
+
+class CompiledHere(Struct):
+    """What the worker that makes packages took without them: it compiles the same blocks itself."""
+
+    first_image_s: float
+    """Of compiling with empty caches, and of the first image."""
+    step_ms: float
+    """Median of its steady denoise steps."""
+
+
+class LoadedPackages(Struct):
+    """What a worker loaded."""
+
+    seconds: float
+    blocks: dict[str, int]
+    """Class -> blocks that are called in packages."""
+    constant_mib: float
+    """Weights that the packages were given."""
+    added_mib: float
+    """Memory that loading took: of the whole device, or on a CPU of the host's allocator."""
