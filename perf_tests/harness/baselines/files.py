@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.baselines import case_file, defects, pipeline_file, transaction
+from perf_tests.harness.baselines.acknowledged import ACKNOWLEDGED
 from perf_tests.harness.baselines.canonical_json import indented, require_unique_keys
 from perf_tests.harness.baselines.entry import Baselines
 from perf_tests.harness.stats.critical_values import MIN_DOF
@@ -50,7 +51,8 @@ def load_any_layout(root: Path, platform: str) -> Mapping[str, Baselines]:
 
 def of_whole_pipelines(root: Path, platform: str) -> tuple[Path, ...]:
     """The files of the layout before there was one file a case."""
-    return tuple(path for path in transaction.listed(root, f"{platform}/*.json") if path.name != NOISE)
+    listed = transaction.listed(root, f"{platform}/*.json")
+    return tuple(path for path in listed if path.name not in (NOISE, ACKNOWLEDGED))
 
 
 def folder_of(root: Path, platform: str, pipeline: str) -> Path:

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from perf_tests.harness.rebaseline.candidates import CASES
+from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.plan import BUILD, Part, Plan, PlannedCase
 from perf_tests.harness.runs.record import (
     FORMAT_VERSION,
     Comparison,
-    Fidelity,
     Pair,
     Process,
     Progress,

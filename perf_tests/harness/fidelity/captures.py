@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 
 from perf_tests.harness.fidelity import array_files, image_metrics
-from perf_tests.harness.runs.record import Fidelity, Process, Run
+from perf_tests.harness.records.fidelity import Fidelity
+from perf_tests.harness.runs.record import Process, Run
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.reports import Arrays, Capture, Sample
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from perf_tests.harness.runs.record import Fidelity
+from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.protocol.errors import PerfError
 from perf_tests.tables.metrics.spec import CONSTANT_STD, IDENTICAL_DB
 

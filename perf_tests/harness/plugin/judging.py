@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from itertools import chain
 
 import msgspec
@@ -22,6 +23,7 @@ from perf_tests.harness.runs.plan import BUILD
 from perf_tests.harness.runs.record import Comparison, Run, RunRecord, Status, Verdict
 from perf_tests.harness.stats import precision
 from perf_tests.harness.stats.sequential_bounds import metric_level
+from perf_tests.harness.verdicts.acknowledging import acknowledged
 from perf_tests.harness.verdicts.case_status import is_green_without_verdicts, leading, overall
 from perf_tests.harness.verdicts.gates import as_judged, gated_metrics
 from perf_tests.harness.verdicts.judge import judge_metric
@@ -105,12 +107,18 @@ class CaseJudge:
     def verdicts(self, run: Run, group: Group) -> tuple[Verdict, ...]:
         """Verdicts on the gated metrics of `group`.
 
-        An unproven run is judged only by what needs no verification, counters and fidelity, which name the
-        culprit; what it does not tell is not missing, but a consequence.
+        A known regression is looked up, except in a fire drill. An unproven run is judged only by what needs
+        no verification, counters and fidelity, which name the culprit; what it does not tell is not missing,
+        but a consequence.
         """
         metrics = self._gated(run.id, group)
         if run.failure is None:
-            return tuple(self._verdict(metric, run) for metric in metrics)
+            platform, today = self._selection.cases[run.id][1], datetime.now(UTC).date()
+            known = {} if run.injected else self._baselines.acknowledged(platform)
+            return tuple(
+                acknowledged(self._verdict(metric, run), metric, known.get((run.id, metric.name)), today)
+                for metric in metrics
+            )
         verdicts = (self._verdict(metric, run) for metric in metrics if not metric.needs_verification)
         return tuple(each for each in verdicts if each.status is not Status.INCONCLUSIVE)
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perf_tests.harness.baselines import files, register
+from perf_tests.harness.baselines import acknowledged, files, register
+from perf_tests.harness.baselines.acknowledged import Acknowledged
 from perf_tests.harness.baselines.entry import Accepted, Baselines, find_accepted
 from perf_tests.harness.compare import published
 from perf_tests.harness.execution.campaign import Several
@@ -95,6 +96,7 @@ class PlatformBaselines:
         self._root = root
         self._baselines: dict[str, Mapping[str, Baselines]] = {}
         self._noise: dict[str, Mapping[str, Noise]] = {}
+        self._acknowledged: dict[str, Acknowledged] = {}
         self._registers = {each: register.read(root, each) for each in register.REGISTERED}
 
     def of(self, platform: Platform) -> Mapping[str, Baselines]:
@@ -109,6 +111,13 @@ class PlatformBaselines:
         if platform.id not in self._noise:
             self._noise[platform.id] = store.noise_in_force(self._root, platform)
         return self._noise[platform.id]
+
+    def acknowledged(self, platform: Platform) -> Acknowledged:
+        """The regressions that are known on `platform`. Raises BaselineError where its file cannot be
+        trusted."""
+        if platform.id not in self._acknowledged:
+            self._acknowledged[platform.id] = acknowledged.read(self._root, platform.id)
+        return self._acknowledged[platform.id]
 
     def is_unrecorded(self, case_id: str, platform: Platform) -> bool:
         """Whether the case was never recorded on `platform`, for a reason that is known."""

@@ -106,6 +106,7 @@ class PerfSession:
         self.selection.add(case, platform, verified_only=verified_only, elsewhere=elsewhere)
         self.baselines.of(platform)
         self.baselines.noise(platform)
+        self.baselines.acknowledged(platform)
         self.judging.owe(case.id, group, elsewhere=elsewhere)
 
     def check(self) -> None:

@@ -84,6 +84,7 @@ def _circumstances(session: PerfSession, record: RunRecord, selection: Selection
     control = session.judging.control(record)
     if control is not None and control.moved:
         yield control.text
+    yield from terminal.acknowledged(record.cases)
     if session.kept:
         yield resuming.sentence(session.kept, len(selection.cases), record.created_at)
     asides = session.asides

@@ -7,11 +7,19 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from perf_tests.harness.baselines import case_file, files, instruction_sets, register, transaction
+from perf_tests.harness.baselines import (
+    acknowledged,
+    case_file,
+    files,
+    instruction_sets,
+    register,
+    transaction,
+)
 from perf_tests.harness.baselines.entry import Accepted, Baselines, Entry, Provenance, accepted_of
 from perf_tests.harness.rebaseline.candidates import CASES, METRIC_NAMES, shows_noise, with_first
 from perf_tests.harness.rebaseline.eligibility import drifted
 from perf_tests.harness.stats import location
+from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.protocol.errors import BaselineError, UsageError
 from perf_tests.tables.metrics.plausible import MOST_NOISE_PCT
 from perf_tests.tables.metrics.rows import NOISY
@@ -161,6 +169,8 @@ def _file_problems(root: Path, path: Path, parts: tuple[str, ...]) -> Iterator[s
     match parts:
         case (platform, *_) if platform not in PLATFORM_BY_ID:
             yield NOT_A_BASELINE.format(path=path)
+        case (platform, acknowledged.ACKNOWLEDGED):
+            yield from _acknowledged_problems(root, platform)
         case (_, files.NOISE | register.REGISTER) | (_, _, files.FIGURES, _):
             return
         case (_, _) if path.suffix == ".json":
@@ -169,6 +179,21 @@ def _file_problems(root: Path, path: Path, parts: tuple[str, ...]) -> Iterator[s
             yield from _case_problems(root, path)
         case _:
             yield NOT_A_BASELINE.format(path=path)
+
+
+def _acknowledged_problems(root: Path, platform_id: str) -> Iterator[str]:
+    path = acknowledged.path_of(root, platform_id)
+    try:
+        entries = acknowledged.read(root, platform_id)
+    except BaselineError as error:
+        yield str(error)
+        return
+    for case_id, metric in entries:
+        known = CASES.get(case_id)
+        if known is None or platform_id not in known.platforms:
+            yield f"{path}: {case_id} is not measured on {platform_id}: remove the entry"
+        elif metric not in {each.name for each in gated_metrics(known.case, PLATFORM_BY_ID[platform_id])}:
+            yield f"{path}: {metric} of {case_id} is not judged on {platform_id}: remove the entry"
 
 
 def _case_problems(root: Path, path: Path) -> Iterator[str]:

@@ -24,6 +24,7 @@ GUARDED = frozenset({"recompiles", "compiled_graphs"})
 OUTCOMES = {
     Status.REGRESSED: "regressed",
     Status.SURPRISE: "improved without explanation",
+    Status.STALE: "is green, though acknowledged as regressed",
     Status.NO_BASELINE: "has no baseline",
     Status.INCONCLUSIVE: "is inconclusive",
     Status.INVALID: "is invalid",

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perf_tests.harness.runs.record import Fidelity, Process, Run
+from perf_tests.harness.records.fidelity import Fidelity
+from perf_tests.harness.runs.record import Process, Run
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.reports import Environment
 

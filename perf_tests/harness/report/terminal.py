@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.report.causes import Cause, red
-from perf_tests.harness.report.wording import clipped, format_change, format_value
+from perf_tests.harness.report.wording import clipped, flat, format_change, format_value
 from perf_tests.harness.runs.record import Run, Status, Verdict
 
 HEADER = ("case", "metric", "baseline", "now", "change", "limit", "verdict")
@@ -172,6 +172,16 @@ def not_compared(runs: Iterable[Run]) -> list[str]:
     ]
     heading = f"{NOT_COMPARED}: {len(found)}"
     return [heading, *found] if found else []
+
+
+def acknowledged(runs: Iterable[Run]) -> list[str]:
+    """A sentence for each known regression that keeps nothing red; it must never go unsaid."""
+    return [
+        f"ACKNOWLEDGED, not green: {verdict.metric} of {run.id} on {run.platform}: {flat(verdict.reason)}"
+        for run in runs
+        for verdict in run.verdicts
+        if verdict.status is Status.ACKNOWLEDGED
+    ]
 
 
 def not_compared_briefly(runs: Iterable[Run], width: int) -> list[str]:

@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.runs import stalls
-from perf_tests.harness.runs.record import Fidelity, Process, Run
+from perf_tests.harness.runs.record import Process, Run
 from perf_tests.harness.runs.validity import SAMPLE_CLOCK
 from perf_tests.harness.stats import over_images
 from perf_tests.harness.stats.location import geometric_mean, trimmed_mean

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from perf_tests.harness.runs.record import Fidelity
+from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.stats.observations import READERS
 from perf_tests.harness.verdicts.judge import RULES
 from perf_tests.protocol.reports import LayerError

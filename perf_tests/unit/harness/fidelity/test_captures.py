@@ -10,7 +10,8 @@ import pytest
 
 from perf_tests.harness.fidelity.captures import compared
 from perf_tests.harness.fidelity.picture_pool import PicturePool
-from perf_tests.harness.runs.record import Fidelity, Process
+from perf_tests.harness.records.fidelity import Fidelity
+from perf_tests.harness.runs.record import Process
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.reports import Arrays, Capture, Recorded
 from perf_tests.unit.builders import make_failure, make_process, make_reference, make_run, make_sample

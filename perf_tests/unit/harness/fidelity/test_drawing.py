@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from perf_tests.harness.fidelity import drawing
-from perf_tests.harness.runs.record import Fidelity, Process
+from perf_tests.harness.records.fidelity import Fidelity
+from perf_tests.harness.runs.record import Process
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.reports import Capture
 from perf_tests.unit.builders import make_process

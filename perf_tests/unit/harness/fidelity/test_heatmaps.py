@@ -8,7 +8,8 @@ import pytest
 
 from perf_tests.harness.fidelity import heatmaps
 from perf_tests.harness.fidelity.heatmaps import EarlierHeatMaps, HeatMaps, NoHeatMaps
-from perf_tests.harness.runs.record import Fidelity, Run, Status
+from perf_tests.harness.records.fidelity import Fidelity
+from perf_tests.harness.runs.record import Run, Status
 from perf_tests.protocol.reports import Capture
 from perf_tests.unit.builders import make_process, make_run, make_verdict, metric_named
 

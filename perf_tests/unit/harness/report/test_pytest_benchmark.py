@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.report.pytest_benchmark import extra_info, machine_info
-from perf_tests.harness.runs.record import BuildReport, Fidelity, Process, Run, Status, Verdict
+from perf_tests.harness.runs.record import BuildReport, Process, Run, Status, Verdict
 from perf_tests.protocol.reports import Environment, Gpu, MemoryWindow
 
 REPLAYED = """

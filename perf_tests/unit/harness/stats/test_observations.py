@@ -5,7 +5,8 @@ import math
 import msgspec
 import pytest
 
-from perf_tests.harness.runs.record import Fidelity, Process, Status
+from perf_tests.harness.records.fidelity import Fidelity
+from perf_tests.harness.runs.record import Process, Status
 from perf_tests.harness.stats.observations import observe
 from perf_tests.unit.builders import (
     ORDINARY_GROUP,

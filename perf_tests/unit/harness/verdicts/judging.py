@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from perf_tests.harness.runs.record import (
-    Fidelity,
-    Run,
-    Verdict,
-)
+from perf_tests.harness.records.fidelity import Fidelity
+from perf_tests.harness.runs.record import Run, Verdict
 from perf_tests.harness.verdicts.judge import judge_metric
 from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import H100, Platform

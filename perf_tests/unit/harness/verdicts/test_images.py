@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from perf_tests.harness.runs.record import Fidelity, Status, Verdict
+from perf_tests.harness.records.fidelity import Fidelity
+from perf_tests.harness.runs.record import Status, Verdict
 from perf_tests.harness.verdicts import images
 from perf_tests.tables.metrics.spec import Tolerance
 from perf_tests.unit.builders import make_process, make_reference, metric_named

@@ -4,10 +4,8 @@ import dataclasses
 
 import pytest
 
-from perf_tests.harness.runs.record import (
-    Fidelity,
-    Status,
-)
+from perf_tests.harness.records.fidelity import Fidelity
+from perf_tests.harness.runs.record import Status
 from perf_tests.harness.verdicts.judge import judge_metric
 from perf_tests.tables.platforms import H100
 from perf_tests.tables.recipes import CompileMode
