@@ -107,7 +107,8 @@ def test_scales_are_multiplied_in_their_dtype_and_values_are_not(factor: float, 
 
 
 def test_nan_spoils_a_parameter_of_the_transformer() -> None:
-    pipeline = SimpleNamespace(transformer=nn.Linear(2, 2))
+    transformer = nn.Linear(2, 2)
+    pipeline = SimpleNamespace(transformer=transformer, components={"transformer": transformer})
     injected(Fault.NAN).strike(pipeline)
     assert bool(pipeline.transformer.bias.isnan().all())
     assert not bool(pipeline.transformer.weight.isnan().any())
