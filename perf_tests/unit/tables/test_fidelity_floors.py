@@ -17,6 +17,7 @@ from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX_MINI
 from perf_tests.tables.pipelines.pixart import PIXART_SIGMA
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import PLATFORMS
+from perf_tests.tables.recipes import Decoding
 from perf_tests.tables.schemes.rows import (
     BF16,
     EIGHT_BIT_FLOOR,
@@ -78,7 +79,12 @@ def test_unquantized_schemes_have_no_floor(scheme: Scheme) -> None:
     assert floor_of(make_case(COGVIDEOX_2B, scheme=scheme)) is None
 
 
-@for_each(CASES)
+def test_tiles_have_a_floor_of_their_own_in_any_scheme() -> None:
+    tiled = [make_case(COGVIDEOX_5B, scheme=scheme, decoding=Decoding.TILED) for scheme in (BF16, INT8WO)]
+    assert [_lowest(floor_of(case)) for case in tiled] == [(12.1, 0.82)] * 2
+
+
+@for_each([case for case in CASES if case.build.recipe.decoding is not Decoding.TILED])
 def test_floor_is_never_below_that_of_its_scheme(case: Case) -> None:
     floor, least = floor_of(case), case.build.recipe.scheme.floor
     assert (floor is None) == (least is None)

@@ -25,6 +25,8 @@ from perf_tests.protocol.messages import (
 from perf_tests.protocol.offloading import MemorySaving
 from perf_tests.protocol.reports import BuiltTwin
 from perf_tests.tables.cases import Case
+from perf_tests.tables.fidelity_floors import TILED_FLOOR
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B, COGVIDEOX_MINI
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import (
     LEAF_OFFLOAD,
@@ -39,6 +41,7 @@ from perf_tests.tables.schemes.rows import BF16, INT8WO
 from perf_tests.unit.builders import make_build
 from perf_tests.worker.inspection import offloading
 from perf_tests.worker.measure import calls
+from perf_tests.worker.measure.generate import call_arguments
 from perf_tests.worker.model import build, offload
 from perf_tests.worker.quantization import apply, state
 from perf_tests.worker.session import WorkerSession
@@ -262,3 +265,28 @@ def test_methods_are_counted_and_left_as_they_were(make_case: Callable[..., Case
     vae.disable_tiling()
     assert counts == {"disable_tiling": 2}
     assert "disable_tiling" not in vars(vae)
+
+
+def test_a_picture_of_tiles_is_above_the_floor_of_tiles_and_counted(
+    make_case: Callable[..., Case], make_pipeline: Callable[..., Any]
+) -> None:
+    pipeline = make_pipeline(pipeline=COGVIDEOX_MINI)
+    case = make_case(pipeline=COGVIDEOX_MINI)
+    arguments = call_arguments(COGVIDEOX_MINI, case.workload)
+    whole = pipeline(**arguments).frames
+    # Tiles of half the picture, which is the default, would not fit together in a picture this small.
+    pipeline.vae.enable_tiling(tile_sample_min_height=48, tile_sample_min_width=80)
+    arguments["generator"] = torch.Generator("cpu").manual_seed(case.workload.seed)
+    with calls.methods_counted(pipeline.vae, offloading.DECODES) as decodes:
+        tiled = pipeline(**arguments).frames
+    assert decodes == {"decode": 1, "_decode": 1, "tiled_decode": 1}
+    assert not torch.equal(tiled, whole)
+    errors = (tiled.float() - whole.float()).square().flatten(2).mean(2)
+    lowest_db = float(-10 * errors.max().log10())
+    assert TILED_FLOOR.psnr_db + 5.0 < lowest_db < 25.0
+
+
+def test_vae_of_the_published_ladder_has_no_linear_module() -> None:
+    # It was published as quantized: in a VAE of convolutions there is nothing to quantize.
+    vae = build.empty(COGVIDEOX_5B.modules["vae"])
+    assert [name for name, module in vae.named_modules() if isinstance(module, nn.Linear)] == []
