@@ -108,7 +108,7 @@ class Campaign:
         return Asides(
             measured_again=tuple(sorted(self._arrays.missed)),
             retired=self._crew.retired if self._crew else {},
-            late_imports={unit: why for unit, lane in lanes.items() if (why := lane.late_imports)},
+            late_imports={unit: why for unit, lane in lanes.items() if (why := _late_imports(lane))},
             usage={unit: usage for unit, lane in lanes.items() if (usage := lane.meter.usage)},
         )
 
@@ -167,7 +167,7 @@ class Campaign:
         if self._crew:
             self._crew.stop()
         else:
-            self._lanes[0].kill()
+            self._lanes[0].launchers[0].kill_all()
         self.close()
 
     def close(self) -> None:
@@ -183,3 +183,7 @@ class Campaign:
 
     def _is_done(self, case_id: str) -> bool:
         return self.store.is_done(case_id, implicit=False)
+
+
+def _late_imports(lane: Lane) -> str | None:
+    return next((each.late_imports for each in lane.launchers if each.late_imports), None)

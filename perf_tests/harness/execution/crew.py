@@ -41,6 +41,7 @@ class Crew:
         for unit, lane in self.lanes.items():
             lane.claim = partial(self._queue.claim, unit=unit)
             lane.gives_up = partial(self._gives_up, unit, lane)
+            lane.afterwork.on_done = self._notify
 
     def wait_for(self, case_id: str) -> None:
         """Start the lanes if need be, and wait until the case is measured.
@@ -58,12 +59,12 @@ class Crew:
     def ask(self, unit: str | None, question: Callable[[Lane], T]) -> T:
         """The answer of `question`, asked on the lane of the card `unit` before that lane's next job.
 
-        A thread of a lane answers it itself; the first lane does where `unit` is none of the session's.
+        The threads of a lane answer it themselves; the first lane does where `unit` is none of the session's.
 
         Raises what the question raises, and what a lane raised that has ended all of them.
         """
         for own, thread in self._threads.items():
-            if thread is threading.current_thread():
+            if thread is threading.current_thread() or self.lanes[own].afterwork.is_mine:
                 return question(self.lanes[own])
         self._start()
         card = unit if unit is not None and unit in self.lanes else next(iter(self.lanes))
@@ -104,8 +105,7 @@ class Crew:
         try:
             while task := self._next(unit, lane):
                 task()
-                with self._changed:
-                    self._changed.notify_all()
+                self._notify()
         except AbortedError:
             pass
         except BaseException as raised:  # noqa: BLE001 - raised again where `wait_for` waits
@@ -131,10 +131,15 @@ class Crew:
         return None
 
     def _waiting_task(self, unit: str, lane: Lane) -> Callable[[], None] | None:
-        if self._asked[unit]:
-            return self._asked[unit].popleft().reply
-        job = self._queue.take(unit)
-        return None if job is None else partial(self._measure, unit, lane, job)
+        if self._asked[unit]:  # which may be to time something
+            return lane.afterwork.wait if lane.afterwork.is_left else self._asked[unit].popleft().reply
+        if job := self._queue.take(unit):
+            return partial(self._measure, unit, lane, job)
+        return lane.afterwork.wait if lane.afterwork.is_left else None
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _is_at_rest(self) -> bool:
         """Whether every lane waits, and there is nothing left to wait for."""
@@ -142,8 +147,11 @@ class Crew:
 
     def _measure(self, unit: str, lane: Lane, job: Job) -> None:
         lane.measure_job(job)
+        if unit not in self.retired:
+            return
+        lane.afterwork.wait()
         left = tuple(case_id for case_id in job.cases if not self._is_done(case_id))
-        if unit in self.retired and left:
+        if left:
             self._queue.put(replace(job, cases=left))
 
     def _gives_up(self, unit: str, lane: Lane) -> bool:

@@ -50,6 +50,8 @@ class SharedWorker:
     """Asked before each case but the first: whether it is started."""
     keep: Callable[[Subject], None]
     """Called when a process of a case is complete or has failed."""
+    hush: Callable[[], None]
+    """Called before anything is timed: returns once nothing else computes on behalf of this device."""
 
     def measure(self, subjects: Sequence[Subject]) -> list[Subject]:
         """Measure the `subjects` until a process fails; returns those that are left after it.
@@ -113,6 +115,7 @@ class SharedWorker:
             replicate.build(tuple(Trace(case=case, stem=str(stem)) for case, stem in traces if stem))
         replicate.warm_up(self.rules.warmups)
         files = self._files(subject)
+        self.hush()
         with self.launcher.quiet():
             self._sample(replicate, files)
         replicate.inspect(

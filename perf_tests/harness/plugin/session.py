@@ -180,7 +180,7 @@ class PerfSession:
                 prepare=partial(verification.prepare, known, directory.path, self._pictures.map),
                 admit=self._budget.refusal,
                 draw=self.judging.draw,
-                follow_up=self._compare_ahead,
+                follow_up=self._compare_ahead if self.options.against else None,
             ),
             self.forecaster.several(self.selection, self.cards, directory.resumed),
         )
@@ -191,7 +191,7 @@ class PerfSession:
 
     def _compare_ahead(self, run: Run) -> None:
         """Make the A/B that verdicts on `run` will ask for, while its card is free for it."""
-        if self.options.against is None or run.failure is not None or run.status is Status.NOT_RUN:
+        if run.failure is not None or run.status is Status.NOT_RUN:
             return
         for group in self.judging.groups_with_noise(run.id):
             self._compared(run, self.judging.verdicts(run, group))

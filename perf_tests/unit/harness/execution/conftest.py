@@ -15,6 +15,7 @@ from perf_tests.harness.execution.lane import Callbacks
 from perf_tests.harness.execution.launcher import Stack
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.sampling import SamplingRules
+from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.store import SessionStart
 from perf_tests.protocol.messages import Injection
 from perf_tests.tables.platforms import Platform
@@ -28,6 +29,15 @@ from perf_tests.unit.harness.execution.campaigns import (
 )
 
 T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def fake_workers_server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have what forks the fake workers started, by a thread that outlives every lane, before a test looks
+    which processes its campaign starts."""
+    log = tmp_path_factory.mktemp("logs") / "first.log"
+    with Worker.spawn(python=sys.executable, log=log, command=("-m", FAKE_WORKER)):
+        pass
 
 
 @pytest.fixture
@@ -52,6 +62,7 @@ def conduct(tmp_path: Path) -> Iterator[Conduct]:
             _take(settings, SamplingRules, decide=fixed_processes(1), max_processes=5),
             _take(settings, SessionStart, started_at=CREATED_AT, command_line="pytest -m cpu"),
             _take(settings, Callbacks),
+            settings.pop("several", None),
         )
         assert not settings, f"no campaign has {settings}"
         campaigns.append(campaign)

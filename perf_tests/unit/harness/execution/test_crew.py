@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from perf_tests.harness.execution.crew import Crew
+from perf_tests.harness.lanes.afterwork import Afterwork
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.protocol.errors import PerfError
@@ -19,6 +20,7 @@ class FakeLane:
 
     def __init__(self, unit: str, measured: dict[str, str], broken: str) -> None:
         self.card = LaneCard(unit=unit, cores=frozenset(os.sched_getaffinity(0)))
+        self.afterwork = Afterwork(beside=True)
         self.is_broken = False
         self._measured, self._broken = measured, broken
 

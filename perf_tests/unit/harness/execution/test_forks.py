@@ -37,19 +37,13 @@ from perf_tests.unit.harness.execution.campaigns import (
     living_workers,
 )
 
+pytestmark = pytest.mark.usefixtures("fake_workers_server")
+
 FLUX_DEV, FLUX_INT8, FLUX_FP8 = (
     "flux1-dev-b1-bf16-eager",
     "flux1-dev-b1-int8wo-eager",
     "flux1-dev-b1-fp8wo-eager",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fake_workers_server(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Have what forks the fake workers started before a test looks which processes its campaign starts."""
-    log = tmp_path_factory.mktemp("logs") / "first.log"
-    with Worker.spawn(python=sys.executable, log=log, command=("-m", FAKE_WORKER)):
-        pass
 
 
 @pytest.fixture
