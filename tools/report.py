@@ -1,6 +1,6 @@
 """A run as one page to look at: report.html, which needs no other file, no network and no script.
 
-    python tools/report.py RUN [--out FILE]      exit 0 written, 2 refused
+    python tools/report.py RUN [--history DIR] [--out FILE]      exit 0 written, 2 refused
 
 A session writes it at its end; this writes it again, also for a run that was killed, from another machine, or
 merged. Needs neither torch nor a GPU.
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = options.run if options.run.is_dir() else options.run.parent
     try:
         path = options.out or folder / PAGE
-        report_file.write(folder, read_record(options.run), options.baselines, path)
+        report_file.write(folder, read_record(options.run), options.baselines, path, options.history)
     except PerfError as exc:
         print(f"report: {exc}", file=sys.stderr)
         return REFUSED
@@ -44,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run.json, or the folder that contains it")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the folder of RUN")
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="DIR",
+        help="earlier runs, each a run.json however deep in DIR: trends, and since when something is red",
+    )
     parser.add_argument(
         "--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="default: baselines"
     )

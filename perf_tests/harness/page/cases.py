@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from perf_tests.harness.baselines.entry import Accepted
 from perf_tests.harness.compare.published import PublishedMatch, PublishedQuantity
-from perf_tests.harness.page import charts
+from perf_tests.harness.page import charts, earlier
 from perf_tests.harness.page.charts import Band, Chart
 from perf_tests.harness.page.marks import Kind, StatusMark, mark_of
 from perf_tests.harness.page.matrix import place_of
@@ -35,7 +35,13 @@ def page_case(run: Run, sources: PageSources, *, anchor: str, rank: int, is_open
     """All about the case of `run`; `rank` is its place among all, the worst first."""
     place, accepted = place_of(run), sources.accepted.get(run.id)
     album = sources.albums.get(run.id, Album())
-    seconds = costs.seconds(run)
+    seconds, found = costs.seconds(run), red(run)
+    over_runs = earlier.trend(
+        run,
+        found[0].metric if found else "",
+        sources.earlier.nights,
+        lambda metric: band_of(run, metric, accepted),
+    )
     return PageCase(
         id=run.id,
         anchor=anchor,
@@ -52,8 +58,9 @@ def page_case(run: Run, sources: PageSources, *, anchor: str, rank: int, is_open
         metrics=tuple(map(_metric, leading(run.verdicts))),
         shown=_shown(run),
         steps=_steps(run, accepted),
-        trend=None,
-        trend_table=(),
+        trend=over_runs.chart if over_runs else None,
+        trend_title=f"{over_runs.metric} over the runs" if over_runs else "",
+        trend_table=over_runs.table if over_runs else (),
         costs=charts.bar(seconds, "s", PHASES),
         costs_title=_costs_title(run),
         roofline=_roofline(run),

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from perf_tests.harness.page import matrix
+from perf_tests.harness.page import earlier, matrix
 from perf_tests.harness.page.cases import case_mark, page_case
 from perf_tests.harness.page.marks import NAMES, StatusMark
 from perf_tests.harness.page.sources import PageSources
@@ -52,7 +52,10 @@ def page_of(sources: PageSources) -> Page:
         is_green=not found and not record.missing,
         sentence=sentence(found, sources),
         counts=causes.counts(runs, found),
-        remarks=tuple(_remarks(record)),
+        remarks=(
+            *_remarks(record),
+            *map("not among the earlier runs: {}".format, sources.earlier.unreadable),
+        ),
         causes=tuple((cause.title(), anchors[cause.runs[0].id]) for cause in found),
         matrix=tables,
         unrecorded=matrix.reasons(tables),
@@ -100,7 +103,8 @@ def _what_broke(cause: Cause, sources: PageSources) -> str:
     numbers = f" ({format_value(verdict.measured, unit)}{limit})" if verdict.measured is not None else ""
     attribution = sources.attribution(worst, verdict.metric)
     whose = _since(worst, sources) if attribution is None else f"; {attribution.sentence}"
-    said = f"{cause.status.value}{change}{numbers}{whose}"
+    when = earlier.since(worst, verdict.metric, sources.earlier.nights)
+    said = f"{cause.status.value}{change}{numbers}{f', {when}' if when else ''}{whose}"
     return f"{verdict.metric} of {worst.id}{more}: {said.removesuffix('.')}."
 
 

@@ -40,13 +40,13 @@ def problem_of_writing(out: Path, record: RunRecord, baselines: Path, path: Path
     return None
 
 
-def write(out: Path, record: RunRecord, baselines: Path, path: Path) -> None:
+def write(out: Path, record: RunRecord, baselines: Path, path: Path, history: Path | None = None) -> None:
     """Write the page about `record`, whose run directory is `out`, to the file `path`.
 
-    Raises BaselineError where the baselines or published tables cannot be trusted, and PerfError where the
-    disk refuses.
+    `history` is a folder of earlier runs. Raises BaselineError where the baselines or published tables cannot
+    be trusted, UsageError where there is no such folder, and PerfError where the disk refuses.
     """
-    beside = sources.read(out, record, baselines)
+    beside = sources.read(out, record, baselines, history)
     html = rendered(page_of(beside))
     if albums := pictures.albums(out, record, beside.is_red, LIMIT_BYTES - len(html)):
         html = rendered(page_of(dataclasses.replace(beside, albums=albums)))

@@ -11,6 +11,8 @@ from perf_tests.harness.baselines import files, register
 from perf_tests.harness.baselines.entry import Accepted, Baselines, find_accepted
 from perf_tests.harness.compare import published
 from perf_tests.harness.compare.published import PublishedMatch
+from perf_tests.harness.page import earlier
+from perf_tests.harness.page.earlier import Nights
 from perf_tests.harness.page.pictures import Album
 from perf_tests.harness.rebaseline.candidates import CASES
 from perf_tests.harness.records.attributions import Attribution
@@ -35,6 +37,8 @@ class PageSources:
     """Case id -> the published rows of the same case."""
     recorded: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Platform id -> the cases that ever had a baseline there."""
+    earlier: Nights = field(default_factory=Nights)
+    """Runs before this one; without any unless a folder of them is given."""
     albums: Mapping[str, Album] = field(default_factory=dict)
     """Case id -> its pictures."""
 
@@ -63,15 +67,17 @@ class PageSources:
         return case_id in self.recorded.get(platform, frozenset())
 
 
-def read(out: Path, record: RunRecord, baselines: Path) -> PageSources:
+def read(out: Path, record: RunRecord, baselines: Path, history: Path | None = None) -> PageSources:
     """Everything but pictures that a page about `record`, in the directory `out`, is made from.
 
-    Raises BaselineError where the baselines or the published tables cannot be trusted.
+    `history` is a folder of earlier runs. Raises BaselineError where the baselines or the published tables
+    cannot be trusted, and UsageError where there is no such folder.
     """
     return PageSources(
         record=record,
         where=str(out),
         accepted=_accepted(record, baselines),
+        earlier=Nights() if history is None else earlier.read(history, record),
         published=_published(record, baselines / PUBLISHED),
         recorded={each: register.read(baselines, each) or frozenset() for each in register.REGISTERED},
     )

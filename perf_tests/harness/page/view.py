@@ -73,6 +73,7 @@ class PageCase:
     """Metrics that were measured and that nothing judges, with their values."""
     steps: Chart | None
     trend: Chart | None
+    trend_title: str
     trend_table: tuple[tuple[str, str, str], ...]
     """The numbers of the trend: when, value, what changed in the stack since the run before."""
     costs: Chart | None
