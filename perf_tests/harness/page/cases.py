@@ -10,9 +10,8 @@ from perf_tests.harness.baselines.entry import Accepted
 from perf_tests.harness.compare.published import PublishedMatch, PublishedQuantity
 from perf_tests.harness.page import charts, earlier
 from perf_tests.harness.page.charts import Band, Chart
-from perf_tests.harness.page.marks import Kind, StatusMark, mark_of
+from perf_tests.harness.page.marks import PHASES, Kind, StatusMark, mark_of
 from perf_tests.harness.page.matrix import place_of
-from perf_tests.harness.page.palette import PHASES
 from perf_tests.harness.page.pictures import Album
 from perf_tests.harness.page.sources import PageSources
 from perf_tests.harness.page.view import FigureBeside, PageCase, PageMetric
@@ -129,9 +128,8 @@ def _as_judged(run: Run, verdict: Verdict) -> Metric:
 
 def _metric(verdict: Verdict) -> PageMetric:
     unit, interval = UNITS.get(verdict.metric, ""), verdict.ci_pct
-    in_decibels = unit == "dB" and verdict.measured is not None and verdict.baseline is not None
     change = format_change(verdict.change_pct)
-    if in_decibels and verdict.measured is not None and verdict.baseline is not None:
+    if unit == "dB" and verdict.measured is not None and verdict.baseline is not None:
         change = f"{verdict.measured - verdict.baseline:+.2f} dB"
     return PageMetric(
         name=verdict.metric,
@@ -142,6 +140,7 @@ def _metric(verdict: Verdict) -> PageMetric:
         interval="" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f} %",
         limit=format_value(verdict.limit, unit),
         reason=verdict.reason,
+        is_red=not verdict.status.is_green,
     )
 
 

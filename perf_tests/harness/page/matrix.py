@@ -14,12 +14,15 @@ from perf_tests.harness.runs.record import Run
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.platforms import PLATFORM_BY_ID
+from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.tiers import why_unrecorded
 
 NOT_SELECTED = "this run did not select it"
 UNKNOWN = "another matrix"
 """What stands for the scheme of a case that this checkout does not know."""
 MAX_SAYS = 300
+MODES = ("", *CompileMode)
+"""The order of the columns of a batch size; the first is that of a case which this checkout does not know."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +97,9 @@ def _of_platform(
 
 
 def _table(title: str, cells: Sequence[tuple[Place, MatrixCell]]) -> MatrixTable:
-    columns = sorted({(place.batch, place.mode) for place, _ in cells})
+    columns = sorted(
+        {(place.batch, place.mode) for place, _ in cells}, key=lambda each: (each[0], MODES.index(each[1]))
+    )
     heads = {(place.batch, place.mode): place.group for place, _ in cells}
     by_scheme: dict[str, dict[tuple[int, str], list[MatrixCell]]] = {}
     for place, cell in cells:

@@ -13,8 +13,8 @@ import jinja2
 from markupsafe import Markup
 
 from perf_tests.harness.page import pictures, sources
+from perf_tests.harness.page.marks import DARK, LIGHT, OF_KIND
 from perf_tests.harness.page.pages import page_of
-from perf_tests.harness.page.palette import DARK, LIGHT, OF_KIND
 from perf_tests.harness.page.view import Page
 from perf_tests.harness.processes.plain_text import harmless
 from perf_tests.harness.runs.record import RunRecord

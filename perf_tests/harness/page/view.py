@@ -21,6 +21,7 @@ class PageMetric:
     """95 % of the change; empty without one."""
     limit: str
     reason: str
+    is_red: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

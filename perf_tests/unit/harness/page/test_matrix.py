@@ -28,7 +28,7 @@ def test_case_stands_in_the_row_of_its_scheme_and_the_column_of_batch_and_mode()
 
     assert table.columns[:2] == ("b1 eager", "b1 regional")
     row = next(row for row in table.rows if row.scheme == "fp8dqrow")
-    first = row.cells[1][0]
+    first = row.cells[table.columns.index("b1 regional")][0]
     assert (first.id, first.anchor, first.mark.kind) == (RUN.id, "case-1", Kind.WORSE)
     assert first.says == "flux1-dev-b1-fp8dqrow-regional REGRESSED: denoise_step_ms: beyond the limit"
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from perf_tests.harness.page import report_file
-from perf_tests.harness.page.marks import Kind
+from perf_tests.harness.page.marks import DARK, LIGHT, OF_KIND, PHASES, Kind
 from perf_tests.harness.page.pages import page_of
-from perf_tests.harness.page.palette import DARK, LIGHT, OF_KIND, PHASES
 from perf_tests.harness.page.sources import PageSources
 from perf_tests.protocol.errors import PerfError
 from perf_tests.unit.harness.page.documents import Document, Element

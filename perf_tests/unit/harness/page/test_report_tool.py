@@ -59,3 +59,25 @@ def test_baselines_that_cannot_be_trusted_are_named(run: Path, capsys: pytest.Ca
     assert report([str(run), "--baselines", str(run / "baselines")]) == 2
 
     assert f"report: the baseline file {broken} " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "begins"), [("--csv", "began,case,digest,"), ("--markdown", "**`")])
+def test_numbers_are_printed_and_no_page_is_written(
+    run: Path, option: str, begins: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report([str(run), option, "--baselines", str(run / "none")]) == 0
+
+    assert capsys.readouterr().out.startswith(begins)
+    assert not (run / "report.html").exists()
+
+
+def test_schema_needs_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(["--json-schema"]) == 0
+
+    assert '"$schema"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["run", "--csv", "--markdown"], ["run", "--csv", "--out", "x"]])
+def test_what_cannot_be_meant_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        report(arguments)
