@@ -18,6 +18,7 @@ commas. A switch applies to the cases whose id matches GLOB, or to all cases.
                                         activations:HOW (they are quantized)
                                         huge-reply  refused-scheme  same-picture
                                         throttled:COUNT (the first timed generations on a GPU)
+                                        busy-host:PERCENT (of a generation that tasks waited for a core)
                                         leaks:MIB  slows:PERCENT (more with each timed generation)
                                         slower:PERCENT
                                         stalls:COUNT (the timed generations from the third on)
@@ -108,7 +109,8 @@ from perf_tests.protocol.reports import (
     WeightCount,
 )
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.spec import INSTRUCTION_SET
+from perf_tests.tables.metrics.host_bound import is_busy_timed
+from perf_tests.tables.metrics.spec import INSTRUCTION_SET, STEP_BUSY
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import H100, PLATFORM_BY_ID, Device
 from perf_tests.tables.recipes import CompileMode, Decoding
@@ -121,6 +123,8 @@ MODULES = 24
 BYTES_PER_MODULE = 1 << 20
 PEAK_MIB = 400.0
 STEP_TFLOP = 1.0
+STEP_BUSY_MS = 6.25
+"""Of which a GPU computes in a denoise step that waits for the host."""
 KERNELS = {"kernels_per_encode": 900.0, "kernels_per_step": 1530.0, "kernels_per_decode": 400.0}
 OPERATORS = {"operators_per_encode": 1036.0, "operators_per_step": 2926.0, "operators_per_decode": 743.0}
 QUANTIZING = {"operators_in_quantize": 4898.0, "quantize_peak_allocated_mib": 40.0}
@@ -399,7 +403,11 @@ class Session:
 
     def _telemetry(self, warmup: bool) -> Telemetry:
         throttled = not warmup and self._timed <= int(self._switches.argument("throttled", self.case) or 0)
-        return msgspec.structs.replace(TELEMETRY, throttled_ms={"hw_thermal": 12.5} if throttled else {})
+        return msgspec.structs.replace(
+            TELEMETRY,
+            throttled_ms={"hw_thermal": 12.5} if throttled else {},
+            cpu_pressure_pct=self._number("busy-host") or None,
+        )
 
     @property
     def _slower(self) -> float:
@@ -447,11 +455,7 @@ class Session:
                 "anchor_latents_sqnr_db": 60.0,
                 "anchor_picture_sqnr_db": 60.0,
             }
-        if self._device is Device.CUDA:
-            names = ("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib")
-            values |= {**dict.fromkeys(names, peak_mib), **KERNELS}
-        else:
-            values |= {**OPERATORS, **(QUANTIZING if self._quantized else {})}
+        values |= self._work(peak_mib)
         if self._compiles:
             values |= {"generated_kernels": 126.0, "extern_calls": 32.0}
         if self.case.build.recipe.saves_memory:
@@ -479,6 +483,14 @@ class Session:
             settings=self._settings(),
             memory_saving=self._saving() if self.case.build.recipe.saves_memory else None,
         )
+
+    def _work(self, peak_mib: float) -> dict[str, float]:
+        """What the device is counted to do, and the peaks that only a GPU has."""
+        if self._device is Device.CPU:
+            return {**OPERATORS, **(QUANTIZING if self._quantized else {})}
+        peaks = dict.fromkeys(("peak_allocated_mib", "peak_reserved_mib", "peak_device_mib"), peak_mib)
+        busy = {STEP_BUSY: STEP_BUSY_MS} if is_busy_timed(self.case) else {}
+        return {**peaks, **KERNELS, **busy}
 
     def _saving(self) -> MemorySaving:
         recipe, batch = self.case.build.recipe, self.case.workload.batch_size

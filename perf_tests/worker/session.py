@@ -14,11 +14,13 @@ import torch
 from perf_tests.protocol import messages, reports
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.host_bound import is_busy_timed
 from perf_tests.tables.pipelines.spec import Workload
 from perf_tests.tables.platforms import Device
 from perf_tests.worker import phases
 from perf_tests.worker.fidelity import anchor, anchor_files, anchor_recording, capture, layers, trace
 from perf_tests.worker.inspection import (
+    busy_time,
     counters,
     kernels,
     observed_step,
@@ -217,6 +219,8 @@ class WorkerSession:
             unit = kernels.UNITS[Device(loaded.device.type)]
             work = kernels.measure(loaded.pipeline, self._case, loaded.stages.clock, unit)
             values |= work.values
+        if request.work and loaded.device.type == Device.CUDA and is_busy_timed(self._case):
+            values |= busy_time.measure(loaded.pipeline, self._case, loaded.stages.clock)
         return messages.Inspected(
             values=values,
             memory=window,

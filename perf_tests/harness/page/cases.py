@@ -123,7 +123,7 @@ def _failure(run: Run, sources: PageSources) -> str:
 
 
 def _as_judged(run: Run, verdict: Verdict) -> Metric:
-    return as_judged(METRIC_BY_NAME[verdict.metric], CASES[run.id].case.build.recipe)
+    return as_judged(METRIC_BY_NAME[verdict.metric], CASES[run.id].case)
 
 
 def _metric(verdict: Verdict) -> PageMetric:

@@ -92,7 +92,7 @@ class CaseJudge:
     def noisy_metrics(self) -> int:
         """How many pairs (case, noisy gated metric) the selected tests owe a verdict on, in all shards."""
         return sum(
-            as_judged(METRIC_BY_NAME[name], self._selection.whole[case_id][0].build.recipe).is_noisy
+            as_judged(METRIC_BY_NAME[name], self._selection.whole[case_id][0]).is_noisy
             for case_id, name in chain(self.ledger.owed, self.ledger.elsewhere)
             if name in NOISY
         )
@@ -187,7 +187,7 @@ class CaseJudge:
 
     def _explain_one(self, run: Run, judged: Verdict, comparison: Comparison | None) -> str:
         case, _ = self._selection.cases[run.id]
-        metric = as_judged(METRIC_BY_NAME[judged.metric], case.build.recipe)
+        metric = as_judged(METRIC_BY_NAME[judged.metric], case)
         text = failure.explain(
             run=run,
             verdict=judged,

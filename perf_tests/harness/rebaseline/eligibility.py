@@ -13,6 +13,7 @@ from perf_tests.harness.runs.record import Progress, Run, RunRecord, Status
 from perf_tests.harness.stats import location, observations, precision, sequential_bounds
 from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.host_bound import unsteady_of
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.metrics.spec import Better
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Noise
@@ -143,8 +144,8 @@ def _encodes_ms(run: Run) -> tuple[float, ...]:
 
 
 def _most_noise_pct(case: Case) -> float:
-    unsteady = case.build.recipe.scheme.unsteady
-    # An unsteady scheme has a limit that allows for its noise: half of the limit may be used up.
+    unsteady = unsteady_of(case)
+    # What is unsteady has a limit that allows for its noise: half of the limit may be used up.
     return MAX_NOISE_PCT if unsteady is None else max(MAX_NOISE_PCT, unsteady.slower_pct / 2)
 
 

@@ -61,15 +61,15 @@ Values = Mapping[str, Sequence[float]]
 # Samples
 
 
-def reasons(sample: Sample, during: str = "") -> tuple[str, ...]:
+def reasons(sample: Sample, during: str = "", *, host: bool = True) -> tuple[str, ...]:
     """Why the times of `sample` cannot be trusted, one clause each; empty if it is valid or has no telemetry.
 
-    `during` is inserted to say when, as in `" during process 2"`.
+    `during` is inserted to say when, as in `" during process 2"`. Without `host`, only the device counts.
     """
     telemetry = sample.telemetry
     if telemetry is None:
         return ()
-    found = (check(telemetry, during) for check in CHECKS)
+    found = (check(telemetry, during) for check in (CHECKS if host else DEVICE_CHECKS))
     return tuple(reason for reason in found if reason is not None)
 
 
@@ -78,16 +78,25 @@ def must_retake(sample: Sample, retaken: int) -> bool:
     return retaken < RETAKES and bool(reasons(sample))
 
 
-def invalidity(run: Run) -> str | None:
-    """Why the times of `run` cannot be trusted; None if they can."""
-    found = (_of_process(number, process) for number, process in enumerate(run.processes, start=1))
+def invalidity(run: Run, *, host: bool = True) -> str | None:
+    """Why the times of `run` cannot be trusted; None if they can. Without `host`, only the device counts."""
+    found = (_of_process(number, process, host=host) for number, process in enumerate(run.processes, start=1))
     return next((why for why in found if why is not None), None)
 
 
-def _of_process(number: int, process: Process) -> str | None:
+def busy_host(run: Run) -> str | None:
+    """Whether the host kept the GPU waiting in any process of `run`; None where it did not."""
+    for number, process in enumerate(run.processes, start=1):
+        for sample in process.samples:
+            if sample.telemetry and (why := _busy_host(sample.telemetry, f" during process {number}")):
+                return why
+    return None
+
+
+def _of_process(number: int, process: Process, *, host: bool) -> str | None:
     during = f" during process {number}"
     for sample in process.samples:
-        if found := reasons(sample, during):
+        if found := reasons(sample, during, host=host):
             retaken = len(process.retaken)
             again = f" ({retaken} earlier samples were taken again)" if retaken else ""
             return "; ".join(found) + again
@@ -191,13 +200,13 @@ def excuse_of_timeout(pressure_pct: float | None, load: float) -> str:
     return "the host was too busy to call that a hang, measure again when it is not"
 
 
-CHECKS: tuple[Callable[[Telemetry, str], str | None], ...] = (
+DEVICE_CHECKS: tuple[Callable[[Telemetry, str], str | None], ...] = (
     _slowed_down,
     _failing_memory,
     _crowded,
     _disturbed_unseen,
-    _busy_host,
 )
+CHECKS = (*DEVICE_CHECKS, _busy_host)
 
 
 # Roofline

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.host_bound import unsteady_of
 from perf_tests.tables.metrics.rows import METRICS
 from perf_tests.tables.metrics.spec import Better, Gate, Group, Metric, Reader, Rule, Tolerance
 from perf_tests.tables.platforms import Device, Platform
-from perf_tests.tables.recipes import Recipe
 
 
 def gated_metrics(case: Case, platform: Platform, group: Group | None = None) -> tuple[Metric, ...]:
@@ -27,16 +27,16 @@ def is_verified_only(case: Case, platform: Platform) -> bool:
     return case.built_twin is not None and platform.device is Device.CPU
 
 
-def as_judged(metric: Metric, recipe: Recipe) -> Metric:
-    """The metric as it is judged for `recipe`: by a wide tolerance where its scheme's time is unsteady, or
+def as_judged(metric: Metric, case: Case) -> Metric:
+    """The metric as it is judged for `case`: by a wide tolerance where the time of its steps is unsteady, or
     where kernels are tuned that it counts."""
-    if metric.where_tuned is not None and recipe.is_tuned:
+    if metric.where_tuned is not None and case.build.recipe.is_tuned:
         return _within(metric, metric.where_tuned)
-    scheme = recipe.scheme
-    if scheme.unsteady is None or not (metric.is_noisy and metric.rests_on_step):
+    unsteady = unsteady_of(case)
+    if unsteady is None or not (metric.is_noisy and metric.rests_on_step):
         return metric
     lower = metric.better is Better.LOWER
-    tolerance = Tolerance(relative_pct=scheme.unsteady.slower_pct if lower else scheme.unsteady.less_pct)
+    tolerance = Tolerance(relative_pct=unsteady.slower_pct if lower else unsteady.less_pct)
     return dataclasses.replace(_within(metric, tolerance), precise=False, drift_limit_pct=None)
 
 
@@ -47,7 +47,7 @@ def _within(metric: Metric, tolerance: Tolerance) -> Metric:
 
 def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
     return tuple(
-        as_judged(metric, case.build.recipe)
+        as_judged(metric, case)
         for metric in METRICS
         if group in (None, metric.group) and metric.applies(case)
     )
@@ -56,4 +56,5 @@ def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
 def _is_gated(metric: Metric, case: Case, platform: Platform) -> bool:
     follows_search = metric.follows_search and case.build.recipe.scheme.search is not None
     needs_several = metric.reader is Reader.GROWTH and is_verified_only(case, platform)
-    return platform.device in metric.gates and not follows_search and not needs_several
+    may_fail = not (follows_search or needs_several) and metric.can_fail(case)
+    return platform.device in metric.gates and may_fail

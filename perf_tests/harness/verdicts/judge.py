@@ -19,7 +19,8 @@ from perf_tests.harness.verdicts.gates import as_judged
 from perf_tests.harness.verdicts.noisy import Significance, count_of
 from perf_tests.harness.verdicts.rules import Facts, unjudged
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.spec import Gate, Metric, Rule, Tolerance
+from perf_tests.tables.metrics.host_bound import is_host_bound, unsteady_of
+from perf_tests.tables.metrics.spec import STEP_BUSY, Gate, Metric, Rule, Tolerance
 from perf_tests.tables.platforms import Platform
 
 MENTIONED_SHARE = 0.5
@@ -42,12 +43,11 @@ def judge_metric(
     `accepted` is the baseline of `case`, None where it has none; `unit` is the `Environment.unit` that the
     run was measured on.
     """
-    metric = as_judged(metric, case.build.recipe)
+    metric = as_judged(metric, case)
     if accepted is not None and run.processes:
         accepted = accepted.fitting(metric, run.processes[0].environment.settings)
-    divided_by = reference if metric.reader.divides_by_reference else None
-    if metric.needs_verification and (why := _invalidity(run, divided_by)):
-        return unjudged(metric, Status.INVALID, why)
+    if metric.needs_verification and (refused := _refused(metric, case, run, reference)):
+        return refused
     observation = observations.observe(metric, run, reference)
     if observation.missing is not None:
         return _unobserved(metric, run, accepted, observation.missing)
@@ -65,12 +65,26 @@ def judge_metric(
     return RULES[metric.rule](facts)
 
 
-def _invalidity(run: Run, divided_by: Run | None) -> str | None:
-    """Why no time of `run` can be trusted, or none of the run that it is divided by; None if they can."""
-    why = validity.invalidity(run)
+def _refused(metric: Metric, case: Case, run: Run, reference: Run | None) -> Verdict | None:
+    """The verdict where no time of `run` can be trusted, or none of the run that it is divided by.
+
+    A busy host makes the times of the device no worse: where a row is judged by those, its wall clock is not
+    compared, and nothing is INVALID.
+    """
+    divided_by = reference if metric.reader.divides_by_reference else None
+    bound = is_host_bound(case)
+    if why := _why(partial(validity.invalidity, host=not bound), run, divided_by):
+        return unjudged(metric, Status.INVALID, why)
+    if bound and metric.follows_host and (why := _why(validity.busy_host, run, divided_by)):
+        return unjudged(metric, Status.NOT_COMPARED, f"{why}; {STEP_BUSY} is judged instead")
+    return None
+
+
+def _why(check: Callable[[Run], str | None], run: Run, divided_by: Run | None) -> str | None:
+    why = check(run)
     if why is not None or divided_by is None:
         return why
-    why = validity.invalidity(divided_by)
+    why = check(divided_by)
     return None if why is None else f"of the reference {divided_by.id}, {why}"
 
 
@@ -236,6 +250,6 @@ def _drift_note(metric: Metric, entry: Entry) -> str | None:
 
 
 def _unsteadiness_note(facts: Facts) -> str | None:
-    """Why the time of the case's scheme is not tested but limited, where that decides the metric."""
-    unsteady = facts.case.build.recipe.scheme.unsteady
+    """Why the time of the case's steps is not tested but limited, where that decides the metric."""
+    unsteady = unsteady_of(facts.case)
     return unsteady.reason if unsteady is not None and facts.metric.rests_on_step else None

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.host_bound import is_busy_timed, is_host_bound
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.schemes.spec import Range
 
@@ -19,6 +20,8 @@ IDENTICAL_DB: Final = 20 * math.log10(2**24)
 
 STEP: Final = "denoise_step_ms"
 """The metric that everything timed comes down to: one steady denoise step."""
+STEP_BUSY: Final = "step_busy_ms"
+"""The metric of how long the device is busy in one: for rows whose steps wait for the host."""
 STAGES: Final = ("encode_ms", "first_step_ms", STEP, "decode_ms")
 """The metrics of a generation's stages, in the order in which they run."""
 
@@ -146,6 +149,10 @@ class Trait(StrEnum):
     """Its weights are offloaded, or its VAE decodes in parts."""
     PACKAGED = "packaged"
     """Its repeated blocks are those of packages that another process compiled."""
+    BUSY_TIMED = "busy-timed"
+    """The time that the device is busy in its steps is recorded."""
+    HOST_BOUND = "host-bound"
+    """Its steps wait for the host, so it is judged by the time of the device."""
     UNTWINNED = "untwinned"
     """It has no built twin whose layers and pictures would be its own (`Recipe.repeats_twin`)."""
 
@@ -161,6 +168,8 @@ HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
     Trait.OFFLOADED: lambda case: case.build.recipe.offload is not None,
     Trait.SAVES_MEMORY: lambda case: case.build.recipe.saves_memory,
     Trait.PACKAGED: lambda case: case.build.recipe.is_packaged,
+    Trait.BUSY_TIMED: is_busy_timed,
+    Trait.HOST_BOUND: is_host_bound,
     Trait.UNTWINNED: lambda case: not case.build.recipe.repeats_twin,
 }
 
@@ -223,6 +232,10 @@ class Metric:
     """The component that it is about: it does not apply to a pipeline without that one. Empty for others."""
     only_for: tuple[Trait, ...] = ()
     """What a case must be, all of it."""
+    gated_for: tuple[Trait, ...] = ()
+    """What a case must be, all of it, to fail by the metric; for others it is shown."""
+    by_device: bool = False
+    """Whether it is a time of the device alone, which is the same on a busy host."""
     per_unit: bool = False
     """Whether the value belongs to one card or processor, so that another unit is judged at
     `Platform.unit_tolerance_pct`."""
@@ -291,9 +304,25 @@ class Metric:
         return self.reader is Reader.OUTPUTS
 
     @property
+    def follows_host(self) -> bool:
+        """Whether it is a time that the host decides, where the host is what a step waits for."""
+        return self.group is Group.LATENCY and self.needs_verification and not self.by_device
+
+    @property
+    def watches_images(self) -> bool:
+        """Whether it is about single images that took longer than others, which a host can do to any."""
+        return self.reader in (Reader.TREND, Reader.STALLS)
+
+    @property
     def rests_on_step(self) -> bool:
         """Whether it is the time of a denoise step, or a ratio of two."""
         return STEP in (self.name, self.of)
+
+    def can_fail(self, case: Case) -> bool:
+        """Whether `case` is one that it is gated for."""
+        if self.watches_images and is_host_bound(case):
+            return False
+        return all(HAS_TRAIT[trait](case) for trait in self.gated_for)
 
     @property
     def is_device_time(self) -> bool:

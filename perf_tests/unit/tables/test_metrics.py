@@ -28,6 +28,7 @@ def test_drift_is_limited_only_for_positive_numbers_that_better_or_worsen() -> N
     limited = {metric.name for metric in METRICS if metric.drift_limit_pct is not None}
     assert limited == {
         "denoise_step_ms",
+        "step_busy_ms",
         "decode_ms",
         "speedup_vs_bf16",
         "model_memory_mib",

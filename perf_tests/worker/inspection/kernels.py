@@ -124,12 +124,16 @@ NEXT = {ENCODE: FIRST_STEP, FIRST_STEP: STEP, STEP: DECODE}
 
 
 class StageRecording:
-    """Records the stages of one generation that are wanted, and ends it after the last of them."""
+    """Records the stages of one generation that are wanted, and ends it after the last of them.
 
-    def __init__(self, recorder: Recorder, clock: Clock, wanted: tuple[str, ...]) -> None:
+    Of the steady steps it records `steps`, from the second of the generation on, without a wait between.
+    """
+
+    def __init__(self, recorder: Recorder, clock: Clock, wanted: tuple[str, ...], steps: int = 1) -> None:
         self._recorder = recorder
         self._clock = clock
         self._wanted = wanted
+        self._steps = steps
         self._recording = False
         self.events: dict[str, list[Event]] = {}
         """Stage -> what happened during it."""
@@ -143,6 +147,9 @@ class StageRecording:
 
         Raises NotCounted where recording is refused.
         """
+        if self._recording and stage == STEP and self._steps > 1:
+            self._steps -= 1
+            return
         if self._recording:
             # Without waiting, the device would still be computing.
             self._clock.synchronize()
@@ -185,15 +192,15 @@ def measure(
 
 
 def record(
-    pipeline: Any, case: Case, clock: Clock, recorder: Recorder, stages: tuple[str, ...]
+    pipeline: Any, case: Case, clock: Clock, recorder: Recorder, stages: tuple[str, ...], steps: int = 1
 ) -> dict[str, list[Event]]:
-    """Stage -> the events of each of `stages`, of which that of the steps is the second step.
+    """Stage -> the events of each of `stages`; of the steps, of so many of them from the second on.
 
     The generation is stopped after the last of them. The pipeline is called exactly as when it is timed, so
     that nothing needs compiling. Raises NotCounted where there is no such stage, where something was compiled
     after all, and where `recorder` refuses.
     """
-    recording = StageRecording(recorder, clock, stages)
+    recording = StageRecording(recorder, clock, stages, steps)
     marks = Stages(clock, recording.before_mark)
     before = counters.read()
     with marks.attached(pipeline), early_stop.stoppable():

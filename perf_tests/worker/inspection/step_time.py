@@ -50,11 +50,16 @@ def class_of(kernel: str) -> str:
     return next((name for name, words in CLASSES if any(word in low for word in words)), POINTWISE)
 
 
+def busy_ms(events: Iterable[Event]) -> float:
+    """Milliseconds in which at least one kernel, copy or fill ran. Raises ValueError where nothing did."""
+    busy = _on_device(events)
+    until_us = max(_start_us(event) + float(event["dur"]) for event in busy)
+    return (until_us - _start_us(busy[0]) - _gaps_us(busy)) / US_PER_MS
+
+
 def step_time(events: Iterable[Event]) -> StepTime:
     """The time of one step, from what was recorded during it. Raises ValueError where nothing ran."""
-    busy = sorted((event for event in events if event.get("cat") in ON_DEVICE), key=_start_us)
-    if not busy:
-        raise ValueError("nothing ran on the GPU during the step")
+    busy = _on_device(events)
     parts: Counter[str] = Counter()
     by_name: dict[str, tuple[float, int]] = {}
     for event in busy:
@@ -64,6 +69,14 @@ def step_time(events: Iterable[Event]) -> StepTime:
         by_name[name] = (spent_ms + ms, launches + 1)
     kernels = sorted(((name, ms, launches) for name, (ms, launches) in by_name.items()), key=_slowest)
     return StepTime(parts_ms=dict(parts), gaps_ms=_gaps_us(busy) / US_PER_MS, kernels=tuple(kernels))
+
+
+def _on_device(events: Iterable[Event]) -> list[Event]:
+    """What occupied the GPU, by when it began. Raises ValueError for nothing."""
+    busy = sorted((event for event in events if event.get("cat") in ON_DEVICE), key=_start_us)
+    if not busy:
+        raise ValueError("nothing ran on the GPU during the step")
+    return busy
 
 
 def _gaps_us(busy: Iterable[Event]) -> float:

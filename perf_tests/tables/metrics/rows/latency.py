@@ -9,6 +9,7 @@ from perf_tests.tables.metrics.spec import (
     DRIFT_LIMIT_PCT,
     INSTRUCTION_SET,
     STEP,
+    STEP_BUSY,
     Better,
     Gate,
     Group,
@@ -54,6 +55,23 @@ METRICS = (
         drift_limit_pct=DRIFT_LIMIT_PCT,
         needs_verification=True,
         only_for=(Trait.COMPARED,),
+    ),
+    Metric(
+        name=STEP_BUSY,
+        units="ms",
+        better=Better.LOWER,
+        group=Group.LATENCY,
+        reader=Reader.BUILD,
+        # Until processes on several cards have shown its noise.
+        gates={
+            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=3.0), surprise=Tolerance(relative_pct=10.0))
+        },
+        per_unit=True,
+        drift_limit_pct=DRIFT_LIMIT_PCT,
+        needs_verification=True,
+        by_device=True,
+        only_for=(Trait.BUSY_TIMED,),
+        gated_for=(Trait.HOST_BOUND,),
     ),
     Metric(
         name="time_ratio_vs_fp32",

@@ -20,6 +20,7 @@ from perf_tests.tables.metrics.rows import METRIC_BY_NAME, METRICS
 from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.recipes import Recipe
 from perf_tests.tables.schemes.rows import INT8DQ_SPARSE24
+from perf_tests.unit.builders import FLUX_FP8
 
 STEP = next(metric for metric in METRICS if metric.name == "denoise_step_ms")
 CASE_ID = "flux1-dev-b1-fp8dqrow-regional"
@@ -143,7 +144,7 @@ def test_a_change_carries_its_sign() -> None:
 
 
 def test_a_metric_that_is_judged_by_a_limit_is_a_median() -> None:
-    lines = text(metric=as_judged(STEP, Recipe(scheme=INT8DQ_SPARSE24))).splitlines()
+    lines = text(metric=as_judged(STEP, FLUX_FP8.with_recipe(Recipe(scheme=INT8DQ_SPARSE24)))).splitlines()
     assert lines[1].startswith("  measured   106.3 ms       median of 3 processes, 105.9 to 106.8 ms")
 
 

@@ -38,6 +38,7 @@ OF_OTHERS = {
     Trait.OFFLOADED,
     Trait.SAVES_MEMORY,
     Trait.PACKAGED,
+    Trait.BUSY_TIMED,
 }
 ANCHORED = {
     "anchor_schedule",

@@ -8,7 +8,7 @@ import pytest
 
 from perf_tests.unit.conftest import ROOT
 from perf_tests.worker.inspection.kernels import Event
-from perf_tests.worker.inspection.step_time import class_of, step_time
+from perf_tests.worker.inspection.step_time import busy_ms, class_of, step_time
 
 
 def event(name: str, start_us: float, us: float, category: str = "kernel") -> Event:
@@ -51,6 +51,28 @@ def test_parts_and_gaps_add_up_to_the_step() -> None:
         ("triton_poi_fused_gelu_1", 0.5, 1),
         ("Memset (Device)", 0.25, 1),
     )
+
+
+def test_a_gpu_is_busy_while_anything_runs_however_much_at_once() -> None:
+    events = [
+        event("aten::mm", 0.0, 9000.0, "cpu_op"),
+        event("gemm_a", 1000.0, 2000.0),
+        event("gemm_b", 1500.0, 500.0),  # beside it
+        event("Memcpy HtoD", 2500.0, 1000.0, "gpu_memcpy"),  # begins beside it
+        event("gelu", 10_000.0, 250.0),
+    ]
+    assert busy_ms(events) == 2.75
+
+
+def test_the_gaps_of_a_slow_host_do_not_make_a_gpu_busier() -> None:
+    quick = [event("gemm", start, 500.0) for start in (0.0, 500.0, 1000.0)]
+    slow = [event("gemm", start, 500.0) for start in (0.0, 9000.0, 90_000.0)]
+    assert busy_ms(quick) == busy_ms(slow) == 1.5
+
+
+def test_a_recording_without_kernels_is_not_an_idle_gpu() -> None:
+    with pytest.raises(ValueError, match="nothing ran on the GPU"):
+        busy_ms([event("aten::mm", 0.0, 9000.0, "cpu_op")])
 
 
 def test_kernels_that_overlap_leave_no_gap_between_them() -> None:

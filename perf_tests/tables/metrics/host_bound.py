@@ -1,0 +1,59 @@
+"""TABLE: rows whose steps wait for the host, which are judged by the device's time beside the wall clock.
+
+A GPU that a Python thread feeds kernel by kernel takes as long as that thread does: whatever else the host
+does shows in each step, and a test of the wall clock would be red for it. How long the device itself is busy
+does not depend on that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from perf_tests.tables.cases import Case
+from perf_tests.tables.schemes.spec import Unsteady
+
+BUSY_TIMED = "flux1-dev-slim-*"
+"""Glob of the cases whose device time is recorded: host-bound ones, and what they are compared with."""
+BUSY_STEPS = 8
+"""Steady steps over which it is averaged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostBound:
+    """Rows of which a test of the wall clock says more about the host than about the code."""
+
+    cases: str
+    """Glob of case ids."""
+    wall: Unsteady
+    """How far the wall clock may move: only a change of kind shows there."""
+
+
+HOST_BOUND = (
+    HostBound(
+        cases="flux1-dev-slim-b1-fp8dqrow-regional*",
+        wall=Unsteady(
+            slower_pct=150.0,
+            reason=(
+                "host-bound: steps of 11 ms became 23 ms beside busy siblings, and bursts of the host hit 6 "
+                "of 31 generations, so the time of the device is tested instead (step_busy_ms)"
+            ),
+        ),
+    ),
+)
+
+
+def is_busy_timed(case: Case) -> bool:
+    """Whether the time that a GPU is busy in a step is recorded."""
+    return fnmatchcase(case.id, BUSY_TIMED)
+
+
+def is_host_bound(case: Case) -> bool:
+    """Whether the row is judged by the time of the device, because its wall clock is the host's."""
+    return any(fnmatchcase(case.id, each.cases) for each in HOST_BOUND)
+
+
+def unsteady_of(case: Case) -> Unsteady | None:
+    """Why the steps of a case vary, and how widely their wall clock is limited; None where they do not."""
+    of_row = next((each.wall for each in HOST_BOUND if fnmatchcase(case.id, each.cases)), None)
+    return case.build.recipe.scheme.unsteady or of_row

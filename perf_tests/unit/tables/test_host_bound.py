@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import pytest
+
+from perf_tests.harness.verdicts.gates import gated_metrics, shown_metrics
+from perf_tests.tables.cases import Weights
+from perf_tests.tables.matrix import GPU_ROWS
+from perf_tests.tables.metrics.host_bound import (
+    BUSY_TIMED,
+    HOST_BOUND,
+    is_busy_timed,
+    is_host_bound,
+    unsteady_of,
+)
+from perf_tests.tables.metrics.spec import STEP, STEP_BUSY
+from perf_tests.tables.platforms import H100
+from perf_tests.unit.conftest import CASES
+
+SLIM = "flux1-dev-slim-b1-fp8dqrow-regional"
+SLIM_BF16 = "flux1-dev-slim-b1-bf16-regional"
+WHOLE = "flux1-dev-b1-fp8dqrow-regional"
+GPU_CASES = [row.case(Weights.SYNTHETIC) for row in GPU_ROWS]
+
+
+@pytest.mark.parametrize("glob", [BUSY_TIMED, *(each.cases for each in HOST_BOUND)])
+def test_every_glob_matches_rows_of_a_gpu(glob: str) -> None:
+    assert [case.id for case in GPU_CASES if fnmatchcase(case.id, glob)]
+
+
+def test_what_is_host_bound_has_the_time_of_its_device_recorded() -> None:
+    assert [case.id for case in GPU_CASES if is_host_bound(case)] == [SLIM]
+    assert all(is_busy_timed(case) for case in GPU_CASES if is_host_bound(case))
+
+
+@pytest.mark.parametrize(("case_id", "is_gated"), [(SLIM, True), (SLIM_BF16, False)])
+def test_time_of_the_device_fails_host_bound_rows_alone(case_id: str, is_gated: bool) -> None:
+    case = CASES[case_id]
+    gated, shown = gated_metrics(case, H100), shown_metrics(case, H100)
+    assert (STEP_BUSY in {each.name for each in gated}) is is_gated
+    assert (STEP_BUSY in {each.name for each in shown}) is not is_gated
+
+
+def test_time_of_the_device_is_not_asked_of_other_rows() -> None:
+    every = (*gated_metrics(CASES[WHOLE], H100), *shown_metrics(CASES[WHOLE], H100))
+    assert STEP_BUSY not in {each.name for each in every}
+
+
+def test_single_images_that_stall_fail_no_host_bound_row() -> None:
+    watching = {"stalled_images", "slowing_pct"}
+    assert watching <= {each.name for each in gated_metrics(CASES[SLIM_BF16], H100)}
+    assert not watching & {each.name for each in gated_metrics(CASES[SLIM], H100)}
+
+
+def test_wall_clock_of_a_host_bound_row_has_a_wide_limit() -> None:
+    wall = unsteady_of(CASES[SLIM])
+    assert wall is not None
+    (step,) = (each for each in gated_metrics(CASES[SLIM], H100) if each.name == STEP)
+    (gate,) = step.gates.values()
+    assert gate.tolerance.relative_pct == wall.slower_pct == 150.0
+    assert unsteady_of(CASES[SLIM_BF16]) is None
