@@ -19,6 +19,9 @@ from perf_tests.protocol.reports import Gpu
 GIB = 1 << 30
 MIB = 1 << 20
 
+IDLE_UTILIZATION_PCT = 10.0
+"""Utilization of a GPU that no process of ours uses; a monitoring agent causes less."""
+
 T = TypeVar("T")
 
 REASONS = {

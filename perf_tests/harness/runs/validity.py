@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from perf_tests.harness.runs.record import Process, Run
+from perf_tests.protocol.nvml import IDLE_UTILIZATION_PCT
 from perf_tests.protocol.reports import Sample, Telemetry
 from perf_tests.tables.metrics.spec import STEP
 from perf_tests.tables.platforms import Platform
@@ -30,8 +31,6 @@ FOREIGN_MIB = 200.0
 """A CUDA context takes more; the code that a warm worker still loads takes less."""
 FOREIGN_BEFORE_MIB = 1024.0
 """Two contexts without any data: anything above belongs to another process."""
-IDLE_UTILIZATION_PCT = 10.0
-"""Utilization of a GPU that no process of ours uses; a monitoring agent causes less."""
 CPU_PRESSURE_PCT = 25.0
 """Share of a generation in which some task waited for a processor: beyond it, the thread that launches
 kernels has had to wait as well."""

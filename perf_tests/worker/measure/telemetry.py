@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import pynvml
@@ -16,6 +17,9 @@ from perf_tests.worker.measure import host
 MIB = 1 << 20
 SHARES_HOST = pressure.HOST_SHARED in os.environ
 """Whether the session measures on other cards of the host, too."""
+FORGET_S, LOOK_S = 2.0, 0.1
+"""How long the work of the session's previous worker may still count (NVML's utilization is that of up to the
+past second), and how often that is looked at."""
 HIDDEN = "NVML lists no process, not even this worker: a container hides them"
 
 
@@ -36,13 +40,12 @@ class Readings:
 class GpuMonitor:
     """Watches the GPU that torch uses; created before the worker computes on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
         pynvml.nvmlInit()
         uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
         self._card = nvml.Card(pynvml.nvmlDeviceGetHandleByUUID(uuid))
-        # Imports took seconds, and the session's other workers wait: any work or memory on the GPU now is
-        # somebody else's.
-        self._idle_utilization_pct = self._card.utilization_pct()
+        # The session's other workers wait: any work or memory on the GPU now is somebody else's.
+        self._idle_utilization_pct = _settled_pct(self._card, sleep)
         alone = not host.computing(host.session_pids() - {os.getpid()})
         self._allocated_before_mib = self._card.allocated_mib() if alone else None
         self.begin()
@@ -112,6 +115,17 @@ class GpuMonitor:
         busy_pct = self._card.sm_utilization_pct(self._before.utilization_us)
         ours = host.session_pids()
         return foreign(processes, busy_pct, ours=ours, computing=len(host.computing(ours)), own=os.getpid())
+
+
+def _settled_pct(card: nvml.Card, sleep: Callable[[float], None]) -> float | None:
+    """The card's utilization, once what is over no longer counts."""
+    busy_pct = card.utilization_pct()
+    for _ in range(round(FORGET_S / LOOK_S)):
+        if busy_pct is None or busy_pct <= nvml.IDLE_UTILIZATION_PCT:
+            break
+        sleep(LOOK_S)
+        busy_pct = card.utilization_pct()
+    return busy_pct
 
 
 def foreign(

@@ -156,10 +156,29 @@ def test_a_reading_tells_what_happened_since_the_generation_began(gpu: FakeGpu) 
 
 def test_memory_and_load_from_before_the_worker_are_in_every_reading(gpu: FakeGpu) -> None:
     gpu.used_mib, gpu.utilization_pct = 20000.0, 98
-    monitor = GpuMonitor()
+    monitor = GpuMonitor(lambda seconds: None)
     gpu.used_mib, gpu.utilization_pct = 1000.0, 0
     found = monitor.read()
     assert (found.allocated_before_mib, found.idle_utilization_pct) == (20000.0, 98.0)
+
+
+def test_work_of_the_worker_before_is_forgotten(gpu: FakeGpu) -> None:
+    gpu.utilization_pct = 46
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        gpu.utilization_pct = {3: 20, 4: 0}.get(len(slept), 46)
+
+    assert GpuMonitor(sleep).read().idle_utilization_pct == 0.0
+    assert slept == [0.1, 0.1, 0.1, 0.1]
+
+
+def test_work_that_goes_on_is_waited_for_two_seconds(gpu: FakeGpu) -> None:
+    gpu.utilization_pct = 46
+    slept: list[float] = []
+    assert GpuMonitor(slept.append).read().idle_utilization_pct == 46.0
+    assert sum(slept) == pytest.approx(2.0)
 
 
 def test_memory_from_before_is_unknown_while_another_worker_of_the_session_computes(
