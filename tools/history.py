@@ -1,0 +1,135 @@
+"""Nights on record: add one, show them, follow one metric of a case over them.
+
+    python tools/history.py append RUN --history DIR --run ID    one immutable file a platform
+    python tools/history.py show --history DIR                   the nights, and which count
+    python tools/history.py series CASE METRIC --history DIR     its numbers, since when it is red, a drift
+
+Exit code: 0 done, 2 refused. Needs neither torch nor a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+# The checkout's own package, even where it is not installed: `python tools/x.py` searches only tools/.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from perf_tests.harness.history import files, series
+from perf_tests.harness.history.night import night_of
+from perf_tests.harness.rebaseline.store import noise_in_force
+from perf_tests.harness.runs.record_file import read_record
+from perf_tests.protocol.errors import PerfError, UsageError
+from perf_tests.tables.platforms import PLATFORM_BY_ID
+
+DONE, REFUSED = 0, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 2 refused."""
+    options = _parser().parse_args(argv)
+    try:
+        for line in options.command(options):
+            print(line)
+    except PerfError as error:
+        print(f"history: {error}", file=sys.stderr)
+        return REFUSED
+    return DONE
+
+
+def append(options: argparse.Namespace) -> Iterator[str]:
+    """Add the night of a run, a file for each of its platforms."""
+    record = read_record(options.run_directory)
+    wheels = _wheels(options.wheels) if options.wheels else {}
+    platforms = dict.fromkeys(run.platform for run in record.cases)
+    if not platforms:
+        raise UsageError(f"{options.run_directory} holds no case: there is no night to add")
+    for platform in platforms:
+        night, rows = night_of(record, platform, options.run, wheels=wheels, why_not=options.does_not_count)
+        path = files.append(options.history, night, rows)
+        yield f"{path}: {len(rows)} rows{'' if night.counts else f', does not count: {night.why_not}'}"
+
+
+def _wheels(path: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(f"--wheels {path}: {error}; it holds a JSON object, package -> address") from None
+
+
+def show(options: argparse.Namespace) -> Iterator[str]:
+    """One line a night: what was measured with, how many rows, whether it counts."""
+    for platform in _platforms(options):
+        for stored in files.nights(options.history, platform):
+            night = stored.night
+            versions = " ".join(
+                f"{name} {version.partition(' (')[0]}" for name, version in night.packages.items()
+            )
+            counts = "" if night.counts else f"; does not count: {night.why_not}"
+            yield f"{night.night} {night.run} {platform}: {len(stored.rows)} rows; {versions}{counts}"
+
+
+def follow(options: argparse.Namespace) -> Iterator[str]:
+    """The numbers of one metric of one case, since when it is red, and whether it drifts."""
+    for platform in _platforms(options):
+        found = series.series(files.nights(options.history, platform), options.case, options.metric)
+        if found.points:
+            yield from _lines(found, platform, options)
+
+
+def _lines(found: series.NightSeries, platform: str, options: argparse.Namespace) -> Iterator[str]:
+    yield f"{options.metric} of {options.case} on {platform}"
+    for point in found.points:
+        value = "-" if point.row.value is None else f"{point.row.value:.6g}"
+        yield f"  {point.night.night} {point.night.run}  {value}  {point.row.status}"
+    for gap in found.gaps:
+        yield f"  {gap.night.night} {gap.night.run}  left out: {gap.why}"
+    if since := series.since_when(found):
+        green = f"last green {since.last_green.night}" if since.last_green else "never green in this series"
+        yield f"red since {since.first_red.night} ({since.nights} nights), {green}"
+    noise = noise_in_force(options.baselines, PLATFORM_BY_ID[platform]).get(options.metric)
+    if noise is not None and (warning := series.drift(found, noise.sd_pct)):
+        yield (
+            f"drifts since about {warning.since.night}: {warning.change_pct:+.1f} % by now, noticed on "
+            f"{warning.noticed.night}"
+        )
+
+
+def _platforms(options: argparse.Namespace) -> tuple[str, ...]:
+    if not options.history.is_dir():
+        raise UsageError(f"--history {options.history}: there is no such folder")
+    return tuple(each for each in PLATFORM_BY_ID if (options.history / each).is_dir())
+
+
+def _parser() -> argparse.ArgumentParser:
+    everywhere = argparse.ArgumentParser(add_help=False)
+    everywhere.add_argument("--history", type=Path, default=Path("history"), metavar="DIR", help="the nights")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="{append,show,series}")
+    adding = commands.add_parser("append", help=append.__doc__, parents=[everywhere])
+    adding.add_argument("run_directory", type=Path, metavar="RUN", help="a run.json, or its directory")
+    adding.add_argument("--run", required=True, metavar="ID", help="tells two runs of one night apart")
+    adding.add_argument("--wheels", type=Path, metavar="FILE", help="JSON: package -> address of its wheel")
+    adding.add_argument(
+        "--does-not-count", default="", metavar="WHY", help="a run by hand, or of another branch"
+    )
+    adding.set_defaults(command=append)
+    commands.add_parser("show", help=show.__doc__, parents=[everywhere]).set_defaults(command=show)
+    following = commands.add_parser("series", help=follow.__doc__, parents=[everywhere])
+    following.add_argument("case")
+    following.add_argument("metric")
+    following.add_argument(
+        "--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="for the noise"
+    )
+    following.set_defaults(command=follow)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
