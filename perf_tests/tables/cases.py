@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from perf_tests.tables.digest_fields import identity
 from perf_tests.tables.lazy import Lazy
@@ -55,14 +57,14 @@ class Build:
         return dataclasses.replace(scheme.config, kwargs={**scheme.config.kwargs, **further})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: sessions ask for ids and digests by the thousand
 class Case:
     """A build and what it is asked to generate: one test id, one baseline entry, one report row."""
 
     build: Build
     workload: Workload
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Pipeline, batch size, scheme, compile mode, then only what differs from the pipeline's
         defaults. Never parsed back."""
@@ -90,7 +92,7 @@ class Case:
         default = self.build.pipeline.workload
         return (self.workload.height, self.workload.width) != (default.height, default.width)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 of recipe, workload, weights and pipeline row: two entries with different digests
         are different cases, even if their ids agree. How a case is judged does not enter it."""
@@ -124,7 +126,7 @@ class Case:
         into a large one."""
         return (self.workload.pixels, self.workload.generated_steps, self.id)
 
-    @property
+    @cached_property
     def reference(self) -> Case:
         """The bf16 twin; the case itself where it is one."""
         return self.with_recipe(bf16_twin(self.build.recipe))
@@ -146,7 +148,7 @@ class Case:
         return self.build.recipe == bf16_twin(self.build.recipe)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: its cases are made once
 class Row:
     """One case of the matrix, with the platforms it is measured on."""
 
@@ -161,7 +163,10 @@ class Row:
 
     def case(self, weights: Weights) -> Case:
         """The case of this row with weights from `weights`."""
-        return Case(
-            build=Build(pipeline=self.pipeline, recipe=self.recipe, weights=weights),
-            workload=self.workload or self.pipeline.workload,
-        )
+        return self._cases[weights]
+
+    @cached_property
+    def _cases(self) -> Mapping[Weights, Case]:
+        workload = self.workload or self.pipeline.workload
+        builds = (Build(pipeline=self.pipeline, recipe=self.recipe, weights=weights) for weights in Weights)
+        return {build.weights: Case(build=build, workload=workload) for build in builds}
