@@ -12,9 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pynvml
 import pytest
 
+from perf_tests.harness.fidelity import image_metrics
 from perf_tests.harness.lanes import gpu_lock
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.session import PerfSession
@@ -43,7 +45,10 @@ CASES = {case.id: case for case in (row.case(Weights.SYNTHETIC) for row in MATRI
 IDLE_PLUGINS = (
     "debugging",
     "doctest",
+    "faulthandler",
     "legacypath",
+    "logging",
+    "monkeypatch",
     "pastebin",
     "pytester",
     "recwarn",
@@ -51,6 +56,7 @@ IDLE_PLUGINS = (
     "setupplan",
     "stepwise",
     "subtests",
+    "threadexception",
     "unittest",
     "unraisableexception",  # collects garbage at the end: a tenth of a second in each session
 )
@@ -64,6 +70,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """With `-m "not torch"`, do not even import the tests that all need torch: importing takes seconds."""
     return True if collection_path == NEEDS_TORCH and config.option.markexpr == NO_TORCH else None
 
+
+SMALL_PICTURE = 16 * 16 * 3
+"""Values of a picture of the fake worker."""
 
 rebaseline: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "rebaseline.py"))["main"]
 
@@ -100,6 +109,24 @@ def alone() -> Iterator[None]:
     """The sessions that tests start measure alone, also where pytest-xdist runs these tests side by side."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTEST_XDIST_WORKER", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_ssim() -> Iterator[None]:
+    """Fake workers make the same few pictures over and over: each two of them are compared once."""
+    compute, known = image_metrics._ssim, dict[tuple[object, ...], float]()
+
+    def look_up(measured: np.ndarray, reference: np.ndarray) -> float:
+        if measured.size > SMALL_PICTURE:
+            return compute(measured, reference)
+        key = (measured.shape, measured.tobytes(), reference.shape, reference.tobytes())
+        if key not in known:
+            known[key] = compute(measured, reference)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_metrics, "_ssim", look_up)
         yield
 
 
@@ -237,6 +264,8 @@ def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.metadata.distributions", lambda **_: ())
     for variable in ("CI", "BUILD_NUMBER"):  # pytest prints failures twice where one of these is set
         monkeypatch.delenv(variable, raising=False)
+    # It asks git and Mercurial three times for the names of files that no test saves.
+    monkeypatch.setattr("pytest_benchmark.plugin.get_tag", lambda: "tag")
     monkeypatch.setattr(pynvml, "nvmlInit", _no_library)
     monkeypatch.setattr(gpu_lock, "FOLDER", pytester.path)
     monkeypatch.setattr(pytester, "make_hook_recorder", Interruptions)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from perf_tests.harness.baselines.entry import Baselines
 from perf_tests.harness.plugin import collection
 from perf_tests.harness.plugin.session import PerfSession
+from perf_tests.harness.runs import journal
 from perf_tests.tables.known_issues import KNOWN_ISSUES
 from perf_tests.tables.matrix import CPU_ROWS, MATRIX
 from perf_tests.tables.metrics.spec import Group
@@ -71,6 +75,29 @@ def failed_tests(result: pytest.RunResult) -> list[str]:
 def collected(result: pytest.RunResult) -> set[str]:
     """The ids of the cases whose `test_build` was collected."""
     return {line.partition("[")[2].rstrip("]") for line in result.outlines if "test_build.py::" in line}
+
+
+@contextmanager
+def killed_after(lines: int, out: Path) -> Iterator[None]:
+    """A session that is run meanwhile leaves in `out` what it would have left, had SIGKILL ended it once its
+    journal held so many lines. One that is really killed takes ten times as long: test_session_costs.py."""
+    left, written, write = out.with_name("killed"), itertools.count(), journal._write_all
+
+    def copy_and_write(descriptor: int, content: bytes) -> None:
+        if next(written) == lines:
+            shutil.copytree(out, left, copy_function=_copy_if_there)
+        write(descriptor, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "_write_all", copy_and_write)
+        yield
+    shutil.rmtree(out)
+    left.rename(out)
+
+
+def _copy_if_there(source: str, target: str) -> None:
+    with suppress(FileNotFoundError):  # another card's case is compared meanwhile, and its arrays go
+        shutil.copy2(source, target)
 
 
 def until(reached: Callable[[], bool], *, timeout_s: float) -> bool:

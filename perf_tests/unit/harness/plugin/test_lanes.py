@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from perf_tests.harness.runs.record import Run, Status
-from perf_tests.harness.runs.record_file import read_record
 from perf_tests.unit import fake_cards
 from perf_tests.unit.conftest import BF16, FP8DQROW, ROOT, Misbehave, Plug, Suite
-from perf_tests.unit.harness.plugin.sessions import BUILD, SCHNELL, screen, until
+from perf_tests.unit.harness.plugin.sessions import BUILD, SCHNELL, killed_after, screen
 
-SIXTEEN = (SCHNELL, "--perf-case=sd3-*")
+NINE = ("-m", "h100", SCHNELL)
 JUDGED = (BUILD, *(str(ROOT / "perf_tests" / f"test_{group}.py") for group in ("latency", "fidelity")))
+SHOWN = "shown.txt"
 CARD_0, CARD_1 = "GPU-00000000-fake", "GPU-00000001-fake"
 
 
@@ -32,11 +30,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def two_cards(suite: Suite, plug_gpus: Plug, kept: Path) -> Suite:
-    """Sixteen cases, built on two cards."""
+    """Nine cases that two cards have measured."""
     plug_gpus(2)
     suite.out = kept / "two cards"
     if not suite.out.exists():
-        suite.run("-m", "h100", *SIXTEEN, "--perf-gpus=all", tests=(BUILD,))
+        shown = screen(suite.run(*NINE, "--perf-gpus=2", tests=JUDGED))
+        (suite.out / SHOWN).write_text(shown)
     return suite
 
 
@@ -46,7 +45,7 @@ def of_one_card(suite: Suite, plug_gpus: Plug, kept: Path) -> Verdicts:
     plug_gpus(2)
     out, suite.out = suite.out, kept / "one card"
     if not suite.out.exists():
-        suite.run("-m", "h100", SCHNELL, tests=JUDGED)
+        suite.run(*NINE, tests=JUDGED)
     found, suite.out = verdicts(suite), out
     return found
 
@@ -63,10 +62,10 @@ def units(run: Run) -> set[str]:
     return {process.environment.unit for process in run.processes}
 
 
-def test_several_cards_give_the_verdicts_of_one(suite: Suite, of_one_card: Verdicts) -> None:
-    shown = screen(suite.run("-m", "h100", SCHNELL, "--perf-gpus=2", tests=JUDGED))
-    assert verdicts(suite) == of_one_card
+def test_several_cards_give_the_verdicts_of_one(two_cards: Suite, of_one_card: Verdicts) -> None:
+    assert verdicts(two_cards) == of_one_card
     assert len(of_one_card) == 9
+    shown = (two_cards.out / SHOWN).read_text()
     for lane in ("gpu 0", "gpu 1"):
         assert re.search(
             rf"^{lane}: \d+ s from its first worker to its last: \d+ s held, ", shown, re.MULTILINE
@@ -109,10 +108,10 @@ def test_a_broken_card_costs_its_cases_and_the_others_measure_the_rest(
 ) -> None:
     plug_gpus(2)
     misbehave(f"dead-card:{CARD_1}")
-    result = suite.run("-m", "h100", *SIXTEEN, "--perf-gpus=all", "--perf-table=red", tests=(BUILD,))
+    result = suite.run(*NINE, "--perf-gpus=all", "--perf-table=red", tests=(BUILD,))
     statuses = Counter(run.status for run in suite.record().cases)
     assert statuses[Status.LOAD] == 2
-    assert sum(statuses.values()) == 16
+    assert sum(statuses.values()) == 9
     assert f"the GPU {CARD_1} was given up" in screen(result)
 
 
@@ -122,14 +121,16 @@ def test_a_card_that_the_driver_has_lost_costs_one_case(
     plug_gpus(2)
     misbehave(f"dead-card:{CARD_1}")
     monkeypatch.setattr("perf_tests.harness.lanes.machine.answers", lambda unit: unit != CARD_1)
-    suite.run("-m", "h100", *SIXTEEN, "--perf-gpus=all", tests=(BUILD,))
+    suite.run(*NINE, "--perf-gpus=all", tests=(BUILD,))
     assert Counter(run.status for run in suite.record().cases)[Status.LOAD] == 1
 
 
-def test_the_last_card_is_never_given_up(suite: Suite, plug_gpus: Plug, misbehave: Misbehave) -> None:
-    plug_gpus(1)
+def test_the_last_card_is_never_given_up(
+    suite: Suite, misbehave: Misbehave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(fake_cards.CARDS, "1")
     misbehave(f"dead-card:{CARD_0}")
-    suite.run("-m", "h100", SCHNELL, "--perf-gpus=all", tests=(BUILD,))
+    suite.run("-p", "perf_tests.unit.fake_cards", *NINE, "--perf-gpus=all", tests=(BUILD,))
     assert {run.status for run in suite.record().cases} == {Status.LOAD}
 
 
@@ -160,19 +161,11 @@ def test_cards_of_two_models_do_not_measure_together(suite: Suite, plug_gpus: Pl
 
 
 def test_a_killed_session_goes_on_and_ends_with_the_same_verdicts(
-    suite: Suite, of_one_card: Verdicts, monkeypatch: pytest.MonkeyPatch
+    suite: Suite, of_one_card: Verdicts
 ) -> None:
-    monkeypatch.setenv(fake_cards.CARDS, "2")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
-    killed = suite.start("-p", "perf_tests.unit.fake_cards", "-m", "h100", SCHNELL, "--perf-gpus=all")
-    assert until(lambda: _measured(suite.out) >= 2, timeout_s=60)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait(30) == -signal.SIGKILL
+    with killed_after(3, suite.out):
+        suite.run(*NINE, "--perf-gpus=all", tests=JUDGED)
     assert not (suite.out / "run.json").exists()
-    suite.run("-m", "h100", SCHNELL, "--perf-gpus=all", "--perf-resume", tests=JUDGED)
+    assert 2 <= len(suite.record().cases) < 9
+    suite.run(*NINE, "--perf-gpus=all", "--perf-resume", tests=JUDGED)
     assert verdicts(suite) == of_one_card
-
-
-def _measured(out: Path) -> int:
-    """How many cases a session that still runs has in its journal."""
-    return len(read_record(out).cases) if (out / "run.jsonl").exists() else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import runpy
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,19 +17,20 @@ from perf_tests.harness.runs.record import Process, RunRecord, Status
 from perf_tests.harness.runs.record_file import read_record, write_record
 from perf_tests.unit.conftest import (
     BF16,
-    COMPILED,
     INT8WO,
     ROOT,
+    TESTS,
     Misbehave,
     Plug,
     Suite,
     rebaseline,
-    workers_of,
 )
-from perf_tests.unit.harness.plugin.sessions import BOTH, BUILD, SCHNELL, THREE, until
+from perf_tests.unit.harness.plugin.sessions import BOTH, BUILD, THREE, killed_after
 
 main: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "merge.py"))["main"]
 compare: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "compare.py"))["main"]
+FOUR = ("-m", "h100", "--perf-case=flux1-schnell-b1-bf16-*al", "--perf-case=flux1-schnell-b1-*wo-*")
+"""Four cases of two families."""
 JUDGED = (BUILD, *(str(ROOT / "perf_tests" / f"test_{group}.py") for group in ("latency", "fidelity")))
 
 
@@ -100,6 +100,21 @@ def two(parts: Parts, measured: Path) -> Parts:
     return parts
 
 
+@pytest.fixture
+def three(suite: Suite, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """Two green shards of three cases on the CPU; the run of all three is in the directory of `suite`."""
+    kept = tmp_path_factory.getbasetemp() / "three"
+    if not kept.exists():
+        assert suite.run(*THREE).ret == pytest.ExitCode.OK
+        assert parts.measure(*THREE, tests=TESTS) == [0, 0]
+        for path in (suite.out, *parts.paths):
+            shutil.copytree(path, kept / path.name)
+    parts.paths = [suite.folder / path.name for path in sorted(kept.glob("shard-*"))]
+    for path in (suite.out, *parts.paths):
+        shutil.copytree(kept / path.name, path, dirs_exist_ok=True)
+    return parts
+
+
 def outcomes(record: RunRecord) -> dict[str, object]:
     """Case id -> its status and verdicts, without seconds, which differ between any two runs."""
     return {
@@ -116,12 +131,10 @@ def files_of(process: Process) -> Iterator[str]:
 # What is joined
 
 
-def test_two_shards_merged_have_the_verdicts_of_one_session(suite: Suite, parts: Parts) -> None:
-    assert suite.run(*THREE).ret == pytest.ExitCode.OK
-    assert parts.measure(*THREE, tests=tuple(map(str, (ROOT / "perf_tests").glob("test_*.py")))) == [0, 0]
-    assert all(len(read_record(path).cases) < 3 for path in parts.paths)
-    assert parts.merge() == 0
-    whole, merged = suite.record(), read_record(parts.out)
+def test_two_shards_merged_have_the_verdicts_of_one_session(suite: Suite, three: Parts) -> None:
+    assert all(len(read_record(path).cases) < 3 for path in three.paths)
+    assert three.merge() == 0
+    whole, merged = suite.record(), read_record(three.out)
     assert outcomes(merged) == outcomes(whole)
     assert [run.id for run in merged.cases] == [run.id for run in whole.cases]
     assert merged.missing == ()
@@ -135,12 +148,12 @@ def test_shards_that_measured_on_several_cards_are_merged(
     suite: Suite, parts: Parts, plug_gpus: Plug
 ) -> None:
     plug_gpus(2)
-    suite.run("-m", "h100", SCHNELL, tests=JUDGED)
-    parts.measure("-m", "h100", SCHNELL, "--perf-gpus=all")
+    suite.run(*FOUR, tests=JUDGED)
+    parts.measure(*FOUR, "--perf-gpus=all")
     assert parts.merge() == 1  # without baselines
     merged = read_record(parts.out)
     assert outcomes(merged) == outcomes(suite.record())
-    assert len(merged.cases) == 9
+    assert len(merged.cases) == 4
     assert {run.part for run in merged.cases} == {1, 2}
 
 
@@ -221,26 +234,24 @@ def test_a_part_that_was_killed_owes_what_it_did_not_say(
     assert "planned, but no verdict was given" in capsys.readouterr().out
 
 
-def test_a_part_that_was_killed_is_red_and_green_once_it_was_resumed(suite: Suite, parts: Parts) -> None:
-    assert suite.run(*THREE).ret == pytest.ExitCode.OK
-    everything = tuple(map(str, (ROOT / "perf_tests").glob("test_*.py")))
-    assert parts.measure(*THREE, tests=everything) == [0, 0]
-    number = next(n for n in (0, 1) if COMPILED in outcomes(read_record(parts.paths[n])))
-    path, shard = parts.paths[number], f"--perf-shard={number + 1}/2"
+def test_a_part_that_was_killed_is_red_and_green_once_it_was_resumed(suite: Suite, three: Parts) -> None:
+    whole = outcomes(suite.record())
+    number = next(n for n in (0, 1) if len(outcomes(read_record(three.paths[n]))) == 2)
+    path = three.paths[number]
+    of_part = outcomes(read_record(path)).keys()
+    part = (*THREE, f"--perf-shard={number + 1}/2", f"--perf-out={path}")
     shutil.rmtree(path)
-    killed = suite.start(*THREE, shard, f"--perf-out={path}", f"--perf-inject=hang@{COMPILED}")
-    assert until((path / "logs" / f"{COMPILED}.0.log").exists, timeout_s=60)
-    killed.send_signal(signal.SIGKILL)
-    assert until(lambda: killed.poll() is not None and not workers_of(path), timeout_s=5)
-    if (path / "run.jsonl").exists():  # it may have been killed before it kept anything
-        assert parts.merge() == 1
-        assert f"{COMPILED}: build" in read_record(parts.out).missing
-        shutil.rmtree(parts.out)
+    with killed_after(0, path):
+        suite.run(*part)
+    assert not (path / "run.json").exists()
+    (lost,) = of_part - outcomes(read_record(path)).keys()
+    assert three.merge() == 1
+    assert f"{lost}: build" in read_record(three.out).missing
+    shutil.rmtree(three.out)
 
-    again = suite.run(*THREE, shard, f"--perf-out={path}", "--perf-resume")
-    assert again.ret == pytest.ExitCode.OK
-    assert parts.merge() == 0
-    assert outcomes(read_record(parts.out)) == outcomes(suite.record())
+    assert suite.run(*part, "--perf-resume").ret == pytest.ExitCode.OK
+    assert three.merge() == 0
+    assert outcomes(read_record(three.out)) == whole
 
 
 def test_a_part_that_another_commit_resumed_is_refused(
