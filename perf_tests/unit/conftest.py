@@ -332,7 +332,7 @@ def _serves(folder: Path, out: str) -> bool:
         return False
     try:
         state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-        environment = (folder / "environ").read_text()
+        environment = (folder / "environ").read_bytes()  # of any process, so not always UTF-8
     except OSError:
         return False  # it has ended in the meantime
-    return state != "Z" and f"TORCHINDUCTOR_CACHE_DIR={out}/" in environment
+    return state != "Z" and os.fsencode(f"TORCHINDUCTOR_CACHE_DIR={out}/") in environment
