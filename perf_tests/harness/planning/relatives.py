@@ -67,9 +67,9 @@ def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[
 
     In this order: the case itself; its pipeline, then its family, because architecture matters most; its
     recipe, at another workload; a recipe where both have published times, because a published ratio is better
-    than none; what is compiled; the scheme, or else no scheme, because each scheme is faster or slower in its
-    own way and has changed since it was published; the nearest size; and the most expensive, because a
-    session that ends early does no harm.
+    than none; what is compiled; what moves the weights, which may take longer than to use them; the scheme,
+    or else no scheme, because each scheme is faster or slower in its own way and has changed since it was
+    published; the nearest size; and the most expensive, because a session that ends early does no harm.
     """
     mine, theirs = case.build, other.case.build
     return (
@@ -80,6 +80,7 @@ def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[
         _published_ratio(case, other.case, published_s) is None,
         theirs.recipe.compile is not mine.recipe.compile,
         theirs.recipe.compile_vae is not mine.recipe.compile_vae,
+        theirs.recipe.offload != mine.recipe.offload,
         theirs.recipe.scheme.id != mine.recipe.scheme.id,
         theirs.recipe.scheme.config is not None,
         abs(math.log(case.workload.pixels / other.case.workload.pixels)),

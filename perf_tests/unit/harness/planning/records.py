@@ -10,7 +10,7 @@ from perf_tests.harness.planning.relatives import RecordedCase
 from perf_tests.tables.cases import Build, Case, Weights
 from perf_tests.tables.pipelines.flux import FLUX1_DEV
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
-from perf_tests.tables.recipes import CompileMode, Recipe, Setting
+from perf_tests.tables.recipes import CompileMode, Offload, Recipe, Setting
 from perf_tests.tables.schemes.rows import BF16
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.unit.builders import make_entry
@@ -30,9 +30,10 @@ def case_of(
     measured_steps: int | None = None,
     fused: bool = False,
     settings: tuple[Setting, ...] = (),
+    offload: Offload | None = None,
 ) -> Case:
     """A case that is always 100 x 100 pixels."""
-    recipe = Recipe(scheme=scheme, compile=compile, fuse_qkv=fused, settings=settings)
+    recipe = Recipe(scheme=scheme, compile=compile, fuse_qkv=fused, settings=settings, offload=offload)
     return Case(
         build=Build(pipeline=pipeline, recipe=recipe, weights=weights),
         workload=Workload(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase, recorded_cases
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B
-from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.recipes import LEAF_OFFLOAD, CompileMode
 from perf_tests.tables.schemes.rows import BF16, FP8DQ, FP8DQROW, INT8DQ
 from perf_tests.unit.builders import make_baselines, make_case, make_entry
 from perf_tests.unit.harness.planning.records import case_of, record_of
@@ -40,6 +40,12 @@ def test_a_published_ratio_comes_before_the_same_mode() -> None:
 def test_the_compile_mode_comes_before_the_scheme() -> None:
     records = (record_of(case_of(FP8DQ)), record_of(case_of(INT8DQ, REGIONAL)))
     assert _nearest(case_of(FP8DQ, REGIONAL), *records) == records[1].case.id
+
+
+def test_where_weights_wait_comes_before_the_scheme() -> None:
+    resident, moved = record_of(case_of()), record_of(case_of(FP8DQ, offload=LEAF_OFFLOAD), step_ms=900.0)
+    assert _nearest(case_of(FP8DQ), resident, moved) == resident.case.id
+    assert _nearest(case_of(offload=LEAF_OFFLOAD), resident, moved) == moved.case.id
 
 
 def test_the_same_scheme_comes_before_no_scheme_and_that_before_another() -> None:
