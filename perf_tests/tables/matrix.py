@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from perf_tests.tables import memory_ladder
 from perf_tests.tables.cases import Row, Weights
 from perf_tests.tables.pipelines.auraflow import AURAFLOW
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B, COGVIDEOX_MINI
@@ -18,6 +17,7 @@ from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import A100, B200, CPU, H100, H200, Platform
 from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN, CompileMode, Loader, QuantizedOn, Recipe, Setting
+from perf_tests.tables.rows import compile_modes, memory_ladder
 from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
     BF16,
@@ -39,7 +39,7 @@ from perf_tests.tables.schemes.rows import (
 )
 from perf_tests.tables.schemes.spec import Scheme
 
-EAGER, REGIONAL, AOTI = CompileMode.EAGER, CompileMode.REGIONAL, CompileMode.AOTI
+EAGER, REGIONAL = CompileMode.EAGER, CompileMode.REGIONAL
 
 CPU_REGULAR_ROWS = (
     *(
@@ -152,11 +152,12 @@ def _twinned(regular: tuple[Row, ...]) -> Iterator[Row]:
             yield Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,), exhaustive=True)
 
 
-# The smallest miniature with a single class of blocks: packaging takes 16 to 31 s for each.
-PACKAGED_ROW = Row(
-    pipeline=PIXART_MINI, recipe=Recipe(scheme=INT8WO, compile=AOTI), platforms=(CPU,), exhaustive=True
+CPU_ROWS = (
+    *CPU_REGULAR_ROWS,
+    *_cross_product(CPU_REGULAR_ROWS),
+    *_twinned(CPU_REGULAR_ROWS),
+    *compile_modes.CPU_ROWS,
 )
-CPU_ROWS = (*CPU_REGULAR_ROWS, *_cross_product(CPU_REGULAR_ROWS), *_twinned(CPU_REGULAR_ROWS), PACKAGED_ROW)
 WITH_FLOAT8_UNITS = (H100, H200, B200)
 """The GPUs that every row runs on; where the kernels of a scheme are missing, it is `UNSUPPORTED`."""
 
@@ -205,10 +206,10 @@ GPU_SETTINGS = (
 
 
 def gpu_recipe(recipe: Recipe) -> Recipe:
-    """`recipe` with the settings that it needs on a GPU."""
+    """`recipe` with the settings that it needs on a GPU, too."""
     needed = [each for each in GPU_SETTINGS if (each.scheme, each.compile) == (recipe.scheme, recipe.compile)]
     settings = tuple(setting for each in needed for setting in each.settings)
-    return dataclasses.replace(recipe, settings=settings)
+    return dataclasses.replace(recipe, settings=(*recipe.settings, *settings))
 
 
 def gpu_platforms(scheme: Scheme) -> tuple[Platform, ...]:
@@ -246,10 +247,6 @@ def _both_modes(
 
 def _regional(*schemes: Scheme) -> tuple[Recipe, ...]:
     return tuple(Recipe(scheme=scheme, compile=REGIONAL) for scheme in schemes)
-
-
-def _packaged(*schemes: Scheme) -> tuple[Recipe, ...]:
-    return tuple(Recipe(scheme=scheme, compile=AOTI) for scheme in schemes)
 
 
 EITHER = (False, True)
@@ -322,18 +319,19 @@ EVERY_SIZE = (
 SCHNELL_LOADED = tuple(Recipe(scheme=scheme, loader=Loader.TORCH_SAVE) for scheme in (BF16, INT8WO))
 
 COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
-    (FLUX1_DEV, 1, (*FLUX_PUBLISHED, *FLUX_PUBLISHED_FP8DQROW, *FLUX_FURTHER, *_packaged(BF16, FP8DQROW))),
+    (FLUX1_DEV, 1, (*FLUX_PUBLISHED, *FLUX_PUBLISHED_FP8DQROW, *FLUX_FURTHER)),
     (FLUX1_DEV, 4, (*FLUX_PUBLISHED, *FLUX_PUBLISHED_FP8DQROW)),
     (FLUX1_DEV, 8, FLUX_PUBLISHED),
     (FLUX1_DEV, 16, FLUX_PUBLISHED_BATCH_16),
     (COGVIDEOX_5B, 1, COGVIDEOX_5B_PUBLISHED),
     (COGVIDEOX_2B, 1, (*COGVIDEOX_PUBLISHED, *EVERY_SIZE)),
     (FLUX1_SCHNELL, 1, (*EVERY_SIZE, *SCHNELL_LOADED)),
-    (FLUX1_DEV_SLIM, 1, (Recipe(scheme=BF16), *_regional(BF16, FP8DQROW), *_packaged(BF16, FP8DQROW))),
+    (FLUX1_DEV_SLIM, 1, (Recipe(scheme=BF16), *_regional(BF16, FP8DQROW))),
     (SD3_MEDIUM, 1, EVERY_SIZE),
     (PIXART_SIGMA, 1, EVERY_SIZE),
     (AURAFLOW, 1, EVERY_SIZE),
     *memory_ladder.LADDER,
+    *compile_modes.ON_GPUS,
 )
 """Pipeline, batch size, recipes."""
 

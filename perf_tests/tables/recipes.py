@@ -21,6 +21,8 @@ class CompileMode(StrEnum):
     """The repeated blocks: diffusers' `compile_repeated_blocks`, or the blocks the pipeline row names."""
     FULL = "full"
     """The whole transformer."""
+    MAX_AUTOTUNE = "maxautotune"
+    """The whole transformer in one graph, in torch's mode of that name: timed GEMMs, CUDA graphs."""
     AOTI = "aoti"
     """The repeated blocks: another process exported, compiled and packaged them (AOTInductor)."""
 
@@ -145,6 +147,17 @@ INT8_GEMM = Setting(
     kernels="triton_tem_fused_*int_mm*",
     tuning_s=160.0,
 )
+COORDINATE_DESCENT = Setting(
+    id="cdt",
+    call=Lazy(
+        target=INDUCTOR,
+        kwargs={"coordinate_descent_tuning": True, "coordinate_descent_check_all_directions": True},
+    ),
+    reason="what torchao sets where it is not told otherwise, and what was published; bf16 gets it, too",
+)
+
+COMPILE_LIMITS_S = {CompileMode.MAX_AUTOTUNE: 540.0}
+"""Seconds after which a compilation is given up, where that says enough: a user would have given up, too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,6 +268,17 @@ class Recipe:
         return self.compile not in (CompileMode.EAGER, CompileMode.AOTI) or self.compile_vae
 
     @property
+    def rounds_as_eager(self) -> bool:
+        """Whether what is compiled rounds where eager code does. A whole transformer does not: inductor keeps
+        guidance x 1000 as 3500 in float32, where eager rounds it to 3504 in bf16."""
+        return self.compile not in (CompileMode.FULL, CompileMode.MAX_AUTOTUNE)
+
+    @property
+    def compile_limit_s(self) -> float | None:
+        """Seconds after which its compilation is given up; None where the platform alone says so."""
+        return COMPILE_LIMITS_S.get(self.compile)
+
+    @property
     def tuning_s(self) -> float:
         """Seconds that a cold compilation takes longer because kernels are chosen by timing."""
         return math.fsum(setting.tuning_s for setting in self.settings)
@@ -271,7 +295,14 @@ def _compiled_at_run_time(mode: CompileMode) -> CompileMode:
 
 def bf16_twin(recipe: Recipe) -> Recipe:
     """The bf16 recipe of the same compile mode, which fidelity and speed-up are measured against; of blocks
-    from packages, the one that compiles them itself."""
+    from packages, the one that compiles them itself. What is compiled for minutes is compiled alike."""
+    if recipe.compile is CompileMode.MAX_AUTOTUNE:
+        return Recipe(
+            scheme=BF16,
+            compile=recipe.compile,
+            channels_last=recipe.channels_last,
+            settings=recipe.settings,
+        )
     return Recipe(scheme=BF16, compile=_compiled_at_run_time(recipe.compile))
 
 

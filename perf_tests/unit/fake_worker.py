@@ -320,7 +320,7 @@ class Session:
         )
 
     def _recorded(self, case: Case, stem: str) -> Recorded:
-        compiled = self._compiles and case.is_reference
+        compiled = self._compiles and case.is_reference and case.build.recipe.rounds_as_eager
         picture = self._capture(f"{stem}.eager", case) if compiled else None
         return Recorded(arrays=self._arrays(f"{stem}.eager.npz", noise=0.0), picture=picture)
 
@@ -366,7 +366,9 @@ class Session:
         return Compiled(seconds=1.5 if warm else 6.0 + tuning_s, memory=self._window(350.0), cache=cache)
 
     def _tuned(self, folder: str | None) -> TunedChoices | None:
-        if not any(setting.tuning_s for setting in self.case.build.recipe.settings):
+        recipe = self.case.build.recipe
+        times_kernels = any(setting.tuning_s for setting in recipe.settings)
+        if not times_kernels and recipe.compile is not CompileMode.MAX_AUTOTUNE:
             return None
         # All cases are of the same five shapes.
         file = None if folder is None else Path(folder) / "fake-device"

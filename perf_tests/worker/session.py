@@ -257,7 +257,8 @@ class WorkerSession:
 
     def _recorded(self, asked: messages.Trace, recorded: trace.TransformerTrace) -> reports.Recorded:
         picture = None
-        if asked.case.is_reference and asked.case.build.recipe.compiles:
+        recipe = asked.case.build.recipe
+        if asked.case.is_reference and recipe.compiles and recipe.rounds_as_eager:
             generation = generate_once(self._loaded.pipeline, asked.case, self._loaded.stages)
             picture = capture.save(generation.output, f"{asked.stem}.eager")
         return reports.Recorded(arrays=trace.save(recorded, f"{asked.stem}.eager.npz"), picture=picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,6 @@ from perf_tests.protocol.messages import (
 )
 from perf_tests.protocol.reports import BuiltTwin, Capture, Recorded, Sample
 from perf_tests.tables.pipelines.spec import PROMPTS
-from perf_tests.tables.platforms import Timeouts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -298,7 +298,7 @@ class Replicate:
             unit=self.worker.environment.unit,
         )
         with self.watch(step):
-            reply = self.worker.ask(request, reply_type, _timeout_s(self.planned.platform.timeouts, phase))
+            reply = self.worker.ask(request, reply_type, _timeout_s(self.planned, phase))
         if why := replies.objection(request, reply, self.planned.case):
             self.worker.disbelieve(phase, why)
         return reply
@@ -324,14 +324,15 @@ def _warmup_end(samples: Sequence[Sample], least: int, composed: bool) -> WarmUp
     return WarmUpEnd.MOST if len(samples) >= projection.MAX_WARMUPS else None
 
 
-def _timeout_s(timeouts: Timeouts, phase: Phase) -> float:
+def _timeout_s(planned: Planned, phase: Phase) -> float:
+    timeouts, limit_s = planned.platform.timeouts, planned.case.build.recipe.compile_limit_s
     return {
         Phase.LOAD: timeouts.load_s,
         Phase.QUANTIZE: timeouts.quantize_s,
         Phase.SEARCH: timeouts.quantize_s + timeouts.compile_s,  # a search compiles every candidate
         Phase.SAVE: timeouts.load_s + timeouts.quantize_s,  # some ways build and quantize for themselves
         Phase.PACKAGE: timeouts.compile_s,
-        Phase.COMPILE: timeouts.compile_s,
+        Phase.COMPILE: min(timeouts.compile_s, limit_s or math.inf),
         Phase.GENERATE: timeouts.generate_s,
         Phase.SWITCH_WORKLOAD: timeouts.quantize_s,
         Phase.INSPECT: timeouts.generate_s,  # generates once more to count kernels

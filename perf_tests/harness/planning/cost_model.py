@@ -217,7 +217,8 @@ def _compile_s(
     *,
     tuning_s: float,
 ) -> float | None:
-    """`compile_s` says what a record spent without tuning, which takes `tuning_s` in addition."""
+    """`compile_s` says what a record spent without tuning, which takes `tuning_s` in addition; the recipe's
+    limit without a record."""
     priming_s = stages.latency_s(PRIMING_STEPS)
     for each, before in timed:
         spent_s = compile_s(each)
@@ -226,7 +227,7 @@ def _compile_s(
         if each.case == case:
             return spent_s + tuning_s
         return max(0.0, spent_s - before.latency_s(PRIMING_STEPS)) + priming_s + tuning_s
-    return None if case.build.recipe.compiles else priming_s
+    return case.build.recipe.compile_limit_s if case.build.recipe.compiles else priming_s
 
 
 def _cold_s(record: RecordedCase) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from perf_tests.harness.runs.record import BuildReport
+from perf_tests.harness.verdicts.checks import compiled
 from perf_tests.protocol.offloading import MemorySaving, OffloadedComponent
 from perf_tests.protocol.reports import (
     ORDINARY,
@@ -15,11 +16,10 @@ from perf_tests.protocol.reports import (
     ModuleGroup,
     PipelineState,
     Quantization,
-    StepReport,
 )
 from perf_tests.tables.cases import Build, Case
 from perf_tests.tables.platforms import Device
-from perf_tests.tables.recipes import CompileMode, Decoding, Offload, Recipe
+from perf_tests.tables.recipes import Decoding, Offload, Recipe
 from perf_tests.tables.schemes.spec import QuantizedWeight
 
 
@@ -30,11 +30,7 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     is missing, and has a verdict of its own.
     """
     recipe = case.build.recipe
-    found = [
-        *_compile_contradictions(recipe, build),
-        *_compiled_though_packaged(recipe, build),
-        *_ineffective_settings(recipe, build),
-    ]
+    found = [*compiled.contradictions(recipe, build)]
     if build.quantization is None:
         found.append("the worker did not report what the Linear modules are")
     else:
@@ -43,7 +39,7 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     if build.step is None:
         found.append("the worker did not look at what runs in a step")
     else:
-        found.extend(_blocks_that_ran_otherwise(recipe, build.step))
+        found.extend(compiled.blocks_that_ran_otherwise(recipe, build.step))
     if build.state is None or build.final_state is None:
         found.append("the worker did not read its weights both before the first image and after the last")
     else:
@@ -54,64 +50,6 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     if case.built_twin is not None:
         found.extend(_unlike_built_twin(case, build))
     return tuple(found)
-
-
-def _compile_contradictions(recipe: Recipe, build: BuildReport) -> Iterator[str]:
-    graphs = build.values.get("compiled_graphs")
-    if recipe.compiles:
-        if graphs == 0:
-            yield f"the recipe {recipe.id} compiles, but no graph was compiled: it fell back to eager"
-        if build.cache is None:
-            yield f"the recipe {recipe.id} compiles, but inductor's cache was never asked"
-    else:
-        if graphs:
-            yield f"the recipe {recipe.id} {_without(recipe)}, but {graphs:.0f} graphs were compiled"
-        if build.cache is not None:
-            yield f"the recipe {recipe.id} {_without(recipe)}, but inductor's cache counters were reported"
-
-
-def _without(recipe: Recipe) -> str:
-    return "loads compiled blocks" if recipe.is_packaged else "is eager"
-
-
-def _compiled_though_packaged(recipe: Recipe, build: BuildReport) -> Iterator[str]:
-    """What shows that blocks from packages were compiled all the same, or that there were none."""
-    if not recipe.is_packaged:
-        return
-    if build.built_twin is None or build.built_twin.packages is None:
-        yield f"the recipe {recipe.id} loads compiled blocks, and nothing was packaged"
-    kernels = build.values.get("generated_kernels")
-    if kernels is None:
-        yield f"the recipe {recipe.id} loads compiled blocks, and nobody counted generated kernels"
-    elif kernels:
-        yield f"the recipe {recipe.id} loads compiled blocks, but {kernels:.0f} kernels were generated"
-
-
-def _ineffective_settings(recipe: Recipe, build: BuildReport) -> Iterator[str]:
-    """Settings that have another value than the recipe's, or whose kernels did not run."""
-    for setting in recipe.settings:
-        report = (build.settings or {}).get(setting.id)
-        if report is None:
-            yield f"the worker did not say what became of the setting {setting.id} of the recipe {recipe.id}"
-            continue
-        for name, value in setting.inductor.items():
-            if (found := report.inductor.get(name)) != str(value):
-                yield f"the recipe {recipe.id} sets {name} of inductor to {value}, and it ended as {found}"
-        if report.kernels == 0:
-            yield (
-                f"the setting {setting.id} of the recipe {recipe.id} had no effect: no kernel of a step is "
-                f"called {setting.kernels}"
-            )
-
-
-def _blocks_that_ran_otherwise(recipe: Recipe, step: StepReport) -> Iterator[str]:
-    compiles = recipe.compile is not CompileMode.EAGER
-    for name, calls in step.blocks.items():
-        if compiles and calls:
-            how = "loads" if recipe.is_packaged else "compiles"
-            yield f"the recipe {recipe.id} {how} every {name}, and {calls} calls in a step were eager"
-        elif not compiles and not calls:
-            yield f"the recipe {recipe.id} is eager, and no {name} ran eager in a step"
 
 
 def _wrong_count(build: Build, quantization: Quantization) -> Iterator[str]:

@@ -132,6 +132,8 @@ class Trait(StrEnum):
     """What a case must be for a metric to say anything about it."""
 
     COMPILED = "compiled"
+    ROUNDS_AS_EAGER = "rounds as eager"
+    """What is compiled of it rounds where eager code does."""
     REFERENCE = "reference"
     """It is its own bf16 reference."""
     COMPARED = "compared"
@@ -159,6 +161,7 @@ class Trait(StrEnum):
 
 HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
     Trait.COMPILED: lambda case: case.build.recipe.compiles,
+    Trait.ROUNDS_AS_EAGER: lambda case: case.build.recipe.rounds_as_eager,
     Trait.REFERENCE: lambda case: case.is_reference,
     Trait.COMPARED: lambda case: not case.is_reference,
     Trait.QUANTIZED: lambda case: case.build.recipe.scheme.config is not None,

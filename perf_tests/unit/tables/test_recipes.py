@@ -1,4 +1,4 @@
-"""What recipes exclude, and what a case with blocks from packages is compared with."""
+"""What recipes exclude, and what cases of the other compile modes are compared with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from perf_tests.tables.metrics.rows import METRICS
+from perf_tests.tables.metrics.spec import Reader
 from perf_tests.tables.recipes import (
+    COORDINATE_DESCENT,
     MODEL_OFFLOAD,
     CompileMode,
     Loader,
@@ -14,7 +17,9 @@ from perf_tests.tables.recipes import (
     Recipe,
     bf16_twin,
 )
+from perf_tests.tables.rows.compile_modes import autotuned
 from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, FP8DQROW
+from perf_tests.unit.builders import make_case
 
 PACKAGED = Recipe(scheme=FP8DQROW, compile=CompileMode.AOTI)
 
@@ -51,3 +56,37 @@ def test_reference_of_packages_compiles_their_blocks_itself() -> None:
     twin = Recipe(scheme=BF16, compile=CompileMode.REGIONAL)
     assert bf16_twin(PACKAGED) == twin
     assert bf16_twin(Recipe(scheme=BF16, compile=CompileMode.AOTI)) == twin
+
+
+AUTOTUNED = autotuned(FP8DQROW, fuse_qkv=True, compile_vae=True)
+
+
+def test_tuned_recipe_has_a_reference_that_is_compiled_alike() -> None:
+    assert AUTOTUNED.id == "fp8dqrow-maxautotune-fused-cvae-cl-cdt"
+    assert bf16_twin(AUTOTUNED) == autotuned(BF16)
+    assert bf16_twin(autotuned(BF16)) == autotuned(BF16)
+
+
+def test_compiling_a_tuned_recipe_is_given_up_in_the_end() -> None:
+    assert AUTOTUNED.compile_limit_s == 540.0
+    assert Recipe(scheme=FP8DQROW, compile=CompileMode.REGIONAL).compile_limit_s is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_floor"),
+    [(CompileMode.REGIONAL, True), (CompileMode.FULL, False), (CompileMode.MAX_AUTOTUNE, False)],
+)
+def test_picture_of_a_whole_compiled_transformer_is_no_floor_of_noise(
+    mode: CompileMode, is_floor: bool
+) -> None:
+    case = make_case(scheme=BF16, compile=mode)
+    noise = {metric.name for metric in METRICS if metric.reader is Reader.NOISE}
+    applies = {metric.name for metric in METRICS if metric.applies(case)}
+    assert noise & applies == (noise if is_floor else set())
+
+
+def test_settings_of_torchao_are_those_that_it_sets_itself() -> None:
+    assert COORDINATE_DESCENT.inductor == {
+        "coordinate_descent_tuning": True,
+        "coordinate_descent_check_all_directions": True,
+    }

@@ -201,6 +201,7 @@ def _position_in_block(name: str) -> str:
 POSITIONS: dict[CompileMode, Callable[[str], str]] = {
     CompileMode.EAGER: str,
     CompileMode.FULL: str,
+    CompileMode.MAX_AUTOTUNE: str,
     # Repeated blocks are compiled once only while they are alike: a block with other schemes takes another
     # graph, and beyond a few graphs dynamo runs eager. So the worst layer decides for the same layer of all.
     CompileMode.REGIONAL: _position_in_block,

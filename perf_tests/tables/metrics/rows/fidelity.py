@@ -82,7 +82,7 @@ METRICS = (
             # 2.12 and 2.13 on CPU. A fault that only compiled code has costs more, and its quantized twins,
             # compiled alike, do not see it.
             gates=dict.fromkeys(Device, Gate(tolerance=Tolerance(absolute=absolute))),
-            only_for=(Trait.COMPILED, Trait.REFERENCE),
+            only_for=(Trait.COMPILED, Trait.ROUNDS_AS_EAGER, Trait.REFERENCE),
         )
         for name, field, units, absolute in (
             ("noise_step_sqnr_db", "step_sqnrs_db", "dB", 3.0),

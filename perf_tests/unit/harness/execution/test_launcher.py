@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -93,6 +94,27 @@ def test_a_plan_is_shared_by_the_processes_of_a_case_on_one_stack_and_device(
     name = f"{AUTOQUANT}-{digest}-torch2.13.0-tritonnone-torchao0.18.0-fake_processor.json"
     # The reference follows no plan; a search may compile, and gets the time for that on top.
     assert files == [(None, 60.0)] * 2 + [(str(tmp_path / "plans" / name), 360.0)] * 2
+
+
+@pytest.mark.parametrize(
+    ("compile_s", "allowed_s"), [(1800.0, 540.0), (300.0, 300.0)], ids=["of-the-recipe", "of-the-platform"]
+)
+def test_compiling_is_given_up_at_the_earlier_of_two_limits(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, compile_s: float, allowed_s: float
+) -> None:
+    ask: Any = Worker.ask
+    seconds: list[float] = []
+
+    def noted(worker: Worker, request: Request, reply_type: Any, timeout_s: float) -> Any:
+        if isinstance(request, Compile):
+            seconds.append(timeout_s)
+        return ask(worker, request, reply_type, timeout_s)
+
+    monkeypatch.setattr(Worker, "ask", noted)
+    timeouts = dataclasses.replace(CPU_ALONE.timeouts, compile_s=compile_s)
+    autotuned = "flux-mini-b1-bf16-maxautotune-cl-cdt"
+    conduct(autotuned, platform=dataclasses.replace(CPU_ALONE, timeouts=timeouts)).run(autotuned)
+    assert seconds == [allowed_s]
 
 
 def test_plans_are_in_the_folder_of_the_stack(tmp_path: Path) -> None:

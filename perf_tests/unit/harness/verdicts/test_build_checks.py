@@ -9,7 +9,14 @@ import pytest
 from perf_tests.harness.runs.record import BuildReport
 from perf_tests.harness.verdicts.build_checks import contradictions
 from perf_tests.protocol.packages import Packages
-from perf_tests.protocol.reports import BuiltTwin, Quantization, SettingReport, WeightCount
+from perf_tests.protocol.reports import (
+    BuiltTwin,
+    CompileCache,
+    Quantization,
+    SettingReport,
+    TunedChoices,
+    WeightCount,
+)
 from perf_tests.tables.recipes import INT8_GEMM, CompileMode, Loader, QuantizedOn
 from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import (
@@ -21,6 +28,7 @@ from perf_tests.unit.builders import (
     make_build,
     make_case,
     make_group,
+    make_memory,
     make_plan,
     make_quantization,
     make_state,
@@ -529,3 +537,38 @@ def test_packaged_block_that_ran_in_python_is_a_contradiction() -> None:
     assert contradictions(PACKAGED, packaged(step=step)) == (
         "the recipe int8wo-aoti loads every FluxTransformerBlock, and 2 calls in a step were eager",
     )
+
+
+# What chooses kernels by timing
+
+
+AUTOTUNED = make_case(scheme=INT8WO, compile=CompileMode.MAX_AUTOTUNE)
+TIMED = TunedChoices(hits=0, misses=9)
+
+
+def tuned(cache: CompileCache) -> BuildReport:
+    on_gpu = {"load": msgspec.structs.replace(make_memory(), allocated_mib=24_000.0)}
+    return make_build({"compiled_graphs": 1.0}, cache=cache, step=COMPILED_STEP, memory=on_gpu)
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        pytest.param(msgspec.structs.replace(COLD_CACHE, tuned=TIMED), id="timed"),
+        pytest.param(CompileCache(hits=6, misses=0, bypasses=0, artifacts="loaded"), id="from-artifacts"),
+    ],
+)
+def test_compilation_that_timed_kernels_or_found_them_agrees(cache: CompileCache) -> None:
+    assert contradictions(AUTOTUNED, tuned(cache)) == ()
+
+
+def test_cold_compilation_that_timed_nothing_was_not_in_that_mode() -> None:
+    assert contradictions(AUTOTUNED, tuned(COLD_CACHE)) == (
+        "the recipe int8wo-maxautotune chooses kernels by timing them, and compiled without timing any",
+    )
+
+
+def test_cpu_may_have_nothing_to_choose_from() -> None:
+    on_cpu = {"load": msgspec.structs.replace(make_memory(), allocated_mib=None)}
+    build = msgspec.structs.replace(tuned(COLD_CACHE), memory=on_cpu)
+    assert contradictions(AUTOTUNED, build) == ()

@@ -1,0 +1,1 @@
+"""TABLE: rows of one subject each, of which `matrix` makes cases."""

@@ -1,0 +1,54 @@
+"""TABLE: the recipes of other compile modes: blocks from packages, and a whole transformer, tuned."""
+
+from __future__ import annotations
+
+from perf_tests.tables.cases import Row
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX_MINI
+from perf_tests.tables.pipelines.pixart import PIXART_MINI
+from perf_tests.tables.pipelines.spec import PipelineSpec
+from perf_tests.tables.platforms import CPU
+from perf_tests.tables.recipes import COORDINATE_DESCENT, CompileMode, Recipe
+from perf_tests.tables.schemes.rows import BF16, FP8DQROW, INT8WO
+from perf_tests.tables.schemes.spec import Scheme
+
+
+def packaged(*schemes: Scheme) -> tuple[Recipe, ...]:
+    """Each scheme with the repeated blocks of packages."""
+    return tuple(Recipe(scheme=scheme, compile=CompileMode.AOTI) for scheme in schemes)
+
+
+def autotuned(scheme: Scheme, *, fuse_qkv: bool = False, compile_vae: bool = False) -> Recipe:
+    """The scheme as the published benchmark compiles it."""
+    return Recipe(
+        scheme=scheme,
+        compile=CompileMode.MAX_AUTOTUNE,
+        fuse_qkv=fuse_qkv,
+        compile_vae=compile_vae,
+        channels_last=True,
+        settings=(COORDINATE_DESCENT,),
+    )
+
+
+CPU_ROWS = tuple(
+    Row(pipeline=pipeline, recipe=recipe, platforms=(CPU,), exhaustive=True)
+    for pipeline, recipe in (
+        # The smallest miniature with a single class of blocks: packaging takes 16 to 31 s for each.
+        (PIXART_MINI, Recipe(scheme=INT8WO, compile=CompileMode.AOTI)),
+        (FLUX_MINI, autotuned(BF16)),
+    )
+)
+"""Of the cross product."""
+ON_GPUS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
+    (FLUX1_DEV_SLIM, 1, (*packaged(BF16, FP8DQROW), autotuned(BF16), autotuned(FP8DQROW))),
+    # Of CogVideoX no row: only once these are seen to end.
+    (
+        FLUX1_DEV,
+        1,
+        (
+            *packaged(BF16, FP8DQROW),
+            autotuned(BF16),
+            autotuned(FP8DQROW, fuse_qkv=True, compile_vae=True),
+        ),
+    ),
+)
+"""Pipeline, batch size, recipes of the rows on GPUs."""
