@@ -1,4 +1,5 @@
-"""Which card measures which build: the card of its baseline, else whichever is free next, longest first."""
+"""Which card measures which build: the card of its baseline, else whichever is free next; the most urgent and
+longest first."""
 
 from __future__ import annotations
 
@@ -19,14 +20,17 @@ class Job:
     """UUID of the card that must measure them; None for any."""
     seconds: float = 0.0
     """What they are expected to take, with their references."""
+    urgency: int = 0
+    """Jobs with a lower one are taken first."""
 
 
 class JobQueue:
     """The jobs that no card has taken yet. Safe to use from several threads.
 
     A card takes first what must be measured on it, then the rest of a family that it has begun, whose
-    references it has measured; then the longest family that nobody has begun; and at last, since it costs the
-    references anew, a build of another card's family, of the one that has most left.
+    references it has measured; then the most urgent family that nobody has begun, of several the longest; and
+    at last, since it costs the references anew, a build of another card's family, of the one that has most
+    left.
     """
 
     def __init__(self, jobs: Iterable[Job], units: Sequence[str]) -> None:
@@ -74,7 +78,7 @@ class JobQueue:
 
     def _wait(self, jobs: Iterable[Job]) -> None:
         anywhere = (job if job.home in self._units else replace(job, home=None) for job in jobs)
-        self._waiting = sorted(anywhere, key=lambda job: (-job.seconds, job.cases))
+        self._waiting = sorted(anywhere, key=lambda job: (job.urgency, -job.seconds, job.cases))
 
     def _choose(self, unit: str) -> Job | None:
         if unit not in self._units:
@@ -84,15 +88,17 @@ class JobQueue:
         begun = self._begun[unit]
         elsewhere = set().union(*(names for other, names in self._begun.items() if other != unit)) - begun
         left_s: dict[str, float] = {}
+        first: dict[str, int] = {}
         for job in free:
             left_s[job.family] = left_s.get(job.family, 0.0) + job.seconds
+            first.setdefault(job.family, job.urgency)  # the jobs are in this order
         fresh = [family for family in left_s if family not in elsewhere | begun]
-        longest = max(fresh, key=lambda family: left_s[family], default=None)
+        next_family = min(fresh, key=lambda family: (first[family], -left_s[family]), default=None)
         candidates = (
             own,
             [job for job in free if job.family in begun],
-            [job for job in free if job.family == longest],
-            sorted(free, key=lambda job: -left_s[job.family]),
+            [job for job in free if job.family == next_family],
+            sorted(free, key=lambda job: (job.urgency, -left_s[job.family])),
         )
         return next((jobs[0] for jobs in candidates if jobs), None)
 

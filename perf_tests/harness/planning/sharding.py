@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.protocol.errors import UsageError
@@ -118,10 +118,22 @@ def _weighed(items: Sequence[ShardItem]) -> list[tuple[float, tuple[str, ...]]]:
 # What the cards of one session take
 
 
-def jobs(items: Sequence[ShardItem], cases: Mapping[str, Case], homes: Mapping[str, str]) -> tuple[Job, ...]:
+def jobs(
+    items: Sequence[ShardItem],
+    cases: Mapping[str, Case],
+    homes: Mapping[str, str],
+    places: Mapping[str, int] | None = None,
+) -> tuple[Job, ...]:
     """What several cards share out among each other: each item, or its parts where its cases have different
-    `homes` (case id -> UUID of the card that must measure it)."""
-    return tuple(job for seconds, ids in _weighed(items) for job in _jobs(seconds, ids, cases, homes))
+    `homes` (case id -> UUID of the card that must measure it).
+
+    `places` is case id -> where it stands in the order of measuring; None where the longest goes first.
+    """
+    return tuple(
+        replace(job, urgency=min(places.get(case_id, 0) for case_id in job.cases)) if places else job
+        for seconds, ids in _weighed(items)
+        for job in _jobs(seconds, ids, cases, homes)
+    )
 
 
 def _jobs(

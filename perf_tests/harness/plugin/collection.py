@@ -55,6 +55,10 @@ def markers() -> Iterator[str]:
         'asked for ("cpu and exhaustive")'
     )
     yield "smoke: the GPU rows that a pull request can afford, one for each kind of failure"
+    yield (
+        "unsettled: GPU rows without a baseline of three processes; where they are asked for, published ones "
+        "are measured before the rest, and the cheapest first"
+    )
     yield "unrecorded: GPU rows that never had a baseline, which a night leaves out"
     for platform in PLATFORMS:
         machine = platform.gpu.name if platform.gpu else "the CPU of any machine"
@@ -78,7 +82,7 @@ def generate_cases(metafunc: pytest.Metafunc) -> None:
         "case",
         [
             pytest.param(
-                case, id=case_id, marks=[*_marks(row, target), *_tier_marks(case_id, row, session, target)]
+                case, id=case_id, marks=[*_marks(row, target), *_tier_marks(case, row, session, target)]
             )
             for case_id, (row, case) in metafunc.config.stash[ROWS].items()
             if session.options.selects(case_id) and _is_judged_by(group, row, case)
@@ -125,14 +129,15 @@ def _marks(row: Row, target: Target) -> list[pytest.MarkDecorator]:
     return [*marks, *_platform_marks(target.platforms(row), target)]
 
 
-def _tier_marks(
-    case_id: str, row: Row, session: PerfSession, target: Target
-) -> Iterator[pytest.MarkDecorator]:
-    """`smoke`, and `unrecorded` on the platform that the case is filed under."""
+def _tier_marks(case: Case, row: Row, session: PerfSession, target: Target) -> Iterator[pytest.MarkDecorator]:
+    """`smoke`; `unrecorded` and `unsettled`, if asked for, on the platform that the case is filed under."""
+    case_id, platform = case.id, target.platforms(row)[0]
     if case_id in SMOKE_IDS:
         yield pytest.mark.smoke
-    if session.baselines.is_unrecorded(case_id, target.platforms(row)[0]):
+    if session.baselines.is_unrecorded(case_id, platform):
         yield pytest.mark.unrecorded
+    if session.options.records and session.baselines.is_unsettled(case, platform):
+        yield pytest.mark.unsettled
 
 
 def _platform_marks(platforms: Sequence[Platform], target: Target) -> list[pytest.MarkDecorator]:
@@ -148,18 +153,28 @@ def _platform_marks(platforms: Sequence[Platform], target: Target) -> list[pytes
 
 
 def kept_items(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """`items` without the cross product unless it is asked for, and without the cases of other shards.
+    """`items` without the cross product unless it is asked for, and without the cases of other shards; in the
+    order in which rows are recorded, where that is what the session is for.
 
     Raises PerfError where the baselines that tell the cost of a case cannot be read.
     """
     session = config.stash[SESSION]
     kept = [item for item in items if not item.get_closest_marker("exhaustive") or _is_asked_for(item)]
+    if session.options.records:
+        kept = _in_recording_order(config, kept)
     if session.options.shard is None:
         return kept
     mine = session.forecaster.shard(selection_of(config, kept))
     elsewhere = frozenset(item for item in kept if is_judging(item) and case_of(item).id not in mine)
     config.stash[ELSEWHERE] = elsewhere
     return [item for item in kept if item not in elsewhere]
+
+
+def _in_recording_order(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """`items` with all tests of a row one after another."""
+    places = config.stash[SESSION].forecaster.recording_order(selection_of(config, items))
+    last = len(places)
+    return sorted(items, key=lambda item: places.get(case_of(item).id, last) if is_judging(item) else last)
 
 
 def selection_of(config: pytest.Config, items: Sequence[pytest.Item]) -> Selection:

@@ -53,6 +53,8 @@ class Options:
     python: str
     worker_module: str
     show_plan: bool = False
+    records: bool = False
+    """Whether rows are selected because they lack processes (`-m unsettled`)."""
     budget_s: float | None = None
     """None: unlimited."""
     shard: Shard | None = None
@@ -212,6 +214,7 @@ def read(option: argparse.Namespace) -> Options:
         python=stacks.new if stacks else option.perf_python,
         worker_module=option.perf_worker_module,
         show_plan=option.perf_plan,
+        records="unsettled" in getattr(option, "markexpr", ""),
         budget_s=None if option.perf_budget is None else parse_duration(option.perf_budget),
         shard=None if option.perf_shard is None else sharding.parse_shard(option.perf_shard),
         gpus=option.perf_gpus,

@@ -17,7 +17,7 @@ from perf_tests.harness.execution.campaign import Several
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
-from perf_tests.harness.planning import relatives, schedule, sharding
+from perf_tests.harness.planning import recording, relatives, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.planning.cost_model import CostBasis
 from perf_tests.harness.planning.relatives import KnownCosts
@@ -28,7 +28,7 @@ from perf_tests.harness.verdicts.gates import is_verified_only
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.platforms import Noise, Platform
+from perf_tests.tables.platforms import PLATFORMS, Noise, Platform
 from perf_tests.tables.tiers import why_unrecorded
 
 
@@ -126,6 +126,17 @@ class PlatformBaselines:
             recorded is not None and case_id not in recorded and why_unrecorded(case_id, platform) is not None
         )
 
+    def read_all(self) -> None:
+        """Read the baselines of every platform. Raises BaselineError where a file cannot be trusted."""
+        for platform in PLATFORMS:
+            self.of(platform)
+
+    def is_unsettled(self, case: Case, platform: Platform) -> bool:
+        """Whether `case`, of a GPU, has no baseline of three processes or more, or one of another digest."""
+        found = self.find(case, platform)
+        settled = found is not None and not found.entry.provisional and found.entry.digest == case.digest
+        return platform.gpu is not None and not settled
+
     def find(self, case: Case, platform: Platform) -> Accepted | None:
         """What was accepted for `case` on `platform`; None where it has no baseline."""
         return find_accepted(self.of(platform), case)
@@ -184,15 +195,27 @@ class Forecaster:
         items = schedule.shard_items(
             cases, self._known(selection), self._options.processes, selection.verified_only
         )
-        return sharding.jobs(items, {case.id: case for case, _ in cases}, here)
+        places = self.recording_order(selection) if self._options.records else None
+        return sharding.jobs(items, {case.id: case for case, _ in cases}, here, places)
+
+    def recording_order(self, selection: Selection) -> dict[str, int]:
+        """Case id -> its place where rows are recorded that lack processes."""
+        latencies_s = published.latencies_s(self._options.baselines / "published")
+        known = [
+            case_id for case_id in selection.cases if published.PUBLISHED_IDS.get(case_id) in latencies_s
+        ]
+        return recording.order(selection.cases, self.expected_s(selection), known)
 
     def budget(self, selection: Selection) -> Budget:
         """The budget of the options, which begins to run now; unlimited without one."""
         if self._options.budget_s is None:
             return Budget(math.inf, {})
         costs = self.forecast(selection).costs
-        expected_s = {cost.case.id: math.fsum(cost.seconds.values()) for cost in costs if not cost.implicit}
-        return Budget(self._options.budget_s, expected_s)
+        expected_s = {cost.case.id: math.fsum(cost.seconds.values()) for cost in costs}
+        reference_of = {
+            case.id: case.reference.id for case, _ in selection.cases.values() if not case.is_reference
+        }
+        return Budget(self._options.budget_s, expected_s, reference_of=reference_of)
 
     def expected_s(self, selection: Selection) -> dict[str, float]:
         """Case id -> the seconds that a selected case will probably take, with its share of the references.

@@ -65,6 +65,8 @@ class PerfSession:
         self.resuming_command = _resuming(command, already=options.resume)
         """How to keep what is measured, and to measure the rest."""
         self.baselines = PlatformBaselines(options.baselines)
+        if options.records:  # tests are marked by them, which is too late for an error in one sentence
+            self.baselines.read_all()
         self.forecaster = Forecaster(options, self.baselines)
         self.judging = CaseJudge(options, self.selection, self.baselines, partial(_reference, self))
         self._ab = AbSession(options, self.selection, self.baselines, self.watch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from perf_tests.harness.lanes.job_queue import Job, JobQueue
 
 A, B = "GPU-a", "GPU-b"
@@ -19,6 +21,16 @@ def taken(queue: JobQueue, unit: str) -> str | None:
 def test_the_longest_job_is_taken_first() -> None:
     queue = JobQueue([job("short", 1.0), job("long", 9.0), job("middle", 5.0)], (A,))
     assert [taken(queue, A) for _ in range(4)] == ["long", "middle", "short", None]
+
+
+def test_the_most_urgent_job_is_taken_before_the_longest() -> None:
+    jobs = (
+        replace(job("long", 9.0), urgency=2),
+        replace(job("short", 1.0), urgency=0),
+        replace(job("other", 20.0, family="g"), urgency=1),
+    )
+    queue = JobQueue(jobs, (A, B))
+    assert [taken(queue, A), taken(queue, B), taken(queue, B)] == ["short", "other", "long"]
 
 
 def test_a_job_is_measured_on_the_card_of_its_baseline_where_that_is_here() -> None:

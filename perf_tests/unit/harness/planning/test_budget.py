@@ -41,3 +41,26 @@ def test_no_case_starts_once_the_time_is_spent() -> None:
 @pytest.mark.parametrize("now", [100.0, 1e9])
 def test_every_case_starts_within_an_unlimited_budget(now: float) -> None:
     assert budget(math.inf, now).refusal("long") is None
+
+
+def of_family(seconds: float) -> Budget:
+    """A budget whose clock stands; two cases of 30 s are compared with one that takes 50 s."""
+    expected_s = {"int8": 30.0, "fp8": 30.0, "bf16": 50.0}
+    return Budget(seconds, expected_s, lambda: 0.0, {"int8": "bf16", "fp8": "bf16"})
+
+
+def test_a_case_does_not_start_where_its_reference_would_not_fit() -> None:
+    assert of_family(70.0).refusal("int8") == (
+        "expected to take 80 s with its reference, but only 70 s of the budget of 70 s are left; "
+        "--perf-resume runs the rest"
+    )
+
+
+def test_a_reference_counts_for_the_first_case_that_needs_it() -> None:
+    asked = of_family(80.0)
+    assert [asked.refusal(case) for case in ("int8", "fp8", "bf16")] == [None, None, None]
+
+
+def test_a_reference_that_was_selected_itself_counts_once() -> None:
+    asked = of_family(50.0)
+    assert [asked.refusal(case) for case in ("bf16", "int8")] == [None, None]

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from perf_tests.harness.planning.sharding import Shard, ShardItem, build_groups, parse_shard, shard
+from perf_tests.harness.planning.sharding import Shard, ShardItem, build_groups, jobs, parse_shard, shard
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.flux import FLUX1_DEV
@@ -179,3 +179,18 @@ def test_items_of_unknown_cost_are_dealt_out_evenly() -> None:
 
 def test_more_shards_than_items_leave_some_empty() -> None:
     assert _shards((ShardItem(cases=("a",), seconds=1.0),), 2) == [{"a"}, frozenset()]
+
+
+# What the cards of one session take
+
+
+def test_jobs_are_as_urgent_as_their_first_case() -> None:
+    batch = _of_batch(FP8, 4)
+    items = (
+        ShardItem(cases=(FP8.id, batch.id), seconds=60.0),
+        ShardItem(cases=(OTHER_FP8.id,), seconds=90.0),
+    )
+    cases = {case.id: case for case in (FP8, batch, OTHER_FP8)}
+    places = {batch.id: 0, OTHER_FP8.id: 1, FP8.id: 2}
+    assert [job.urgency for job in jobs(items, cases, {}, places)] == [0, 1]
+    assert [job.urgency for job in jobs(items, cases, {})] == [0, 0]
