@@ -1,4 +1,4 @@
-"""Accept measured numbers as baselines, with a reason: diff, apply, check, rewrite, show."""
+"""Accept measured numbers as baselines, with a reason: diff, apply, review, check, rewrite, show."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -20,6 +21,9 @@ from perf_tests.harness.compare import readme_tables
 from perf_tests.harness.rebaseline import candidates, store
 from perf_tests.harness.rebaseline.pooling import Pool, pool
 from perf_tests.harness.rebaseline.proposal import Change, Proposal, Terms, commit_message, propose, write
+from perf_tests.harness.review import items, rejections
+from perf_tests.harness.review.dialogue import Dialogue
+from perf_tests.harness.review.items import ReviewItem
 from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.metrics.rows import UNITS
@@ -88,6 +92,62 @@ def _apply(options: argparse.Namespace) -> int:
     return SAME
 
 
+def review(options: argparse.Namespace) -> int:
+    """Ask about each case that the run changes, the largest change first, and write what is accepted."""
+    source = _read(options)
+    terms = Terms(reason="", platform=options.platform, replace_settled=options.replace_settled)
+    patterns = tuple(options.only or ("*",))
+    proposal = propose(source, root=options.baselines, patterns=patterns, terms=terms)
+    if options.metric is not None and options.metric not in UNITS:
+        raise UsageError(f"--metric {options.metric!r} is no metric; they are {', '.join(sorted(UNITS))}")
+    found = items.items(proposal, source, options.metric)
+    _print_lines((f"rebaseline: not pooled: {each}" for each in proposal.left_out), sys.stderr)
+    _print_lines((f"rebaseline: not eligible: {each}" for each in proposal.ineligible), sys.stderr)
+    if options.markdown:
+        print(items.as_markdown(found), end="")
+        return SAME
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "review asks questions, and this is no terminal: `diff RUN` shows what would change, "
+            "`review RUN --markdown` as a table for a pull request, and `apply RUN --only GLOB --reason TEXT "
+            "--write` accepts it"
+        )
+    return _reviewed(options, source, found)
+
+
+def _reviewed(options: argparse.Namespace, source: Pool, found: Sequence[ReviewItem]) -> int:
+    folder = options.runs[0] if options.runs[0].is_dir() else options.runs[0].parent
+    before = rejections.read(folder)
+    asked = [item for item in found if before.get(item.case) != item.fingerprint]
+    if already := len(found) - len(asked):
+        print(f"{already} rejected before; to be asked again, remove {folder / rejections.REVIEW}")
+    done = Dialogue(
+        ask=input,
+        say=print,
+        accept=partial(_accept_reviewed, options, source),
+        reject=partial(rejections.add, folder),
+    ).review(asked)
+    print(done.summary())
+    if done.accepted:
+        print(f"\nwritten; a commit message:\n\n{items.commit_message(done.accepted)}")
+    return SAME
+
+
+def _accept_reviewed(options: argparse.Namespace, source: Pool, item: ReviewItem, reason: str) -> str | None:
+    """Write what was shown of `item`; why it was not, where the store has changed meanwhile."""
+    terms = Terms(reason=reason, platform=options.platform, replace_settled=options.replace_settled)
+    with transaction.exclusive(options.baselines):
+        proposal = propose(source, root=options.baselines, patterns=(item.case,), terms=terms)
+        if proposal.ineligible:
+            return proposal.ineligible[0]
+        now = items.items(proposal, source)
+        if not now or now[0].changes != item.changes:
+            return "the baseline has changed since it was shown: review the run again"
+        write(proposal)
+        readme_tables.refresh(options.baselines)
+    return None
+
+
 def _read(options: argparse.Namespace) -> Pool:
     return pool(tuple(candidates.read_run(path) for path in options.runs))
 
@@ -145,7 +205,7 @@ def show(options: argparse.Namespace) -> int:
     return SAME
 
 
-COMMANDS = {"diff": diff, "apply": apply, "check": check, "rewrite": rewrite, "show": show}
+COMMANDS = {"diff": diff, "apply": apply, "review": review, "check": check, "rewrite": rewrite, "show": show}
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -173,7 +233,7 @@ def _require_no_typo(word: str) -> None:
 
 def _parser(everywhere: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, parents=[everywhere], allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="{diff,apply,check,rewrite,show}")
+    commands = parser.add_subparsers(required=True, metavar=f"{{{','.join(COMMANDS)}}}")
     for name, command in COMMANDS.items():
         of_command = commands.add_parser(name, help=command.__doc__, allow_abbrev=False)
         of_command.set_defaults(command=command)
@@ -196,6 +256,10 @@ ONLY = (
     {"action": "append", "metavar": "GLOB", "help": "select the cases with matching ids; may be repeated"},
 )
 PLATFORM = ("--platform", {"metavar": "ID", "help": "refuse a run of another platform"})
+REPLACE_SETTLED = (
+    "--replace-settled",
+    {"action": "store_true", "help": "let fewer than three processes replace a baseline of three or more"},
+)
 ARGUMENTS = {
     "diff": (RUNS, ONLY, PLATFORM),
     "apply": (
@@ -222,14 +286,19 @@ ARGUMENTS = {
                 "help": "leave out cases that cannot be accepted, instead of refusing all",
             },
         ),
-        (
-            "--replace-settled",
-            {
-                "action": "store_true",
-                "help": "let fewer than three processes replace a baseline of three or more",
-            },
-        ),
+        REPLACE_SETTLED,
         ("--write", {"action": "store_true", "help": "write the files; without it, only show the changes"}),
+    ),
+    "review": (
+        RUNS,
+        ONLY,
+        PLATFORM,
+        REPLACE_SETTLED,
+        ("--metric", {"metavar": "NAME", "help": "only cases in which this metric changes"}),
+        (
+            "--markdown",
+            {"action": "store_true", "help": "ask nothing: print the changes for the text of a pull request"},
+        ),
     ),
     "check": (),
     "rewrite": (),

@@ -165,7 +165,7 @@ def test_a_mistyped_command_is_named_and_no_run_is_looked_for(
     assert cli("aply", run_of(), *ACCEPT) == 2
     assert capsys.readouterr().err == (
         "rebaseline: there is neither a command nor a run 'aply': did you mean 'apply'? Commands are diff, "
-        "apply, check, rewrite, show; without one, RUN... is shown as by `diff`\n"
+        "apply, review, check, rewrite, show; without one, RUN... is shown as by `diff`\n"
     )
 
 

@@ -1,0 +1,1 @@
+"""Accepting what a run changes case by case, in a conversation."""
