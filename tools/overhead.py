@@ -90,13 +90,14 @@ def _contestants(case_id: str) -> tuple[Callable[[], float], Callable[[], float]
 
     from perf_tests.worker.measure.clock import CLOCKS
     from perf_tests.worker.measure.generate import Stages, call_arguments, generate_once, prime, settle
-    from perf_tests.worker.model import build, compile
+    from perf_tests.worker.model import build, compile, offload
     from perf_tests.worker.quantization import apply
 
     row = next(row for row in MATRIX if row.case(Weights.SYNTHETIC).id == case_id)
     case, device = row.case(Weights.SYNTHETIC), row.platforms[0].device
     pipeline = build.build(case.build, torch.device(device))
     apply.apply(pipeline, case.build, device=torch.device(device))
+    offload.set_up(pipeline, case.build.recipe, torch.device(device))
     compile.apply(pipeline, case.build)
     prime(pipeline, case)
     settle()

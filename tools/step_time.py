@@ -82,12 +82,13 @@ def _measured(case: Case, kernels: int) -> Iterator[str]:
     from perf_tests.worker.inspection.step_time import step_time
     from perf_tests.worker.measure.clock import CLOCKS
     from perf_tests.worker.measure.generate import Stages, count_step, generate_once, prime, settle
-    from perf_tests.worker.model import build, compile
+    from perf_tests.worker.model import build, compile, offload
     from perf_tests.worker.quantization import apply
 
     pipeline = build.build(case.build, torch.device(Device.CUDA))
     work = count_step(pipeline, case)
     apply.apply(pipeline, case.build, device=torch.device(Device.CUDA))
+    offload.set_up(pipeline, case.build.recipe, torch.device(Device.CUDA))
     compile.apply(pipeline, case.build)
     started_s = time.perf_counter()
     prime(pipeline, case)
