@@ -35,7 +35,6 @@ from perf_tests.protocol.messages import (
     WorkloadSwitched,
 )
 from perf_tests.protocol.reports import BuiltTwin, Capture, Recorded, Sample
-from perf_tests.tables.pipelines.spec import PROMPTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,8 +150,9 @@ class Replicate:
         `capture` is the stem of the files in which the output of each pair of prompt and seed is kept once;
         None keeps nothing.
         """
-        pair = (len(self.samples) if place is None else place) % PROMPTS
-        keeps = capture is not None and len(self.samples) < PROMPTS
+        count = projection.pairs(self.planned.case, self.planned.platform)
+        pair = (len(self.samples) if place is None else place) % count
+        keeps = capture is not None and len(self.samples) < count
         request = Generate(pair=pair, capture=f"{capture}.{pair}" if keeps else None)
         generated = self._generate_validly(request)
         self.samples.append(generated.sample)

@@ -24,6 +24,7 @@ from enum import StrEnum
 from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.planning import relatives
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
+from perf_tests.harness.runs.projection import least_samples
 from perf_tests.harness.stats import precision
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
@@ -82,11 +83,11 @@ def generations(case: Case, samples: int) -> int:
     return samples + (COMPOSED_WARMUPS if case.workload.measured_steps else WARMUPS)
 
 
-def usual_samples(platform: Platform, generation_s: float) -> int:
+def usual_samples(case: Case, platform: Platform, generation_s: float) -> int:
     """Timed generations of a process that is sampled until it is precise, at `generation_s` seconds each."""
     is_fixed = platform.interleave_twin or platform.process_noise is None
     if is_fixed or generation_s > precision.SLOW_GENERATION_S:
-        return platform.samples
+        return least_samples(case, platform)
     return max(platform.samples, USUAL_SAMPLES)
 
 
@@ -105,7 +106,9 @@ def expected_cost(
     source, before = timed[0]
     stages = _scaled(before, case, source, known)
     generation_s = stages.latency_s(case.workload.generated_steps) * _overhead(source, before, platform)
-    samples = samples or _recorded_samples(case, source, platform) or usual_samples(platform, generation_s)
+    samples = (
+        samples or _recorded_samples(case, source, platform) or usual_samples(case, platform, generation_s)
+    )
     cold_s = _compile_s(case, stages, timed, _cold_s, tuning_s=case.build.recipe.tuning_s)
     again_s = _compile_s(case, stages, timed, _warm_s, tuning_s=0.0)
     quantized_alike = [each for each in nearest if relatives.are_both_quantized_or_neither(case, each.case)]
@@ -131,8 +134,10 @@ def _recorded_samples(case: Case, source: RecordedCase, platform: Platform) -> i
     """Timed generations that a process of `case` had; None where `source` is another case or does not say."""
     if source.case != case or source.entry.samples is None:
         return None
+    if source.entry.samples == platform.samples:  # as few as were allowed, which may be fewer now
+        return least_samples(case, platform)
     # It may have been recorded when fewer were asked for.
-    return max(source.entry.samples, platform.samples)
+    return max(source.entry.samples, least_samples(case, platform))
 
 
 def _basis(case: Case, source: RecordedCase) -> CostBasis:

@@ -20,6 +20,7 @@ from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import failure
 from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.plan import BUILD
+from perf_tests.harness.runs.projection import least_samples
 from perf_tests.harness.runs.record import Comparison, Run, RunRecord, Status, Verdict
 from perf_tests.harness.stats import precision
 from perf_tests.harness.stats.sequential_bounds import metric_level
@@ -84,7 +85,8 @@ class CaseJudge:
         noise = self._baselines.noise(platform)
         precise = (metric.name for metric in gated_metrics(case, platform) if metric.precise)
         noise_pct = {name: noise[name].sd_pct for name in precise if name in noise}
-        return precision.sampling_end(samples, noise_pct, platform.samples)
+        least = least_samples(case, platform)
+        return precision.sampling_end(samples, noise_pct, least, enough=platform.samples)
 
     # The error level
 

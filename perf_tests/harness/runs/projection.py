@@ -32,8 +32,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perf_tests.protocol.reports import Sample
+from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import STAGES, STEP
-from perf_tests.tables.pipelines.spec import Workload
+from perf_tests.tables.pipelines.spec import PROMPTS, Workload
+from perf_tests.tables.platforms import Platform
 
 STALL_PCT = 8.0
 """A step this far above the median waited for the host: steps vary by less, and a stall costs more."""
@@ -41,6 +43,13 @@ MAX_WARMUPS = 3
 """A process that is not steady by then is measured as it is; its noise is judged like that of any other."""
 STEADY_PCT = 1.0
 """Generations on a warm GPU mostly differ by less than this; while it heats up they differ by more."""
+
+COMPOSED_PAIRS = 2
+"""Pairs of prompt and seed of a composed row of images: large batches, and schemes with slow steps. They show
+the same code as the rows that generate all steps, and take up to half a minute each.
+
+Not of videos, whose baselines hold means over the frames of all pairs.
+"""
 
 Values = Mapping[str, tuple[float, ...]]
 
@@ -87,3 +96,20 @@ def _latencies(values: Values, steps: int) -> dict[str, tuple[float, ...]]:
         return {"device_latency_s": (device_s,)}
     host_s = max(0.0, whole[0] - device[0])
     return {"device_latency_s": (device_s,), "latency_s": (device_s + host_s,)}
+
+
+def pairs(case: Case, platform: Platform) -> int:
+    """How many pairs of prompt and seed a process of `case` generates, in turn."""
+    return COMPOSED_PAIRS if _has_few_pairs(case, platform) else PROMPTS
+
+
+def least_samples(case: Case, platform: Platform) -> int:
+    """Timed generations of a process of `case`, at least: on a GPU each pair, and the first again."""
+    least = COMPOSED_PAIRS + 1 if _has_few_pairs(case, platform) else platform.samples
+    return min(platform.samples, least)
+
+
+def _has_few_pairs(case: Case, platform: Platform) -> bool:
+    workload = case.workload
+    is_composed = workload.measured_steps is not None and workload.num_frames is None
+    return is_composed and not platform.interleave_twin

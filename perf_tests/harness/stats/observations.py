@@ -122,17 +122,24 @@ def _outputs(_metric: Metric, process: Process, _reference: Run | None) -> float
 
 def _growth(metric: Metric, process: Process, _reference: Run | None) -> float:
     of = _of(metric)
-    values = [_of_sample(of, sample) for sample in process.samples]
+    values = [_of_sample(of, sample) for sample in _images(process)]
     if len(values) < over_images.FROM_SECOND:
         raise NotMeasured(f"{len(values)} samples do not show what grows from the second to the last")
     return over_images.growth_per_image(values)
 
 
 def _trend(_metric: Metric, process: Process, _reference: Run | None) -> float:
-    if len(process.samples) < over_images.TREND_IMAGES:
-        raise NotMeasured(f"{len(process.samples)} samples do not show a trend")
-    clocks_mhz = over_images.medians([each.values.get(SAMPLE_CLOCK, ()) for each in process.samples])
-    return over_images.trend_pct(_generations_s(process.samples), clocks_mhz)
+    images = _images(process)
+    if len(images) < over_images.TREND_IMAGES:
+        raise NotMeasured(f"{len(images)} samples do not show a trend")
+    clocks_mhz = over_images.medians([each.values.get(SAMPLE_CLOCK, ()) for each in images])
+    return over_images.trend_pct(_generations_s(images), clocks_mhz)
+
+
+def _images(process: Process) -> Sequence[Sample]:
+    """The timed images of a process, one after another; where they are few, with the warm-ups before them."""
+    missing = over_images.TREND_IMAGES - len(process.samples)
+    return (*process.warmups[-missing:], *process.samples) if missing > 0 else process.samples
 
 
 def _stalls(_metric: Metric, process: Process, _reference: Run | None) -> float:

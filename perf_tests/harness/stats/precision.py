@@ -24,11 +24,14 @@ SLOW_GENERATION_S = 6.0
 """A longer generation is not repeated for precision: it would cost a process more than a minute."""
 
 
-def sampling_end(samples: Sequence[Sample], noise_pct: Mapping[str, float], least: int) -> SamplingEnd | None:
+def sampling_end(
+    samples: Sequence[Sample], noise_pct: Mapping[str, float], least: int, *, enough: int | None = None
+) -> SamplingEnd | None:
     """Whether the `samples` of a process suffice; None: one more.
 
     `noise_pct` is the noise between processes of each metric that has to be precise; with none of them, or a
-    generation that is slow or lacks one, `least` samples are enough.
+    generation that lacks one, `least` samples do. Slow generations are not repeated for precision beyond
+    `enough`, which is `least` unless given.
     """
     if len(samples) < least:
         return None
@@ -36,7 +39,8 @@ def sampling_end(samples: Sequence[Sample], noise_pct: Mapping[str, float], leas
         errors_pct = {name: location_error_pct(samples, name) for name in noise_pct}
     except NotMeasured:
         return SamplingEnd.FIXED
-    if not errors_pct or (generation_s(samples[-1]) or 0.0) > SLOW_GENERATION_S:
+    is_slow = (generation_s(samples[-1]) or 0.0) > SLOW_GENERATION_S
+    if not errors_pct or (is_slow and len(samples) >= (enough or least)):
         return SamplingEnd.FIXED
     if all(errors_pct[name] <= WITHIN_SHARE * between_pct for name, between_pct in noise_pct.items()):
         return SamplingEnd.PRECISE

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from perf_tests.harness.baselines.entry import Accepted, Entry
-from perf_tests.harness.runs import stalls
+from perf_tests.harness.runs import projection, stalls
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.verdicts import images, layers, noisy
 from perf_tests.harness.verdicts.noisy import Significance
@@ -180,13 +180,15 @@ def per_layer(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
 def per_pair(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
     """Each pair of prompt and seed is compared with itself in the baseline, and with the scheme's floor."""
     name = facts.metric.name
+    # It may have been recorded when more of them were generated.
+    baseline = entry.metrics[name][: projection.pairs(facts.case, facts.platform)]
     lowest = floor_of(facts.case)
     noise = images.noise_floor(facts.metric, facts.reference)
     judged = images.judge_pairs(
         facts.metric,
         gate.tolerance,
         facts.values,
-        entry.metrics[name],
+        baseline,
         # The fields of a floor have the names of the metrics.
         floor=None if lowest is None else getattr(lowest, name),
         noise=noise,

@@ -76,6 +76,16 @@ def test_samples_save_each_pair_once_and_start_again_with_the_first(
     assert saved == [(0, False), (0, True), (1, True), (2, True), (3, True), (0, False)]
 
 
+def test_composed_images_are_of_two_pairs(conduct: Conduct) -> None:
+    case = larger("flux1-dev-b1-bf16-eager", measured_steps=6)
+    selected = (Planned(case, dataclasses.replace(GPU, samples=5)),)
+    (process,) = conduct("flux1-dev-b1-bf16-eager", selected=selected).run(case.id).processes
+    assert [sample.pair for sample in process.samples] == [0, 1, 0, 1, 0]
+    assert [each.array for each in process.captures] == [
+        f"captures/flux1-dev-b1-bf16-eager-m6.0.{pair}.npy" for pair in (0, 1)
+    ]
+
+
 def test_sampling_ends_when_the_rule_says_so_and_the_record_says_why(conduct: Conduct) -> None:
     def until_four(case: Case, platform: Platform, samples: Sequence[Sample], /) -> SamplingEnd | None:
         return SamplingEnd.PRECISE if len(samples) == 4 else None

@@ -103,6 +103,18 @@ def test_a_record_says_how_often_it_generated() -> None:
     assert alike.seconds[Phase.GENERATE] == pytest.approx(8 * 1.9)
 
 
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [pytest.param(5, 3, id="as-few-as-were-allowed"), pytest.param(8, 8, id="until-precise")],
+)
+def test_a_composed_row_is_expected_to_time_as_few_as_are_allowed_now(recorded: int, expected: int) -> None:
+    case, platform = case_of(measured_steps=6), dataclasses.replace(H100, samples=5)
+    record = record_of(case, {"generate": (recorded + 2) * 1.9})
+    counted = dataclasses.replace(record, entry=msgspec.structs.replace(record.entry, samples=recorded))
+    cost = expected_cost(case, platform, KnownCosts(records=(counted,)))
+    assert cost.seconds[Phase.GENERATE] == pytest.approx((expected + 2) * 1.9)
+
+
 def test_another_batch_takes_longer_steps_and_decodes_longer_but_encodes_as_long() -> None:
     # 100 + 4 x 300 + 5 x 4 x 200 + 4 x 500 = 7300 ms
     cost = _expected(case_of(batch=4), record_of(case_of()))

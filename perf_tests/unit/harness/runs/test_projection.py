@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from perf_tests.harness.runs.projection import composed, is_steady, steady_step_ms
+from perf_tests.harness.runs.projection import composed, is_steady, least_samples, pairs, steady_step_ms
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.reports import Sample
+from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.pipelines.flux import FLUX1_DEV
 from perf_tests.tables.pipelines.spec import Workload
+from perf_tests.tables.platforms import CPU, H100, H200, Platform
 
 TOOL = runpy.run_path(str(Path(__file__).resolve().parents[4] / "tools" / "projection.py"))
 
@@ -191,3 +194,35 @@ def test_an_unknown_case_is_refused_with_its_nearest(capsys: pytest.CaptureFixtu
     assert TOOL["main"](["flux-mini-b1-bf16-eagre"]) == 2
     assert "no case 'flux-mini-b1-bf16-eagre'" in (text := capsys.readouterr().err)
     assert "nearest: flux-mini-b1-bf16-eager" in text
+
+
+# How many generations of how many pairs
+
+CASES: dict[str, Case] = {case.id: case for case in (row.case(Weights.SYNTHETIC) for row in MATRIX)}
+
+
+@pytest.mark.parametrize(
+    ("case_id", "platform", "expected"),
+    [
+        pytest.param("flux1-dev-b16-fp8dq-regional", H100, (2, 3), id="composed"),
+        pytest.param("flux1-dev-b8-int8dq-eager-m3", H200, (2, 3), id="of-a-slow-scheme"),
+        pytest.param("flux1-dev-b1-fp8dqrow-regional", H100, (4, 5), id="whole"),
+        pytest.param("cogvideox-5b-b1-bf16-regional-fused", H100, (4, 5), id="composed-video"),
+        pytest.param("flux-mini-b1-int8wo-eager", CPU, (4, 9), id="cpu"),
+    ],
+)
+def test_few_pairs_are_those_of_composed_images(
+    case_id: str, platform: Platform, expected: tuple[int, int]
+) -> None:
+    assert (pairs(CASES[case_id], platform), least_samples(CASES[case_id], platform)) == expected
+
+
+def test_the_first_pair_is_repeated_wherever_the_platform_has_it_so() -> None:
+    for case in CASES.values():
+        for platform in (CPU, H100):
+            assert least_samples(case, platform) > pairs(case, platform)
+
+
+def test_a_platform_that_asks_for_fewer_samples_gets_them() -> None:
+    hasty = dataclasses.replace(H100, samples=1)
+    assert least_samples(CASES["flux1-dev-b16-fp8dq-regional"], hasty) == 1

@@ -101,6 +101,16 @@ def test_slow_generation_is_not_repeated_for_precision(
     assert sampling_end(rough, NOISE_PCT, 3) is end
 
 
+def test_few_slow_generations_do_where_they_are_precise_and_are_else_repeated() -> None:
+    """Large batches: three of them take a minute and a half, and most are precise by then."""
+    slow = {"latency_s": [60.0], "measured_latency_s": [12.0]}
+    calm = [make_sample({"denoise_step_ms": [100.0, 100.1], **slow})] * 3
+    rough = [make_sample({"denoise_step_ms": [100.0 + each] * 2, **slow}) for each in (0, 5, -5, 3, 0)]
+    assert sampling_end(calm, NOISE_PCT, 3, enough=5) is SamplingEnd.PRECISE
+    ends = [sampling_end(rough[:count], NOISE_PCT, 3, enough=5) for count in (2, 3, 4, 5)]
+    assert ends == [None, None, None, SamplingEnd.FIXED]
+
+
 def test_what_cannot_become_precise_has_as_many_samples_as_the_platform_asks_for() -> None:
     silent = [msgspec.structs.replace(make_sample(), values={})] * 3
     assert [sampling_end(silent[:count], NOISE_PCT, 3) for count in (2, 3)] == [None, SamplingEnd.FIXED]

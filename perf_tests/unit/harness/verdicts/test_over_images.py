@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from perf_tests.harness.runs.record import Process, Status, Verdict
@@ -115,6 +116,32 @@ def test_too_few_images_decide_nothing(name: str, few: Process, missing: str) ->
     verdict = judged(name, few)
     assert verdict.status is Status.INCONCLUSIVE
     assert missing in verdict.reason
+
+
+def few(name: str, warmups: Sequence[float], values: Sequence[float]) -> Process:
+    """A process of a composed row: it is warmed up until two generations are alike, and times three."""
+    return msgspec.structs.replace(process(samples_of(name, values)), warmups=samples_of(name, warmups))
+
+
+@pytest.mark.parametrize(
+    ("name", "warmups", "values", "status"),
+    [
+        ("live_allocated_mib", (100.0, 300.0), (300.0,) * 3, Status.PASS),
+        ("live_allocated_mib", (300.0, 316.0), (332.0, 348.0, 364.0), Status.REGRESSED),
+        # Of three warm-ups the last two: the growth is over as many images as in any other row.
+        ("live_allocated_mib", (0.0, 299.0, 300.0), (300.0, 300.0, 302.0), Status.PASS),
+        ("live_allocated_mib", (0.0, 299.0, 300.0), (300.0, 300.0, 303.5), Status.REGRESSED),
+        ("latency_s", (1.0, 1.02), (1.04, 1.06, 1.08), Status.INCONCLUSIVE),
+        ("latency_s", (1.03, 1.02), (1.04, 1.06, 1.08), Status.PASS),
+    ],
+)
+def test_few_images_are_seen_with_the_warm_ups_before_them(
+    name: str, warmups: Sequence[float], values: Sequence[float], status: Status
+) -> None:
+    metric = "slowing_pct" if name == "latency_s" else "leaked_mib_per_image"
+    verdict = judged(metric, few(name, warmups, values))
+    assert verdict.status is status
+    assert "do not show" not in verdict.reason
 
 
 # Slowing down

@@ -7,6 +7,7 @@ import pytest
 from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.verdicts.judge import judge_metric
+from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import H100
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes.rows import INT8WO
@@ -162,6 +163,37 @@ def test_floor_is_that_of_the_metric() -> None:
 def test_case_without_a_floor_has_the_tolerance_alone() -> None:
     case = make_case(FLUX_FP8.build.pipeline, fuse_qkv=True)
     assert judged("psnr_db", [15.0], [16.0], case=case).limit == 13.0
+
+
+COMPOSED = dataclasses.replace(
+    FLUX_FP8, workload=dataclasses.replace(FLUX_FP8.workload, batch_size=16, measured_steps=6)
+)
+"""Of which fewer pairs are generated than when most of its like were recorded."""
+
+
+@pytest.mark.parametrize(
+    ("case", "measured_db", "status", "said"),
+    [
+        pytest.param(
+            COMPOSED, (33.0, 31.0), Status.PASS, "2 pairs moved by -1 dB on average", id="the-same-two"
+        ),
+        pytest.param(COMPOSED, (31.5, 29.5), Status.REGRESSED, "beyond the limit -2.12 dB", id="both-lost"),
+        pytest.param(
+            COMPOSED, (34.0, 28.9), Status.REGRESSED, "beyond the limit -3 dB of one", id="one-lost"
+        ),
+        pytest.param(COMPOSED, (34.0,), Status.INCONCLUSIVE, "1 of the 2 pairs", id="one-missing"),
+        pytest.param(FLUX_FP8, (34.0, 32.0), Status.INCONCLUSIVE, "2 of the 4 pairs", id="of-a-whole-row"),
+    ],
+)
+def test_the_pairs_that_a_composed_row_generates_are_compared_with_themselves_in_a_baseline_of_four(
+    case: Case, measured_db: tuple[float, ...], status: Status, said: str
+) -> None:
+    lowest = min(measured_db)
+    fidelity = Fidelity(psnr_db=lowest, ssim=0.95, identical=False, pair_psnrs_db=measured_db)
+    run = make_run(FLUX_FP8, H100, processes=(make_process(fidelity=fidelity),))
+    verdict = judged("psnr_db", [], [34.0, 32.0, 27.5, 36.0], case=case, run=run)
+    assert verdict.status is status
+    assert said in verdict.reason
 
 
 def test_change_of_decibels_is_said_in_decibels() -> None:
