@@ -17,12 +17,15 @@ class Packages(Struct):
 
 
 class CompiledHere(Struct):
-    """What the worker that makes packages took without them: it compiles the same blocks itself."""
+    """What the first image takes without packages, where the same blocks are compiled at run time."""
 
     first_image_s: float
     """Of compiling with empty caches, and of the first image."""
     step_ms: float
     """Median of its steady denoise steps."""
+    cached_first_image_s: float | None = None
+    """As `first_image_s`, of another process, which reads what this one has compiled from a file; None where
+    nothing could be saved."""
 
 
 class LoadedPackages(Struct):

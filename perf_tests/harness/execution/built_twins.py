@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -44,25 +47,36 @@ def made_twin(launcher: Launcher, planned: Planned, stem: str, index: int) -> Ma
     wanted = planned.case.built_twin
     if wanted is None:
         return None
-    twin, name = Planned(wanted, planned.platform), f"{stem}.built"
-    recipe = planned.case.build.recipe
+    twin, recipe = Planned(wanted, planned.platform), planned.case.build.recipe
     folder = launcher.files.checkpoint(stem, index) if recipe.is_loaded or recipe.is_packaged else None
     try:
-        with launcher.start(twin, name, index) as worker:
-            log = launcher.files.log_name(name, index)
-            replicate = Replicate(worker, twin, log, index=index, watch=launcher.watch)
-            return _made(replicate, planned, folder)
+        with _started(launcher, twin, f"{stem}.built", index) as replicate:
+            made = _made(replicate, planned, folder)
+        if made.report.compiled is None or folder is None:
+            return made
+        with _started(launcher, twin, f"{stem}.cached", index) as replicate:
+            return _beside_cached(replicate, made, made.report.compiled, _artifacts(folder))
     except WorkerError as error:
         message = f"built twin {wanted.id}: {error.failure.message}"
         raise WorkerError(msgspec.structs.replace(error.failure, message=message)) from error
 
 
+@contextmanager
+def _started(launcher: Launcher, twin: Planned, name: str, index: int) -> Iterator[Replicate]:
+    with launcher.start(twin, name, index) as worker:
+        log = launcher.files.log_name(name, index)
+        yield Replicate(worker, twin, log, index=index, watch=launcher.watch)
+
+
+def _artifacts(folder: Path) -> Path:
+    """The file of what the twin compiles, beside the folder of what it packages."""
+    return folder.with_name(f"{folder.name}.artifacts")
+
+
 def _made(twin: Replicate, planned: Planned, folder: Path | None) -> MadeTwin:
     """Build the twin of a case, generate, and write what the case loads into `folder`."""
     case = planned.case
-    load = Load(case=twin.planned.case, device=twin.planned.platform.device)
-    loaded = twin.ask(load, Loaded, Phase.LOAD)
-    quantized = twin.ask(Quantize(tensors=True), Quantized, Phase.QUANTIZE)
+    loaded, quantized = _built(twin)
     report = BuiltTwin(
         seconds={Phase.LOAD.value: loaded.seconds, Phase.QUANTIZE.value: quantized.seconds},
         memory={Phase.LOAD.value: loaded.memory, Phase.QUANTIZE.value: quantized.memory},
@@ -76,6 +90,12 @@ def _made(twin: Replicate, planned: Planned, folder: Path | None) -> MadeTwin:
     else:
         report = _saved(twin, report, case, folder)
     return MadeTwin(report=report, folder=folder, host_s=math.fsum(twin.worker.seconds.values()))
+
+
+def _built(twin: Replicate) -> tuple[Loaded, Quantized]:
+    load = Load(case=twin.planned.case, device=twin.planned.platform.device)
+    loaded = twin.ask(load, Loaded, Phase.LOAD)
+    return loaded, twin.ask(Quantize(tensors=True), Quantized, Phase.QUANTIZE)
 
 
 def _saved(twin: Replicate, report: BuiltTwin, case: Case, folder: Path | None) -> BuiltTwin:
@@ -92,14 +112,14 @@ def _saved(twin: Replicate, report: BuiltTwin, case: Case, folder: Path | None) 
 def _packaged(twin: Replicate, report: BuiltTwin, folder: Path, *, is_timed: bool) -> BuiltTwin:
     """`report` with packages of the blocks and, where it `is_timed`, with what the twin takes without."""
     if is_timed:
-        report = _compiled_here(twin, report)
+        report = _compiled_here(twin, report, _artifacts(folder))
     folder.mkdir(parents=True)
     packaged = twin.ask(Package(folder=str(folder)), Packaged, Phase.PACKAGE)
     return msgspec.structs.replace(report, packages=packaged.packages)
 
 
-def _compiled_here(twin: Replicate, report: BuiltTwin) -> BuiltTwin:
-    compiled = twin.ask(Compile(), Compiled, Phase.COMPILE)
+def _compiled_here(twin: Replicate, report: BuiltTwin, artifacts: Path) -> BuiltTwin:
+    compiled = twin.ask(Compile(artifacts=str(artifacts)), Compiled, Phase.COMPILE)
     first = twin.generate(Generate(warmup=True))
     generated = [twin.generate(Generate()) for _ in range(GENERATIONS)]
     here = CompiledHere(
@@ -107,6 +127,19 @@ def _compiled_here(twin: Replicate, report: BuiltTwin) -> BuiltTwin:
         step_ms=statistics.median(ms for each in generated for ms in each.sample.values[STEP]),
     )
     return msgspec.structs.replace(report, output_sha256=generated[0].sample.output_sha256, compiled=here)
+
+
+def _beside_cached(twin: Replicate, made: MadeTwin, cold: CompiledHere, artifacts: Path) -> MadeTwin:
+    """`made`, with what the first image takes a fresh process that loads what the first has compiled."""
+    _built(twin)
+    compiled = twin.ask(Compile(artifacts=str(artifacts)), Compiled, Phase.COMPILE)
+    first_image_s = compiled.seconds + _latency_s(twin.generate(Generate(warmup=True)))
+    artifacts.unlink(missing_ok=True)
+    # Where nothing could be saved, it has compiled again.
+    loaded = compiled.cache is not None and compiled.cache.artifacts == "loaded"
+    here = msgspec.structs.replace(cold, cached_first_image_s=first_image_s if loaded else None)
+    report = msgspec.structs.replace(made.report, compiled=here)
+    return replace(made, report=report, host_s=made.host_s + math.fsum(twin.worker.seconds.values()))
 
 
 def _latency_s(generated: Generated) -> float:

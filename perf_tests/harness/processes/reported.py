@@ -98,6 +98,8 @@ def _values_vs_jit(
     found = {}
     if (first_image_s := values.get("first_image_s")) is not None:
         found["first_image_s_vs_jit"] = first_image_s / here.first_image_s
+        if here.cached_first_image_s is not None:
+            found["first_image_s_vs_cached"] = first_image_s / here.cached_first_image_s
     if steps_ms := [ms for sample in samples for ms in sample.values[STEP]]:
         found["denoise_step_ms_vs_jit"] = statistics.median(steps_ms) / here.step_ms
     return found

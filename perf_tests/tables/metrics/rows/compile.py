@@ -162,6 +162,8 @@ METRICS = (
             # From weights that are ready to the end of the first image.
             ("first_image_s", "s", {Device.CUDA: HOST_WORK}),
             ("first_image_s_vs_jit", "x", {}),
+            # Of a process that reads what another has compiled from a file.
+            ("first_image_s_vs_cached", "x", {}),
         )
     ),
     Metric(
