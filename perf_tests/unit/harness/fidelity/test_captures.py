@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from perf_tests.harness.fidelity import captures
 from perf_tests.harness.fidelity.captures import compared
 from perf_tests.harness.fidelity.picture_pool import PicturePool
 from perf_tests.harness.records.fidelity import Fidelity
@@ -218,11 +219,11 @@ def test_large_pictures_are_compared_by_what_is_given_for_it_and_small_ones_here
     assert found == [(None, pytest.approx(40.0, abs=0.01))] * 2
 
 
-def test_other_processes_find_what_this_one_does(tmp_path: Path) -> None:
-    large = np.tile(RAMP, (1, 40, 40, 1))
-    run = make_run(processes=(captured(tmp_path, "case", large + 0.01, large + 0.02),))
-    reference = make_reference(processes=(captured(tmp_path, "reference", large, large),))
-    pool = PicturePool(2)
+def test_other_processes_find_what_this_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captures, "LARGE_BYTES", 1)
+    run = make_run(processes=(captured(tmp_path, "case", RAMP + 0.01, RAMP + 0.02),))
+    reference = make_reference(processes=(captured(tmp_path, "reference", RAMP, RAMP),))
+    pool = PicturePool(1)
     try:
         there = compared(run, reference, tmp_path, pool.map)
     finally:

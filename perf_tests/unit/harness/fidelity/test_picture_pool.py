@@ -48,9 +48,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pool() -> Iterator[PicturePool]:
-    """Two processes that end with the test."""
+    """Two processes."""
     pool = PicturePool(2)
     yield pool
     pool.close()
