@@ -279,7 +279,7 @@ Misbehave = Callable[[str], None]
 
 @pytest.fixture
 def misbehave(monkeypatch: pytest.MonkeyPatch) -> Misbehave:
-    """Make the fake workers that this process starts from now on misbehave (see `fake_worker`)."""
+    """Make the fake workers that this process starts from now on misbehave (`fake_worker/switches.py`)."""
 
     def tell(switches: str) -> None:
         monkeypatch.setitem(inherited.ALWAYS, "PERF_FAKE", switches)

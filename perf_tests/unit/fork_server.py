@@ -21,6 +21,7 @@ from perf_tests.harness.processes.fork_server import ForkServer
 from perf_tests.harness.processes.process_group import Leader
 from perf_tests.protocol.messages import Fork
 from perf_tests.unit import fake_worker
+from perf_tests.unit.fake_worker import pictures, serving
 from perf_tests.worker import fork_server, parent_watch
 
 START_PROCESS = worker_process.start_process
@@ -85,12 +86,12 @@ def main() -> None:
     arguments = parser.parse_args()
     parent_watch.end_with_parent()
     orders = socket.socket(fileno=arguments.socket_fd)
-    fake_worker.warm_up()
+    pictures.warm_up()
     gc.collect()
     gc.freeze()  # else the first collection in a worker copies all the memory that it shares
     server = Misbehaving(arguments.dies_after, arguments.hangs_after)
     supply = fork_server.serve_once if arguments.once else fork_server.serve
-    supply(orders, server.prepare, fake_worker.serve)
+    supply(orders, server.prepare, serving.serve)
 
 
 if __name__ == "__main__":

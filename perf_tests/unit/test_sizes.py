@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("harness", "protocol", "tables", "worker")
 MODULE_LINES = 350
 TABLE_LINES = 400
+HELPER_LINES = 400
+"""Of what tests share."""
 FUNCTION_LINES = 45
 CLASS_METHODS = 20
 PACKAGE_MODULES = 12
@@ -47,6 +49,13 @@ def test_module_is_short() -> None:
     assert len(lines) > 100
     limits = {name: TABLE_LINES if name.startswith("tables/") else MODULE_LINES for name in lines}
     assert {name: count for name, count in lines.items() if count > limits[name]} == {}
+
+
+def test_helper_of_tests_is_short() -> None:
+    helpers = [path for path in (ROOT / "perf_tests" / "unit").rglob("*.py") if path.stem[:5] != "test_"]
+    lines = {named(path): len(path.read_text(encoding="utf-8").splitlines()) for path in helpers}
+    assert len(lines) > 20
+    assert {name: count for name, count in lines.items() if count > HELPER_LINES} == {}
 
 
 def test_function_is_short() -> None:

@@ -43,8 +43,9 @@ from perf_tests.protocol.messages import (
 from perf_tests.tables.cases import Weights
 from perf_tests.tables.matrix import CPU_ROWS
 from perf_tests.tables.platforms import Device
-from perf_tests.unit import fake_worker
 from perf_tests.unit.conftest import QuietHost
+from perf_tests.unit.fake_worker.environment import ready
+from perf_tests.unit.fake_worker.switches import Switches
 from perf_tests.unit.fork_server import START_PROCESS
 
 FAKE = ("-m", "perf_tests.unit.fake_worker")
@@ -481,7 +482,7 @@ def test_a_failed_worker_is_not_asked_again(tmp_path: Path) -> None:
 
 # Workers that the fake worker cannot imitate, as `python -c SCRIPT --request-fd N --reply-fd M`
 
-READY = msgspec.json.encode(fake_worker.ready(fake_worker.Switches(""))) + b"\n"
+READY = msgspec.json.encode(ready(Switches(""))) + b"\n"
 GREET = f"""
 import os, sys, time
 request_fd, reply_fd = int(sys.argv[2]), int(sys.argv[4])

@@ -30,9 +30,7 @@ LAYERS = 504
 """Of FLUX.1-dev."""
 
 
-def night_of(
-    out: Path, red: dict[int, str], *, cases: int = 20, layers: int = 1, processes: int = 2
-) -> Path:
+def night_of(out: Path, red: dict[int, str], *, cases: int = 20, layers: int = 1, processes: int = 2) -> Path:
     """The run directory of so many cases, those of `red` regressed in that metric, with pictures drawn."""
     build = make_build(layers=_layers(layers))
     runs = tuple(
