@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from perf_tests.harness.compare import merge, merged_directory
 from perf_tests.harness.page import report_file
 from perf_tests.harness.plugin import options, summary
-from perf_tests.harness.plugin.session import PerfSession, past_session
+from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.runs.directory import PAGE
 from perf_tests.harness.runs.record import RunRecord
+from perf_tests.harness.telling import night as findings
 from perf_tests.protocol.errors import PerfError, UsageError
 
 GREEN, RED, REFUSED = 0, 1, 2
@@ -44,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         shards = merged_directory.read(arguments.runs)
         merge.check(shards)
         record = merge.merged(shards)
-        session = past_session(record, chosen)
+        session = summary.past_session(record, chosen)
         merged_directory.write(record, shards, arguments.out)
+        findings.write(arguments.out, record, session.baselines.recorded_at(session.selection))
         session.without_page = report_file.problem_of_writing(
             arguments.out, record, arguments.baselines, arguments.out / PAGE
         )

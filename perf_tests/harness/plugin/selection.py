@@ -141,6 +141,11 @@ class PlatformBaselines:
         """What was accepted for `case` on `platform`; None where it has no baseline."""
         return find_accepted(self.of(platform), case)
 
+    def recorded_at(self, selection: Selection) -> dict[str, str]:
+        """Case id -> when the baseline of a selected case was recorded; without those that have none."""
+        found = {case.id: self.find(case, platform) for case, platform in selection.cases.values()}
+        return {case_id: each.provenance.recorded_at for case_id, each in found.items() if each is not None}
+
 
 class Forecaster:
     """Tells beforehand how many seconds a selection takes, from baselines and published latencies."""

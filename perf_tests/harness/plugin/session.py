@@ -26,18 +26,18 @@ from perf_tests.harness.processes import checkout
 from perf_tests.harness.processes.fork_server import FORKING
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import COMMAND
-from perf_tests.harness.rebaseline.candidates import CASES
 from perf_tests.harness.report.progress import Display, PhaseLines, TimeLeft
 from perf_tests.harness.retention import earlier_runs
 from perf_tests.harness.runs.directory import PAGE, RunDirectory, prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.plan import BUILD, Plan, PlannedCase
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
 from perf_tests.harness.runs.store import SessionStart
+from perf_tests.harness.telling import night as findings
 from perf_tests.harness.verdicts import verification
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import Group
-from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
+from perf_tests.tables.platforms import Platform
 
 UNWRITABLE = "the run directory cannot be written"
 
@@ -252,8 +252,10 @@ class PerfSession:
                 self._campaign.interrupt()
             else:
                 self._campaign.close()
-            self.without_page = _page_problem(self.options, self._campaign.record, self._directory.path)
-            return self._campaign.record
+            record, folder = self._campaign.record, self._directory.path
+            findings.write(folder, record, self.baselines.recorded_at(self.selection))
+            self.without_page = _page_problem(self.options, record, folder)
+            return record
 
     def release(self) -> None:
         """Let other sessions have the run directory, as `close` does. Idempotent."""
@@ -268,24 +270,6 @@ def attribute(session: PerfSession) -> None:
         session._ab.attribute(session._campaign, session._directory.path, session._budget.refusal)
     except PerfError as error:
         session.problem = str(error)
-
-
-def past_session(record: RunRecord, options: Options) -> PerfSession:
-    """A session that measures nothing, with the selection and the debts of `record`, to report it with.
-
-    Raises BaselineError where the baselines of its platforms cannot be read.
-    """
-    assert record.plan is not None, "only a record with a plan is reported"
-    session = PerfSession(options, ())
-    session.resuming_command = "resume the parts that did not finish with --perf-resume, and merge again"
-    measured_on = {run.id: run.platform for run in record.cases}
-    for planned in record.plan.cases:
-        known = CASES[planned.id]
-        platform = PLATFORM_BY_ID[measured_on.get(planned.id, known.platforms[0])]
-        session.baselines.of(platform)
-        session.selection.add(known.case, platform)
-        session.judging.ledger.owe(planned.id, planned.owed or ())
-    return session
 
 
 def _reference(session: PerfSession, run: Run) -> Run | None:

@@ -13,6 +13,7 @@ from perf_tests.harness.lanes.machine import Target
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import Selection
 from perf_tests.harness.plugin.session import PerfSession, lane_names
+from perf_tests.harness.rebaseline.candidates import CASES
 from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import brief as briefs
 from perf_tests.harness.report import causes, costs, failure, terminal
@@ -27,6 +28,25 @@ from perf_tests.harness.runs.record import RunRecord, Status
 from perf_tests.harness.runs.record_file import RECORD
 from perf_tests.tables.metrics.rows import METRICS, UNITS
 from perf_tests.tables.metrics.spec import Group
+from perf_tests.tables.platforms import PLATFORM_BY_ID
+
+
+def past_session(record: RunRecord, options: Options) -> PerfSession:
+    """A session that measures nothing, with the selection and the debts of `record`, to report it with.
+
+    Raises BaselineError where the baselines of its platforms cannot be read.
+    """
+    assert record.plan is not None, "only a record with a plan is reported"
+    session = PerfSession(options, ())
+    session.resuming_command = "resume the parts that did not finish with --perf-resume, and merge again"
+    measured_on = {run.id: run.platform for run in record.cases}
+    for planned in record.plan.cases:
+        known = CASES[planned.id]
+        platform = PLATFORM_BY_ID[measured_on.get(planned.id, known.platforms[0])]
+        session.baselines.of(platform)
+        session.selection.add(known.case, platform)
+        session.judging.ledger.owe(planned.id, planned.owed or ())
+    return session
 
 
 def header(options: Options, target: Target) -> list[str]:

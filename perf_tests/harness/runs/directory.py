@@ -18,6 +18,7 @@ from perf_tests.protocol.files import TEMPORARY_SUFFIX
 
 LOGS, CAPTURES, CACHE, PLANS = "logs", "captures", "cache", "plans"
 PAGE = "report.html"
+FINDINGS = "findings.json"
 FOLDERS = frozenset({LOGS, CAPTURES, CACHE, PLANS})
 
 
@@ -66,7 +67,8 @@ def resume_run_directory(out: Path) -> RunDirectory:
     out = out.absolute()
     with _writing(out):
         lock = _locked(out)
-        (out / PAGE).unlink(missing_ok=True)  # it does not show what will be measured now
+        for name in (PAGE, FINDINGS):  # they do not show what will be measured now
+            (out / name).unlink(missing_ok=True)
         names = _names(out)
     try:
         return RunDirectory(out, lock, read_record(out) if _holds_record(out, names) else None)

@@ -13,6 +13,7 @@ from perf_tests.harness.plugin import ab_session
 from perf_tests.harness.processes import worker_process
 from perf_tests.harness.records.attributions import Attribution, Blame, CellReport, Corner
 from perf_tests.harness.runs.record import Status
+from perf_tests.harness.telling import findings
 from perf_tests.unit.conftest import FP8DQROW, INT8WO, ROOT, Plug, Suite
 
 TWIN = "flux1-dev-b1-bf16-regional"
@@ -264,6 +265,8 @@ def test_an_exact_metric_is_attributed_by_one_process_a_stack(suite: Suite, chan
     assert found.torch is not None
     assert found.torch.value == 0.0
     assert "whose torchao 0.19.0: +2.51658e+07 B of +2.51658e+07 B; torch 2.14.0: +0 B" in text(result)
+    (told,) = findings.read(suite.out / "findings.json").causes
+    assert (told.metric, told.blame, told.torchao) == ("weight_bytes", Blame.TORCHAO, 25165824.0)
 
 
 def test_a_stack_that_builds_something_else_is_unproven_not_guessed(suite: Suite, changed: Slow) -> None:

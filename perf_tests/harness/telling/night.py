@@ -1,0 +1,133 @@
+"""From the record of a session to what of it is told: the causes of what is red, and how each case fared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from perf_tests.harness.records.attributions import Attribution
+from perf_tests.harness.runs.directory import FINDINGS
+from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
+from perf_tests.harness.telling.findings import (
+    BUILD,
+    CASES,
+    COMMIT,
+    FORMAT_VERSION,
+    VERSION,
+    CaseOutcome,
+    MemberChange,
+    NightFindings,
+    RedCause,
+    dumps,
+)
+from perf_tests.harness.verdicts.ab_comparison import time_of
+from perf_tests.harness.verdicts.case_status import leading
+from perf_tests.protocol.errors import PerfError
+from perf_tests.protocol.files import replace_atomically
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
+
+PACKAGES = ("torch", "triton", "torchao", "diffusers", "transformers")
+MOST_PCT = 1e6
+"""A larger change is of something that was next to nothing."""
+TOLD = (Status.REGRESSED,)
+Key = tuple[str, str, str, str, str]
+
+
+def write(folder: Path, record: RunRecord, baseline_of: Mapping[str, str]) -> None:
+    """Write `findings.json` about `record` beside it. Raises PerfError where the disk refuses."""
+    try:
+        replace_atomically(folder / FINDINGS, dumps(findings_of(record, baseline_of, _run_id())))
+    except OSError as error:
+        raise PerfError(f"cannot write {folder / FINDINGS}: {error.strerror}; make room") from error
+
+
+def _run_id() -> str:
+    run, attempt = (os.environ.get(f"GITHUB_RUN_{name}", "") for name in ("ID", "ATTEMPT"))
+    return f"{run}-{attempt}" if run.isdigit() and attempt.isdigit() else "0"
+
+
+def findings_of(record: RunRecord, baseline_of: Mapping[str, str], run_id: str) -> NightFindings:
+    """What is told of `record`; `baseline_of` is when the baseline of a case was recorded, by its id."""
+    runs = [run for run in record.cases if run.id in CASES]
+    environment = record.environment
+    versions = {
+        name: version.partition(" (")
+        for name, version in (environment.packages.items() if environment else ())
+        if name in PACKAGES
+    }
+    commits = {name: after.rstrip(")") for name, (_, _, after) in versions.items()}
+    if record.plan is not None and record.plan.commit is not None:
+        commits["suite"] = record.plan.commit.split()[0]
+    return NightFindings(
+        format_version=FORMAT_VERSION,
+        night=record.created_at[: len("2026-01-31")],
+        run=run_id,
+        counts=not any(run.injected for run in runs),
+        packages={name: before for name, (before, _, _) in versions.items() if VERSION.fullmatch(before)},
+        commits={name: commit for name, commit in commits.items() if COMMIT.fullmatch(commit)},
+        causes=_causes(runs, record.attributions),
+        outcomes=tuple(_outcome(run, baseline_of.get(run.id)) for run in runs),
+    )
+
+
+def _causes(runs: list[Run], attributions: tuple[Attribution, ...]) -> tuple[RedCause, ...]:
+    found: dict[Key, list[MemberChange]] = {}
+    for run in runs:
+        for key, change_pct in _lead(run):
+            told = change_pct if change_pct is not None and abs(change_pct) <= MOST_PCT else None
+            found.setdefault(key, []).append(MemberChange(case=run.id, change_pct=told))
+    return tuple(_cause(key, tuple(members), attributions) for key, members in found.items())
+
+
+def _lead(run: Run) -> Iterator[tuple[Key, float | None]]:
+    """What a red case is red for, first of all; nothing for one that is not, or whose verdict is no cause."""
+    recipe = CASES[run.id].build.recipe
+    kind = run.platform, recipe.scheme.id, recipe.compile.value
+    if run.failure is not None and run.status.is_error:
+        yield (*kind, BUILD, run.status.value), None
+        return
+    for verdict in leading(run.verdicts)[:1]:
+        if verdict.status in TOLD:
+            yield (*kind, _time(verdict), verdict.status.value), verdict.change_pct
+
+
+def _cause(key: Key, members: tuple[MemberChange, ...], attributions: tuple[Attribution, ...]) -> RedCause:
+    platform, scheme, compile_mode, metric, status = key
+    ids = {member.case for member in members}
+    answer = next((a for a in attributions if a.metric == metric and ids & set(a.members)), None)
+    return RedCause(
+        platform=platform,
+        scheme=scheme,
+        compile=compile_mode,
+        metric=metric,
+        status=Status(status),
+        members=members,
+        blame=answer.blame if answer else None,
+        whole=answer.whole.value if answer and answer.whole else None,
+        torch=answer.torch.value if answer and answer.torch else None,
+        torchao=answer.torchao.value if answer and answer.torchao else None,
+    )
+
+
+def _outcome(run: Run, baseline_of: str | None) -> CaseOutcome:
+    failed = run.failure is not None or run.status is Status.NOT_RUN
+    red = {_time(verdict) for verdict in run.verdicts if verdict.status in TOLD}
+    if run.failure is not None and run.status.is_error:
+        red.add(BUILD)
+    undecided = {_time(each) for each in run.verdicts if not each.status.is_green and each.status not in TOLD}
+    acknowledged = {_time(each) for each in run.verdicts if each.status is Status.ACKNOWLEDGED}
+    return CaseOutcome(
+        case=run.id,
+        platform=run.platform,
+        measured=not failed and bool(run.verdicts),
+        red=tuple(sorted(red)),
+        undecided=tuple(sorted((undecided | acknowledged) - red)),
+        baseline_of=baseline_of[: len("2026-01-31")] if baseline_of else None,
+    )
+
+
+def _time(verdict: Verdict) -> str:
+    """The metric of a cause: of a noisy ratio the time that it is formed from."""
+    time = time_of(METRIC_BY_NAME[verdict.metric])
+    return time.name if time else verdict.metric
