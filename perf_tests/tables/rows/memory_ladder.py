@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B
-from perf_tests.tables.pipelines.flux import FLUX1_DEV
+from perf_tests.tables.cases import Row
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B, COGVIDEOX_MINI
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX_MINI
 from perf_tests.tables.pipelines.spec import PipelineSpec
+from perf_tests.tables.platforms import CPU
 from perf_tests.tables.recipes import (
     LEAF_OFFLOAD,
     MODEL_OFFLOAD,
@@ -17,11 +19,12 @@ from perf_tests.tables.schemes.rows import BF16, FP8WO, INT8DQ, INT8WO
 
 REGULAR_ON_CPU = Recipe(scheme=INT8WO, offload=SEQUENTIAL_OFFLOAD)
 """The one of which a CPU shows most: between two calls, nothing but hooks holds the weights."""
-ON_CPU = tuple(
-    recipe
-    for scheme in (BF16, INT8WO, INT8DQ, FP8WO)
+CPU_ROWS = tuple(
+    Row(pipeline=pipeline, recipe=Recipe(scheme=scheme, offload=offload), platforms=(CPU,), exhaustive=True)
+    for pipeline, schemes in ((FLUX_MINI, (BF16, INT8WO, INT8DQ, FP8WO)), (COGVIDEOX_MINI, (INT8WO,)))
+    for scheme in schemes
     for offload in OFFLOADS
-    if (recipe := Recipe(scheme=scheme, offload=offload)) != REGULAR_ON_CPU
+    if (pipeline, scheme, offload) != (FLUX_MINI, INT8WO, SEQUENTIAL_OFFLOAD)
 )
 """On a CPU nothing moves: hooks, where parameters are, and the same picture."""
 
