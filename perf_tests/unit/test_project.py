@@ -157,6 +157,17 @@ def test_check_runs_the_tests_without_torch_on_every_supported_python() -> None:
     assert 'pytest perf_tests/unit -m "not torch"' in check
 
 
+def test_nightly_uploads_the_page_of_the_whole_and_links_it() -> None:
+    merge = jobs(ROOT / ".github/workflows/nightly.yml")["merge"]
+    steps = merge.split("      - ")
+
+    (link,) = (step for step in steps if "GITHUB_STEP_SUMMARY" in step)
+    assert "URL: ${{ steps.night.outputs.artifact-url }}" in link
+    (upload,) = (step for step in steps if "actions/upload-artifact" in step)
+    assert "id: night" in upload
+    assert steps.index(upload) < steps.index(link)
+
+
 def test_nightly_measures_on_its_gpu_or_fails_and_keeps_the_run() -> None:
     nightly = without_comments(ROOT / ".github/workflows/nightly.yml")
 
