@@ -1,6 +1,7 @@
 """Compare two runs by the suite's own rules, or one run with the published tables of diffusers-torchao.
 
-    python tools/compare.py BASE.json CANDIDATE.json     exit 0 same or better, 1 regressed, 2 cannot tell
+    python tools/compare.py BASE.json CANDIDATE.json [--html FILE]
+                                                         exit 0 same or better, 1 regressed, 2 cannot tell
     python tools/compare.py --published RUN              exit 0 within the limits, 1 beyond, 2 refused
 
 Neither needs torch or a GPU.
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.compare import published, published_page, run_pairs
 from perf_tests.harness.execution.sampling import MAX_PROCESSES
+from perf_tests.harness.page import compared
 from perf_tests.harness.rebaseline import candidates, store
 from perf_tests.harness.report import terminal
 from perf_tests.harness.report.published import lines, page_lines
@@ -44,14 +46,16 @@ def against_base(options: argparse.Namespace) -> int:
     """Print the verdicts on the candidate, with the base as its baseline."""
     base, candidate = options.records
     noise = {platform.id: store.noise_in_force(options.baselines, platform) for platform in PLATFORMS}
-    comparison = run_pairs.compare(
-        candidates.read_run(base), read_record(candidate), noise, options.max_processes
-    )
+    before, now = candidates.read_run(base), candidates.read_run(candidate)
+    comparison = run_pairs.compare(before, now.record, noise, options.max_processes)
     print("\n".join((*terminal.table(comparison.runs, UNITS), *run_pairs.explained(comparison))))
     if comparison.noisy_metrics:
         print(terminal.error_rates(comparison.noisy_metrics, comparison.level))
     if not comparison.runs:
         print("compare: nothing was compared: the two runs have no measured case in common", file=sys.stderr)
+    if options.html is not None:
+        compared.write(before, now, comparison, options.html)
+        print(f"page: {options.html}")
     return comparison.code
 
 
@@ -73,6 +77,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.every_row and not options.published:
         parser.error("--every-row lists published rows: give --published RUN with it")
+    if options.html is not None and options.published:
+        parser.error("--html is the page about two runs; tools/report.py writes that of one")
     if len(options.records) != (0 if options.published else 2):
         parser.error("give two runs, BASE and CANDIDATE, or one with --published RUN")
     return options
@@ -91,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--published", type=Path, metavar="RUN", help="one run, to compare with the published tables"
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the comparison as a page to look at, too"
     )
     parser.add_argument(
         "--every-row",

@@ -56,7 +56,7 @@ def page_case(run: Run, sources: PageSources, *, anchor: str, rank: int, is_open
         failure=_failure(run, sources),
         metrics=tuple(map(_metric, leading(run.verdicts))),
         shown=_shown(run),
-        steps=_steps(run, accepted),
+        steps=_steps(run, accepted, sources.base.get(run.id)),
         trend=over_runs.chart if over_runs else None,
         trend_title=f"{over_runs.metric} over the runs" if over_runs else "",
         trend_table=over_runs.table if over_runs else (),
@@ -105,6 +105,8 @@ def _failure(run: Run, sources: PageSources) -> str:
     if not sources.is_red(run):
         return ""
     found = [verdict for verdict in red(run) if verdict.metric in METRIC_BY_NAME]
+    if found and run.id in sources.base:
+        return "\n".join(f"{each.metric} {each.status.value}: {each.reason}" for each in found)
     if not found or run.id not in CASES:
         return failure.explain_failure(run=run, run_path=sources.where)
     comparison = next((each for each in sources.record.comparisons if each.id == run.id), None)
@@ -156,12 +158,17 @@ def _shown(run: Run) -> tuple[tuple[str, str], ...]:
 # Charts
 
 
-def _steps(run: Run, accepted: Accepted | None) -> Chart | None:
+def _steps(run: Run, accepted: Accepted | None, base: Run | None) -> Chart | None:
+    """The steps of all processes, those of the base first where there is one."""
+    before = base.processes if base else ()
     by_process = [
         [value for sample in process.samples for value in sample.values.get(STEP, ())]
-        for process in run.processes
+        for process in (*before, *run.processes)
     ]
-    return charts.steps(by_process, UNITS[STEP], band_of(run, STEP, accepted)) if by_process else None
+    names = [f"base {number + 1}" for number in range(len(before))] if base else []
+    names += [f"candidate {number + 1}" for number in range(len(run.processes))] if base else []
+    band = band_of(run, STEP, accepted)
+    return charts.steps(by_process, UNITS[STEP], band, names) if by_process else None
 
 
 def band_of(run: Run, name: str, accepted: Accepted | None) -> Band | None:

@@ -84,8 +84,13 @@ class _Scale:
         return round(TOP + (1 - share) * (self.height - TOP - BOTTOM), 1)
 
 
-def steps(processes: Sequence[Sequence[float]], unit: str, band: Band | None) -> Chart | None:
-    """Every timed step of each process as a dot, processes side by side; None without any step."""
+def steps(
+    processes: Sequence[Sequence[float]], unit: str, band: Band | None, names: Sequence[str] = ()
+) -> Chart | None:
+    """Every timed step of each process as a dot, processes side by side; None without any step.
+
+    `names` are those of the processes; without any, they are numbered.
+    """
     every = [value for values in processes for value in values if math.isfinite(value)]
     if not every:
         return None
@@ -94,13 +99,14 @@ def steps(processes: Sequence[Sequence[float]], unit: str, band: Band | None) ->
     column = (WIDTH - LEFT - RIGHT) / len(processes)
     dots, labels, edges = [], [], []
     for number, values in enumerate(processes):
+        name = names[number] if names else f"process {number + 1}"
         begins = LEFT + number * column
         shown = [value for value in values[::stride] if math.isfinite(value)]
         pitch = (column - 8) / max(1, len(shown))
         dots += [
             _dot(begins + 4 + (place + 0.5) * pitch, scale.y(value)) for place, value in enumerate(shown)
         ]
-        labels.append(ChartLabel(round(begins + column / 2, 1), STEPS_HEIGHT - 6, _process(number), "middle"))
+        labels.append(ChartLabel(round(begins + column / 2, 1), STEPS_HEIGHT - 6, name, "middle"))
         edges += [f"M{begins:.1f} {TOP}V{STEPS_HEIGHT - BOTTOM}"] if number else []
     left_out = f"; of {len(every)} steps, one in {stride} is drawn" if stride > 1 else ""
     title = (
@@ -236,10 +242,6 @@ def _dot(x: float, y: float) -> str:
 
 def _triangle(x: float, y: float) -> str:
     return f"M{x - 4:.1f} {y - 4:g}h8l-4 8z"
-
-
-def _process(number: int) -> str:
-    return f"process {number + 1}"
 
 
 def _counted(number: int, one: str, many: str) -> str:

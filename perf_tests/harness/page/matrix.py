@@ -55,8 +55,10 @@ def tables(
     marks: Mapping[str, StatusMark],
     anchors: Mapping[str, str],
     is_recorded: Callable[[str, str], bool],
+    *,
+    has_grey: bool = True,
 ) -> tuple[MatrixTable, ...]:
-    """A table for each platform and pipeline of which `runs` hold a case, with all rows of the matrix there.
+    """A table for each pipeline on each platform of `runs`, with all rows of the matrix there if `has_grey`.
 
     `marks` and `anchors` map case ids to how a case looks, and where the page has more about it;
     `is_recorded` says whether a case ever had a baseline on a platform. Rows of the cross product appear only
@@ -72,6 +74,7 @@ def tables(
             platform,
             {run.id: (place_of(run), _measured(run, marks[run.id], anchors[run.id])) for run in of_platform},
             is_recorded,
+            _rows_of(platform) if has_grey else (),
         )
     )
 
@@ -84,9 +87,12 @@ def reasons(found: Iterable[MatrixTable]) -> tuple[tuple[str, str], ...]:
 
 
 def _of_platform(
-    platform: str, cells: dict[str, tuple[Place, MatrixCell]], is_recorded: Callable[[str, str], bool]
+    platform: str,
+    cells: dict[str, tuple[Place, MatrixCell]],
+    is_recorded: Callable[[str, str], bool],
+    rows: Iterable[Case],
 ) -> Iterable[MatrixTable]:
-    for case in _rows_of(platform):
+    for case in rows:
         if case.id not in cells:
             cells[case.id] = (_place(case), _grey(case.id, platform, is_recorded(case.id, platform)))
     by_pipeline: dict[str, list[tuple[Place, MatrixCell]]] = {}

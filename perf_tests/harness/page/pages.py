@@ -45,7 +45,11 @@ def page_of(sources: PageSources) -> Page:
         for rank, run in enumerate(ordered)
     )
     tables = matrix.tables(
-        runs, {run.id: case_mark(run, sources) for run in runs}, anchors, sources.is_recorded
+        runs,
+        {run.id: case_mark(run, sources) for run in runs},
+        anchors,
+        sources.is_recorded,
+        has_grey=not sources.base,
     )
     return Page(
         title=f"{causes.counts(runs, found)} - {_date(record)}",
@@ -113,7 +117,8 @@ def _since(run: Run, sources: PageSources) -> str:
     if accepted is None or not run.processes:
         return ""
     changes = remedies.differences(accepted.provenance, run.processes[0].environment)
-    since = f"; since its baseline of {accepted.provenance.recorded_at[:10]}"
+    what = "the base" if sources.base else "its baseline"
+    since = f"; since {what} of {accepted.provenance.recorded_at[:10]}"
     if not changes:
         return f"{since} nothing else on record has changed"
     more = f" and {len(changes) - MAX_CHANGES} more" if len(changes) > MAX_CHANGES else ""

@@ -13,7 +13,7 @@ from PIL import Image
 from perf_tests.harness.fidelity import heatmaps
 from perf_tests.harness.page.view import PagePicture
 from perf_tests.harness.rebaseline.candidates import reference_of
-from perf_tests.harness.runs.record import Process, Run, RunRecord, Status
+from perf_tests.harness.runs.record import Run, RunRecord, Status
 from perf_tests.harness.verdicts.case_status import SEVERITY
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 
@@ -24,15 +24,20 @@ SIDE_PX = 512
 QUALITY = 80
 """Of JPEG: 512 pixels take 40 to 80 kB."""
 FILM = ".mp4"
+NOW = "this run"
 DRAWN = (
     ("reference.png", "reference"),
-    ("candidate.png", "this run"),
+    ("candidate.png", NOW),
     ("heatmap.png", "where they differ"),
-    ("mp4", "film: reference, this run, where they differ"),
+    ("mp4", f"film: reference, {NOW}, where they differ"),
 )
 """What is appended to the stem of a capture that was drawn -> what it shows."""
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for a file that is cut off, or no picture."""
+
+
+Captioned = tuple[Path, str]
+"""A file, and what it shows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,22 +49,43 @@ class Album:
     """Why there is none, or where the rest is; empty where nothing is missing."""
 
 
-def albums(out: Path, record: RunRecord, is_red: Callable[[Run], bool], limit_bytes: int) -> dict[str, Album]:
-    """Case id -> its pictures in the run directory `out`, for the cases that somebody should look at.
+def of_run(out: Path, record: RunRecord, run: Run) -> Sequence[Captioned]:
+    """The files in the run directory `out` that show a case of `record`: what was drawn of it, else its
+    first picture and that of its reference."""
+    reference = reference_of(run, record)
+    given = (
+        *(first_picture(out, reference, "reference") if reference else ()),
+        *first_picture(out, run, NOW),
+    )
+    return _there(out, _drawn(run)) or given
+
+
+def first_picture(out: Path, run: Run, caption: str) -> Sequence[Captioned]:
+    """The first picture that the run gave, where the run directory `out` has it."""
+    captured = [capture.image for process in run.processes for capture in process.captures]
+    return _there(out, ((image, caption) for image in captured[:1]))
+
+
+def albums(
+    runs: Iterable[Run],
+    is_red: Callable[[Run], bool],
+    files_of: Callable[[Run], Sequence[Captioned]],
+    limit_bytes: int,
+) -> dict[str, Album]:
+    """Case id -> its pictures, which `files_of` finds, for those of `runs` that somebody should look at.
 
     The worst cases come first. From the first that does not fit into what is left of `limit_bytes` on, it is
-    said instead where the pictures are. A file that is missing, lies elsewhere, or is no picture costs itself
-    and nothing else.
+    said instead where the pictures are. A file that is no picture costs itself and nothing else.
     """
     found: dict[str, Album] = {}
     left = limit_bytes
-    for run in sorted(filter(lambda run: _is_worth_it(run, is_red), record.cases), key=_severity):
-        files = _there(out, _drawn(run)) or _there(out, _given(run, reference_of(run, record)))
+    for run in sorted(filter(lambda run: _is_worth_it(run, is_red), runs), key=_severity):
+        files = files_of(run)
         if left >= 0:
             pictures = tuple(filter(None, (_picture(path, caption) for path, caption in files)))
             left -= sum(len(picture.url) for picture in pictures)
         if files and left < 0:
-            folder = files[0][0].parent.relative_to(out.resolve())
+            folder = files[0][0].parent.name
             found[run.id] = Album(note=f"no room is left here: they are in {folder} of the run directory")
         elif files and pictures:
             found[run.id] = Album(pictures=pictures)
@@ -88,7 +114,7 @@ def _severity(run: Run) -> tuple[bool, int]:
     return (not explained, SEVERITY.index(run.status) if run.status in SEVERITY else len(SEVERITY))
 
 
-def _there(out: Path, files: Iterable[tuple[str, str]]) -> list[tuple[Path, str]]:
+def _there(out: Path, files: Iterable[tuple[str, str]]) -> list[Captioned]:
     """Those that the run directory holds, with their captions. An edited record names any file."""
     return [(path, caption) for name, caption in files if (path := _inside(out, name)) is not None]
 
@@ -99,20 +125,6 @@ def _drawn(run: Run) -> Iterator[tuple[str, str]]:
         for capture in process.captures:
             stem = capture.array.removesuffix(".npy")
             yield from ((f"{stem}.{name}", caption) for name, caption in DRAWN)
-
-
-def _given(run: Run, reference: Run | None) -> Iterator[tuple[str, str]]:
-    """The first picture of a run and of its reference, as they gave it."""
-    for caption, processes in (
-        ("reference", reference.processes if reference else ()),
-        ("this run", run.processes),
-    ):
-        yield from ((image, caption) for image in _images(processes))
-
-
-def _images(processes: Sequence[Process]) -> Iterable[str]:
-    captured = [capture.image for process in processes for capture in process.captures]
-    return captured[:1]
 
 
 def _inside(out: Path, name: str) -> Path | None:

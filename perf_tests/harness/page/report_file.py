@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 
@@ -48,7 +48,8 @@ def write(out: Path, record: RunRecord, baselines: Path, path: Path, history: Pa
     """
     beside = sources.read(out, record, baselines, history)
     html = rendered(page_of(beside))
-    if albums := pictures.albums(out, record, beside.is_red, LIMIT_BYTES - len(html)):
+    files_of = partial(pictures.of_run, out, record)
+    if albums := pictures.albums(record.cases, beside.is_red, files_of, LIMIT_BYTES - len(html)):
         html = rendered(page_of(dataclasses.replace(beside, albums=albums)))
     try:
         replace_atomically(path, html.encode(errors="replace"))

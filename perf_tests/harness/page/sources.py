@@ -39,6 +39,8 @@ class PageSources:
     """Platform id -> the cases that ever had a baseline there."""
     earlier: Nights = field(default_factory=Nights)
     """Runs before this one; without any unless a folder of them is given."""
+    base: Mapping[str, Run] = field(default_factory=dict)
+    """Case id -> the run that it is compared with; empty unless the page is about two runs."""
     albums: Mapping[str, Album] = field(default_factory=dict)
     """Case id -> its pictures."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perf_tests.harness.page.pictures import FILM_LIMIT_BYTES, albums
-from perf_tests.harness.runs.record import Progress, Run, Status
+from perf_tests.harness.page.pictures import FILM_LIMIT_BYTES, Album, albums, of_run
+from perf_tests.harness.runs.record import Progress, Run, RunRecord, Status
 from perf_tests.protocol.reports import Capture
 from perf_tests.unit.builders import (
     make_process,
@@ -44,9 +45,13 @@ def is_red(run: Run) -> bool:
     return not run.status.is_green
 
 
+def shown(folder: Path, record: RunRecord, limit_bytes: int) -> dict[str, Album]:
+    return albums(record.cases, is_red, partial(of_run, folder, record), limit_bytes)
+
+
 def captions(folder: Path, *runs: Run, limit_bytes: int = ROOM) -> list[str]:
     record = make_record(*runs)
-    found = albums(folder, record, is_red, limit_bytes)
+    found = shown(folder, record, limit_bytes)
     return [picture.caption for run in runs if run.id in found for picture in found[run.id].pictures]
 
 
@@ -64,7 +69,7 @@ def test_without_drawings_the_pictures_of_run_and_reference_stand_side_by_side(t
         )
     )
     run = run_with("a")
-    found = albums(tmp_path, make_record(run, references=(reference,)), is_red, ROOM)
+    found = shown(tmp_path, make_record(run, references=(reference,)), ROOM)
 
     assert [picture.caption for picture in found[run.id].pictures] == ["reference", "this run"]
 
@@ -72,7 +77,7 @@ def test_without_drawings_the_pictures_of_run_and_reference_stand_side_by_side(t
 def test_picture_is_a_jpeg_of_at_most_512_pixels_inside_the_page(tmp_path: Path) -> None:
     draw(tmp_path, "a.png", side=700)
     run = run_with("a")
-    (picture,) = albums(tmp_path, make_record(run, references=()), is_red, ROOM)[run.id].pictures
+    (picture,) = shown(tmp_path, make_record(run, references=()), ROOM)[run.id].pictures
 
     kind, _, content = picture.url.partition(",")
     assert kind == "data:image/jpeg;base64"
@@ -97,9 +102,9 @@ def test_what_no_longer_fits_is_named_and_the_red_pictures_come_first(tmp_path: 
     picture = run_with("a")
 
     record = make_record(crashed, picture, references=())
-    (one,) = albums(tmp_path, make_record(picture, references=()), is_red, ROOM)[picture.id].pictures
+    (one,) = shown(tmp_path, make_record(picture, references=()), ROOM)[picture.id].pictures
 
-    found = albums(tmp_path, record, is_red, len(one.url) * 3 // 2)
+    found = shown(tmp_path, record, len(one.url) * 3 // 2)
 
     assert len(found[picture.id].pictures) == 1
     assert found[crashed.id].pictures == ()
@@ -144,7 +149,7 @@ def test_small_film_is_inside_the_page_and_a_large_one_is_not(tmp_path: Path) ->
     film.write_bytes(b"film")
     run = run_with("a")
 
-    *_, last = albums(tmp_path, make_record(run, references=()), is_red, ROOM)[run.id].pictures
+    *_, last = shown(tmp_path, make_record(run, references=()), ROOM)[run.id].pictures
     assert (last.is_film, last.url) == (True, "data:video/mp4;base64,ZmlsbQ==")
     film.write_bytes(b"0" * (FILM_LIMIT_BYTES + 1))
     assert captions(tmp_path, run) == ["reference"]
