@@ -115,6 +115,28 @@ def test_a_composed_row_is_expected_to_time_as_few_as_are_allowed_now(recorded: 
     assert cost.seconds[Phase.GENERATE] == pytest.approx((expected + 2) * 1.9)
 
 
+@pytest.mark.parametrize(
+    ("batch", "recorded_batch", "fidelity_s"),
+    [
+        pytest.param(1, 1, 9.0, id="recorded"),
+        # A step of 800 ms instead of 200.
+        pytest.param(4, 1, 9.0 + 14.5 * 0.6, id="larger"),
+        # One of 50 ms would leave 6.8 s; one of 12.5 ms instead of 200 leaves 6.3.
+        pytest.param(1, 4, 9.0 - 14.5 * 0.15, id="smaller"),
+        pytest.param(1, 16, 9.0 - 14.5 * 0.1875, id="much-smaller"),
+    ],
+)
+def test_answers_are_recorded_in_steps(batch: int, recorded_batch: int, fidelity_s: float) -> None:
+    record = record_of(case_of(batch=recorded_batch), {"fidelity": 9.0})
+    cost = _expected(case_of(batch=batch), record)
+    assert cost.seconds[Phase.FIDELITY] == pytest.approx(fidelity_s)
+
+
+def test_what_of_fidelity_is_not_steps_stays_where_they_are_much_shorter() -> None:
+    record = record_of(case_of(batch=4), {"fidelity": 9.0}, step_ms=800.0)
+    assert _expected(case_of(), record).seconds[Phase.FIDELITY] == pytest.approx(0.3 * 9.0)
+
+
 def test_another_batch_takes_longer_steps_and_decodes_longer_but_encodes_as_long() -> None:
     # 100 + 4 x 300 + 5 x 4 x 200 + 4 x 500 = 7300 ms
     cost = _expected(case_of(batch=4), record_of(case_of()))
