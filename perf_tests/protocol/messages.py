@@ -27,6 +27,7 @@ from perf_tests.protocol.reports import (
     SettingReport,
     StepReport,
 )
+from perf_tests.protocol.training import TrainingReport
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 
@@ -130,7 +131,7 @@ class Load(Struct, tag="load"):
 
 
 class Quantize(Struct, tag="quantize"):
-    """Fuse and quantize as the recipe says -> Quantized."""
+    """Fuse and quantize as the recipe says, or convert for training and add the adapters -> Quantized."""
 
     probe: bool = False
     """Whether to compare the transformer's output with its own before quantization (`output_sqnr_db`)."""
@@ -175,7 +176,7 @@ class Compile(Struct, tag="compile"):
 
 
 class Generate(Struct, tag="generate"):
-    """Generate once -> Generated."""
+    """Generate once, or train all steps of one seed, from the same adapters each time -> Generated."""
 
     warmup: bool = False
     """The first warm-up also arms the injected faults, which need its timings."""
@@ -321,6 +322,8 @@ class Inspected(Struct, tag="inspected"):
     """By id of the recipe's setting."""
     memory_saving: MemorySaving | None = None
     """None for a recipe that saves none."""
+    training: TrainingReport | None = None
+    """None where the recipe generates."""
 
 
 class Failure(Struct, tag="failure"):

@@ -14,7 +14,7 @@ from perf_tests.tables.digest_fields import identity
 from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import Platform
-from perf_tests.tables.recipes import FP32_EAGER, Recipe, bf16_twin
+from perf_tests.tables.recipes import FP32_EAGER, Activity, Recipe, bf16_twin
 from perf_tests.tables.schemes.spec import Scheme
 
 
@@ -112,12 +112,13 @@ class Case:
     def worker_key(self) -> tuple[str, ...]:
         """What cases have in common that one worker can hold, one after another, on one platform.
 
-        That is their build; the plan of a search, and the picture of a built twin, are of one workload only,
-        so that no case shares them.
+        That is their build; the plan of a search, the picture of a built twin, and what training is compared
+        with are of one workload only, so that no case shares them.
         """
         recipe = self.build.recipe
         build = (self.build.pipeline.id, recipe.id, self.build.weights.value)
-        shared = recipe.scheme.search is None and recipe.built_twin is None
+        of_one = (recipe.scheme.search, recipe.built_twin, recipe.training)
+        shared = all(each is None for each in of_one)
         return build if shared else (*build, self.id)
 
     @property
@@ -136,6 +137,17 @@ class Case:
         """The case whose weights it must have (`Recipe.built_twin`); None where it has none."""
         twin = self.build.recipe.built_twin
         return None if twin is None else self.with_recipe(twin)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it trains, and shows no pictures."""
+        return self.build.recipe.activity is Activity.TRAINING
+
+    @property
+    def steps(self) -> int:
+        """Steps of one sample: of denoising, or of the optimizer."""
+        training = self.build.recipe.training
+        return self.workload.generated_steps if training is None else training.steps
 
     @property
     def fp32_twin(self) -> Case:

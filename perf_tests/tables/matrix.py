@@ -16,8 +16,8 @@ from perf_tests.tables.pipelines.rows import MINIATURES
 from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import A100, B200, CPU, H100, H200, Platform
-from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN, CompileMode, Loader, QuantizedOn, Recipe, Setting
-from perf_tests.tables.rows import compile_modes, memory_ladder
+from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN, CompileMode, Loader, Recipe, Setting
+from perf_tests.tables.rows import compile_modes, memory_ladder, twinned
 from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
     BF16,
@@ -38,6 +38,7 @@ from perf_tests.tables.schemes.rows import (
     SCHEMES,
 )
 from perf_tests.tables.schemes.spec import Scheme
+from perf_tests.tables.training import rows as trained
 
 EAGER, REGIONAL = CompileMode.EAGER, CompileMode.REGIONAL
 
@@ -69,7 +70,11 @@ CPU_REGULAR_ROWS = (
     # Last of their pipeline: they are verified alone, and need no fp32 twin.
     *(
         Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,))
-        for recipe in (Recipe(scheme=INT8WO, loader=Loader.TORCH_SAVE), memory_ladder.REGULAR_ON_CPU)
+        for recipe in (
+            Recipe(scheme=INT8WO, loader=Loader.TORCH_SAVE),
+            memory_ladder.REGULAR_ON_CPU,
+            *trained.MINI,
+        )
     ),
     *(
         Row(pipeline=COGVIDEOX_MINI, recipe=recipe, platforms=(CPU,))
@@ -121,32 +126,8 @@ def _cross_product(regular: tuple[Row, ...]) -> Iterator[Row]:
             yield row
 
 
-IN_TORCHAOS_LIST = (INT8WO, INT8DQ, INT4DQ, FP8WO)
-"""The schemes of CPUs whose tensors torchao can flatten (`ALLOWED_TENSORS_SUBCLASSES`)."""
-LOADED = (
-    *(
-        (Loader.TORCH_SAVE, scheme)
-        for scheme in SCHEMES
-        if scheme.id in CPU.required_schemes and scheme.search is None
-    ),
-    *((Loader.SAFETENSORS, scheme) for scheme in (BF16, FP16, *IN_TORCHAOS_LIST)),
-    *((Loader.TORCHAO_CONFIG, scheme) for scheme in IN_TORCHAOS_LIST),
-    *((Loader.PIPELINE_CONFIG, scheme) for scheme in IN_TORCHAOS_LIST),
-)
-"""Ways to load, each with the schemes that it can save."""
-
-
-STARTING_ON_HOST = (QuantizedOn.HOST, QuantizedOn.MODULE)
-TWINNED = (
-    *(Recipe(scheme=scheme, loader=loader) for loader, scheme in LOADED),
-    # Here host and device are one: the end state shows that the argument is taken, and nothing else.
-    *(Recipe(scheme=scheme, quantized_on=where) for scheme in (INT8WO, INT8DQ) for where in STARTING_ON_HOST),
-)
-"""Recipes that must equal their built twin."""
-
-
-def _twinned(regular: tuple[Row, ...]) -> Iterator[Row]:
-    for recipe in TWINNED:
+def _further(regular: tuple[Row, ...]) -> Iterator[Row]:
+    for recipe in (*twinned.TWINNED, *trained.MINI_EXHAUSTIVE):
         if recipe not in [row.recipe for row in regular]:
             yield Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,), exhaustive=True)
 
@@ -154,7 +135,7 @@ def _twinned(regular: tuple[Row, ...]) -> Iterator[Row]:
 CPU_ROWS = (
     *CPU_REGULAR_ROWS,
     *_cross_product(CPU_REGULAR_ROWS),
-    *_twinned(CPU_REGULAR_ROWS),
+    *_further(CPU_REGULAR_ROWS),
     *memory_ladder.CPU_ROWS,
     *compile_modes.CPU_ROWS,
 )
@@ -306,7 +287,7 @@ FLUX_FURTHER = (
     ),
     Recipe(scheme=FP8DQROW, compile=REGIONAL, channels_last=True),
     Recipe(scheme=FP8DQROW, compile=REGIONAL, compile_vae=True, quantized_components=("transformer", "vae")),
-    *(Recipe(scheme=INT8WO, quantized_on=where) for where in STARTING_ON_HOST),
+    *(Recipe(scheme=INT8WO, quantized_on=where) for where in twinned.STARTING_ON_HOST),
 )
 EVERY_SIZE = (
     Recipe(scheme=BF16),
@@ -332,6 +313,7 @@ COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
     (AURAFLOW, 1, EVERY_SIZE),
     *memory_ladder.LADDER,
     *compile_modes.ON_GPUS,
+    *trained.ON_GPUS,
 )
 """Pipeline, batch size, recipes."""
 
@@ -341,7 +323,7 @@ def _gpu_row(pipeline: PipelineSpec, recipe: Recipe, batch_size: int = 1) -> Row
     return Row(
         pipeline=pipeline,
         recipe=gpu_recipe(recipe),
-        platforms=gpu_platforms(recipe.scheme),
+        platforms=gpu_platforms(recipe.scheme) if recipe.training is None else WITH_FLOAT8_UNITS,
         workload=workload,
     )
 

@@ -11,6 +11,7 @@ from perf_tests.tables.digest_fields import NEVER, UNLESS_DEFAULT
 from perf_tests.tables.lazy import Lazy, Value
 from perf_tests.tables.schemes.rows import BF16, FP32
 from perf_tests.tables.schemes.spec import Scheme
+from perf_tests.tables.training.spec import Training
 
 
 class CompileMode(StrEnum):
@@ -25,6 +26,13 @@ class CompileMode(StrEnum):
     """The whole transformer in one graph, in torch's mode of that name: timed GEMMs, CUDA graphs."""
     AOTI = "aoti"
     """The repeated blocks: another process exported, compiled and packaged them (AOTInductor)."""
+
+
+class Activity(StrEnum):
+    """What is done with a pipeline, again and again, while it is measured."""
+
+    GENERATING = "generating"
+    TRAINING = "training"
 
 
 class Loader(StrEnum):
@@ -181,10 +189,13 @@ class Recipe:
     offload: Offload | None = field(default=None, metadata=UNLESS_DEFAULT)
     """None: all weights are on the device all the time."""
     decoding: Decoding = field(default=Decoding.WHOLE, metadata=UNLESS_DEFAULT)
+    training: Training | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """None where it generates."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for an offload between whose hooks nothing is left to compile, and for packages
-        with what another process could not know, or with what is compiled all the same."""
+        with what another process could not know, or with what is compiled all the same; and for training with
+        anything that is about generating."""
         if self.offload is not None and self.offload.breaks_graphs and self.compiles:
             message = (
                 f"{self.id}: dynamo ends a graph at each hook of {self.offload.id}, so that a recipe with it "
@@ -193,6 +204,8 @@ class Recipe:
             raise ValueError(message)
         if self.is_packaged:
             self._refuse_beside_packages()
+        if self.training is not None:
+            self._refuse_beside_training()
 
     def _refuse_beside_packages(self) -> None:
         others = {
@@ -208,6 +221,22 @@ class Recipe:
                 f"choose another compile mode than {self.compile}, or leave it out"
             )
 
+    def _refuse_beside_training(self) -> None:
+        others = {
+            "a scheme that quantizes": self.scheme.config is not None,
+            "fuse_qkv": self.fuse_qkv,
+            "compile_vae": self.compile_vae,
+            "channels_last": self.channels_last,
+            "settings": bool(self.settings),
+            "loader": self.is_loaded,
+            "quantized_on": self.starts_on_host,
+            "offload": self.offload is not None,
+            "decoding": self.decoding is not Decoding.WHOLE,
+            **{str(mode): self.compile is mode for mode in (CompileMode.AOTI, CompileMode.MAX_AUTOTUNE)},
+        }
+        if refused := [name for name, on in others.items() if on]:
+            raise ValueError(f"a recipe that trains excludes {', '.join(refused)}: leave it out")
+
     @property
     def id(self) -> str:
         """Scheme and compile mode, then only the toggles that are on; never parsed back."""
@@ -221,8 +250,19 @@ class Recipe:
             (self.quantized_on, self.starts_on_host),
             (self.offload.id if self.offload else "", self.offload is not None),
             (self.decoding, self.decoding is not Decoding.WHOLE),
+            (self.training.id if self.training else "", self.training is not None),
         )
         return "-".join((self.scheme.id, self.compile, *(name for name, on in toggles if on)))
+
+    @property
+    def activity(self) -> Activity:
+        """What is measured."""
+        return Activity.GENERATING if self.training is None else Activity.TRAINING
+
+    @property
+    def trains_in_float8(self) -> bool:
+        """Whether frozen layers multiply in float8 while it trains."""
+        return self.training is not None and self.training.float8 is not None
 
     @property
     def is_loaded(self) -> bool:
@@ -295,7 +335,8 @@ def _compiled_at_run_time(mode: CompileMode) -> CompileMode:
 
 def bf16_twin(recipe: Recipe) -> Recipe:
     """The bf16 recipe of the same compile mode, which fidelity and speed-up are measured against; of blocks
-    from packages, the one that compiles them itself. What is compiled for minutes is compiled alike."""
+    from packages, the one that compiles them itself, and of training, the same steps. What is compiled for
+    minutes is compiled alike."""
     if recipe.compile is CompileMode.MAX_AUTOTUNE:
         return Recipe(
             scheme=BF16,
@@ -303,7 +344,8 @@ def bf16_twin(recipe: Recipe) -> Recipe:
             channels_last=recipe.channels_last,
             settings=recipe.settings,
         )
-    return Recipe(scheme=BF16, compile=_compiled_at_run_time(recipe.compile))
+    training = None if recipe.training is None else recipe.training.in_bf16
+    return Recipe(scheme=BF16, compile=_compiled_at_run_time(recipe.compile), training=training)
 
 
 FP32_EAGER = Recipe(scheme=FP32)

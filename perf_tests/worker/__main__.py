@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from perf_tests.protocol import messages
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import WorkerError
+from perf_tests.tables.recipes import Activity
 from perf_tests.worker import parent_watch
 
 
@@ -43,10 +44,13 @@ def answer(request_fd: int, reply_fd: int) -> None:
         os.fdopen(request_fd, "rb") as requests,
         os.fdopen(reply_fd, "wb", buffering=0) as replies,
     ):
-        ready, handlers = _start()
+        ready, sessions = _start()
         _send(replies, ready)
+        handlers: Handlers = {}
         for line in requests:
             request = msgspec.json.decode(line, type=messages.Request)
+            if isinstance(request, messages.Load):
+                handlers = sessions[request.case.build.recipe.activity]
             reply = _answer(request, handlers)
             _send(replies, reply)
             if isinstance(reply, messages.Failure):
@@ -60,10 +64,11 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-Handler = Callable[[Any], messages.Reply]
+Handlers = Mapping[type[Struct], Callable[[Any], messages.Reply]]
+"""Type of a request -> what answers it."""
 
 
-def _start() -> tuple[messages.Ready, dict[type[Struct], Handler]]:
+def _start() -> tuple[messages.Ready, Mapping[Activity, Handlers]]:
     # Imported here, once the parent is watched: these imports take seconds, and the parent may end meanwhile.
     # The whole stack, so that no later phase pays for it.
     import torch
@@ -71,15 +76,16 @@ def _start() -> tuple[messages.Ready, dict[type[Struct], Handler]]:
     from perf_tests.worker.measure import environment
     from perf_tests.worker.measure.telemetry import GpuMonitor
     from perf_tests.worker.session import WorkerSession
+    from perf_tests.worker.training.session import TrainingSession
 
     environment.pin()
     monitor = GpuMonitor() if torch.cuda.is_available() else None
-    session = WorkerSession(monitor)
+    session, training = WorkerSession(monitor), TrainingSession(monitor)
     ready = messages.Ready(
         protocol_version=messages.PROTOCOL_VERSION,
         environment=environment.describe(monitor.describe() if monitor else None),
     )
-    handlers: dict[type[Struct], Handler] = {
+    generating: Handlers = {
         messages.Load: session.load,
         messages.Quantize: session.quantize,
         messages.Save: session.save,
@@ -89,10 +95,18 @@ def _start() -> tuple[messages.Ready, dict[type[Struct], Handler]]:
         messages.SwitchWorkload: session.switch_workload,
         messages.Inspect: session.inspect,
     }
-    return ready, handlers
+    # Nobody saves or packages what is trained, and no other case shares its worker.
+    of_training: Handlers = {
+        messages.Load: training.load,
+        messages.Quantize: training.quantize,
+        messages.Compile: training.compile,
+        messages.Generate: training.generate,
+        messages.Inspect: training.inspect,
+    }
+    return ready, {Activity.GENERATING: generating, Activity.TRAINING: of_training}
 
 
-def _answer(request: messages.Request, handlers: dict[type[Struct], Handler]) -> messages.Reply:
+def _answer(request: messages.Request, handlers: Handlers) -> messages.Reply:
     try:
         return handlers[type(request)](request)
     except WorkerError as error:

@@ -27,8 +27,8 @@ class Planned:
     @property
     def is_compared(self) -> bool:
         """Whether its layers and the transformer's answers are compared with bf16: not those of a case whose
-        pictures are its built twin's."""
-        return not self.verified_only and not self.case.build.recipe.repeats_twin
+        pictures are its built twin's, nor while it trains."""
+        return not (self.verified_only or self.case.is_training or self.case.build.recipe.repeats_twin)
 
     @property
     def reference(self) -> Planned | None:

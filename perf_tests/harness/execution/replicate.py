@@ -252,6 +252,7 @@ class Replicate:
             converted=self.quantized.converted if self.quantized else None,
             built_twin=self.made.report if self.made else None,
             memory_saving=self.inspected.memory_saving if self.inspected else None,
+            training=self.inspected.training if self.inspected else None,
         )
 
     def _twin_values(self) -> dict[str, float]:

@@ -123,9 +123,11 @@ class SharedWorker:
         )
 
     def _files(self, subject: Subject) -> Path | None:
-        """The stem of the files that the first process of a case leaves to be compared; None for others."""
+        """The stem of the files that the first process of a case leaves to be compared; None for others, and
+        for what shows no pictures."""
         index = subject.series.index
-        return self.launcher.files.captures(subject.stem, index) if index == 0 else None
+        shows = index == 0 and not subject.planned.case.is_training
+        return self.launcher.files.captures(subject.stem, index) if shows else None
 
     def _sample(self, replicate: Replicate, capture: Path | None) -> None:
         planned = replicate.planned

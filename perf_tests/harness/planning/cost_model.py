@@ -29,7 +29,7 @@ from perf_tests.harness.runs.projection import least_samples
 from perf_tests.harness.stats import precision
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.spec import STAGES, STEP
+from perf_tests.tables.metrics.spec import STAGES, STEP, TRAIN_STEP
 from perf_tests.tables.platforms import Platform
 
 WARMUPS = 1
@@ -112,7 +112,7 @@ def expected_cost(
         return UNKNOWN
     source, before = timed[0]
     stages = _scaled(before, case, source, known)
-    generation_s = stages.latency_s(case.workload.generated_steps) * _overhead(source, before, platform)
+    generation_s = stages.latency_s(case.steps) * _overhead(source, before, platform)
     samples = (
         samples or _recorded_samples(case, source, platform) or usual_samples(case, platform, generation_s)
     )
@@ -179,6 +179,9 @@ class _Stages:
 
 
 def _stages(entry: Entry) -> _Stages | None:
+    if TRAIN_STEP in entry.metrics:
+        step_ms = statistics.median(entry.metrics[TRAIN_STEP])
+        return _Stages(encode_ms=0.0, first_step_ms=step_ms, step_ms=step_ms, decode_ms=0.0)
     ms = {name: statistics.median(entry.metrics[name]) for name in STAGES if name in entry.metrics}
     if not {"encode_ms", "first_step_ms", "decode_ms"} <= ms.keys():
         return None
@@ -212,7 +215,7 @@ def _overhead(source: RecordedCase, stages: _Stages, platform: Platform) -> floa
     spent_s = source.entry.seconds.get(Phase.GENERATE)
     if spent_s is None:
         return 1.0
-    generated_s = stages.latency_s(source.case.workload.generated_steps)
+    generated_s = stages.latency_s(source.case.steps)
     # An entry that does not say how many samples it had dates from when every process had the same number.
     samples = source.entry.samples or platform.samples
     return spent_s / (generations(source.case, samples) * generated_s)

@@ -65,15 +65,17 @@ def compile_alike(case: Case, other: Case) -> bool:
 def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[object, ...]:
     """How far `other` is from `case`, as a sort key: the first difference decides.
 
-    In this order: the case itself; its pipeline, then its family, because architecture matters most; its
-    recipe, at another workload; a recipe where both have published times, because a published ratio is better
-    than none; what is compiled; what moves the weights, which may take longer than to use them; the scheme,
-    or else no scheme, because each scheme is faster or slower in its own way and has changed since it was
-    published; the nearest size; and the most expensive, because a session that ends early does no harm.
+    In this order: the case itself; whether it trains; its pipeline, then its family, because architecture
+    matters most; its recipe, at another workload; a recipe where both have published times, because a
+    published ratio is better than none; what is compiled; what moves the weights, which may take longer than
+    to use them; the scheme, or else no scheme, because each scheme is faster or slower in its own way and has
+    changed since it was published; the nearest size; and the most expensive, because a session that ends
+    early does no harm.
     """
     mine, theirs = case.build, other.case.build
     return (
         other.case != case,
+        other.case.is_training is not case.is_training,
         theirs.pipeline.id != mine.pipeline.id,
         theirs.pipeline.family != mine.pipeline.family,
         theirs.recipe.id != mine.recipe.id,

@@ -237,8 +237,9 @@ def noise_in_force(root: Path, platform: Platform) -> Mapping[str, Noise]:
     """Noisy metric -> how far unchanged fresh processes lie apart on `platform`; empty where none is judged.
 
     Computed from the baselines under `root`, of which noise.json is a copy for the reader; from the row of
-    the platform where it has none. Raises BaselineError where that copy is broken or differs, where the
-    baselines lie further apart than those of any machine, and for a file that cannot be trusted.
+    the platform for each metric that none of them has. Raises BaselineError where that copy is broken or
+    differs, where the baselines lie further apart than those of any machine, and for a file that cannot be
+    trusted.
     """
     if platform.process_noise is None:
         return {}
@@ -254,11 +255,11 @@ def noise_in_force(root: Path, platform: Platform) -> Mapping[str, Noise]:
                 f"the processes of the baselines in {path.parent} lie {each.sd_pct:.3g} % apart in {metric}, "
                 f"and {MOST_NOISE_PCT:g} % is the most that a gate can allow for: record them again"
             )
-    return noise or dict.fromkeys(sorted(NOISY), platform.process_noise)
+    return {**dict.fromkeys(sorted(NOISY), platform.process_noise), **(noise or {})}
 
 
 def noise_of(platform: Platform, folder: Iterable[Baselines]) -> dict[str, Noise] | None:
-    """Noisy metric -> the noise that the entries of all pipelines in `folder` show together.
+    """Noisy metric that an entry has -> the noise that those of all pipelines in `folder` show together.
 
     None where the platform has no noisy metrics, and where `folder` has no entries.
     """
@@ -266,6 +267,7 @@ def noise_of(platform: Platform, folder: Iterable[Baselines]) -> dict[str, Noise
     entries = [each for baselines in folder for each in baselines.cases.items()]
     if prior is None or not entries:
         return None
+    recorded = NOISY.intersection(name for _, entry in entries for name in entry.metrics)
     pooled = {
         name: location.pooled_noise(
             (
@@ -275,7 +277,7 @@ def noise_of(platform: Platform, folder: Iterable[Baselines]) -> dict[str, Noise
             ),
             prior,
         )
-        for name in sorted(NOISY)
+        for name in sorted(recorded)
     }
     return {
         name: replace(noise, sd_pct=round(noise.sd_pct, NOISE_DECIMALS)) for name, noise in pooled.items()

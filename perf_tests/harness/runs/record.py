@@ -28,6 +28,7 @@ from perf_tests.protocol.reports import (
     SettingReport,
     StepReport,
 )
+from perf_tests.protocol.training import TrainingReport
 
 # 1: first format
 FORMAT_VERSION = 1
@@ -167,6 +168,8 @@ class BuildReport(Struct):
     """None for a case without one, and where it was not made."""
     memory_saving: MemorySaving | None = None
     """None for a recipe that saves none."""
+    training: TrainingReport | None = None
+    """None for a case that generates."""
 
 
 class Process(Struct):

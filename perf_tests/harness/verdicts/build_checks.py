@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from perf_tests.harness.runs.record import BuildReport
-from perf_tests.harness.verdicts.checks import compiled
+from perf_tests.harness.verdicts.checks import compiled, training
 from perf_tests.protocol.offloading import MemorySaving, OffloadedComponent
 from perf_tests.protocol.reports import (
     ORDINARY,
@@ -31,6 +31,8 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     """
     recipe = case.build.recipe
     found = [*compiled.contradictions(recipe, build)]
+    if recipe.training is not None:
+        return (*found, *training.contradictions(recipe, build.training))
     if build.quantization is None:
         found.append("the worker did not report what the Linear modules are")
     else:

@@ -22,9 +22,9 @@ def shown_metrics(case: Case, platform: Platform, group: Group | None = None) ->
 
 
 def is_verified_only(case: Case, platform: Platform) -> bool:
-    """Whether `platform` only verifies `case`, and generates once: where times mean nothing, a case that must
-    equal its built twin has nothing of its own to show."""
-    return case.built_twin is not None and platform.device is Device.CPU
+    """Whether `platform` only verifies `case`, and takes one sample: where times mean nothing, a case that
+    must equal its built twin has nothing of its own to show, and training is the same each time."""
+    return platform.device is Device.CPU and (case.built_twin is not None or case.is_training)
 
 
 def as_judged(metric: Metric, case: Case) -> Metric:

@@ -198,6 +198,22 @@ def unfused_attention_calls(case: Case) -> Range | None:
     return Range(low=0, high=0, source="a fused kernel carries out every call of attention")
 
 
+def loss_difference_pct(case: Case) -> Range | None:
+    """Of how far the loss of all steps lies from that of bf16 eager; None for what does not train."""
+    training = case.build.recipe.training
+    if training is None:
+        return None
+    source = f"the loss over {training.steps} steps of one seed is that of bf16"
+    return Range(low=0.0, high=training.largest_loss_difference_pct, source=source)
+
+
+def gradient_error_vs_redrawn(_case: Case) -> Range:
+    """Of the distance (1 - cosine) of the adapters' gradients to those of bf16 eager, over the distance of
+    those that bf16 has with other noise."""
+    source = "what a product rounds matters less to a gradient than which noise was drawn"
+    return Range(low=0.0, high=1.0, source=source)
+
+
 MOST_ALIKE_DB = 25.0
 
 

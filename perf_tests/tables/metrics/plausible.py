@@ -19,6 +19,7 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "MHz": (0.0, 1e5),
     "TFLOP": (0.0, 1e6),
     "x": (0.0, 1e6),
+    "/s": (0.0, 1e6),
     "%": (-100.0, 1e6),
     # Counts, similarities in [-1, 1], gains and errors.
     "": (-1e3, 1e9),

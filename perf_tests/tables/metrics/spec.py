@@ -11,6 +11,7 @@ from typing import Final
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.host_bound import is_busy_timed, is_host_bound
 from perf_tests.tables.platforms import Device
+from perf_tests.tables.recipes import Activity
 from perf_tests.tables.schemes.spec import Range
 
 CONSTANT_STD: Final = 2 / 255
@@ -22,6 +23,8 @@ STEP: Final = "denoise_step_ms"
 """The metric that everything timed comes down to: one steady denoise step."""
 STEP_BUSY: Final = "step_busy_ms"
 """The metric of how long the device is busy in one: for rows whose steps wait for the host."""
+TRAIN_STEP: Final = "train_step_ms"
+"""The same of training: the gradients of one batch, and the optimizer's step."""
 STAGES: Final = ("encode_ms", "first_step_ms", STEP, "decode_ms")
 """The metrics of a generation's stages, in the order in which they run."""
 
@@ -157,6 +160,8 @@ class Trait(StrEnum):
     """Its steps wait for the host, so it is judged by the time of the device."""
     UNTWINNED = "untwinned"
     """It has no built twin whose layers and pictures would be its own (`Recipe.repeats_twin`)."""
+    FLOAT8_TRAINING = "float8 training"
+    """Its frozen layers multiply in float8 while it trains."""
 
 
 HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
@@ -174,6 +179,7 @@ HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
     Trait.BUSY_TIMED: is_busy_timed,
     Trait.HOST_BOUND: is_host_bound,
     Trait.UNTWINNED: lambda case: not case.build.recipe.repeats_twin,
+    Trait.FLOAT8_TRAINING: lambda case: case.build.recipe.trains_in_float8,
 }
 
 
@@ -204,6 +210,10 @@ class Gate:
     """An improvement beyond this fails until it is accepted with a reason; None: no improvement does."""
 
 
+GENERATING: Final = (Activity.GENERATING,)
+TRAINING: Final = (Activity.TRAINING,)
+EITHER: Final = (*GENERATING, *TRAINING)
+
 BY_RULE: Final = Gate()
 """The gate of a metric whose rule needs no tolerance."""
 BY_RULE_EVERYWHERE: Final = dict.fromkeys(Device, BY_RULE)
@@ -233,6 +243,8 @@ class Metric:
     none, and the metric does not apply."""
     component: str = ""
     """The component that it is about: it does not apply to a pipeline without that one. Empty for others."""
+    activities: tuple[Activity, ...] = GENERATING
+    """What a case must do while it is measured, one of them."""
     only_for: tuple[Trait, ...] = ()
     """What a case must be, all of it."""
     gated_for: tuple[Trait, ...] = ()
@@ -274,7 +286,8 @@ class Metric:
     def applies(self, case: Case) -> bool:
         """Whether it says anything about `case`."""
         exists = not self.component or self.component in case.build.pipeline.modules
-        is_what_it_must_be = exists and all(HAS_TRAIT[trait](case) for trait in self.only_for)
+        is_about = exists and case.build.recipe.activity in self.activities
+        is_what_it_must_be = is_about and all(HAS_TRAIT[trait](case) for trait in self.only_for)
         return is_what_it_must_be and (self.expected is None or self.expected(case) is not None)
 
     def follows_instructions(self, device: Device) -> bool:
@@ -318,8 +331,8 @@ class Metric:
 
     @property
     def rests_on_step(self) -> bool:
-        """Whether it is the time of a denoise step, or a ratio of two."""
-        return STEP in (self.name, self.of)
+        """Whether it is the time of a step, or a ratio of two."""
+        return not {STEP, TRAIN_STEP}.isdisjoint((self.name, self.of))
 
     def can_fail(self, case: Case) -> bool:
         """Whether `case` is one that it is gated for."""

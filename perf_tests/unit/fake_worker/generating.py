@@ -15,6 +15,7 @@ from perf_tests.protocol.reports import Capture, Sample, Telemetry
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode
+from perf_tests.unit.fake_worker import training
 from perf_tests.unit.fake_worker.endings import STRIKES, die_once
 from perf_tests.unit.fake_worker.pictures import NOISE, SIDE, npy, picture, png
 from perf_tests.unit.fake_worker.subject import Subject
@@ -39,8 +40,9 @@ def generate(subject: Subject, request: Generate) -> Generated:
         _strike(subject)
     subject.timed += not request.warmup
     slower = _slower(subject)
+    times = training.times(subject) if subject.case.is_training else _times(subject.case)
     values = {
-        **{name: tuple(value * slower for value in spans) for name, spans in _times(subject.case).items()},
+        **{name: tuple(value * slower for value in spans) for name, spans in times.items()},
         **_live(subject),
         **_counts(subject),
     }

@@ -12,6 +12,7 @@ from perf_tests.tables.metrics.spec import STEP_BUSY
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Decoding
+from perf_tests.unit.fake_worker import training
 from perf_tests.unit.fake_worker.generating import PEAK_MIB
 from perf_tests.unit.fake_worker.pictures import NOISE, write_arrays
 from perf_tests.unit.fake_worker.subject import BYTES_PER_MODULE, Subject
@@ -64,6 +65,7 @@ def inspect(subject: Subject, request: Inspect) -> Inspected:
         step=_step(subject),
         settings=_settings(subject),
         memory_saving=_saving(subject) if recipe.saves_memory else None,
+        training=training.report(subject) if subject.case.is_training else None,
     )
 
 
@@ -115,6 +117,8 @@ def _of_recipe(subject: Subject) -> dict[str, float]:
         values |= ANCHORS
     if subject.compiles:
         values |= {"generated_kernels": 126.0, "extern_calls": 32.0}
+    if subject.case.is_training:
+        values |= training.values(subject)
     if recipe.saves_memory:
         values |= SAVING if subject.device is Device.CUDA else HOST_SAVING
     if recipe.is_packaged:

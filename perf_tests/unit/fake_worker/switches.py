@@ -82,6 +82,10 @@ IN_AN_ANSWER: Mapping[str, str] = {
     "decodes-otherwise": "what was to be decoded in tiles is not, and the other way round",
     "loses-hooks": "after the first image, no component is offloaded",
     "keeps-weights:DEVICE": "the weights are still there after the last image",
+    "idle-adapter": "an adapter has no gradient",
+    "thaws": "a frozen weight is trained",
+    "no-float8:PASS": "nothing multiplies in float8 in that pass, forward or backward",
+    "unreported-training": "what was trained is not reported",
 }
 
 TABLES = (AT_THE_START, INSTEAD_OF_AN_ANSWER, AT_A_TIMED_GENERATION, IN_AN_ANSWER)

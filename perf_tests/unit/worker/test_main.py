@@ -11,7 +11,10 @@ import torch
 from perf_tests.protocol import messages
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Compile, Failure, FailureKind, Generate, Phase, Reply, Request
+from perf_tests.tables.recipes import Activity
 from perf_tests.worker.__main__ import _answer, _start
+
+NEVER_ASKED_OF_TRAINING = {messages.Save, messages.Package, messages.SwitchWorkload}
 
 
 def raising(error: Exception) -> Callable[[Request], Reply]:
@@ -66,5 +69,8 @@ def test_the_message_is_the_first_line_of_a_long_error() -> None:
 
 
 def test_a_worker_answers_every_request() -> None:
-    _, handlers = _start()
-    assert handlers.keys() == set(typing.get_args(messages.Request)) == messages.PHASE_OF_REQUEST.keys()
+    _, sessions = _start()
+    requests = set(typing.get_args(messages.Request))
+    assert sessions[Activity.GENERATING].keys() == requests == messages.PHASE_OF_REQUEST.keys()
+    # Of what is trained nothing is saved, and it shares its worker with no other workload.
+    assert sessions[Activity.TRAINING].keys() == requests - NEVER_ASKED_OF_TRAINING

@@ -57,15 +57,16 @@ class Recorder(Protocol):
 class KinetoRecorder:
     """torch's profiler, which records the activity of a GPU with CUPTI; with `memory`, allocations too."""
 
-    def __init__(self, activity: ProfilerActivity, *, memory: bool = False) -> None:
-        self._activity = activity
+    def __init__(self, *activities: ProfilerActivity, memory: bool = False) -> None:
+        self._activities = activities
         self._memory = memory
 
     def start(self) -> None:
         """Begin to record. Raises NotCounted where torch was built without it, or the driver refuses."""
-        if self._activity not in supported_activities():
-            raise NotCounted(f"this build of torch cannot record {self._activity.name} activity")
-        self._profile = profile(activities=[self._activity], profile_memory=self._memory)
+        for activity in self._activities:
+            if activity not in supported_activities():
+                raise NotCounted(f"this build of torch cannot record {activity.name} activity")
+        self._profile = profile(activities=self._activities, profile_memory=self._memory)
         try:
             self._profile.start()
         except RuntimeError as exc:

@@ -129,7 +129,7 @@ def generate_once(pipeline: Any, case: Case, stages: Stages) -> Generation:
     a shape or a number of steps that was not asked for.
     """
     arguments = call_arguments(case.build.pipeline, case.workload)
-    with stages.attached(pipeline), calls.counted(pipeline) as counts, _quiet(stages.clock):
+    with stages.attached(pipeline), calls.counted(pipeline) as counts, quiet(stages.clock):
         started_s = time.perf_counter()
         stages.begin()
         output = getattr(pipeline(**arguments), case.build.pipeline.output)
@@ -288,7 +288,7 @@ def call_arguments(spec: PipelineSpec, workload: Workload) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet(clock: Clock) -> Iterator[None]:
+def quiet(clock: Clock) -> Iterator[None]:
     """A window without garbage collection, and without work submitted before it."""
     gc.collect()
     gc.disable()

@@ -57,21 +57,47 @@ def empty(row: Module) -> nn.Module:
     return frozen
 
 
+def component(case_build: Build, name: str, device: torch.device) -> nn.Module:
+    """One component of the pipeline of `case_build` on `device`, in its scheme's dtype, with the weights that
+    it has there, and none of them to be trained.
+
+    Raises WorkerError(load) where pretrained weights are not in the local cache.
+    """
+    dtype = getattr(torch, case_build.recipe.scheme.dtype)
+    spec = case_build.pipeline
+    if case_build.weights is Weights.SYNTHETIC:
+        return _made(spec, name, dtype, device)
+    module: nn.Module = _from_cache(spec, spec.modules[name].cls, dtype=dtype, subfolder=name).to(device)
+    return module.requires_grad_(False)
+
+
+def _made(spec: PipelineSpec, name: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    row = spec.modules[name]
+    module = empty(row)
+    synthetic.materialise(name, module, dtype=dtype, device=device, gains=row.gains)
+    return module
+
+
 def _synthetic(spec: PipelineSpec, dtype: torch.dtype, device: torch.device, given: Given) -> Any:
     parts: dict[str, Any] = {"scheduler": construct(spec.scheduler), **given}
     for name, tokenizer in spec.tokenizers.items():
         parts[name] = offline(tokenizer)
-    for name, row in spec.modules.items():
+    for name in spec.modules:
         if name not in given:
-            parts[name] = empty(row)
-            synthetic.materialise(name, parts[name], dtype=dtype, device=device, gains=row.gains)
+            parts[name] = _made(spec, name, dtype, device)
     return resolve(spec.cls)(**parts, **spec.arguments)
 
 
 def _pretrained(spec: PipelineSpec, dtype: torch.dtype, device: torch.device, given: Given) -> Any:
+    pipeline = _from_cache(spec, spec.cls, dtype=dtype, **given)
+    pipeline.scheduler = construct(spec.scheduler)
+    return pipeline.to(device)
+
+
+def _from_cache(spec: PipelineSpec, cls: str, **arguments: Any) -> Any:
     try:
-        pipeline = resolve(spec.cls).from_pretrained(
-            spec.repo, revision=spec.revision, dtype=dtype, local_files_only=True, **given
+        return resolve(cls).from_pretrained(
+            spec.repo, revision=spec.revision, local_files_only=True, **arguments
         )
     except (OSError, ValueError) as error:
         licence = f"accept the licence at {spec.licence}, then " if spec.licence else ""
@@ -81,8 +107,6 @@ def _pretrained(spec: PipelineSpec, dtype: torch.dtype, device: torch.device, gi
         )
         failure = Failure(kind=FailureKind.LOAD, phase=Phase.LOAD, message=message, details=str(error))
         raise WorkerError(failure) from error
-    pipeline.scheduler = construct(spec.scheduler)
-    return pipeline.to(device)
 
 
 BUILDERS = {Weights.SYNTHETIC: _synthetic, Weights.PRETRAINED: _pretrained}

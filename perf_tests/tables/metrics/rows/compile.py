@@ -7,7 +7,10 @@ from perf_tests.tables.metrics.spec import (
     BY_RULE,
     BY_RULE_EVERYWHERE,
     COUNT_ELSEWHERE,
+    EITHER,
+    GENERATING,
     INSTRUCTION_SET,
+    TRAINING,
     Better,
     Gate,
     Group,
@@ -18,6 +21,7 @@ from perf_tests.tables.metrics.spec import (
     Trait,
 )
 from perf_tests.tables.platforms import Device
+from perf_tests.tables.recipes import Activity
 
 WITHIN_5_PCT = Gate(tolerance=Tolerance(relative_pct=5.0))
 KERNEL_COUNTS = (
@@ -37,7 +41,12 @@ HOST_WORK = Gate(tolerance=Tolerance(relative_pct=60.0, absolute=10.0))
 
 
 def kernel_count(
-    name: str, rule: Rule, *, follows_search: bool = False, where_tuned: Tolerance | None = None
+    name: str,
+    rule: Rule,
+    *,
+    follows_search: bool = False,
+    where_tuned: Tolerance | None = None,
+    activities: tuple[Activity, ...] = GENERATING,
 ) -> Metric:
     """The row of the kernels that a GPU runs in one stage; `rule` judges it under the same stack."""
     return Metric(
@@ -49,6 +58,7 @@ def kernel_count(
         rule=rule,
         gates={Device.CUDA: BY_RULE if rule is Rule.EXACT else WITHIN_5_PCT},
         follows_search=follows_search,
+        activities=activities,
         # Inductor decides what is fused, and the libraries that come with torch how a GEMM is split.
         same_packages=("torch", "triton"),
         elsewhere=COUNT_ELSEWHERE,
@@ -66,6 +76,7 @@ METRICS = (
             reader=Reader.BUILD,
             rule=Rule.EXACT,
             gates=BY_RULE_EVERYWHERE,
+            activities=EITHER,
         )
         for name in ("compiled_graphs", "graph_breaks", "recompiles")
     ),
@@ -73,6 +84,8 @@ METRICS = (
         kernel_count(name, rule, follows_search=follows_search, where_tuned=where_tuned)
         for name, rule, follows_search, where_tuned in KERNEL_COUNTS
     ),
+    # Of a forward and a backward pass. No GPU has counted it twice yet.
+    kernel_count("kernels_per_train_step", Rule.WITHIN_TOLERANCE, activities=TRAINING),
     *(
         Metric(
             name=name,
@@ -82,6 +95,7 @@ METRICS = (
             reader=Reader.BUILD,
             rule=Rule.EXACT,
             gates={Device.CPU: BY_RULE},
+            activities=activities,
             only_for=only_for,
             follows_search=True,
             # What an operator consists of, and what is fused, is torch's choice for a set of instructions.
@@ -89,13 +103,13 @@ METRICS = (
             same_settings=(INSTRUCTION_SET,),
             elsewhere=COUNT_ELSEWHERE,
         )
-        for name, only_for in (
-            ("operators_per_encode", (Trait.UNTWINNED,)),
-            ("operators_per_step", (Trait.UNTWINNED,)),
-            ("operators_per_decode", (Trait.UNTWINNED,)),
-            ("operators_in_quantize", (Trait.QUANTIZED, Trait.MADE_HERE)),
-            ("generated_kernels", (Trait.COMPILED,)),
-            ("extern_calls", (Trait.COMPILED,)),
+        for name, activities, only_for in (
+            ("operators_per_encode", GENERATING, (Trait.UNTWINNED,)),
+            ("operators_per_step", GENERATING, (Trait.UNTWINNED,)),
+            ("operators_per_decode", GENERATING, (Trait.UNTWINNED,)),
+            ("operators_in_quantize", GENERATING, (Trait.QUANTIZED, Trait.MADE_HERE)),
+            ("generated_kernels", EITHER, (Trait.COMPILED,)),
+            ("extern_calls", EITHER, (Trait.COMPILED,)),
         )
     ),
     Metric(
@@ -106,6 +120,7 @@ METRICS = (
         reader=Reader.BUILD,
         gates={Device.CUDA: HOST_WORK},
         needs_verification=True,
+        activities=EITHER,
         only_for=(Trait.COMPILED,),
         cold_caches_only=True,
         some_processes=True,
@@ -118,6 +133,7 @@ METRICS = (
         reader=Reader.BUILD,
         gates={},
         needs_verification=True,
+        activities=EITHER,
         only_for=(Trait.COMPILED,),
         some_processes=True,
     ),

@@ -7,6 +7,7 @@ import operator
 from perf_tests.tables.metrics import expected
 from perf_tests.tables.metrics.spec import (
     BY_RULE_EVERYWHERE,
+    TRAINING,
     Better,
     Gate,
     Group,
@@ -153,5 +154,27 @@ METRICS = (
         rule=Rule.EXACT,
         gates=BY_RULE_EVERYWHERE,
         only_for=(Trait.UNTWINNED,),
+    ),
+    # Of all adapters together, in the first step, to those of bf16 eager in the same process.
+    Metric(
+        name="gradient_cosine",
+        units="",
+        better=Better.HIGHER,
+        group=Group.FIDELITY,
+        reader=Reader.BUILD,
+        gates=dict.fromkeys(Device, Gate(tolerance=Tolerance(absolute=0.005))),
+        activities=TRAINING,
+    ),
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=Better.LOWER,
+            group=Group.FIDELITY,
+            reader=Reader.BUILD,
+            gates={},
+            activities=TRAINING,
+        )
+        for name, units in (("train_loss", ""), ("largest_loss_difference_pct", "%"))
     ),
 )

@@ -7,9 +7,13 @@ from perf_tests.tables.metrics.spec import (
     BY_RULE,
     BY_RULE_EVERYWHERE,
     DRIFT_LIMIT_PCT,
+    EITHER,
+    GENERATING,
     INSTRUCTION_SET,
     STEP,
     STEP_BUSY,
+    TRAIN_STEP,
+    TRAINING,
     Better,
     Gate,
     Group,
@@ -113,6 +117,7 @@ METRICS = (
             reader=reader,
             gates={},
             per_unit=True,
+            activities=EITHER,
         )
         for name, units, better, reader in (
             ("mean_sm_clock_mhz", "MHz", Better.HIGHER, Reader.SAMPLES),
@@ -155,11 +160,17 @@ METRICS = (
             per_unit=True,
             needs_verification=True,
             follows_search=True,
+            activities=activities,
             only_for=only_for,
         )
-        for name, gates, only_for in (
+        for name, gates, activities, only_for in (
             # The first worker of a session reads files that are not in memory yet.
-            ("load_s", {Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=45.0))}, ()),
+            (
+                "load_s",
+                {Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=45.0))},
+                EITHER,
+                (),
+            ),
             (
                 "quantize_s",
                 {
@@ -167,6 +178,7 @@ METRICS = (
                     # A miniature takes 0.1 s, and 0.4 s on a busy machine.
                     Device.CPU: Gate(tolerance=Tolerance(absolute=4.0)),
                 },
+                GENERATING,
                 (Trait.QUANTIZED, Trait.MADE_HERE),
             ),
         )
@@ -220,5 +232,48 @@ METRICS = (
             ("slowing_pct", "%", Reader.TREND, Rule.CONFIRMED, expected.slowing_pct),
             ("stalled_images", "", Reader.STALLS, Rule.TAIL, expected.stalled_images),
         )
+    ),
+    Metric(
+        name=TRAIN_STEP,
+        units="ms",
+        better=Better.LOWER,
+        group=Group.LATENCY,
+        reader=Reader.SAMPLES,
+        rule=Rule.NOISY,
+        gates={
+            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=1.0), surprise=Tolerance(relative_pct=10.0))
+        },
+        per_unit=True,
+        precise=True,
+        drift_limit_pct=DRIFT_LIMIT_PCT,
+        needs_verification=True,
+        activities=TRAINING,
+    ),
+    Metric(
+        name="train_speedup_vs_bf16",
+        units="x",
+        better=Better.HIGHER,
+        group=Group.LATENCY,
+        reader=Reader.REFERENCE_RATIO,
+        of=TRAIN_STEP,
+        rule=Rule.NOISY,
+        gates={
+            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=1.5), surprise=Tolerance(relative_pct=10.0))
+        },
+        drift_limit_pct=DRIFT_LIMIT_PCT,
+        needs_verification=True,
+        activities=TRAINING,
+        only_for=(Trait.COMPARED,),
+    ),
+    Metric(
+        name="trained_samples_per_s",
+        units="/s",
+        better=Better.HIGHER,
+        group=Group.LATENCY,
+        reader=Reader.SAMPLES,
+        gates={},
+        per_unit=True,
+        needs_verification=True,
+        activities=TRAINING,
     ),
 )

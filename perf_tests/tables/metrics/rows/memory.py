@@ -7,6 +7,8 @@ from perf_tests.tables.metrics.spec import (
     BY_RULE,
     BY_RULE_EVERYWHERE,
     DRIFT_LIMIT_PCT,
+    EITHER,
+    GENERATING,
     Better,
     Gate,
     Group,
@@ -39,6 +41,7 @@ METRICS = (
         },
         drift_limit_pct=DRIFT_LIMIT_PCT,
         needs_verification=True,
+        activities=EITHER,
     ),
     *(
         Metric(
@@ -50,6 +53,7 @@ METRICS = (
             gates={Device.CUDA: gate},
             drift_limit_pct=DRIFT_LIMIT_PCT,
             needs_verification=True,
+            activities=EITHER,
         )
         for name, gate in (("peak_allocated_mib", ALLOCATED), ("peak_reserved_mib", RESERVED))
     ),
@@ -63,11 +67,12 @@ METRICS = (
             gates=gates,
             needs_verification=True,
             follows_search=True,
+            activities=activities,
             only_for=only_for,
         )
-        for name, gates, only_for in (
-            ("load_peak_allocated_mib", {Device.CUDA: ALLOCATED}, ()),
-            ("load_peak_reserved_mib", {Device.CUDA: RESERVED}, ()),
+        for name, gates, activities, only_for in (
+            ("load_peak_allocated_mib", {Device.CUDA: ALLOCATED}, EITHER, ()),
+            ("load_peak_reserved_mib", {Device.CUDA: RESERVED}, EITHER, ()),
             (
                 "quantize_peak_allocated_mib",
                 # On a CPU, of the weights that are replaced and of those that replace them.
@@ -75,9 +80,15 @@ METRICS = (
                     Device.CUDA: ALLOCATED,
                     Device.CPU: Gate(tolerance=Tolerance(relative_pct=5.0, absolute=0.5)),
                 },
+                GENERATING,
                 (Trait.QUANTIZED, Trait.MADE_HERE),
             ),
-            ("quantize_peak_reserved_mib", {Device.CUDA: RESERVED}, (Trait.QUANTIZED, Trait.MADE_HERE)),
+            (
+                "quantize_peak_reserved_mib",
+                {Device.CUDA: RESERVED},
+                GENERATING,
+                (Trait.QUANTIZED, Trait.MADE_HERE),
+            ),
         )
     ),
     *(
@@ -89,6 +100,7 @@ METRICS = (
             reader=Reader.BUILD,
             gates={},
             needs_verification=True,
+            activities=EITHER,
         )
         for name in ("peak_device_mib", "peak_rss_mib")
     ),

@@ -5,7 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 from perf_tests.tables.metrics import expected
-from perf_tests.tables.metrics.spec import BY_RULE, BY_RULE_EVERYWHERE, Better, Group, Metric, Reader, Rule
+from perf_tests.tables.metrics.spec import (
+    BY_RULE,
+    BY_RULE_EVERYWHERE,
+    TRAINING,
+    Better,
+    Group,
+    Metric,
+    Reader,
+    Rule,
+)
 from perf_tests.tables.platforms import Device
 
 METRICS = (
@@ -78,5 +87,22 @@ METRICS = (
         rule=Rule.EXPECTED_RANGE,
         expected=expected.batch_psnr_db,
         gates=BY_RULE_EVERYWHERE,
+    ),
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=Better.LOWER,
+            group=Group.NUMERICS,
+            reader=Reader.BUILD,
+            rule=Rule.EXPECTED_RANGE,
+            expected=implied,
+            gates=BY_RULE_EVERYWHERE,
+            activities=TRAINING,
+        )
+        for name, units, implied in (
+            ("loss_difference_pct", "%", expected.loss_difference_pct),
+            ("gradient_error_vs_redrawn", "x", expected.gradient_error_vs_redrawn),
+        )
     ),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from perf_tests.tables.metrics.spec import (
     BY_RULE_EVERYWHERE,
+    COUNT_ELSEWHERE,
+    TRAINING,
     Better,
     Group,
     Metric,
@@ -54,5 +56,36 @@ METRICS = (
         # What a format says besides the tensors belongs to those who write it.
         same_packages=("torch", "torchao", "diffusers", "safetensors"),
         elsewhere=Tolerance(relative_pct=0.5),
+    ),
+    Metric(
+        name="adapter_elements",
+        units="",
+        better=Better.EXACT,
+        group=Group.QUANTIZATION,
+        reader=Reader.BUILD,
+        rule=Rule.EXACT,
+        gates=BY_RULE_EVERYWHERE,
+        activities=TRAINING,
+    ),
+    *(
+        Metric(
+            name=name,
+            units="",
+            better=Better.EXACT,
+            group=Group.QUANTIZATION,
+            reader=Reader.BUILD,
+            rule=Rule.EXACT,
+            gates=BY_RULE_EVERYWHERE,
+            activities=TRAINING,
+            only_for=(Trait.FLOAT8_TRAINING,),
+            same_packages=same_packages,
+            elsewhere=COUNT_ELSEWHERE if same_packages else None,
+        )
+        for name, same_packages in (
+            ("float8_modules", ()),
+            # Which gradients are computed at all, and which of those with a product of its own, is theirs.
+            ("float8_gemms_forward", ("torch", "torchao")),
+            ("float8_gemms_backward", ("torch", "torchao")),
+        )
     ),
 )

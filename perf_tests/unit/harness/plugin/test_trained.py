@@ -1,0 +1,106 @@
+"""A case that trains: green as it is, and red for what can go wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from perf_tests.harness.runs.record import Status
+from perf_tests.unit.conftest import TRAINED, Misbehave, Suite
+from perf_tests.unit.harness.plugin.sessions import failed_tests
+
+ONLY = f"--perf-case={TRAINED}"
+
+
+def red(suite: Suite) -> dict[str, Status]:
+    return {metric: each for metric, each in suite.statuses(TRAINED).items() if not each.is_green}
+
+
+def test_a_case_that_trains_is_green_without_pictures_and_without_any_other_case(suite: Suite) -> None:
+    result = suite.run(ONLY)
+
+    assert result.ret == pytest.ExitCode.OK
+    record = suite.record()
+    assert [run.id for run in record.cases] == [TRAINED]
+    assert record.references == ()
+    (process,) = record.cases[0].processes
+    assert (len(process.samples), process.captures, process.twin_samples) == (1, (), ())
+    assert process.build.training is not None
+    assert process.build.training.expected_float8 == 24
+    assert {
+        "loss_difference_pct",
+        "gradient_error_vs_redrawn",
+        "gradient_cosine",
+        "float8_modules",
+        "float8_gemms_backward",
+        "adapter_elements",
+        "compiled_graphs",
+    } <= suite.statuses(TRAINED).keys()
+
+
+@pytest.mark.parametrize(
+    ("switch", "sentence"),
+    [
+        ("idle-adapter", "1 of 40 adapters had no finite gradient other than 0, or did not move"),
+        ("thaws", "1 of 140 frozen weights changed while the adapters were trained"),
+        ("no-float8:backward", "multiplies in float8, and no product of the backward pass did"),
+        ("unreported-training", "the worker did not report what it has trained"),
+    ],
+)
+def test_training_that_is_not_what_was_asked_for_is_unproven(
+    suite: Suite, misbehave: Misbehave, switch: str, sentence: str
+) -> None:
+    misbehave(f"{switch}@{TRAINED}")
+    result = suite.run(ONLY)
+
+    assert failed_tests(result) == [f"test_build[{TRAINED}]"]
+    assert suite.case(TRAINED).status is Status.UNPROVEN
+    assert sentence in suite.case(TRAINED).reason
+
+
+def test_a_linear_module_that_was_not_converted_is_unproven_and_named(suite: Suite) -> None:
+    suite.run(ONLY, "--perf-inject=drop-quantization:1")
+
+    run = suite.case(TRAINED)
+    assert run.status is Status.UNPROVEN
+    assert "23 Linear modules multiply in float8" in run.reason
+    assert "transformer_blocks.0.attn.to_q" in run.reason
+    assert red(suite) == {"float8_modules": Status.REGRESSED}
+
+
+@pytest.mark.parametrize(
+    ("reported", "metric"),
+    [
+        ("loss_difference_pct=1.6", "loss_difference_pct"),
+        ("gradient_error_vs_redrawn=1.1", "gradient_error_vs_redrawn"),
+        ("gradient_cosine=0.98", "gradient_cosine"),
+        ("float8_gemms_backward=23", "float8_gemms_backward"),
+        ("adapter_elements=163839", "adapter_elements"),
+    ],
+)
+def test_a_number_of_training_that_is_off_has_regressed(
+    suite: Suite, misbehave: Misbehave, reported: str, metric: str
+) -> None:
+    misbehave(f"reports:{reported}@{TRAINED}")
+    suite.run(ONLY)
+
+    assert red(suite) == {metric: Status.REGRESSED}
+
+
+# On a GPU
+
+SLIM = "flux1-dev-slim-b1-bf16-regional-lora"
+ON_H100 = ("-m", "h100 and flux", f"--perf-case={SLIM}", f"--perf-case={SLIM}-fp8row")
+
+
+def test_training_on_a_gpu_is_timed_beside_the_same_in_bf16(suite: Suite, plug_gpu: object) -> None:
+    plug_gpu()  # type: ignore[operator] # a fixture
+    suite.run(*ON_H100)
+
+    run = suite.case(f"{SLIM}-fp8row")
+    assert run.reference == SLIM
+    assert run.measured["train_step_ms"] == pytest.approx(22.5)
+    assert run.measured["train_speedup_vs_bf16"] == pytest.approx(4 / 3)
+    assert run.measured["trained_samples_per_s"] == pytest.approx(1000 / 22.5)
+    assert len(run.processes[0].samples) >= 5
+    assert {"peak_allocated_mib", "kernels_per_train_step"} <= run.measured.keys()
+    assert {each.status for each in run.verdicts} <= {Status.NO_BASELINE, Status.PASS}
