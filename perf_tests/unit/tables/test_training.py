@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from perf_tests.tables.cases import Case
@@ -9,7 +11,8 @@ from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics.rows import METRICS
 from perf_tests.tables.pipelines.flux import FLUX1_DEV
 from perf_tests.tables.platforms import A100
-from perf_tests.tables.recipes import Activity, CompileMode
+from perf_tests.tables.recipes import Activity, CompileMode, Loader
+from perf_tests.tables.schemes.rows import INT8WO
 from perf_tests.tables.training.spec import Float8Recipe, Training
 from perf_tests.unit.builders import MINI_BF16, make_case
 
@@ -120,3 +123,17 @@ def test_rows_that_train_run_where_float8_is_multiplied_with_no_setting_and_one_
         for row in rows
         if row.recipe.training is not None
     )
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"scheme": INT8WO}, "a scheme that quantizes"),
+        ({"compile_vae": True, "fuse_qkv": True}, "fuse_qkv, compile_vae"),
+        ({"loader": Loader.TORCH_SAVE}, "loader"),
+        ({"compile": CompileMode.AOTI}, "aoti"),
+    ],
+)
+def test_training_excludes_what_is_about_generating(other: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=f"a recipe that trains excludes {named}: leave it out"):
+        make_case(training=Training(), **other)
