@@ -1,6 +1,7 @@
 """How often each gate cries wolf, and what it misses: simulated, as Markdown.
 
     python tools/power.py [--metrics 60 186] [--effect 1.5 3] [--baseline-processes 5] [--max-processes 5] ...
+    python tools/power.py --card-sd-pct 0.82 --effect 3 6 10        the baseline is of another card
 
 Needs no GPU and no run. The same settings give the same table. The gates are this suite's rule,
 `pytest --benchmark-compare-fail=mean:5%` (the mean image of one process against a stored one) and a gate on a
@@ -162,8 +163,10 @@ def _tally(
 def _test(options: argparse.Namespace, sd_pct: float, metrics: int) -> SequentialTest:
     cases = metrics / NOISY_METRICS_OF_A_CASE
     dof = options.dof or max(MIN_DOF, round(cases * (options.baseline_processes - 1)))
+    between = Noise(sd_pct=options.card_sd_pct, dof=options.card_dof) if options.card_sd_pct else None
     return SequentialTest(
         noise=Noise(sd_pct=sd_pct, dof=dof),
+        between=between,
         level=metric_level(metrics),
         baseline_processes=options.baseline_processes,
         max_processes=options.max_processes,
@@ -175,7 +178,7 @@ def _test(options: argparse.Namespace, sd_pct: float, metrics: int) -> Sequentia
 def _model(options: argparse.Namespace) -> NoiseModel:
     asked = {
         name: value
-        for name in ("process_sd_pct", "step_sd_pct", "stalled_share", "steps", "images")
+        for name in ("process_sd_pct", "step_sd_pct", "stalled_share", "steps", "images", "card_sd_pct")
         if (value := getattr(options, name)) is not None
     }
     return dataclasses.replace(NOISE_MODELS[options.model], **asked)
@@ -194,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--stalled-share", float, "share of images with a host stall"),
         ("--steps", int, "steady steps of an image"),
         ("--images", int, "images of a process"),
+        ("--card-sd-pct", float, "sd between cards: the baseline is of another one"),
     ):
         parser.add_argument(name, type=kind, help=f"{of_the_model} (default: the model's)")
     add = parser.add_argument
@@ -202,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--baseline-processes", type=int, default=5)
     add("--max-processes", type=int, default=5)
     add("--dof", type=int, help="degrees of freedom of the sd (default: those of a baseline of all metrics)")
+    add("--card-dof", type=int, default=7, help="degrees of freedom of the sd between cards (default: 7)")
     add("--tolerance-pct", type=float, default=0.75)
     add("--surprise-pct", type=float, default=10.0)
     add("--simulated", type=int, default=2_000_000, help="unchanged metrics (default: 2000000)")

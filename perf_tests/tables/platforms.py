@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -77,6 +78,9 @@ class Platform:
     unit_tolerance_pct: float
     """Relative tolerance of absolute times on another unit (another card; another processor model) of
     the same platform than the one the baseline was taken on."""
+    between_cards: Mapping[str, Noise] = field(default_factory=dict, hash=False, kw_only=True)
+    """Noisy metric of absolute time -> how far unchanged code lies apart on different cards of the platform;
+    others are judged by `unit_tolerance_pct` on another card."""
     cold_start_s: float
     """How much longer importing and loading take in the first worker of a session, whose files are not in
     memory yet; only used to forecast costs."""
@@ -140,6 +144,12 @@ H100 = Platform(
     # Seven fresh processes of FLUX.1-dev: 0.36 % quantized and compiled, 0.27 % bf16 eager.
     process_noise=Noise(sd_pct=0.36, dof=6),
     unit_tolerance_pct=8.0,
+    # 10 rows on 2 to 8 of 16 cards each (`unit/data/h100-between-cards.csv`); the rows share the cards, which
+    # leaves as many degrees of freedom as 8 cards of one row would.
+    between_cards={
+        "denoise_step_ms": Noise(sd_pct=0.82, dof=7),
+        "decode_ms": Noise(sd_pct=0.38, dof=7),
+    },
     # Seen at the start of three sessions on fresh machines: 16, 16 and 24.
     cold_start_s=16.0,
     samples=5,

@@ -86,6 +86,9 @@ class SequentialTest:
     shared_variance: float = 0.0
     """For ratios to a reference, 1 / its processes in this run + 1 / its processes in the baseline's: its
     error, in units of the variance between processes, which more processes of the case do not reduce."""
+    between: Noise | None = None
+    """How far unchanged times of a case lie apart on different cards, where the baseline is of another one:
+    an error of both, which no number of processes reduces. None on the card of the baseline."""
 
     @property
     def regressed_limit(self) -> float:
@@ -114,7 +117,17 @@ class SequentialTest:
 
     def standard_error(self, processes: int) -> float:
         """Of the log change after so many candidate processes."""
-        return self.noise.sd_pct / 100 * math.sqrt(1 / processes + self._common_variance)
+        return math.hypot(self.process_error(processes), self.card_error)
+
+    def process_error(self, processes: int) -> float:
+        """The part of it that comes from processes: these, the baseline's and the reference's."""
+        own = 1 / processes + 1 / self.baseline_processes + self.shared_variance
+        return self.noise.sd_pct / 100 * math.sqrt(own)
+
+    @property
+    def card_error(self) -> float:
+        """The part of it that comes from the two cards: 0 where it is one."""
+        return 0.0 if self.between is None else math.sqrt(2) * self.between.sd_pct / 100
 
     def spread_limit(self, processes: int) -> float:
         """How many times the pooled variance so many processes may show; infinite for one process."""
@@ -135,7 +148,17 @@ class SequentialTest:
 
     @property
     def _common_variance(self) -> float:
-        return 1 / self.baseline_processes + self.shared_variance
+        cards = (self.card_error / (self.noise.sd_pct / 100)) ** 2
+        return 1 / self.baseline_processes + self.shared_variance + cards
+
+    @property
+    def dof(self) -> int:
+        """Of the standard error at the last look: of a sum of two estimates, by Satterthwaite (1946)."""
+        if self.between is None:
+            return self.noise.dof
+        processes, cards = self.process_error(self.max_processes) ** 2, self.card_error**2
+        dof = (processes + cards) ** 2 / (processes**2 / self.noise.dof + cards**2 / self.between.dof)
+        return max(math.floor(dof), critical_values.MIN_DOF)
 
     @property
     def _detectable(self) -> float:
@@ -154,7 +177,10 @@ class SequentialTest:
 
     def _change_limit(self, level: float, first_look: int) -> float:
         looks = tuple(range(first_look, self.max_processes + 1))
-        return critical_values.change_limit(level, 1 / self._common_variance, looks, self.noise.dof)
+        if self.between is not None:
+            # They share the error of the cards, so that the looks in between add nothing (and take seconds).
+            looks = tuple(sorted({looks[0], looks[-1]}))
+        return critical_values.change_limit(level, 1 / self._common_variance, looks, self.dof)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,7 +215,7 @@ def decide(
     bounds, count, sign = test.bounds(len(measured)), len(measured), SIGN[better]
     change = log_mean(measured) - log_mean(baseline)
     ratio = None if count == 1 else log_variance(measured) / (test.noise.sd_pct / 100) ** 2
-    error, dof = test.standard_error(count), test.noise.dof
+    error, dof = test.standard_error(count), test.dof
     return Decision(
         status=_status(test, bounds, count, worse=sign * change, spread_ratio=ratio or 0.0),
         processes=count,

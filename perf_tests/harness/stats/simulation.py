@@ -49,6 +49,8 @@ class NoiseModel:
     throttled_share: float = 0.0
     """Of the processes."""
     throttled_pct: float = 0.0
+    card_sd_pct: float = 0.0
+    """Between cards: 0 where the baseline is of the same one."""
 
 
 NOISE_MODELS = {
@@ -127,11 +129,19 @@ class Outcomes:
         return np.isin(self.status, [STATUSES.index(each) for each in statuses])
 
 
-def outcomes(test: SequentialTest, scale: Floats, baseline: Floats, candidates: Floats) -> Outcomes:
+def outcomes(
+    test: SequentialTest,
+    scale: Floats,
+    baseline: Floats,
+    candidates: Floats,
+    card_scale: Floats | None = None,
+) -> Outcomes:
     """`decide` on many metrics at once, look by look: rows are metrics, columns the log times of processes.
 
-    `scale` is what each metric's platform believes its noise is, over `test.noise.sd_pct`.
+    `scale` is what each metric's platform believes its noise is, over `test.noise.sd_pct`; `card_scale` the
+    same of `test.between`, 1 where it is left out.
     """
+    of_cards = np.ones(len(candidates)) if card_scale is None else card_scale
     undecided = -1
     status = np.full(len(candidates), undecided, dtype=np.int8)
     processes = np.zeros(len(candidates), dtype=np.int8)
@@ -140,7 +150,7 @@ def outcomes(test: SequentialTest, scale: Floats, baseline: Floats, candidates: 
         seen = candidates[rows, :look]
         change = seen.mean(axis=1) - baseline[rows].mean(axis=1)
         spread = seen.var(axis=1, ddof=1) if look > 1 else np.zeros(len(rows))
-        kinds = _kinds(test, look, scale[rows], change, spread)
+        kinds = _kinds(test, look, (scale[rows], of_cards[rows]), change, spread)
         indexes = [STATUSES.index(status) for status in kinds]
         status[rows] = np.select(list(kinds.values()), indexes, undecided)
         processes[rows] = look
@@ -148,11 +158,14 @@ def outcomes(test: SequentialTest, scale: Floats, baseline: Floats, candidates: 
 
 
 def _kinds(
-    test: SequentialTest, look: int, scale: Floats, change: Floats, spread: Floats
+    test: SequentialTest, look: int, scales: tuple[Floats, Floats], change: Floats, spread: Floats
 ) -> dict[Status, Flags]:
     """Which metrics are what after `look` processes: the first that applies counts, none is one more."""
     last, confirmed = test.max_processes, look >= test.confirmed
-    error, last_error = scale * test.standard_error(look), scale * test.standard_error(last)
+    scale, of_cards = scales
+    error, last_error = (
+        np.hypot(scale * test.process_error(each), of_cards * test.card_error) for each in (look, last)
+    )
     tolerance, explained = _log(test.tolerance_pct), _log(test.surprise_pct)
     limit = np.maximum(tolerance, test.regressed_limit * error)
     surprise = np.maximum(explained, test.surprise_limit * error)
@@ -232,10 +245,17 @@ def _tally(
     rows = (runs * metrics, before + test.max_processes)
     drawn, own = rng.integers(len(of.log_step), size=rows), _own(model, rows, rng)
     own[:, before:] += math.log1p(effect_pct / 100)
+    card_scale = None
+    if test.between is not None:
+        # All metrics of a run are measured on the same two cards, and judged by the same estimate.
+        shift = math.sqrt(2) * model.card_sd_pct / 100 * rng.standard_normal(runs)
+        own[:, before:] += np.repeat(shift, metrics)[:, None]
+        card_dof = test.between.dof
+        card_scale = np.repeat(np.sqrt(rng.chisquare(card_dof, runs) / card_dof), metrics)
     times = own + of.log_step[drawn]
     scale = np.repeat(np.sqrt(rng.chisquare(test.noise.dof, runs) / test.noise.dof), metrics)
     accepted = _accepted(test, scale, times[:, :before])
-    ours = outcomes(test, scale, times[:, :before], times[:, before:])
+    ours = outcomes(test, scale, times[:, :before], times[:, before:], card_scale)
     mean_image, image = (each[drawn[:, [0, before]]] for each in (of.mean_image, of.image))
     slower = np.exp(own[:, before] - own[:, 0])
     regressed = ours.processes[accepted & ours.are(Status.REGRESSED)]

@@ -33,10 +33,11 @@ def sequential_test(
     measured: int,
     baseline: int,
     shared_variance: float,
+    between: Noise | None = None,
 ) -> SequentialTest:
     """The test of `metric`, of which so many processes were measured, now and for the baseline.
 
-    `shared_variance` is `SequentialTest.shared_variance`.
+    `shared_variance` and `between` are those of `SequentialTest`.
     """
     return SequentialTest(
         noise=significance.noise[metric.name],
@@ -46,6 +47,7 @@ def sequential_test(
         tolerance_pct=gate.tolerance.relative_pct,
         surprise_pct=None if gate.surprise is None else gate.surprise.relative_pct,
         shared_variance=shared_variance,
+        between=between,
     )
 
 
@@ -107,7 +109,8 @@ def _sentence(metric: Metric, test: SequentialTest, decided: Decision, *, limit:
         )
     why = "the tolerance"
     if math.log1p(decided.limit_pct / 100) ** 2 > math.log1p(test.tolerance_pct / 100) ** 2 * (1 + 1e-9):
-        why = f"the noise of {processes} against {test.baseline_processes}"
+        cards = "" if test.between is None else f", and {test.between.sd_pct:g} % between cards"
+        why = f"the noise of {processes} against {test.baseline_processes}{cards}"
     said = SENTENCES[decided.status].format(
         change=change,
         limit=f"{limit:.6g} {metric.units}".rstrip(),

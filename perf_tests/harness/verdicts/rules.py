@@ -16,7 +16,7 @@ from perf_tests.harness.verdicts.noisy import Significance
 from perf_tests.tables.cases import Case
 from perf_tests.tables.fidelity_floors import floor_of
 from perf_tests.tables.metrics.spec import Better, Gate, Metric, Tolerance
-from perf_tests.tables.platforms import Platform
+from perf_tests.tables.platforms import Noise, Platform
 from perf_tests.tables.schemes.spec import Range
 
 
@@ -41,6 +41,14 @@ class Facts:
     def median(self) -> float:
         """Of the values."""
         return statistics.median(self.values)
+
+    @property
+    def between_cards(self) -> Noise | None:
+        """How far cards of the platform lie apart in the metric, where the baseline is of another one."""
+        assert self.accepted is not None, "only asked with a baseline"
+        if self.unit == self.accepted.provenance.unit:
+            return None
+        return self.platform.between_cards.get(self.metric.name)
 
     @property
     def divided_by(self) -> Run | None:
@@ -160,6 +168,7 @@ def noisy_metric(facts: Facts, entry: Entry, gate: Gate) -> Verdict:
         measured=len(facts.values),
         baseline=len(baseline),
         shared_variance=_shared_variance(facts, entry),
+        between=facts.between_cards,
     )
     return noisy.judge_noisy(facts.metric, test, facts.values, baseline)
 

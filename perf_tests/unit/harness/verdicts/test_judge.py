@@ -80,15 +80,40 @@ def test_drift_that_is_small_or_an_improvement_is_not_mentioned(accepted: float)
     assert "accepted changes" not in _judge_after_steps(100.0, accepted).reason
 
 
-def test_another_card_is_judged_at_the_tolerance_between_units() -> None:
-    verdict = judged("denoise_step_ms", [107.0] * 5, [100.0] * 5, unit=OTHER_CARD)
+@pytest.mark.parametrize(
+    ("name", "measured", "status"),
+    [
+        ("denoise_step_ms", 106.0, Status.PASS),
+        ("denoise_step_ms", 107.5, Status.REGRESSED),
+        ("decode_ms", 102.5, Status.PASS),
+        ("decode_ms", 103.5, Status.REGRESSED),
+    ],
+)
+def test_another_card_is_judged_with_the_noise_between_cards(
+    name: str, measured: float, status: Status
+) -> None:
+    verdict = judged(name, [measured] * 5, [100.0] * 5, unit=OTHER_CARD)
+    assert verdict.status is status
+    assert verdict.reason.startswith("on another unit than the baseline's: +")
+    between = H100.between_cards[name].sd_pct
+    assert f"the noise of 5 processes against 5, and {between:g} % between cards" in verdict.reason
+
+
+def test_another_card_is_judged_at_the_tolerance_of_its_platform_where_cards_are_not_known() -> None:
+    unknown = dataclasses.replace(H100, between_cards={})
+    verdict = judged("denoise_step_ms", [107.0] * 5, [100.0] * 5, unit=OTHER_CARD, platform=unknown)
     assert verdict.status is Status.PASS
     assert verdict.limit == pytest.approx(108.0)
-    assert verdict.reason.startswith("on another unit than the baseline's: +7.00 %")
+
+
+def test_a_metric_without_noise_is_judged_at_that_tolerance_too() -> None:
+    verdict = judged("encode_ms", [160.0], [100.0], unit=OTHER_CARD)
+    assert verdict.status is Status.PASS
+    assert verdict.limit == pytest.approx(330.0)
 
 
 def test_another_card_widens_the_surprise_bound_too() -> None:
-    wide = dataclasses.replace(H100, unit_tolerance_pct=40.0)
+    wide = dataclasses.replace(H100, unit_tolerance_pct=40.0, between_cards={})
     assert judged("denoise_step_ms", [75.0] * 3, [100.0] * 3).status is Status.SURPRISE
     elsewhere = judged("denoise_step_ms", [75.0] * 3, [100.0] * 3, unit=OTHER_CARD, platform=wide)
     assert elsewhere.status is Status.PASS
