@@ -48,6 +48,14 @@ class ChartLabel:
     anchor: str = "start"
 
 
+@dataclass(frozen=True, slots=True)
+class ChartKey:
+    """What a colour of the chart means."""
+
+    fill: str
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
     """A chart with a title that says in words what it shows."""
@@ -57,6 +65,7 @@ class Chart:
     boxes: tuple[ChartBox, ...] = ()
     paths: tuple[ChartPath, ...] = ()
     labels: tuple[ChartLabel, ...] = ()
+    keys: tuple[ChartKey, ...] = ()
     width: int = WIDTH
 
 
@@ -123,7 +132,7 @@ def steps(
             *_band_lines(band, scale),
             ChartPath("".join(dots), "dots"),
         ),
-        labels=(*_axis(scale, unit), *labels),
+        labels=(*_axis(scale, unit), *labels, *_line_names(band, scale)),
     )
 
 
@@ -133,11 +142,12 @@ def trend(
     changes: Mapping[int, str],
     unit: str,
     band: Band | None,
+    first: str,
 ) -> Chart | None:
     """The value of each run in turn, oldest first; None where fewer than two runs have one.
 
     `red` says which runs were red; `changes` maps the number of a run to what changed in its stack since the
-    run before.
+    run before; `first` is when the first was.
     """
     known = [value for value in values if value is not None and math.isfinite(value)]
     if len(known) < 2:
@@ -161,7 +171,8 @@ def trend(
         ),
         labels=(
             *_axis(scale, unit),
-            ChartLabel(LEFT, TREND_HEIGHT - 6, "oldest"),
+            *_line_names(band, scale),
+            ChartLabel(LEFT, TREND_HEIGHT - 6, first),
             ChartLabel(WIDTH - RIGHT, TREND_HEIGHT - 6, "this run", "end"),
         ),
     )
@@ -172,15 +183,19 @@ def bar(parts: Mapping[str, float], unit: str, colours: Sequence[str]) -> Chart 
     total = math.fsum(parts.values())
     if total <= 0:
         return None
-    boxes, x = [], 0.0
-    for number, value in enumerate(parts.values()):
-        width = WIDTH * value / total
-        boxes.append(
-            ChartBox(round(x, 1), 0, round(width, 1), BAR_HEIGHT, "part", colours[number % len(colours)])
-        )
+    boxes, keys, x = [], [], 0.0
+    for number, (name, value) in enumerate(parts.items()):
+        width, colour = WIDTH * value / total, colours[number % len(colours)]
+        boxes.append(ChartBox(round(x, 1), 0, round(width, 1), BAR_HEIGHT, "part", colour))
+        keys.append(ChartKey(colour, f"{name} {format_value(value, unit)}"))
         x += width
     named = ", ".join(f"{name} {format_value(value, unit)}" for name, value in parts.items())
-    return Chart(title=f"{format_value(total, unit)}: {named}", height=BAR_HEIGHT, boxes=tuple(boxes))
+    return Chart(
+        title=f"{format_value(total, unit)}: {named}",
+        height=BAR_HEIGHT,
+        boxes=tuple(boxes),
+        keys=tuple(keys),
+    )
 
 
 # Parts
@@ -214,6 +229,21 @@ def _band_lines(band: Band | None, scale: _Scale) -> tuple[ChartPath, ...]:
     if band.limit is not None and math.isfinite(band.limit):
         lines.append(ChartPath(f"M{LEFT} {scale.y(band.limit)}H{WIDTH - RIGHT}", "limit"))
     return tuple(lines)
+
+
+def _line_names(band: Band | None, scale: _Scale) -> tuple[ChartLabel, ...]:
+    """The names of the lines, each on the side where the other line is not."""
+    if band is None:
+        return ()
+    middle = scale.y((band.low + band.high) / 2)
+    if band.limit is None or not math.isfinite(band.limit):
+        return (ChartLabel(WIDTH - RIGHT, middle - 4, "baseline", "end"),)
+    limit = scale.y(band.limit)
+    above, below = -4, 12
+    return (
+        ChartLabel(WIDTH - RIGHT, limit + (above if limit <= middle else below), "limit", "end"),
+        ChartLabel(WIDTH - RIGHT, middle + (below if limit <= middle else above), "baseline", "end"),
+    )
 
 
 def _axis(scale: _Scale, unit: str) -> tuple[ChartLabel, ...]:

@@ -95,7 +95,7 @@ def _stacks(sources: PageSources) -> PageTable:
     rows = ((name, then.get(name, "-"), now.get(name, "-")) for name in dict.fromkeys((*now, *then)))
     return PageTable(
         title="Base and candidate",
-        head=("what", "base", "candidate", ""),
+        head=("what", "base", "candidate", "difference"),
         rows=tuple((*row, "" if row[1] == row[2] else "differs") for row in rows),
     )
 

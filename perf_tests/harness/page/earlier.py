@@ -151,7 +151,7 @@ def trend(
     unit = METRIC_BY_NAME[metric].units
     values = [*(case.measured.get(metric) for _, case in past), run.measured[metric]]
     red = [*(_is_red(case, metric) for _, case in past), metric == red_metric]
-    chart = charts.trend(values, red, changed, unit, band_of(metric))
+    chart = charts.trend(values, red, changed, unit, band_of(metric), past[0][0][: len("2026-01-31")])
     if chart is None:
         return None
     whens = [*(when for when, _ in past), "this run"]

@@ -35,7 +35,7 @@
     }
   };
   const unfold = () => {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = document.getElementById(location.hash.slice(1));
     if (target && target.matches("details.case")) {
       target.hidden = false;
       target.open = true;
@@ -47,7 +47,13 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(show));
   addEventListener("hashchange", unfold);
-  addEventListener("beforeprint", () => cases.forEach((each) => (each.open = true)));
+  // Where the style sheet cannot print what is folded.
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = cases.filter((each) => !each.open);
+    folded.forEach((each) => (each.open = true));
+  });
+  addEventListener("afterprint", () => folded.forEach((each) => (each.open = false)));
   form.hidden = false;
   show();
   unfold();

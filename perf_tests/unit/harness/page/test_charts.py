@@ -74,9 +74,35 @@ def test_bar_fills_its_width_in_the_proportion_of_its_parts() -> None:
 
     assert chart is not None
     assert chart.title == "40.00 s: load 30.00 s, compile 10.00 s"
+    assert [key.text for key in chart.keys] == ["load 30.00 s", "compile 10.00 s"]
+    assert [key.fill for key in chart.keys] == ["#111111", "#222222"]
     assert [(box.x, box.width, box.fill) for box in chart.boxes] == [
         (0.0, 540.0, "#111111"),
         (540.0, 180.0, "#222222"),
     ]
     assert charts.bar({}, "s", ("#111111",)) is None
     assert charts.bar({"load": 0.0}, "s", ("#111111",)) is None
+
+
+def test_lines_are_named_on_the_sides_where_the_other_one_is_not() -> None:
+    def names(limit: float) -> dict[str, float]:
+        chart = charts.steps([[100.0]], "ms", Band(low=100.0, high=100.0, limit=limit))
+        assert chart is not None
+        return {each.text: each.y for each in chart.labels if each.text in ("limit", "baseline")}
+
+    slower, faster = names(100.1), names(99.9)
+    assert slower["baseline"] - slower["limit"] >= 12
+    assert faster["limit"] - faster["baseline"] >= 12
+
+
+def test_trend_marks_red_runs_and_changes_of_the_stack_and_says_when_it_begins() -> None:
+    chart = charts.trend([100.0, None, 104.0], [False, False, True], {2: "torch"}, "ms", BAND, "2026-11-01")
+
+    assert chart is not None
+    assert chart.title == (
+        "2 runs: 100.0 ms at first, 104.0 ms now; baseline 99.00 ms to 101.0 ms, limit 103.0 ms; 1 red; "
+        "the stack changed 1 time"
+    )
+    assert [len(paths(chart, style)) for style in ("dots", "triangles", "tick")] == [1, 1, 1]
+    assert "2026-11-01" in [label.text for label in chart.labels]
+    assert charts.trend([100.0, None], [False, False], {}, "ms", BAND, "2026-11-01") is None

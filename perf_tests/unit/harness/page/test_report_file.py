@@ -214,6 +214,7 @@ def test_every_text_and_shape_stands_out_from_its_ground(palette: dict[str, str]
         faint = {name: contrast(palette[name], palette[ground]) for name in texts | lines}
         assert {name: ratio for name, ratio in faint.items() if ratio < 4.5} == {}
     assert contrast(palette["new"], palette["band"]) >= 3  # dots on the band
+    assert contrast(palette["muted"], palette["band"]) >= 4.5  # the name of the line in it
     assert {colour for colour in PHASES if contrast(colour, palette["ground"]) < 3} == set()
 
 
