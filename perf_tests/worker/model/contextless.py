@@ -7,6 +7,7 @@ card that another worker is measured on.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -30,6 +31,9 @@ class Properties:
         return getattr(GET_PROPERTIES(self._device), name)
 
 
+ASK_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""Environment variable: with 1 torch asks NVML whether there is a GPU, and not the CUDA runtime, which would
+open the driver as only processes do that compute."""
 GET_PROPERTIES = torch.cuda.get_device_properties
 CURRENT_DEVICE = torch.cuda.current_device
 
@@ -48,9 +52,14 @@ def answered(capability: Capability | None) -> Iterator[None]:
 
     torch.cuda.get_device_properties = get_device_properties
     torch.cuda.current_device = current_device
+    before = os.environ.get(ASK_NVML)
+    if known is not None:
+        os.environ[ASK_NVML] = "1"
     try:
         yield
     finally:
+        os.environ.pop(ASK_NVML, None)
+        os.environ.update({} if before is None else {ASK_NVML: before})
         known = None  # for modules that have kept one of the two functions
         torch.cuda.get_device_properties = GET_PROPERTIES
         torch.cuda.current_device = CURRENT_DEVICE

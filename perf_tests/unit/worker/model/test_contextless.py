@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -31,6 +32,24 @@ def test_the_compute_capability_is_known_without_a_context() -> None:
         assert torch.cuda.get_device_capability(3) == (9, 0)
         assert CudaInterface.get_compute_capability() == 90
         assert torch.cuda.current_device() == 0
+
+
+def test_whether_there_is_a_gpu_is_asked_of_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CUDA runtime would open the driver, and the process would count as one that computes."""
+
+    def refuse() -> int:
+        raise ContextMadeError
+
+    monkeypatch.delenv("PYTORCH_NVML_BASED_CUDA_CHECK", raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", refuse, raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with answered((9, 0)):
+        assert torch.cuda.is_available()
+    assert "PYTORCH_NVML_BASED_CUDA_CHECK" not in os.environ
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "0")
+    with answered((9, 0)):
+        assert torch.cuda.is_available()
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "0"
 
 
 def test_anything_else_is_asked_of_torch() -> None:
