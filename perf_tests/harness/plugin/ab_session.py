@@ -27,7 +27,8 @@ from perf_tests.harness.verdicts import ab_clauses, ab_comparison
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
-from perf_tests.tables.platforms import Platform
+from perf_tests.tables.metrics.spec import STEP, Metric
+from perf_tests.tables.platforms import Noise, Platform
 
 Refuse = Callable[[str], str | None]
 """Why the case gets no further pair; None where it does."""
@@ -121,7 +122,7 @@ class AbSession:
         return PairQuestion(
             case=case,
             time=suspect.metric,
-            noise=self._baselines.noise(platform)[suspect.metric.name],
+            noise=self._noise(suspect.metric, platform),
             least_pairs=MIN_PAIRS,
             most_pairs=MAX_PAIRS,
         )
@@ -154,13 +155,17 @@ class AbSession:
         )
 
     def _question(self, case: Case, platform: Platform) -> ab_comparison.Question:
-        noise = self._baselines.noise(platform)
         level = ab_comparison.level(self._time_count)
         tests = {
-            time.name: ab_comparison.pair_test(noise[time.name], level, MAX_PAIRS)
+            time.name: ab_comparison.pair_test(self._noise(time, platform), level, MAX_PAIRS)
             for time in ab_comparison.times_of(case, platform)
         }
         return ab_comparison.Question(case=case, tests=tests, least_pairs=MIN_PAIRS)
+
+    def _noise(self, time: Metric, platform: Platform) -> Noise:
+        """How far processes lie apart in a time: in that of the device, at most as in the wall clock's."""
+        noise = self._baselines.noise(platform)
+        return noise.get(time.name, noise[STEP])
 
     def _pair_runner(self, python: str, campaign: Campaign, out: Path, lane: Lane) -> PairRunner:
         stable = lane.launcher(self._stack(python))

@@ -32,6 +32,7 @@ from perf_tests.harness.verdicts.gates import gated_metrics
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.host_bound import is_host_bound
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import Noise, Platform
@@ -53,8 +54,10 @@ PEAKS = ("peak_device_mib", "peak_reserved_mib")
 
 
 def time_of(metric: Metric) -> Metric | None:
-    """The time that a comparison judges for `metric`: a noisy time itself, or the time that a noisy ratio is
-    formed from; None for all others."""
+    """The time that a comparison judges for `metric`: a noisy time, or one of the device, itself, or the time
+    that a noisy ratio is formed from; None for all others."""
+    if metric.by_device:
+        return metric
     if not metric.is_noisy:
         return None
     return METRIC_BY_NAME[metric.of] if metric.of else metric
@@ -212,7 +215,7 @@ def ended(case: Case, times: Sequence[Metric], comparison: Comparison) -> Compar
         )
     if comparison.failure is not None:
         return _ended(comparison, *_failure(comparison, comparison.failure))
-    problem = _problem(comparison, times)
+    problem = _problem(comparison, times, host=not is_host_bound(case))
     return None if problem is None else _ended(comparison, *problem)
 
 
@@ -253,12 +256,13 @@ def _failure(comparison: Comparison, failure: Failure) -> tuple[Status, str]:
     )
 
 
-def _problem(comparison: Comparison, times: Sequence[Metric]) -> tuple[Status, str] | None:
+def _problem(comparison: Comparison, times: Sequence[Metric], *, host: bool) -> tuple[Status, str] | None:
+    """Why the comparison says nothing; without `host`, what disturbs the device alone counts."""
     if not comparison.pairs:
         return None
     for side in Side:
         run = side_run(comparison, side)
-        if why := validity.invalidity(run):
+        if why := validity.invalidity(run, host=host):
             return Status.INVALID, f"of the {side}'s processes, {why}"
         missing = (observations.observe(time, run, None).missing for time in times)
         if sentence := next(filter(None, missing), None):

@@ -23,6 +23,7 @@ from perf_tests.harness.verdicts.ab_comparison import (
     times_of,
 )
 from perf_tests.protocol.messages import FailureKind
+from perf_tests.tables.metrics import host_bound
 from perf_tests.tables.metrics.rows import UNITS
 from perf_tests.tables.platforms import CPU, H100, Noise
 from perf_tests.unit.builders import (
@@ -39,7 +40,11 @@ from perf_tests.unit.builders import (
     make_verdict,
     metric_named,
 )
+from perf_tests.unit.conftest import CASES
 
+BUSY = metric_named("step_busy_ms")
+SLIM = CASES["flux1-dev-slim-b1-fp8dqrow-regional"]
+"""A row whose steps wait for the host."""
 STEP, DECODE, SPEEDUP = (metric_named(name) for name in ("denoise_step_ms", "decode_ms", "speedup_vs_bf16"))
 TEST = pair_test(Noise(sd_pct=0.36, dof=24), level=0.005, max_pairs=10)
 """At the noise of the platform."""
@@ -137,13 +142,14 @@ def test_level_bounds_the_family(times: int, each: float) -> None:
 
 
 def test_noisy_times_are_compared_and_a_ratio_by_its_time() -> None:
-    assert [time_of(metric) for metric in (STEP, DECODE, SPEEDUP)] == [STEP, DECODE, STEP]
+    assert [time_of(metric) for metric in (STEP, DECODE, SPEEDUP, BUSY)] == [STEP, DECODE, STEP, BUSY]
     others = ("latency_s", "peak_device_mib", "peak_allocated_mib", "compile_cold_s", "graph_breaks")
     assert [time_of(metric_named(name)) for name in others] == [None] * 5
 
 
 def test_platform_without_noisy_metrics_compares_nothing() -> None:
     assert times_of(FLUX_FP8, H100) == (STEP, DECODE)
+    assert times_of(SLIM, H100) == (DECODE, BUSY)
     assert times_of(MINI_INT8WO, CPU) == ()
 
 
@@ -356,3 +362,50 @@ def test_equal_stacks_are_called_so() -> None:
         "the two stacks are the same in everything on record"
     )
     assert report.differing(compared(stable=None)) == "nothing is known about the stable stack"
+
+
+# Where steps wait for the host
+
+
+def of_slow_host(*ratios: float, pressure_pct: float) -> Comparison:
+    """Pairs whose steps lie far apart by the wall clock; `ratios` are those of what the device is busy."""
+    telemetry = make_telemetry(cpu_pressure_pct=pressure_pct)
+    walls_ms = (11.0, 23.0, 12.0, 17.0, 11.5)
+
+    def one(wall_ms: float, busy_ms: float) -> Process:
+        return process(wall_ms, telemetry=telemetry, build=make_build({"step_busy_ms": busy_ms}))
+
+    return compared(
+        pairs=tuple(
+            Pair(stable=one(wall_ms, 6.0), candidate=one(other_ms, 6.0 * ratio))
+            for wall_ms, other_ms, ratio in zip(walls_ms, walls_ms[::-1], ratios, strict=True)
+        )
+    )
+
+
+@pytest.fixture
+def mini_is_host_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = host_bound.HOST_BOUND[0].wall
+    row = host_bound.HostBound(cases=MINI_INT8WO.id, wall=wall)
+    monkeypatch.setattr(host_bound, "HOST_BOUND", (row,))
+
+
+@pytest.mark.usefixtures("mini_is_host_bound")
+@pytest.mark.parametrize("pressure_pct", [0.0, 60.0], ids=["quiet", "busy"])
+@pytest.mark.parametrize(("ratios", "status"), [(QUIET, Status.PASS), (slower(2.0), Status.REGRESSED)])
+def test_hosts_agree_on_the_time_of_the_device(
+    ratios: tuple[float, ...], status: Status, pressure_pct: float
+) -> None:
+    asked = question(decode_ms=TEST, step_busy_ms=TEST)
+    found = judge_comparison(asked, of_slow_host(*ratios, pressure_pct=pressure_pct))
+    assert found is not None
+    assert {each.metric: each.status for each in found.verdicts} == {
+        "decode_ms": Status.PASS,
+        "step_busy_ms": status,
+    }
+
+
+def test_a_busy_host_spoils_the_comparison_of_any_other_row() -> None:
+    found = judge_comparison(question(step_busy_ms=TEST), of_slow_host(*QUIET, pressure_pct=60.0))
+    assert found is not None
+    assert (found.status, "the host was busy" in found.reason) == (Status.INVALID, True)
