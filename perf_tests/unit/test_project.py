@@ -173,6 +173,7 @@ def test_nightly_measures_on_its_gpu_or_fails_and_keeps_the_run() -> None:
 
     assert "cancel-in-progress: false" in nightly
     assert 'pytest" -m "h100 and not unrecorded" --perf-require-gpu --perf-out' in nightly
+    assert "--perf-gpus=all" in nightly
     uploads = re.findall(r"actions/upload-artifact@.*?retention-days", nightly, flags=re.DOTALL)
     assert len(uploads) == 3
     assert all("if-no-files-found: error" in upload for upload in uploads)
