@@ -150,6 +150,7 @@ def brief(
     not_run = [cause for cause in found if cause.status is Status.NOT_RUN]
     rolled_up = {run.id for cause in (*new, *not_run) for run in cause.runs}
     listed = [run for run in runs if run.id not in rolled_up]
+    blocks = terminal.blocks_of(listed, told, UNITS)
     remarks = list(_remarks(session, record, selection, width))
     explanations: dict[int, Paragraph] = {}
 
@@ -166,7 +167,7 @@ def brief(
         return Brief(
             title=causes.counts(runs, found),
             remarks=briefs.cut(remarks, detail.remarks),
-            table=terminal.overview(listed, told, UNITS, width, further=detail.further, green=detail.green),
+            table=terminal.overview(blocks, width, further=detail.further, green=detail.green),
             causes=[
                 *(explained(*each) for each in numbered[: detail.explained]),
                 *(causes.titled(*each, width) for each in further[: detail.titled]),

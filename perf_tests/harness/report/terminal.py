@@ -49,26 +49,15 @@ class Line:
     colour: str = ""
 
 
-def overview(
-    runs: Sequence[Run],
-    causes: Sequence[Cause],
-    units: Mapping[str, str],
-    width: int,
-    *,
-    further: int,
-    green: bool,
-) -> list[Line]:
+def overview(blocks: Sequence[Block], width: int, *, further: int, green: bool) -> list[Line]:
     """What is red, what moved beyond its noise, and one line for each other case; none is longer than
     `width`. The reddest are last, next to what explains them.
 
-    The number of its cause stands with each red case; `units` maps metric names to their units. Where more
-    than `further` lines are about further metrics of cases that have one already, each case has one. Without
-    `green`, those that are green and have not moved are counted. Empty without runs.
+    Where more than `further` lines are about further metrics of cases that have one already, each case has
+    one. Without `green`, those that are green and have not moved are counted. Empty without cases.
     """
-    if not runs:
+    if not blocks:
         return []
-    numbers = {run.id: number for number, cause in enumerate(causes, start=1) for run in cause.runs}
-    blocks = [_block(run, numbers.get(run.id), units) for run in runs]
     if sum(len(block.rows) - 1 for block in blocks) > further:
         blocks = [block.first_only() for block in blocks]
     listed = [block for block in blocks if green or block.order != UNMOVED]
@@ -92,7 +81,7 @@ def fitting(rows: Sequence[Cells], width: int) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class Block:
     """The lines about one case."""
 
     order: int
@@ -100,15 +89,22 @@ class _Block:
     colour: str
     rows: tuple[Cells, ...]
 
-    def first_only(self) -> _Block:
+    def first_only(self) -> Block:
         """One line, which says how many are left out."""
         first, further = self.rows[0], len(self.rows) - 1
         if not further:
             return self
-        return _Block(self.order, self.colour, ((first[0], f"{first[1]} +{further}", *first[2:]),))
+        return Block(self.order, self.colour, ((first[0], f"{first[1]} +{further}", *first[2:]),))
 
 
-def _block(run: Run, number: int | None, units: Mapping[str, str]) -> _Block:
+def blocks_of(runs: Sequence[Run], causes: Sequence[Cause], units: Mapping[str, str]) -> list[Block]:
+    """The lines about each case: the number of its cause stands with each that is red; `units` maps metric
+    names to their units."""
+    numbers = {run.id: number for number, cause in enumerate(causes, start=1) for run in cause.runs}
+    return [_block(run, numbers.get(run.id), units) for run in runs]
+
+
+def _block(run: Run, number: int | None, units: Mapping[str, str]) -> Block:
     found, moved = red(run), [each for each in run.verdicts if _has_moved(each)]
     if number is not None:
         rows = [_brief(run, each, units, f"[{number}] {each.status.value}") for each in found]
@@ -116,11 +112,11 @@ def _block(run: Run, number: int | None, units: Mapping[str, str]) -> _Block:
             # ERROR(oom) is called so in the title of its cause.
             failed = run.status.value.removeprefix("ERROR(").removesuffix(")")
             rows = [(run.id, f"[{number}] {failed}", *("-",) * 5)]
-        return _Block(2 * MAX_CAUSES - number, "red", tuple(rows))
+        return Block(2 * MAX_CAUSES - number, "red", tuple(rows))
     if moved:
         rows = [_brief(run, each, units, f"{each.status.value}, moved") for each in moved]
-        return _Block(1, "yellow", tuple(rows))
-    return _Block(UNMOVED, "", (_headline(run, units),))
+        return Block(1, "yellow", tuple(rows))
+    return Block(UNMOVED, "", (_headline(run, units),))
 
 
 UNMOVED = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -247,13 +247,23 @@ def test_a_red_night_is_under_300_lines_that_fit_the_width(night: Night, width: 
     assert max(map(len, lines[:-2])) <= width  # but for the name of the file, which stays whole
 
 
+@pytest.fixture(scope="module", params=[judged, for_a_cause_of_its_own, red_in_all_metrics])
+def worst_night(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Judge, Night]]:
+    """A night that also tells everything else that a session can, and how its runs are judged."""
+    out = tmp_path_factory.mktemp("worst") / "/".join(["a-long-name-of-a-folder"] * 4)
+    night = Night(out, request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        night.remark_on_everything(patch)
+        yield request.param, night
+
+
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("run_of", [judged, for_a_cause_of_its_own, red_in_all_metrics])
 def test_the_worst_nights_are_no_longer_and_name_each_red_case(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, run_of: Judge
+    worst_night: tuple[Judge, Night], width: int
 ) -> None:
-    night = Night(tmp_path / "/".join(["a-long-name-of-a-folder"] * 4), run_of)
-    night.remark_on_everything(monkeypatch)
+    run_of, night = worst_night
     lines = night.lines(width)
 
     assert len(lines) <= 285
