@@ -96,12 +96,12 @@ def make_options(**changes: Any) -> Options:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def forked_workers() -> Iterator[None]:
+def forked_workers() -> Iterator[FakeWorkers]:
     """Fork the fake workers of this process instead of starting an interpreter for each."""
     server = FakeWorkers()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker_process, "start_process", server.start_process)
-        yield
+        yield server
     server.close()
 
 
@@ -201,11 +201,9 @@ class Suite:
         self._pytester = pytester
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def run(
-        self, *arguments: str, tests: tuple[str, ...] = TESTS, plugins: tuple[object, ...] = ()
-    ) -> pytest.RunResult:
-        """Run a session inside this process, with further `plugins`."""
-        return self._pytester.runpytest_inprocess(*self._command(arguments, tests), plugins=plugins)
+    def run(self, *arguments: str, tests: tuple[str, ...] = TESTS, **settings: Any) -> pytest.RunResult:
+        """Run a session inside this process; `settings`, such as `plugins`, go to pytester."""
+        return self._pytester.runpytest_inprocess(*self._command(arguments, tests), **settings)
 
     def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[bytes]:
         """Start a session in a process of its own, its output in `session.log`; `settings` go to Popen."""

@@ -35,6 +35,13 @@ class FakeWorkers:
 
     def __init__(self) -> None:
         self._server = ForkServer((sys.executable, *FORKING), os.environ, Path(os.devnull))
+        self._pids: list[int] = []
+
+    @property
+    def alive(self) -> int:
+        """How many of the workers have not ended."""
+        self._pids = [pid for pid in self._pids if Path(f"/proc/{pid}").exists()]
+        return len(self._pids)
 
     def start_process(
         self,
@@ -50,7 +57,9 @@ class FakeWorkers:
         if command != (sys.executable, *FAKE_WORKER):
             return START_PROCESS(command, **pipes, output=output, environment=environment)
         order = Fork(variables=environment)
-        return self._server.fork(order, **pipes, output=output.fileno(), timeout_s=GENEROUS_S)
+        worker = self._server.fork(order, **pipes, output=output.fileno(), timeout_s=GENEROUS_S)
+        self._pids.append(worker.pid)
+        return worker
 
     def close(self) -> None:
         """End the server; workers that it has forked keep running."""

@@ -155,7 +155,7 @@ def test_page_of_every_row_is_small_and_written_in_time(tmp_path: Path) -> None:
     content = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert SYNTHETIC in content
     assert 500_000 < len(content.encode()) < SIZE_LIMIT_BYTES
-    assert len(list(Document(content).root.all("details"))) > 208
+    assert content.count("<details") > 208
 
 
 def test_page_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import signal
+import threading
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from perf_tests.harness.runs import journal
 from perf_tests.harness.runs.record import Status
 from perf_tests.unit.conftest import BF16, COMPILED, INT8WO, Suite, workers_of
+from perf_tests.unit.fork_server import FakeWorkers
 from perf_tests.unit.harness.plugin.sessions import BOTH, BUILD, LATENCY, ONLY_BF16, RATIO, screen, until
 
 # Green
@@ -220,22 +223,56 @@ def test_a_disk_that_fills_up_ends_the_session_with_one_sentence(
 
 
 # One that is killed: test_session_costs.py.
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
-def test_a_session_that_is_stopped_keeps_finished_cases_and_leaves_no_worker(
-    suite: Suite, number: signal.Signals
-) -> None:
-    session = suite.start(*BOTH, f"--perf-inject=hang@{INT8WO}")
-    # The cache is not made by the worker, so that the log says how far it is.
-    log = suite.out / "logs" / f"{INT8WO}.0.log"
-    assert until(log.exists, timeout_s=60)
-    assert until(lambda: len(workers_of(suite.out)) == 2, timeout_s=20)  # the case's and its twin's
+def test_a_session_that_is_cancelled_keeps_finished_cases_and_leaves_no_worker(suite: Suite) -> None:
+    session = suite.start(*HANGING)
+    assert until_it_hangs(suite, lambda: len(workers_of(suite.out)))
 
-    session.send_signal(number)
+    session.send_signal(signal.SIGTERM)
 
     assert until(lambda: session.poll() is not None and not workers_of(suite.out), timeout_s=30)
-    assert [run.id for run in suite.record().cases] == [BF16]
     assert session.returncode == pytest.ExitCode.INTERRUPTED
-    printed = (suite.folder / "session.log").read_text()
+    assert_interrupted(suite, (suite.folder / "session.log").read_text())
+
+
+@pytest.fixture
+def hear_ctrl_c() -> Iterator[None]:
+    """A shell has the jobs in its background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hear_ctrl_c")
+def test_ctrl_c_keeps_finished_cases_and_leaves_no_worker(suite: Suite, forked_workers: FakeWorkers) -> None:
+    hung: list[bool] = []
+
+    def press() -> None:
+        hung.append(until_it_hangs(suite, lambda: forked_workers.alive))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    result = suite.run(*HANGING, no_reraise_ctrlc=True)
+    pressing.join()
+
+    assert hung == [True]
+    assert forked_workers.alive == 0
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert_interrupted(suite, str(result.stdout))
+
+
+HANGING = (*BOTH, f"--perf-inject=hang@{INT8WO}")
+
+
+def until_it_hangs(suite: Suite, workers: Callable[[], int]) -> bool:
+    """Wait for the workers of the second case and of its twin."""
+    # The cache is not made by the worker, so that the log says how far it is.
+    log = suite.out / "logs" / f"{INT8WO}.0.log"
+    return until(log.exists, timeout_s=60) and until(lambda: workers() == 2, timeout_s=20)
+
+
+def assert_interrupted(suite: Suite, printed: str) -> None:
+    assert [run.id for run in suite.record().cases] == [BF16]
     assert f"1 of 2 cases are measured and kept in {suite.out}" in printed
     assert printed.partition("go on with: pytest ")[2].splitlines()[0].endswith("--perf-resume")
     assert f"{INT8WO}: build" in suite.record().missing
