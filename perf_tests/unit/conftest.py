@@ -28,7 +28,7 @@ from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.unit import fake_cards
-from perf_tests.unit.fork_server import FakeWorkers
+from perf_tests.unit.forked_workers import FakeWorkers
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = tuple(map(str, sorted((ROOT / "perf_tests").glob("test_*.py"))))

@@ -1,8 +1,6 @@
-"""Forks fake workers from one process that has already imported everything they need.
+"""Forks fake workers, and imports nothing that only their parent needs.
 
-Starting an interpreter that imports the tables takes 150 ms of CPU time, a fork 7 ms.
-
-    python -m perf_tests.unit.fork_server --socket-fd N [--once] [--dies-after COUNT] [--hangs-after COUNT]
+python -m perf_tests.unit.fork_server --socket-fd N [--once] [--dies-after COUNT] [--hangs-after COUNT]
 """
 
 from __future__ import annotations
@@ -13,57 +11,10 @@ import os
 import socket
 import sys
 import threading
-from pathlib import Path
-from typing import BinaryIO
 
-from perf_tests.harness.processes import worker_process
-from perf_tests.harness.processes.fork_server import ForkServer
-from perf_tests.harness.processes.process_group import Leader
 from perf_tests.protocol.messages import Fork
-from perf_tests.unit import fake_worker
 from perf_tests.unit.fake_worker import pictures, serving
 from perf_tests.worker import fork_server, parent_watch
-
-START_PROCESS = worker_process.start_process
-FAKE_WORKER = ("-m", fake_worker.__name__)
-FORKING = ("-m", "perf_tests.unit.fork_server")
-GENEROUS_S = 60.0
-
-
-class FakeWorkers:
-    """Starts the server on first use and asks it for workers."""
-
-    def __init__(self) -> None:
-        self._server = ForkServer((sys.executable, *FORKING), os.environ, Path(os.devnull))
-        self._pids: list[int] = []
-
-    @property
-    def alive(self) -> int:
-        """How many of the workers have not ended."""
-        self._pids = [pid for pid in self._pids if Path(f"/proc/{pid}").exists()]
-        return len(self._pids)
-
-    def start_process(
-        self,
-        command: tuple[str, ...],
-        *,
-        request_fd: int,
-        reply_fd: int,
-        output: BinaryIO,
-        environment: dict[str, str],
-    ) -> Leader:
-        """Replaces `worker_process.start_process`, which still starts every command but the fake worker's."""
-        pipes = {"request_fd": request_fd, "reply_fd": reply_fd}
-        if command != (sys.executable, *FAKE_WORKER):
-            return START_PROCESS(command, **pipes, output=output, environment=environment)
-        order = Fork(variables=environment)
-        worker = self._server.fork(order, **pipes, output=output.fileno(), timeout_s=GENEROUS_S)
-        self._pids.append(worker.pid)
-        return worker
-
-    def close(self) -> None:
-        """End the server; workers that it has forked keep running."""
-        self._server.close()
 
 
 class Misbehaving:

@@ -22,7 +22,7 @@ from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.messages import Fork, Generate
 from perf_tests.tables.platforms import Platform
 from perf_tests.unit.conftest import FAKE_WORKER, Misbehave
-from perf_tests.unit.fork_server import FORKING, START_PROCESS
+from perf_tests.unit.forked_workers import FORKING, START_PROCESS
 from perf_tests.unit.harness.execution.campaigns import (
     BF16,
     CASES,

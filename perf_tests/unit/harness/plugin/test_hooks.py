@@ -15,7 +15,7 @@ import pytest
 from perf_tests.harness.runs import journal
 from perf_tests.harness.runs.record import Status
 from perf_tests.unit.conftest import BF16, COMPILED, INT8WO, Suite, workers_of
-from perf_tests.unit.fork_server import FakeWorkers
+from perf_tests.unit.forked_workers import FakeWorkers
 from perf_tests.unit.harness.plugin.sessions import BOTH, BUILD, LATENCY, ONLY_BF16, RATIO, screen, until
 
 # Green

@@ -46,7 +46,7 @@ from perf_tests.tables.platforms import Device
 from perf_tests.unit.conftest import QuietHost
 from perf_tests.unit.fake_worker.environment import ready
 from perf_tests.unit.fake_worker.switches import Switches
-from perf_tests.unit.fork_server import START_PROCESS
+from perf_tests.unit.forked_workers import START_PROCESS
 
 FAKE = ("-m", "perf_tests.unit.fake_worker")
 CASE = CPU_ROWS[1].case(Weights.SYNTHETIC)
