@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--history",
         type=Path,
         metavar="DIR",
-        help="earlier runs, each a run.json however deep in DIR: trends, and since when something is red",
+        help="earlier runs, however deep in DIR, or nights of tools/history.py: trends, since when it is red",
     )
     parser.add_argument(
         "--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="default: baselines"

@@ -94,8 +94,7 @@ def night_of(
 
 
 def _rows(run: Run) -> Iterator[NightRow]:
-    unit = run.processes[0].environment.unit if run.processes else ""
-    card = hashlib.sha256(unit.encode()).hexdigest()[:CARD_DIGITS] if unit else ""
+    card = card_of(run.processes[0].environment.unit) if run.processes else ""
     build = run.status if run.failure is not None or run.status is Status.NOT_RUN else Status.PASS
     yield NightRow(case=run.id, metric=BUILD, digest=run.digest, status=build.value, card=card)
     for verdict in run.verdicts:
@@ -112,6 +111,11 @@ def _row(run: Run, verdict: Verdict, card: str) -> NightRow:
         processes=len(run.processes),
         card=card,
     )
+
+
+def card_of(unit: str) -> str:
+    """What stands for a card or processor in history, which anybody may read."""
+    return hashlib.sha256(unit.encode()).hexdigest()[:CARD_DIGITS]
 
 
 def is_of_card(metric: str) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness.history import files
+from perf_tests.harness.history.night import BUILD, METHODOLOGY, PACKAGES, NightRow, card_of, is_of_card
 from perf_tests.harness.page import charts
 from perf_tests.harness.page.charts import Band, Chart
 from perf_tests.harness.report.terminal import HEADLINES
@@ -15,16 +17,127 @@ from perf_tests.harness.report.wording import format_value
 from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.record import FORMAT_VERSION, Run, RunRecord, Status
 from perf_tests.harness.runs.record_file import RECORD
-from perf_tests.protocol.errors import UsageError
+from perf_tests.protocol.errors import RecordError, UsageError
 from perf_tests.protocol.files import read_regular
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 
+HISTORY = "*.jsonl.gz"
+"""A night of `tools/history.py`."""
 MAX_NIGHTS = 90
 """Earlier runs that a page shows."""
-PACKAGES = ("torch", "triton", "torchao", "diffusers", "transformers")
-"""What a trend marks where its version changed."""
 
 GREEN = frozenset(status.value for status in Status if status.is_green)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PastRun:
+    """What an earlier run says of one case."""
+
+    digest: str
+    cards: frozenset[str]
+    """Of its processes, as history names them."""
+    packages: Mapping[str, str]
+    values: Mapping[str, float]
+    """Metric -> value."""
+    red: frozenset[str]
+    """Metrics."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Night:
+    """An earlier run."""
+
+    when: str
+    """ISO 8601, at least the day."""
+    cases: Mapping[tuple[str, str], PastRun]
+    """By id and platform; without what was injected into, or was not measured."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Nights:
+    """The earlier runs of a folder, oldest first."""
+
+    nights: tuple[Night, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    """One sentence for each file that was not read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trend:
+    """A metric of one case over the runs."""
+
+    metric: str
+    chart: Chart
+    table: tuple[tuple[str, str, str], ...]
+    """When, value, what changed in the stack since the run before."""
+
+
+def read(folder: Path, record: RunRecord) -> Nights:
+    """The newest of the earlier runs in `folder`: its run.json files however deep, and nights of history.
+
+    Raises UsageError where there is no such folder. A file that cannot be read is named, and left out.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--history {folder} is not a folder; give the one that holds earlier runs")
+    found: list[Night] = []
+    unreadable: list[str] = []
+    for path in sorted((*folder.rglob(RECORD), *folder.rglob(HISTORY))):
+        try:
+            night = _of_record(path, record) if path.name == RECORD else _of_history(path, record)
+        except (OSError, msgspec.DecodeError) as error:
+            unreadable.append(f"{path}: {error}")
+        except RecordError as error:
+            unreadable.append(str(error))
+        else:
+            found += [night] if night is not None else []
+    found.sort(key=lambda night: night.when)
+    return Nights(nights=tuple(found[-MAX_NIGHTS:]), unreadable=tuple(unreadable))
+
+
+def _of_record(path: Path, record: RunRecord) -> Night | None:
+    """The run in a run.json; None for one of another format, and for one that began later."""
+    past = msgspec.json.decode(read_regular(path), type=PastRecord)
+    if past.format_version != FORMAT_VERSION or past.created_at >= record.created_at:
+        return None
+    cases = {
+        (case.id, case.platform): PastRun(
+            digest=case.digest,
+            cards=frozenset(card_of(process.environment.unit) for process in case.processes),
+            packages=case.processes[0].environment.packages,
+            values=case.measured,
+            red=frozenset(each.metric for each in case.verdicts if each.status not in GREEN),
+        )
+        for case in past.cases
+        if case.processes and not case.injected
+    }
+    return Night(when=past.created_at, cases=cases)
+
+
+def _of_history(path: Path, record: RunRecord) -> Night | None:
+    """A night of history; None for one that does not compare, and for one of the same day or later."""
+    stored = files.read(path)
+    night = stored.night
+    comparable = night.counts and night.methodology == METHODOLOGY
+    if not comparable or night.night >= record.created_at[: len("2026-01-31")]:
+        return None
+    rows: dict[str, list[NightRow]] = {}
+    for row in stored.rows:
+        if row.metric != BUILD and row.value is not None:
+            rows.setdefault(row.case, []).append(row)
+    cases = {
+        (case, night.platform): PastRun(
+            digest=of_case[0].digest,
+            cards=frozenset({of_case[0].card}),
+            packages=night.packages,
+            values={row.metric: row.value for row in of_case if row.value is not None},
+            red=frozenset(row.metric for row in of_case if row.status not in GREEN),
+        )
+        for case, of_case in rows.items()
+    }
+    return Night(when=night.night, cases=cases)
+
+
+# What is read of a record: all of it would take half a minute for sixty of them
 
 
 class PastGpu(msgspec.Struct, frozen=True):
@@ -72,61 +185,14 @@ class PastCase(msgspec.Struct, frozen=True):
 
 
 class PastRecord(msgspec.Struct, frozen=True):
-    """Of a `RunRecord`, what a trend needs: to read all of sixty of them would take half a minute."""
+    """Of a `RunRecord`, what a trend needs."""
 
     format_version: int
     created_at: str
     cases: tuple[PastCase, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Night:
-    """An earlier run."""
-
-    when: str
-    cases: Mapping[tuple[str, str], PastCase]
-    """By id and platform; without what was injected into."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Nights:
-    """The earlier runs of a folder, oldest first."""
-
-    nights: tuple[Night, ...] = ()
-    unreadable: tuple[str, ...] = ()
-    """One sentence for each file that was not read."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trend:
-    """A metric of one case over the runs."""
-
-    metric: str
-    chart: Chart
-    table: tuple[tuple[str, str, str], ...]
-    """When, value, what changed in the stack since the run before."""
-
-
-def read(folder: Path, record: RunRecord) -> Nights:
-    """The runs in `folder`, its run.json files however deep, that began before `record`; the newest of them.
-
-    Raises UsageError where there is no such folder. A file that cannot be read is named, and left out.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"--history {folder} is not a folder; give the one that holds earlier runs")
-    found: dict[str, Night] = {}
-    unreadable: list[str] = []
-    for path in sorted(folder.rglob(RECORD)):
-        try:
-            past = msgspec.json.decode(read_regular(path), type=PastRecord)
-        except (OSError, msgspec.DecodeError) as error:
-            unreadable.append(f"{path}: {error}")
-            continue
-        if past.format_version == FORMAT_VERSION and past.created_at < record.created_at:
-            cases = {(case.id, case.platform): case for case in past.cases if not case.injected}
-            found[past.created_at] = Night(when=past.created_at, cases=cases)
-    newest = sorted(found)[-MAX_NIGHTS:]
-    return Nights(nights=tuple(found[when] for when in newest), unreadable=tuple(unreadable))
+# Trends
 
 
 def trend(
@@ -142,15 +208,15 @@ def trend(
     if not metric or not past or not run.processes:
         return None
     now = {name: run.processes[0].environment.packages.get(name) for name in PACKAGES}
-    stacks = [*(_packages(case) for _, case in past), now]
+    stacks = [*({name: case.packages.get(name) for name in PACKAGES} for _, case in past), now]
     changed = {
         number: ", ".join(differences)
         for number in range(1, len(stacks))
         if (differences := environments.differences(stacks[number - 1], stacks[number]))
     }
     unit = METRIC_BY_NAME[metric].units
-    values = [*(case.measured.get(metric) for _, case in past), run.measured[metric]]
-    red = [*(_is_red(case, metric) for _, case in past), metric == red_metric]
+    values = [*(case.values.get(metric) for _, case in past), run.measured[metric]]
+    red = [*(metric in case.red for _, case in past), metric == red_metric]
     chart = charts.trend(values, red, changed, unit, band_of(metric), past[0][0][: len("2026-01-31")])
     if chart is None:
         return None
@@ -164,7 +230,7 @@ def trend(
 
 def since(run: Run, metric: str, nights: Sequence[Night]) -> str:
     """Since when a red `metric` of the case is red, as a clause; empty where no earlier run says."""
-    past = [(night.when[:10], _is_red(case, metric)) for night in nights if (case := _same(run, "", night))]
+    past = [(night.when[:10], metric in case.red) for night in nights if (case := _same(run, "", night))]
     if not past:
         return ""
     last_green = max((number for number, (_, red) in enumerate(past) if not red), default=None)
@@ -182,20 +248,11 @@ def _metric_of(run: Run, red_metric: str) -> str:
     return next((name for name in HEADLINES if name in run.measured), "")
 
 
-def _same(run: Run, metric: str, night: Night) -> PastCase | None:
+def _same(run: Run, metric: str, night: Night) -> PastRun | None:
     """What the night has of the very same case, for a time on the very same card."""
     case = night.cases.get((run.id, run.platform))
-    if case is None or case.digest != run.digest or not case.processes:
+    if case is None or case.digest != run.digest:
         return None
-    if not metric or not METRIC_BY_NAME[metric].per_unit:
+    if not metric or not is_of_card(metric):
         return case
-    units = {process.environment.unit for process in run.processes}
-    return case if {process.environment.unit for process in case.processes} == units else None
-
-
-def _packages(case: PastCase) -> Mapping[str, str | None]:
-    return {name: case.processes[0].environment.packages.get(name) for name in PACKAGES}
-
-
-def _is_red(case: PastCase, metric: str) -> bool:
-    return any(each.metric == metric and each.status not in GREEN for each in case.verdicts)
+    return case if case.cards == {card_of(process.environment.unit) for process in run.processes} else None

@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perf_tests.harness.history import files
+from perf_tests.harness.history.night import night_of
 from perf_tests.harness.page import earlier
 from perf_tests.harness.page.charts import Band
 from perf_tests.harness.page.earlier import Nights
@@ -140,6 +142,36 @@ def test_file_that_cannot_be_read_is_named_on_the_page_and_left_out(tmp_path: Pa
     assert page.remarks[0].startswith(f"not among the earlier runs: {tmp_path}/broken/run.json: ")
     assert page.cases[0].trend is not None
     assert page.cases[0].trend_title == "denoise_step_ms over the runs"
+
+
+def test_nights_of_history_are_earlier_runs_too(tmp_path: Path) -> None:
+    for day, night in ((11, run(100.0)), (12, run(104.0, red=True, torch="2.15.0")), (20, run(1.0))):
+        files.append(tmp_path, *night_of(record(day, night), "h100", f"run-{day}", wheels={}))
+    drill = night_of(record(13, run(9.0)), "h100", "run-13", wheels={}, why_not="a trial")
+    files.append(tmp_path, *drill)
+    now = run(104.5, red=True, torch="2.15.0")
+
+    found = earlier.read(tmp_path, record(20, now))
+    made = earlier.trend(now, STEP, found.nights, none)
+
+    assert made is not None
+    assert made.table == (
+        ("2026-11-11", "100.0 ms", ""),
+        ("2026-11-12", "104.0 ms", "torch 2.14.0 -> 2.15.0"),
+        ("this run", "104.5 ms", ""),
+    )
+    assert earlier.since(now, STEP, found.nights) == (
+        "red since 2026-11-12 (2 runs), green as late as 2026-11-11"
+    )
+
+
+def test_night_of_history_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.jsonl.gz").write_bytes(b"no gzip")
+
+    found = earlier.read(tmp_path, record(20, run(1.0)))
+
+    assert found.nights == ()
+    assert found.unreadable[0].startswith(f"the night {tmp_path}/broken.jsonl.gz cannot be read: ")
 
 
 def test_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
