@@ -12,7 +12,7 @@ What each phase takes in one fresh process:
   composed of their stages: encode + first step + further steps + decode.
 * compile: contains a generation of two steps. What the nearest record of the same compile mode took beyond
   its own two steps, plus this case's two steps. A first process also takes what its recipe tunes by timing,
-  whether or not a folder of compile caches may have that: a record that found it there counts without.
+  unless an earlier run has left its choices; a record that found such counts without.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def expected_cost(
     samples = (
         samples or _recorded_samples(case, source, platform) or usual_samples(case, platform, generation_s)
     )
-    cold_s = _compile_s(case, stages, timed, _cold_s, tuning_s=case.build.recipe.tuning_s)
+    tuning_s = 0.0 if known.is_tuned else case.build.recipe.tuning_s
+    cold_s = _compile_s(case, stages, timed, _cold_s, tuning_s=tuning_s)
     again_s = _compile_s(case, stages, timed, _warm_s, tuning_s=0.0)
     quantized_alike = [each for each in nearest if relatives.are_both_quantized_or_neither(case, each.case)]
     found = {

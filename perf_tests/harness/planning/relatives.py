@@ -31,6 +31,8 @@ class KnownCosts:
 
     records: tuple[RecordedCase, ...] = ()
     published_s: Published = field(default_factory=dict)
+    is_tuned: bool = False
+    """Whether an earlier run has left what it chose by timing."""
 
     def nearest_first(self, case: Case) -> list[RecordedCase]:
         """The records, those that say most about `case` first (see `_distance`)."""

@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perf_tests.harness.baselines import acknowledged, files, register
@@ -15,6 +15,7 @@ from perf_tests.harness.baselines.entry import Accepted, Baselines, find_accepte
 from perf_tests.harness.compare import published
 from perf_tests.harness.execution.campaign import Several
 from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.execution.replicate import TUNED
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.planning import recording, relatives, schedule, sharding
@@ -156,10 +157,14 @@ class Forecaster:
 
     def forecast(self, selection: Selection) -> schedule.Forecast:
         """What the selected cases, and the references they are compared with, are expected to take."""
+        return self._forecast(selection, is_tuned=_has_choices(self._options.compile_cache))
+
+    def _forecast(self, selection: Selection, *, is_tuned: bool) -> schedule.Forecast:
+        # What was chosen may be for another torch, which a budget must not rest on; and hosts whose folders
+        # differ must share out the cases in the same way.
+        known = {name: replace(each, is_tuned=is_tuned) for name, each in self._known(selection).items()}
         cases = tuple(selection.cases.values())
-        return schedule.forecast(
-            cases, self._known(selection), self._options.processes, selection.verified_only
-        )
+        return schedule.forecast(cases, known, self._options.processes, selection.verified_only)
 
     def accuracy(self, selection: Selection, record: RunRecord) -> tuple[schedule.Accuracy, ...]:
         """The forecast of each case that `record` holds next to the seconds it took."""
@@ -215,7 +220,7 @@ class Forecaster:
         """The budget of the options, which begins to run now; unlimited without one."""
         if self._options.budget_s is None:
             return Budget(math.inf, {})
-        costs = self.forecast(selection).costs
+        costs = self._forecast(selection, is_tuned=False).costs
         expected_s = {cost.case.id: math.fsum(cost.seconds.values()) for cost in costs}
         reference_of = {
             case.id: case.reference.id for case, _ in selection.cases.values() if not case.is_reference
@@ -251,6 +256,12 @@ class Forecaster:
             )
             for platform in platforms.values()
         }
+
+
+def _has_choices(compile_cache: Path | None) -> bool:
+    """Whether a folder of compile caches holds what was chosen by timing."""
+    folder = compile_cache and compile_cache / TUNED
+    return folder is not None and folder.is_dir() and any(folder.glob("[!.]*"))
 
 
 def check_globs(globs: Iterable[str], names: Collection[str]) -> None:

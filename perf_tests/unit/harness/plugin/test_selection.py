@@ -11,9 +11,14 @@ from perf_tests.harness.plugin.options import parse_drill
 from perf_tests.harness.plugin.selection import Forecaster, PlatformBaselines, Selection, check_globs, nearest
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.messages import Fault, Phase
+from perf_tests.tables.cases import Weights
+from perf_tests.tables.matrix import GPU_ROWS
 from perf_tests.tables.platforms import CPU, H100
-from perf_tests.unit.conftest import BF16, CASES, COMPILED, FP8DQROW, INT8WO, make_options
+from perf_tests.unit.conftest import BF16, CASES, COMPILED, FP8DQROW, INT8WO, ROOT, make_options
 from perf_tests.unit.harness.plugin.sessions import Open
+
+TUNED = "flux1-dev-b1-int8dq-regional-tuned"
+GPU_CASES = {case.id: case for case in (row.case(Weights.SYNTHETIC) for row in GPU_ROWS)}
 
 
 def test_a_selection_is_planned_with_cases_that_are_only_verified_and_faults() -> None:
@@ -61,6 +66,21 @@ def test_a_forecast_sums_the_recorded_seconds_of_the_selection(recorded: Path) -
     selection.add(CASES[COMPILED], CPU)
     (compiled,) = [row for row in forecaster.forecast(selection).costs if row.case.id == COMPILED]
     assert compiled.seconds[Phase.COMPILE] == 6.0
+
+
+def test_what_an_earlier_run_chose_by_timing_is_not_expected_again_but_budgeted(tmp_path: Path) -> None:
+    """It may be for another torch."""
+    selection, baselines, compiling_s = Selection(), ROOT / "baselines", []
+    selection.add(GPU_CASES[TUNED], H100)
+    options = make_options(baselines=baselines, compile_cache=tmp_path, budget_s=200.0)
+    for folder in (tmp_path, tmp_path / "tuned"):
+        folder.mkdir(exist_ok=True)
+        (folder / "a1b2").touch()
+        forecaster = Forecaster(options, PlatformBaselines(baselines))
+        costs = {cost.case.id: cost for cost in forecaster.forecast(selection).costs}
+        compiling_s.append(costs[TUNED].seconds[Phase.COMPILE])
+        assert forecaster.budget(selection).refusal(TUNED) is not None
+    assert compiling_s[0] - compiling_s[1] == pytest.approx(160.0)
 
 
 def test_a_budget_is_unlimited_without_the_option(recorded: Path) -> None:
