@@ -17,7 +17,7 @@ from perf_tests.harness.lanes.afterwork import Afterwork
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.retention.arrays import ArrayFiles
 from perf_tests.harness.runs.record import REASON_OF_PROGRESS, Progress, Run
-from perf_tests.harness.runs.store import RunStore
+from perf_tests.harness.runs.store import RunStore, is_of_unit
 from perf_tests.protocol.messages import FailureKind, Phase
 
 Prepare = Callable[[Run, Run | None], Run]
@@ -240,7 +240,8 @@ class Lane:
     def _subject(self, planned: Planned, *, implicit: bool) -> Subject:
         kept = self._references if implicit else self._store.cases
         begun = kept.get(planned.case.id)
-        if begun and not self._work.arrays.has(begun):
+        # Processes of two cards make no baseline together, and no verdict: the case is begun anew here.
+        if begun and not (self._work.arrays.has(begun) and is_of_unit(begun, self.unit)):
             begun = None
         rules = self._work.rules
         start = begun and msgspec.structs.replace(begun, reason="", progress=Progress.PLANNED)

@@ -173,6 +173,37 @@ def test_a_case_on_another_card_gets_a_reference_of_that_card(conduct: Conduct, 
     assert [run.id for run in resumed.record.references] == ["flux1-dev-b1-bf16-regional"] * 2
 
 
+@pytest.mark.parametrize(
+    ("began_on", "kept"),
+    [pytest.param("GPU-00000000-fake", 1, id="here"), pytest.param("GPU-earlier", 0, id="gone")],
+)
+def test_a_case_that_was_begun_on_another_card_is_begun_anew(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, began_on: str, kept: int
+) -> None:
+    case = "flux1-dev-b1-fp8dqrow-regional"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, Compile, 5)  # the second process of the case, after three of its reference
+        campaign = conduct(case, platform=GPU, decide=fixed_processes(3))
+        with pytest.raises(KeyboardInterrupt):
+            campaign.run(case)
+        campaign.interrupt()
+    left = read_record(tmp_path)
+    (begun,) = (moved(run, began_on) for run in left.cases)
+    assert len(begun.processes) == 1
+
+    resumed = conduct(
+        case,
+        platform=GPU,
+        decide=fixed_processes(3),
+        resumed=msgspec.structs.replace(left, cases=(begun,)),
+        unit="GPU-00000000-fake",
+    )
+    processes = resumed.run(case).processes
+    assert {each.environment.unit for each in processes} == {"GPU-00000000-fake"}
+    assert len(processes) == 3
+    assert [each for each in processes if each in begun.processes] == list(begun.processes[:kept])
+
+
 def moved(run: Run, unit: str) -> Run:
     """The run as if measured on another card."""
     processes = []

@@ -77,6 +77,16 @@ def test_two_sessions_within_a_budget_record_all_rows_each_on_one_card(h100: Sui
     assert not collected(h100.run(*UNSETTLED, *TWO, "--collect-only", "-q", tests=(BUILD,)))
 
 
+def test_several_cards_record_each_row_on_one_of_them(h100: Suite, plug_gpus: Plug) -> None:
+    plug_gpus(2)
+    rows = ("--perf-case=flux1-schnell-b1-bf16-*", "--perf-case=sd3-medium-b1-bf16-*")
+    h100.run(*UNSETTLED, *rows, "--perf-processes=3", "--perf-gpus=all", tests=(BUILD,))
+    units = [{process.environment.unit for process in run.processes} for run in h100.record().cases]
+    assert len(units) > 3
+    assert {len(each) for each in units} == {1}
+    assert len(set().union(*units)) == 2
+
+
 def test_a_store_that_cannot_be_read_is_one_usage_error(h100: Suite) -> None:
     files.path_of(h100.baselines, "h100", "flux1-dev", FP8DQROW).write_text("{")
     result = h100.run(*UNSETTLED, "--collect-only", "-q", tests=(BUILD,))
