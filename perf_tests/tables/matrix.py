@@ -17,7 +17,7 @@ from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import A100, B200, CPU, H100, H200, Platform
 from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN, CompileMode, Loader, Recipe, Setting
-from perf_tests.tables.rows import compile_modes, memory_ladder, twinned
+from perf_tests.tables.rows import compile_modes, memory_ladder, reshaped, twinned
 from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
     BF16,
@@ -138,6 +138,7 @@ CPU_ROWS = (
     *_further(CPU_REGULAR_ROWS),
     *memory_ladder.CPU_ROWS,
     *compile_modes.CPU_ROWS,
+    *reshaped.CPU_ROWS,
 )
 WITH_FLOAT8_UNITS = (H100, H200, B200)
 """The GPUs that every row runs on; where the kernels of a scheme are missing, it is `UNSUPPORTED`."""
@@ -314,6 +315,7 @@ COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
     *memory_ladder.LADDER,
     *compile_modes.ON_GPUS,
     *trained.ON_GPUS,
+    *reshaped.ON_GPUS,
 )
 """Pipeline, batch size, recipes."""
 

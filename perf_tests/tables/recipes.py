@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from perf_tests.tables.digest_fields import NEVER, UNLESS_DEFAULT
 from perf_tests.tables.lazy import Lazy, Value
+from perf_tests.tables.reshaping import Reshaping
 from perf_tests.tables.schemes.rows import BF16, FP32
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.tables.training.spec import Training
@@ -191,6 +192,8 @@ class Recipe:
     decoding: Decoding = field(default=Decoding.WHOLE, metadata=UNLESS_DEFAULT)
     training: Training | None = field(default=None, metadata=UNLESS_DEFAULT)
     """None where it generates."""
+    reshaping: Reshaping | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """None where all calls are of one shape."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for an offload between whose hooks nothing is left to compile, and for packages
@@ -232,6 +235,7 @@ class Recipe:
             "quantized_on": self.starts_on_host,
             "offload": self.offload is not None,
             "decoding": self.decoding is not Decoding.WHOLE,
+            "reshaping": self.reshaping is not None,
             **{str(mode): self.compile is mode for mode in (CompileMode.AOTI, CompileMode.MAX_AUTOTUNE)},
         }
         if refused := [name for name, on in others.items() if on]:
@@ -251,6 +255,7 @@ class Recipe:
             (self.offload.id if self.offload else "", self.offload is not None),
             (self.decoding, self.decoding is not Decoding.WHOLE),
             (self.training.id if self.training else "", self.training is not None),
+            (self.reshaping.id if self.reshaping else "", self.reshaping is not None),
         )
         return "-".join((self.scheme.id, self.compile, *(name for name, on in toggles if on)))
 

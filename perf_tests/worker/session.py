@@ -29,6 +29,7 @@ from perf_tests.worker.inspection import (
     probe,
     prompts,
     quantizing,
+    reshaping,
     setting_effects,
 )
 from perf_tests.worker.measure import memory
@@ -221,6 +222,7 @@ class WorkerSession:
             values |= work.values
         if request.work and loaded.device.type == Device.CUDA and is_busy_timed(self._case):
             values |= busy_time.measure(loaded.pipeline, self._case, loaded.stages.clock)
+        values |= reshaping.tour(loaded.pipeline, self._case, loaded.stages)  # last of all: it compiles
         return messages.Inspected(
             values=values,
             memory=window,

@@ -326,7 +326,9 @@ def _warmup_end(samples: Sequence[Sample], least: int, composed: bool) -> WarmUp
 
 
 def _timeout_s(planned: Planned, phase: Phase) -> float:
-    timeouts, limit_s = planned.platform.timeouts, planned.case.build.recipe.compile_limit_s
+    timeouts, recipe = planned.platform.timeouts, planned.case.build.recipe
+    limit_s = recipe.compile_limit_s
+    reshaping_s = 0.0 if recipe.reshaping is None else timeouts.compile_s + timeouts.generate_s
     return {
         Phase.LOAD: timeouts.load_s,
         Phase.QUANTIZE: timeouts.quantize_s,
@@ -336,5 +338,5 @@ def _timeout_s(planned: Planned, phase: Phase) -> float:
         Phase.COMPILE: min(timeouts.compile_s, limit_s or math.inf),
         Phase.GENERATE: timeouts.generate_s,
         Phase.SWITCH_WORKLOAD: timeouts.quantize_s,
-        Phase.INSPECT: timeouts.generate_s,  # generates once more to count kernels
+        Phase.INSPECT: timeouts.generate_s + reshaping_s,  # generates once more to count kernels
     }[phase]

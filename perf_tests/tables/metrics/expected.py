@@ -198,6 +198,14 @@ def unfused_attention_calls(case: Case) -> Range | None:
     return Range(low=0, high=0, source="a fused kernel carries out every call of attention")
 
 
+def nothing_after_a_change(case: Case) -> Range | None:
+    """Of what is compiled again, or no longer compiled, once a shape was met before; None for what generates
+    in one shape."""
+    if case.build.recipe.reshaping is None:
+        return None
+    return Range(low=0, high=0, source="each shape keeps what was compiled for it")
+
+
 def loss_difference_pct(case: Case) -> Range | None:
     """Of how far the loss of all steps lies from that of bf16 eager; None for what does not train."""
     training = case.build.recipe.training

@@ -162,6 +162,8 @@ class Trait(StrEnum):
     """It has no built twin whose layers and pictures would be its own (`Recipe.repeats_twin`)."""
     FLOAT8_TRAINING = "float8 training"
     """Its frozen layers multiply in float8 while it trains."""
+    RESHAPED = "reshaped"
+    """It generates in other shapes, too, with what is compiled."""
 
 
 HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
@@ -179,6 +181,7 @@ HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
     Trait.BUSY_TIMED: is_busy_timed,
     Trait.HOST_BOUND: is_host_bound,
     Trait.UNTWINNED: lambda case: not case.build.recipe.repeats_twin,
+    Trait.RESHAPED: lambda case: case.build.recipe.reshaping is not None,
     Trait.FLOAT8_TRAINING: lambda case: case.build.recipe.trains_in_float8,
 }
 

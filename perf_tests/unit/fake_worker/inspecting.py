@@ -51,6 +51,7 @@ def inspect(subject: Subject, request: Inspect) -> Inspected:
     recipe = subject.case.build.recipe
     peak_mib = PEAK_MIB * (1 + subject.amounts.get(Fault.MEMORY, 0.0) / 100)
     values = {**_sizes(subject), **_exact(subject), **_work(subject, peak_mib), **_of_recipe(subject)}
+    values |= training.values(subject) if subject.case.is_training else _after_changes(subject)
     values.pop(subject.argument("missing-metric") or "", None)
     noise = NOISE if subject.quantized else 0.0
     if subject.has("dequantizes"):
@@ -117,14 +118,26 @@ def _of_recipe(subject: Subject) -> dict[str, float]:
         values |= ANCHORS
     if subject.compiles:
         values |= {"generated_kernels": 126.0, "extern_calls": 32.0}
-    if subject.case.is_training:
-        values |= training.values(subject)
     if recipe.saves_memory:
         values |= SAVING if subject.device is Device.CUDA else HOST_SAVING
     if recipe.is_packaged:
         values["generated_kernels"] = 12.0 if subject.has("compiles-packages") else 0.0
         values["package_sqnr_db"] = -1.9 if subject.has("one-block-for-all") else 48.8
     return values
+
+
+def _after_changes(subject: Subject) -> dict[str, float]:
+    """What a change of shape costs, where there is any."""
+    reshaping = subject.case.build.recipe.reshaping
+    if reshaping is None:
+        return {}
+    return {
+        "graphs_of_changes": 2.0 if reshaping.dynamic else 6.0,
+        "graphs_on_return": 0.0,
+        "eager_blocks_after_change": 0.0,
+        "first_image_after_change_s": 12.5,
+        "image_after_change_s": 0.5,
+    }
 
 
 # What the pipeline is like

@@ -30,7 +30,11 @@ def test_every_glob_matches_rows_of_a_gpu(glob: str) -> None:
 
 
 def test_what_is_host_bound_has_the_time_of_its_device_recorded() -> None:
-    assert [case.id for case in GPU_CASES if is_host_bound(case)] == [SLIM]
+    assert [case.id for case in GPU_CASES if is_host_bound(case)] == [
+        SLIM,
+        f"{SLIM}-reshaped",
+        f"{SLIM}-reshaped-dynamic",
+    ]
     assert all(is_busy_timed(case) for case in GPU_CASES if is_host_bound(case))
 
 

@@ -9,7 +9,7 @@ from perf_tests.tables.recipes import CompileMode
 from perf_tests.worker.model.lazy import construct
 
 # Not `fullgraph`: a graph break is to be counted and judged like everything else, not to end the case.
-# All shapes are those of one workload, so `dynamic` would gain nothing.
+# All shapes are those of one workload, so `dynamic` would gain nothing where a recipe does not say otherwise.
 OPTIONS: dict[str, Any] = {"dynamic": False}
 # As published, where a graph break ends the case.
 AUTOTUNED: dict[str, Any] = {**OPTIONS, "mode": "max-autotune", "fullgraph": True}
@@ -33,12 +33,18 @@ def _eager(pipeline: Any, build: Build) -> None:
 
 
 def _regional(pipeline: Any, build: Build) -> None:
+    options = _options(build)
     if getattr(pipeline.transformer, "_repeated_blocks", None):
-        pipeline.transformer.compile_repeated_blocks(**OPTIONS)
+        pipeline.transformer.compile_repeated_blocks(**options)
         return
     for name in build.pipeline.blocks:
         for block in getattr(pipeline.transformer, name):
-            block.compile(**OPTIONS)
+            block.compile(**options)
+
+
+def _options(build: Build) -> dict[str, Any]:
+    reshaping = build.recipe.reshaping
+    return OPTIONS if reshaping is None else {**OPTIONS, "dynamic": reshaping.dynamic}
 
 
 def _packaged(pipeline: Any, build: Build) -> None:
@@ -46,7 +52,7 @@ def _packaged(pipeline: Any, build: Build) -> None:
 
 
 def _full(pipeline: Any, build: Build) -> None:
-    pipeline.transformer.compile(**OPTIONS)
+    pipeline.transformer.compile(**_options(build))
 
 
 def _max_autotune(pipeline: Any, build: Build) -> None:

@@ -113,6 +113,36 @@ METRICS = (
         )
     ),
     Metric(
+        name="graphs_of_changes",
+        units="",
+        better=Better.EXACT,
+        group=Group.COMPILE,
+        reader=Reader.BUILD,
+        rule=Rule.EXACT,
+        gates=BY_RULE_EVERYWHERE,
+        only_for=(Trait.RESHAPED,),
+    ),
+    *(
+        Metric(
+            name=name,
+            units="s",
+            better=Better.LOWER,
+            group=Group.COMPILE,
+            reader=Reader.BUILD,
+            gates=gates,
+            needs_verification=True,
+            only_for=(Trait.RESHAPED,),
+        )
+        for name, gates in (
+            # As much host work as a cold compilation of each shape.
+            (
+                "first_image_after_change_s",
+                {Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=10.0))},
+            ),
+            ("image_after_change_s", {}),
+        )
+    ),
+    Metric(
         name="compile_cold_s",
         units="s",
         better=Better.LOWER,

@@ -58,6 +58,8 @@ METRICS = (
             ("distinct_prompt_latents", "", expected.distinct_prompt_latents, BY_RULE_EVERYWHERE),
             ("anchor_schedule", "", expected.anchor_schedule, BY_RULE_EVERYWHERE),
             ("outputs_unlike_built", "", expected.outputs_unlike_built, BY_RULE_EVERYWHERE),
+            ("graphs_on_return", "", expected.nothing_after_a_change, BY_RULE_EVERYWHERE),
+            ("eager_blocks_after_change", "", expected.nothing_after_a_change, BY_RULE_EVERYWHERE),
             ("checkpoint_overhead_bytes", "B", expected.checkpoint_overhead_bytes, BY_RULE_EVERYWHERE),
             ("package_copied_share", "x", expected.package_copied_share, BY_RULE_EVERYWHERE),
             # Only on a GPU is the host another place.

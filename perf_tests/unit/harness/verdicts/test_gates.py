@@ -38,6 +38,7 @@ OF_OTHERS = {
     Trait.OFFLOADED,
     Trait.SAVES_MEMORY,
     Trait.PACKAGED,
+    Trait.RESHAPED,
     Trait.BUSY_TIMED,
 }
 ANCHORED = {
@@ -64,6 +65,8 @@ def test_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None
         "h2d_vs_needed",
         "package_sqnr_db",
         "package_copied_share",
+        "graphs_on_return",
+        "eager_blocks_after_change",
         "denoise_step_ms_vs_jit",
         *(m.name for m in METRICS if OF_OTHERS & {*m.only_for}),
         *(m.name for m in METRICS if m.activities == TRAINING),
