@@ -1,4 +1,4 @@
-"""tools/bisect.py over a generated repository: steps, skips, a commit that does not build, a spent budget."""
+"""tools/bisection.py over a made repository: steps, skips, a commit that does not build, a spent budget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perf_tests.harness.bisecting.search import BisectQuestion, brackets
 from perf_tests.harness.bisecting.state import resume
 from perf_tests.unit.conftest import ROOT
 
-main: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "bisect.py"))["main"]
+main: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "bisection.py"))["main"]
 PROBE = """printf '{"value": %s}\\n' "$(cat level)" """
 BUILD = "test ! -e broken || { echo 'error: unknown type name' >&2; exit 1; }"
 

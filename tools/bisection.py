@@ -1,7 +1,7 @@
 """Which version changed a number: over commits of a clone, or releases of a package.
 
-    python tools/bisect.py commits CLONE --good COMMIT --bad COMMIT --probe COMMAND [--build COMMAND]
-    python tools/bisect.py releases PACKAGE --versions 1.0,1.1 --probe COMMAND [--pins FILE] [-- UV ARGUMENTS]
+    python tools/bisection.py commits CLONE --good COMMIT --bad COMMIT --probe COMMAND [--build COMMAND]
+    python tools/bisection.py releases PACKAGE --versions 1.0,1.1 --probe COMMAND [--pins FILE] [-- OF UV]
 
 The probe prints `{"value": 34.75}` as its last line, with "half" (half the 95 % interval) where it is noisy.
 It is run with VERSION, and TREE (of the commit) or PYTHON (of the release); a failing version is skipped.
