@@ -10,7 +10,7 @@ from typing import Protocol
 from perf_tests.harness.attribution import diagonals, findings, shares, stacks
 from perf_tests.harness.attribution.clusters import MAX_REPRESENTATIVES, Cluster, Suspect
 from perf_tests.harness.attribution.diagonals import IsClear, PairQuestion
-from perf_tests.harness.attribution.exact import CellError, exact_scale, is_same, value_in
+from perf_tests.harness.attribution.exact import BROKEN, CellError, exact_scale, is_same, value_in
 from perf_tests.harness.attribution.findings import MIXED, PERCENT, Cells, Findings
 from perf_tests.harness.attribution.shares import StackChange
 from perf_tests.harness.records.attributions import Attribution, Blame, Corner
@@ -174,13 +174,18 @@ class Attributor:
             found.failed[corner] = (NOT_INSTALLED, problem)
             return
         try:
-            is_new = corner is Corner.NEW  # which the session has measured
-            processes = suspect.run.processes if is_new else (self.bench.alone(suspect.run.id, corner),)
-            found.values[corner] = value_in(suspect, processes)
+            found.values[corner] = self._value(suspect, corner)
         except CellError as error:
-            found.failed[corner] = (error.status, str(error))
-        else:
-            found.asked.add(corner)
+            if not (suspect.is_failure and error.status == suspect.run.status.value):
+                found.failed[corner] = (error.status, str(error))
+                return
+            found.values[corner] = BROKEN
+        found.asked.add(corner)
+
+    def _value(self, suspect: Suspect, corner: Corner) -> float:
+        if corner is Corner.NEW:  # which the session has measured
+            return BROKEN if suspect.is_failure else value_in(suspect, suspect.run.processes)
+        return value_in(suspect, (self.bench.alone(suspect.run.id, corner),))
 
 
 def twin_of(

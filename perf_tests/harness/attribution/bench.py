@@ -65,7 +65,7 @@ class CampaignBench:
             start = pairs.begin(case_id, pythons[0], self.peak_mib(run), pythons[1])
             return pairs.compare(start, self._runner(lane, sides), judge, self.refuse)
 
-        comparison = self.campaign.on_device(run.processes[0].environment.unit, on)
+        comparison = self.campaign.on_device(_unit(run), on)
         for corner, environment in ((candidate, comparison.candidate), (stable, comparison.stable)):
             self._saw(corner, environment)
         return comparison
@@ -79,17 +79,20 @@ class CampaignBench:
         if key not in self._processes:
             if why := self.refuse(case_id):
                 raise CellError(Status.NOT_RUN.value, why)
-            unit = self.campaign.run(case_id).processes[0].environment.unit
+            unit = _unit(self.campaign.run(case_id))
             try:
                 self._processes[key] = self.campaign.on_device(unit, lambda lane: self._alone(lane, *key))
             except SideError as error:
                 raise CellError(status_of(error.failure).value, error.failure.message) from error
-            self._saw(corner, self._processes[key].environment)
         return self._processes[key]
 
     def _alone(self, lane: Lane, case_id: str, corner: Corner) -> Process:
         runner = self._runner(lane, {Side.CANDIDATE: corner})
-        return runner.alone(self.campaign.planned[case_id], Side.CANDIDATE, MAX_PAIRS)  # no pair has its log
+        try:
+            # No pair has a log of that number.
+            return runner.alone(self.campaign.planned[case_id], Side.CANDIDATE, MAX_PAIRS)
+        finally:
+            self._saw(corner, runner.environment(Side.CANDIDATE))
 
     def _runner(self, lane: Lane, sides: Mapping[Side, Corner]) -> PairRunner:
         return PairRunner(
@@ -107,3 +110,8 @@ class CampaignBench:
     def _saw(self, corner: Corner, environment: Environment | None) -> None:
         if environment is not None:
             self.environments.setdefault(corner, environment)
+
+
+def _unit(run: Run) -> str | None:
+    """The device that measured the case; None for one that failed before it was on any."""
+    return run.processes[0].environment.unit if run.processes else None

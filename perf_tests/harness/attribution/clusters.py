@@ -6,16 +6,26 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from perf_tests.harness.runs.plan import BUILD
 from perf_tests.harness.runs.record import Comparison, Run, Status, Verdict
 from perf_tests.harness.verdicts import ab_clauses, ab_comparison
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
-from perf_tests.tables.metrics.spec import Metric, Reader
+from perf_tests.tables.metrics.spec import Better, Group, Metric, Reader
 
 MAX_REPRESENTATIVES = 3
 """Cases that are measured in other stacks, a session: a diagonal takes about six minutes of a card."""
 OF_ONE_PROCESS = frozenset({Reader.BUILD, Reader.EVERY_SAMPLE, Reader.OUTPUTS, Reader.LAYERS})
 """Readers of metrics that one process alone tells, without a reference and without noise."""
+FAILS = Metric(
+    name=BUILD, units="", better=Better.EXACT, group=Group.QUANTIZATION, reader=Reader.BUILD, gates={}
+)
+"""Whether a case fails, as if it were a metric: 1 where it does as with the new stack, 0 where it works."""
+ATTRIBUTED_FAILURES = frozenset(
+    {FailureKind.LOAD, FailureKind.UNPROVEN, FailureKind.OOM, FailureKind.CRASH, FailureKind.NUMERICS}
+)
+"""Not a hang, which would cost each further stack its whole timeout."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +47,11 @@ class Suspect:
         return recipe.scheme.id, recipe.compile.value, self.metric.name
 
     @property
+    def is_failure(self) -> bool:
+        """Whether the case could not be measured as asked."""
+        return self.metric is FAILS
+
+    @property
     def is_time(self) -> bool:
         """Whether pairs of processes are needed to tell anything about it."""
         return self.metric.is_noisy
@@ -49,6 +64,8 @@ class Suspect:
     @property
     def score(self) -> float:
         """How certain the change is: of a time in its own errors, of what is exact in percent."""
+        if self.is_failure:
+            return math.inf
         if self.compared is None or self.compared.ci_pct is None:
             verdict = next(each for each in self.run.verdicts if each.metric == self.metric.name)
             return abs(verdict.change_pct or 0.0)
@@ -58,7 +75,7 @@ class Suspect:
     @property
     def seconds(self) -> float:
         """What one process of the case takes, about."""
-        return math.fsum(self.run.processes[0].build.seconds.values()) if self.run.processes else math.inf
+        return math.fsum(self.run.processes[0].build.seconds.values()) if self.run.processes else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,10 +97,15 @@ class Cluster:
 def suspects(
     runs: Iterable[Run], cases: Mapping[str, Case], comparisons: Mapping[str, Comparison]
 ) -> tuple[Suspect, ...]:
-    """Every regressed metric of proven runs that something can be found out about, once a case and time."""
+    """Every failed case, and every regressed metric of others, that something can be found out about; once a
+    case and time."""
     found: dict[tuple[str, str], Suspect] = {}
     for run in runs:
-        if run.failure is not None or run.id not in cases:
+        if run.id not in cases:
+            continue
+        if run.failure is not None:
+            if _is_the_stacks(run.failure):
+                found[run.id, BUILD] = Suspect(run=run, case=cases[run.id], metric=FAILS)
             continue
         for verdict in run.verdicts:
             if verdict.status is Status.REGRESSED:
@@ -91,6 +113,15 @@ def suspects(
                 if suspect is not None:
                     found.setdefault((run.id, suspect.metric.name), suspect)
     return tuple(found.values())
+
+
+def _is_the_stacks(failure: Failure) -> bool:
+    """Whether a process of another stack would fail alike, if the stack were to blame.
+
+    What the parent finds out about pictures at the end is nothing that one process alone tells.
+    """
+    by_parent = failure.phase is Phase.INSPECT and failure.kind is not FailureKind.UNPROVEN
+    return failure.kind in ATTRIBUTED_FAILURES and not failure.excuse and not by_parent
 
 
 def _suspect(run: Run, case: Case, metric: Metric, comparisons: Mapping[str, Comparison]) -> Suspect | None:
@@ -108,9 +139,10 @@ def clusters(found: Iterable[Suspect]) -> tuple[Cluster, ...]:
 
     A case that stands for one cluster stands for each further one that it is in: it is measured once.
     """
-    grouped: dict[tuple[str, str, str], list[Suspect]] = {}
+    grouped: dict[tuple[str, ...], list[Suspect]] = {}
     for each in sorted(found, key=lambda each: (each.is_confirmed, each.score), reverse=True):
-        grouped.setdefault(each.key, []).append(each)
+        alike = (*each.key, each.run.status.value if each.is_failure else "")
+        grouped.setdefault(alike, []).append(each)
     by_certainty = sorted(grouped.values(), key=lambda group: (group[0].is_time, -group[0].score))
     chosen: set[str] = set()
     built = []

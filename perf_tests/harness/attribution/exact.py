@@ -17,6 +17,9 @@ from perf_tests.harness.verdicts import build_checks
 from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import PLATFORM_BY_ID
 
+WORKS, BROKEN = 0.0, 1.0
+"""The values of `clusters.FAILS`."""
+
 
 class CellError(Exception):
     """A stack in which the case cannot be measured as asked."""
@@ -35,6 +38,8 @@ def value_in(suspect: Suspect, processes: Sequence[Process]) -> float:
     for process in processes:
         for contradiction in build_checks.contradictions(suspect.case, process.build)[:1]:
             raise CellError(Status.UNPROVEN.value, contradiction)
+    if suspect.is_failure:
+        return WORKS
     run = msgspec.structs.replace(suspect.run, processes=tuple(processes))
     observed = observations.observe(suspect.metric, run, None)
     if not observed.values:

@@ -75,7 +75,7 @@ def attribution(cluster: Cluster, found: Findings, cells: Cells, scale: Scale) -
         compile=compile_mode,
         platform=first.run.platform,
         blame=found.blame,
-        sentence=sentence(found, cells, scale),
+        sentence=sentence(found, cells, scale, FAILURES if first.is_failure else SENTENCES),
         members=cluster.members,
         cells=tuple(_cell(corner, found, cells) for corner in Corner),
         **{name: scale.amount(each) for name, each in amounts.items() if each is not None},
@@ -118,15 +118,26 @@ SENTENCES = {
 }
 
 
-def sentence(found: Findings, cells: Cells, scale: Scale) -> str:
+FAILURES = {
+    **SENTENCES,
+    Blame.TORCH: "{torch}: it fails alike with {good_torchao}",
+    Blame.TORCHAO: "{torchao}: it fails alike with {good_torch}",
+    Blame.TOGETHER: "{torch} only together with {torchao}: with either of them alone it works",
+    Blame.EITHER: "{torch} and {torchao}: with either of them alone it fails alike",
+    Blame.NOT_REPRODUCED: "neither: it fails alike with {good_torch} and {good_torchao}",
+}
+"""Of a case that could not be measured as asked."""
+
+
+def sentence(found: Findings, cells: Cells, scale: Scale, sentences: Mapping[Blame, str] = SENTENCES) -> str:
     """The answer in words."""
     if found.blame is Blame.PARTLY:
-        said = _partly(found, cells, scale)
+        said = _partly(found, cells, scale, is_failure=sentences is FAILURES)
     elif found.blame is Blame.TORCH and found.mixed is None:
         said = f"{_named('torch', Corner.NEW, cells)}: {_written(found.whole, scale)}"
     else:
         torch, torchao = _shares(found)
-        said = SENTENCES[found.blame].format(
+        said = sentences[found.blame].format(
             torch=_named("torch", Corner.NEW, cells),
             torchao=_named("torchao", Corner.NEW, cells),
             good_torch=_named("torch", Corner.GOOD, cells),
@@ -139,15 +150,18 @@ def sentence(found: Findings, cells: Cells, scale: Scale) -> str:
     return f"{said}: {found.why}" if found.why else said
 
 
-def _partly(found: Findings, cells: Cells, scale: Scale) -> str:
+def _partly(found: Findings, cells: Cells, scale: Scale, *, is_failure: bool) -> str:
     failed = "; ".join(
         f"{_pair(corner, cells)} cannot be measured: {status}: {reason}"
         for corner, (status, reason) in found.failed.items()
     )
     if not found.alone:
-        return f"{failed}: of {_written(found.whole, scale)} nothing more is known"
+        return f"nothing more is known of {'it' if is_failure else _written(found.whole, scale)}: {failed}"
     ((corner, alone),) = found.alone.items()
     mine, other = ("torch", "torchao") if corner.has_new_torch else ("torchao", "torch")
+    if is_failure:
+        fares = "it fails alike" if alone.value else "it works"
+        return f"{_named(mine, Corner.NEW, cells)} alone: {fares}; {failed}"
     return (
         f"{_named(mine, Corner.NEW, cells)} alone: {_written(alone, scale, interval=True)} of "
         f"{_written(found.whole, scale)}, the rest needs {_named(other, Corner.NEW, cells)}; {failed}"

@@ -187,7 +187,8 @@ def _explained(session: PerfSession, record: RunRecord, number: int, cause: Caus
         red = causes.red(worst)[:1]
         text = session.judging.explain(worst, red, comparison, record.attributions)
     else:
-        text = failure.explain_failure(run=worst, run_path=str(session.options.out))
+        whose = ab_report.whose(worst.id, None, record.attributions)
+        text = "\n".join([failure.explain_failure(run=worst, run_path=str(session.options.out)), *whose])
     return causes.explained(number, cause, text, width)
 
 

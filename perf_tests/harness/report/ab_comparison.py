@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from perf_tests.harness.records.attributions import Attribution
 from perf_tests.harness.report.terminal import aligned
 from perf_tests.harness.report.wording import flat, format_change, format_value, wrapped
+from perf_tests.harness.runs.plan import BUILD
 from perf_tests.harness.runs.record import Comparison, Verdict
 from perf_tests.harness.verdicts import ab_clauses, ab_comparison
 from perf_tests.tables.metrics.spec import Metric
@@ -33,10 +34,13 @@ def explanation(verdict: Verdict, metric: Metric, comparison: Comparison) -> lis
     ]
 
 
-def whose(run_id: str, metric: Metric, attributions: Iterable[Attribution]) -> list[str]:
-    """Lines of a failure text: which package made `metric` of the case red; empty where nothing says so."""
-    time = ab_comparison.time_of(metric) or metric
-    found = (each for each in attributions if each.metric == time.name and run_id in each.members)
+def whose(run_id: str, metric: Metric | None, attributions: Iterable[Attribution]) -> list[str]:
+    """Lines of a failure text: which package made `metric` of the case red; empty where nothing says so.
+
+    `metric` is None for a case that could not be measured as asked.
+    """
+    name = BUILD if metric is None else (ab_comparison.time_of(metric) or metric).name
+    found = (each for each in attributions if each.metric == name and run_id in each.members)
     return [line for each in found for line in wrapped("whose", _answer(run_id, each))]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from perf_tests.harness.attribution.clusters import Cluster, clusters, suspects
 from perf_tests.harness.runs.record import Comparison, Run, Schedule, Status
+from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.tables.platforms import H100
 from perf_tests.unit.builders import make_build, make_failure, make_process, make_run, make_verdict
 from perf_tests.unit.conftest import CASES
@@ -109,9 +110,33 @@ def test_a_metric_that_needs_a_reference_is_not_attributed() -> None:
     assert suspects((red(FP8[0], "ssim"),), CASES, {}) == ()
 
 
-def test_a_run_that_failed_has_no_metric_to_attribute() -> None:
-    run = make_run(CASES[FP8[0]], H100, failure=make_failure())
-    assert suspects((run,), CASES, {}) == ()
+@pytest.mark.parametrize(
+    ("failure", "found"),
+    [
+        (make_failure(kind=FailureKind.LOAD), True),
+        (make_failure(kind=FailureKind.UNPROVEN, phase=Phase.INSPECT), True),
+        (make_failure(kind=FailureKind.CRASH, excuse="the host was busy"), False),
+        (make_failure(kind=FailureKind.TIMEOUT), False),  # each stack would cost its whole timeout
+        (make_failure(kind=FailureKind.UNSUPPORTED), False),
+        (make_failure(kind=FailureKind.NUMERICS, phase=Phase.INSPECT), False),  # of pictures, compared later
+    ],
+)
+def test_a_failure_is_attributed_where_one_process_shows_it(failure: Failure, found: bool) -> None:
+    run = make_run(CASES[FP8[0]], H100, failure=failure, verdicts=red(FP8[0], STEP).verdicts)
+    names = [each.metric.name for each in suspects((run,), CASES, {})]
+    assert names == (["build"] if found else [])
+
+
+def test_cases_that_fail_in_other_ways_are_other_clusters() -> None:
+    runs = [
+        make_run(CASES[each], H100, failure=make_failure(kind=kind), status=status, processes=())
+        for each, kind, status in (
+            (FP8[0], FailureKind.LOAD, Status.LOAD),
+            (FP8[1], FailureKind.CRASH, Status.CRASH),
+        )
+    ]
+    grouped = clusters(suspects(runs, CASES, {}))
+    assert sorted(each.members for each in grouped) == [(FP8[0],), (FP8[1],)]
 
 
 def test_certainty_is_the_change_in_its_own_errors() -> None:

@@ -279,6 +279,48 @@ def test_a_stack_that_builds_something_else_is_unproven_not_guessed(suite: Suite
     assert found.sentence.startswith("torch 2.14.0 alone:")
 
 
+# What fails
+
+
+def test_a_failure_is_attributed_by_whether_other_stacks_fail_alike(suite: Suite, changed: Slow) -> None:
+    result = changed(new="segfault:quantize", new_torchao="segfault:quantize")
+    assert suite.case(INT8WO).status is Status.CRASH
+    found = attributions(suite)["build"]
+    assert found.blame is Blame.TORCHAO
+    assert found.sentence == "torchao 0.19.0: it fails alike with torch 2.13.0"
+    assert [cells(found)[corner].value for corner in Corner] == [0.0, 0.0, 1.0, 1.0]
+    assert "whose torchao 0.19.0: it fails alike with torch 2.13.0" in text(result)
+    (told,) = findings.read(suite.out / "findings.json").causes
+    assert (told.metric, told.status, told.blame) == ("build", Status.CRASH, Blame.TORCHAO)
+
+
+def test_a_failure_of_both_together_and_of_none_are_told_apart(suite: Suite, changed: Slow) -> None:
+    changed(new="segfault:quantize")
+    assert attributions(suite)["build"].blame is Blame.TOGETHER
+    changed(new="segfault:quantize", good="segfault:quantize")
+    found = attributions(suite)["build"]
+    assert found.blame is Blame.NOT_REPRODUCED
+    assert found.sentence == "neither: it fails alike with torch 2.13.0 and torchao 0.18.0"
+
+
+def test_a_stack_that_fails_in_another_way_is_reported(suite: Suite, changed: Slow) -> None:
+    changed(new="segfault:quantize", new_torch="no-torch", new_torchao="segfault:quantize")
+    found = attributions(suite)["build"]
+    assert found.blame is Blame.PARTLY
+    assert cells(found)[Corner.NEW_TORCH].status == "ERROR(load)"
+    assert found.sentence.startswith("torchao 0.19.0 alone: it fails alike; torch 2.14.0 with torchao 0.18.0")
+
+
+# Several cards
+
+
+def test_several_cards_attribute_as_one_does(suite: Suite, plug_gpus: Plug, plant: Plant) -> None:
+    plug_gpus(2)
+    stacks = plant(new="slower:10", new_torch="slower:10")
+    suite.run("-m", "h100", f"--perf-case={FP8DQROW}", "--perf-gpus=2", stacks, tests=LATENCY)
+    assert attributions(suite)[STEP].blame is Blame.TORCH
+
+
 # The file
 
 
