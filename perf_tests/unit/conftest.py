@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
 import signal
@@ -74,6 +75,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 SMALL_PICTURE = 16 * 16 * 3
 """Values of a picture of the fake worker."""
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector thousands of tests whenever it looks at what their sessions left."""
+    gc.freeze()
+
 
 rebaseline: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "rebaseline.py"))["main"]
 

@@ -16,7 +16,6 @@ from perf_tests.unit.harness.plugin.sessions import (
     NAMES,
     ONLY_BF16,
     ONLY_INT8WO,
-    SCHNELL,
     collected,
     screen,
 )
@@ -148,7 +147,7 @@ def test_an_unknown_gpu_is_a_usage_error_for_gpu_cases_only(suite: Suite, plug_g
 
 
 def test_two_shards_together_hold_exactly_the_cases_of_the_whole(suite: Suite) -> None:
-    options = ("--collect-only", "-q", "-m", "cpu or h100")
+    options = ("--collect-only", "-q", "-m", "cpu or h100", "--perf-case=flux*")
     whole = collected(suite.run(*options, tests=(BUILD,)))
     first = collected(suite.run(*options, "--perf-shard=1/2", tests=(BUILD,)))
     second = collected(suite.run(*options, "--perf-shard=2/2", tests=(BUILD,)))
@@ -162,9 +161,10 @@ def test_two_shards_together_hold_exactly_the_cases_of_the_whole(suite: Suite) -
 def test_each_shard_judges_at_the_error_level_of_the_whole_selection(suite: Suite, plug_gpu: Plug) -> None:
     plug_gpu()
     latency = (str(ROOT / "perf_tests" / "test_latency.py"),)
+    two = [f"--perf-case=flux1-schnell-b1-{recipe}" for recipe in ("bf16-regional", "fp8wo-regional")]
     for shard in ("1/1", "1/2", "2/2"):
-        result = suite.run("-m", "h100", SCHNELL, f"--perf-shard={shard}", tests=latency)
-        assert "25 noisy metrics at a level of 0.085 % each" in screen(result)
+        result = suite.run("-m", "h100", *two, f"--perf-shard={shard}", tests=latency)
+        assert "5 noisy metrics at a level of 0.085 % each" in screen(result)
 
 
 def test_a_fire_drill_in_another_shard_is_no_usage_error(suite: Suite) -> None:
