@@ -76,6 +76,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 SMALL_PICTURE = 16 * 16 * 3
 """Values of a picture of the fake worker."""
 
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector thousands of tests whenever it looks at what their sessions left."""
     gc.freeze()
