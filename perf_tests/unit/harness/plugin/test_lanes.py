@@ -13,7 +13,9 @@ from perf_tests.unit import fake_cards
 from perf_tests.unit.conftest import BF16, FP8DQROW, ROOT, Misbehave, Plug, Suite
 from perf_tests.unit.harness.plugin.sessions import BUILD, SCHNELL, killed_after, screen
 
-NINE = ("-m", "h100", SCHNELL)
+RECIPES = ("*-eager*", "bf16-regional", "fp8wo-regional")
+SIX = ("-m", "h100", *(f"--perf-case=flux1-schnell-b1-{recipe}" for recipe in RECIPES))
+"""Six cases of two families, compiled and eager; two of them load what another process has saved."""
 JUDGED = (BUILD, *(str(ROOT / "perf_tests" / f"test_{group}.py") for group in ("latency", "fidelity")))
 SHOWN = "shown.txt"
 CARD_0, CARD_1 = "GPU-00000000-fake", "GPU-00000001-fake"
@@ -30,22 +32,22 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def two_cards(suite: Suite, plug_gpus: Plug, kept: Path) -> Suite:
-    """Nine cases that two cards have measured."""
+    """Six cases that two cards have measured."""
     plug_gpus(2)
     suite.out = kept / "two cards"
     if not suite.out.exists():
-        shown = screen(suite.run(*NINE, "--perf-gpus=2", tests=JUDGED))
+        shown = screen(suite.run(*SIX, "--perf-gpus=2", tests=JUDGED))
         (suite.out / SHOWN).write_text(shown)
     return suite
 
 
 @pytest.fixture
 def of_one_card(suite: Suite, plug_gpus: Plug, kept: Path) -> Verdicts:
-    """The verdicts on nine cases that one of two cards has measured."""
+    """The verdicts on six cases that one of two cards has measured."""
     plug_gpus(2)
     out, suite.out = suite.out, kept / "one card"
     if not suite.out.exists():
-        suite.run(*NINE, tests=JUDGED)
+        suite.run(*SIX, tests=JUDGED)
     found, suite.out = verdicts(suite), out
     return found
 
@@ -64,7 +66,7 @@ def units(run: Run) -> set[str]:
 
 def test_several_cards_give_the_verdicts_of_one(two_cards: Suite, of_one_card: Verdicts) -> None:
     assert verdicts(two_cards) == of_one_card
-    assert len(of_one_card) == 9
+    assert len(of_one_card) == 6
     shown = (two_cards.out / SHOWN).read_text()
     for lane in ("gpu 0", "gpu 1"):
         assert re.search(
@@ -108,10 +110,10 @@ def test_a_broken_card_costs_its_cases_and_the_others_measure_the_rest(
 ) -> None:
     plug_gpus(2)
     misbehave(f"dead-card:{CARD_1}")
-    result = suite.run(*NINE, "--perf-gpus=all", "--perf-table=red", tests=(BUILD,))
+    result = suite.run(*SIX, "--perf-gpus=all", "--perf-table=red", tests=(BUILD,))
     statuses = Counter(run.status for run in suite.record().cases)
     assert statuses[Status.LOAD] == 2
-    assert sum(statuses.values()) == 9
+    assert sum(statuses.values()) == 6
     assert f"the GPU {CARD_1} was given up" in screen(result)
 
 
@@ -121,7 +123,7 @@ def test_a_card_that_the_driver_has_lost_costs_one_case(
     plug_gpus(2)
     misbehave(f"dead-card:{CARD_1}")
     monkeypatch.setattr("perf_tests.harness.lanes.machine.answers", lambda unit: unit != CARD_1)
-    suite.run(*NINE, "--perf-gpus=all", tests=(BUILD,))
+    suite.run(*SIX, "--perf-gpus=all", tests=(BUILD,))
     assert Counter(run.status for run in suite.record().cases)[Status.LOAD] == 1
 
 
@@ -130,7 +132,7 @@ def test_the_last_card_is_never_given_up(
 ) -> None:
     monkeypatch.setenv(fake_cards.CARDS, "1")
     misbehave(f"dead-card:{CARD_0}")
-    suite.run("-p", "perf_tests.unit.fake_cards", *NINE, "--perf-gpus=all", tests=(BUILD,))
+    suite.run("-p", "perf_tests.unit.fake_cards", *SIX, "--perf-gpus=all", tests=(BUILD,))
     assert {run.status for run in suite.record().cases} == {Status.LOAD}
 
 
@@ -164,8 +166,8 @@ def test_a_killed_session_goes_on_and_ends_with_the_same_verdicts(
     suite: Suite, of_one_card: Verdicts
 ) -> None:
     with killed_after(3, suite.out):
-        suite.run(*NINE, "--perf-gpus=all", tests=JUDGED)
+        suite.run(*SIX, "--perf-gpus=all", tests=JUDGED)
     assert not (suite.out / "run.json").exists()
-    assert 2 <= len(suite.record().cases) < 9
-    suite.run(*NINE, "--perf-gpus=all", "--perf-resume", tests=JUDGED)
+    assert 2 <= len(suite.record().cases) < 6
+    suite.run(*SIX, "--perf-gpus=all", "--perf-resume", tests=JUDGED)
     assert verdicts(suite) == of_one_card
