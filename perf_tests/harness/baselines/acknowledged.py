@@ -100,4 +100,6 @@ def never(metric: Metric) -> str | None:
         return "it shows whether the build is what was asked for, which the tables imply, and no baseline"
     if metric.rule is Rule.PER_PAIR:
         return "pictures have a floor, below which they are wrong"
+    if metric.rule is Rule.PER_LAYER:
+        return "it is about every layer, and one limit would hide the others"
     return None

@@ -51,6 +51,10 @@ def test_the_file_is_no_baseline_file(tmp_path: Path) -> None:
         ({"metric": "speed"}, "speed of flux-mini-b1-int8wo-eager: there is no such metric"),
         ({"metric": "psnr_db"}, "cannot be acknowledged: pictures have a floor, below which they are wrong"),
         (
+            {"metric": "layer_sqnr_db"},
+            "cannot be acknowledged: it is about every layer, and one limit would hide the others",
+        ),
+        (
             {"metric": "weight_bytes_vs_implied"},
             "cannot be acknowledged: it shows whether the build is what was asked for",
         ),

@@ -132,6 +132,12 @@ def test_exact_metric_regresses_where_one_process_differs() -> None:
     assert "1 of 3 processes differ" in verdict.reason
 
 
+def test_exact_metric_shows_the_process_that_differs_most_which_an_acknowledgement_is_compared_with() -> None:
+    verdict = judged("graph_breaks", [2.0, 9.0, 0.0], [0.0] * 3)
+    assert (verdict.status, verdict.measured) == (Status.REGRESSED, 9.0)
+    assert verdict.reason.startswith("9 instead of 0, ")
+
+
 @pytest.mark.parametrize(
     ("baseline_db", "measured_db", "status", "limit_db"),
     [
