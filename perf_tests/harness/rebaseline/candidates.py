@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.baselines.entry import Baselines, Entry, Provenance
+from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.harness.runs.record_file import read_stored
 from perf_tests.harness.stats import observations, sequential_bounds
 from perf_tests.harness.verdicts.gates import gated_metrics, shown_metrics
-from perf_tests.protocol.reports import LayerError
+from perf_tests.protocol.reports import Environment, LayerError
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics.host_bound import unsteady_of
@@ -56,18 +57,33 @@ def read_run(path: Path) -> RunFile:
 
 
 def reference_of(run: Run, record: RunRecord) -> Run | None:
-    """The run that `record` compares `run` with; None where it has no reference or the record lacks it."""
+    """The run that `record` compares `run` with; None where it has no reference, and where the record has
+    none of the same card and stack."""
     # A bf16 case that was itself selected may be listed among the cases only.
     found = [other for other in (*record.references, *record.cases) if other.id == run.reference]
     # A session on several cards measures a reference on each card that needs it.
-    here = [other for other in found if _units(other) & _units(run)]
+    here = [other for other in found if other.processes and run.processes and not differences(other, run)]
     # And so does each part of a merged run; parts may have been measured on one card in turn.
     of_its_part = [other for other in here if other.part == run.part]
-    return next(iter([*of_its_part, *here, *found]), None)
+    empty = [other for other in found if not (other.processes and run.processes)]
+    return next(iter([*of_its_part, *here, *empty]), None)
 
 
-def _units(run: Run) -> set[str]:
-    return {process.environment.unit for process in run.processes}
+def differences(one: Run, other: Run) -> list[str]:
+    """How the cards and stacks of two runs with processes differ: `name in the one -> in the other`."""
+    return environments.differences(*(_described(run.processes[0].environment) for run in (one, other)))
+
+
+def _described(environment: Environment) -> dict[str, str | None]:
+    gpu = environment.gpu
+    return {
+        "card": environment.unit,
+        "driver": gpu.driver if gpu else None,
+        "power limit": f"{gpu.power_limit_w:g} W" if gpu else None,
+        "python": environment.python,
+        **environment.packages,
+        **environment.settings,
+    }
 
 
 def entry_of(run: Run, record: RunRecord, provenance: str) -> Entry:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from perf_tests.harness.rebaseline import eligibility
-from perf_tests.harness.rebaseline.candidates import RunFile
+from perf_tests.harness.rebaseline.candidates import RunFile, differences
 from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.record import Process, Run, RunRecord
-from perf_tests.protocol.reports import Environment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,17 +161,5 @@ def _references(cases: Iterable[Run], files: Iterable[RunFile]) -> tuple[Run, ..
 
 def _differences(one: Run, other: Run) -> list[str]:
     """What keeps the processes of two runs of a case from being pooled: `name of the one -> of the other`."""
-    before, now = ({**_described(run.processes[0].environment), "digest": run.digest} for run in (one, other))
-    return environments.differences(before, now)
-
-
-def _described(environment: Environment) -> dict[str, str | None]:
-    gpu = environment.gpu
-    return {
-        "card": environment.unit,
-        "driver": gpu.driver if gpu else None,
-        "power limit": f"{gpu.power_limit_w:g} W" if gpu else None,
-        "python": environment.python,
-        **environment.packages,
-        **environment.settings,
-    }
+    digests = ({"digest": run.digest} for run in (one, other))
+    return [*environments.differences(*digests), *differences(one, other)]

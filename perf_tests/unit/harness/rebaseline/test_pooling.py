@@ -10,7 +10,7 @@ import pytest
 
 from perf_tests.harness.baselines import files
 from perf_tests.harness.baselines.entry import Entry, Provenance
-from perf_tests.harness.rebaseline.candidates import RunFile
+from perf_tests.harness.rebaseline.candidates import CASES, RunFile
 from perf_tests.harness.rebaseline.pooling import pool
 from perf_tests.harness.runs.record import Process, RunRecord
 from perf_tests.tables.platforms import H100
@@ -26,6 +26,8 @@ from perf_tests.unit.builders import (
 from perf_tests.unit.harness.rebaseline.proposals import accept, on_h100, proposed, with_bytes
 
 ID = FLUX_FP8.id
+ITS_SIBLING = CASES["flux1-dev-b1-int8dq-regional"].case
+"""A case with the same reference."""
 OTHER_CARD = msgspec.structs.replace(GPU, uuid="GPU-other")
 
 
@@ -69,6 +71,31 @@ def test_a_reference_that_was_selected_elsewhere_counts_for_every_run(tmp_path: 
     accept(tmp_path, session(100.0), alone, patterns=(ID,))
     entry, _ = stored(tmp_path)
     assert entry.reference_processes == 2
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({"packages": {"torch": "9.9"}}, id="stack"),
+        pytest.param({"gpu": OTHER_CARD}, id="card"),
+    ],
+)
+def test_a_ratio_is_never_formed_with_the_reference_of_another_run(
+    tmp_path: Path, environment: dict[str, Any]
+) -> None:
+    # The first is taken for another case, so that its reference is among those of the pool.
+    other = make_run(ITS_SIBLING, H100, processes=(on_h100(90.0),))
+    first = make_record(other, references=session(100.0, reference_ms=200.0).references)
+    accept(tmp_path, first, session(100.0, **environment), patterns=(ID,))
+    assert stored(tmp_path)[0].metrics["speedup_vs_bf16"] == (1.3,)
+
+
+def test_a_case_whose_own_reference_failed_is_refused(tmp_path: Path) -> None:
+    alone = make_record(*session(100.0, gpu=OTHER_CARD).cases, references=())
+    other = make_run(ITS_SIBLING, H100, processes=(on_h100(90.0),))
+    first = make_record(other, references=session(100.0).references)
+    (sentence,) = proposed(tmp_path, first, alone, patterns=(ID,)).ineligible
+    assert "reference" in sentence
 
 
 @pytest.mark.parametrize(
