@@ -71,8 +71,8 @@ class Crew:
         lane = self.lanes[card]
         asked = Asked(partial(question, lane))
         with self._changed:
-            if self._error is not None:
-                raise self._error
+            if self._error is not None or self._is_stopping:
+                raise self._error or AbortedError
             self._asked[card].append(asked)
             self._changed.notify_all()
         try:
@@ -100,21 +100,28 @@ class Crew:
 
     def _run(self, unit: str, lane: Lane) -> None:
         assert lane.card is not None, "a lane of a crew has a card"
-        os.sched_setaffinity(0, lane.card.cores)  # of this thread, and of the workers that it starts
-        error: BaseException | None = None
         try:
+            os.sched_setaffinity(0, lane.card.cores)  # of this thread, and of the workers that it starts
             while task := self._next(unit, lane):
                 task()
                 self._notify()
         except AbortedError:
             pass
         except BaseException as raised:  # noqa: BLE001 - raised again where `wait_for` waits
-            error = raised
-        lane.close()
+            self._failed(raised)
+        try:
+            lane.close()
+        except BaseException as raised:  # noqa: BLE001 - a thread that ended here would be waited for
+            self._failed(raised)
         with self._changed:
-            self._error = self._error or error
             for asked in self._asked[unit]:
                 asked.answer.cancel()
+            self._changed.notify_all()
+
+    def _failed(self, error: BaseException) -> None:
+        """Have all lanes end; the first error is the one that is raised."""
+        with self._changed:
+            self._error = self._error or error
             self._changed.notify_all()
 
     def _next(self, unit: str, lane: Lane) -> Callable[[], None] | None:

@@ -1,18 +1,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from perf_tests.harness.execution.crew import Crew
+from perf_tests.harness.execution.launcher import AbortedError
 from perf_tests.harness.lanes.afterwork import Afterwork
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.protocol.errors import PerfError
 
 UNITS = ("GPU-0", "GPU-1")
+
+
+GENEROUS_S = 30.0
+
+
+def ends(question: Callable[[], object]) -> None:
+    """Ask in a thread that nobody waits for longer than need be; raises what the question raises."""
+    raised: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            question()
+        except BaseException as error:  # noqa: BLE001 - raised where the test waits
+            raised.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(GENEROUS_S)
+    assert not thread.is_alive(), "it waits for ever"
+    for error in raised:
+        raise error
 
 
 class FakeLane:
@@ -77,6 +100,40 @@ def test_an_error_of_a_lane_is_raised_where_a_case_is_waited_for(two: CrewOfTwo)
     crew = two(Job(cases=("broken",), family="f"), broken="broken")
     with pytest.raises(PerfError, match="the disk is full"):
         crew.wait_for("broken")
+
+
+def test_a_lane_whose_cores_are_gone_is_an_error_instead_of_a_hang(
+    two: CrewOfTwo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_pid: int, _cores: object) -> None:
+        raise OSError("no such cores")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    crew = two(Job(cases=("planned",), family="f"))
+    with pytest.raises(OSError, match="no such cores"):
+        ends(lambda: crew.wait_for("planned"))
+
+
+def test_a_lane_that_cannot_close_is_an_error_instead_of_a_hang(
+    two: CrewOfTwo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_lane: FakeLane) -> None:
+        raise OSError("a worker that does not die")
+
+    monkeypatch.setattr(FakeLane, "close", fail)
+    crew = two(Job(cases=("broken",), family="f"), broken="broken")
+    with pytest.raises(PerfError, match="the disk is full"):
+        ends(lambda: crew.wait_for("broken"))
+
+
+def test_a_question_to_lanes_that_were_stopped_is_refused_instead_of_waiting_for_an_answer(
+    two: CrewOfTwo,
+) -> None:
+    crew = two(Job(cases=("planned",), family="f"))
+    crew.wait_for("planned")
+    crew.stop()
+    with pytest.raises(AbortedError):
+        ends(lambda: crew.ask("GPU-0", lambda lane: lane.card))
 
 
 @pytest.mark.parametrize(("asked", "answers"), [("GPU-1", "GPU-1"), ("of-another-session", "GPU-0")])
