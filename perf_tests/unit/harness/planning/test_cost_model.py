@@ -20,7 +20,7 @@ from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B
 from perf_tests.tables.pipelines.flux import FLUX_MINI
-from perf_tests.tables.platforms import CPU
+from perf_tests.tables.platforms import CPU, WorkerStart
 from perf_tests.tables.recipes import CompileMode, Setting
 from perf_tests.tables.schemes.rows import BF16, FP8DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import make_case, make_entry
@@ -32,7 +32,7 @@ COGVIDEOX = (COGVIDEOX_2B, COGVIDEOX_5B)
 
 # A generation of six steps takes 100 + 300 + 5 x 200 + 500 ms = 1.9 s, the priming one of two steps 1.1 s;
 # with one warm-up and the three timed ones of an H100, a process generates for 7.6 s, if no more are needed.
-H100 = dataclasses.replace(platforms.H100, samples=3)
+H100 = dataclasses.replace(platforms.H100, samples=3, worker_start=WorkerStart.FORKED)
 STEADY = dataclasses.replace(H100, process_noise=None)
 
 
@@ -146,6 +146,26 @@ def test_another_batch_takes_longer_steps_and_decodes_longer_but_encodes_as_long
 def test_the_overhead_of_the_host_scales_with_the_generation() -> None:
     cost = _expected(case_of(batch=4), record_of(case_of(), {"generate": 7.6 * 1.1}))
     assert cost.seconds[Phase.GENERATE] == pytest.approx(4 * 7.3 * 1.1)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        pytest.param((2.0, 7.5), (0.4, 2.5), id="imported-when-wanted"),
+        pytest.param((0.3, 3.2), (0.3, 3.2), id="imported-ahead"),
+        pytest.param((2.0, 5.5), (0.4, 1.0), id="hardly-loads"),
+        pytest.param((10.0, 24.0), (0.4, 3.0), id="first-on-a-machine"),
+    ],
+)
+def test_a_worker_that_imports_ahead_waits_and_loads_for_less(
+    recorded: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    """Than one that does not, as those that most baselines are of."""
+    case, ahead = case_of(), dataclasses.replace(H100, worker_start=WorkerStart.AHEAD)
+    usual = record_of(case_of(batch=8), {"import": min(recorded[0], 2.0)})
+    record = record_of(case, dict(zip(("import", "load"), recorded, strict=True)))
+    seconds = expected_cost(case, ahead, KnownCosts(records=(record, usual, usual))).seconds
+    assert (seconds[Phase.IMPORT], seconds[Phase.LOAD]) == pytest.approx(expected)
 
 
 def test_a_load_by_the_first_worker_on_a_machine_counts_without_the_cold_start() -> None:

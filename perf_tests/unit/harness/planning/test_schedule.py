@@ -15,7 +15,7 @@ from perf_tests.protocol.messages import Phase
 from perf_tests.tables import platforms
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.flux import FLUX1_DEV
-from perf_tests.tables.platforms import CPU, Platform
+from perf_tests.tables.platforms import CPU, Platform, WorkerStart
 from perf_tests.tables.recipes import CompileMode
 from perf_tests.tables.schemes.rows import FP8DQ, FP8DQROW
 from perf_tests.unit.builders import (
@@ -48,7 +48,9 @@ def _of_batch(case: Case, size: int) -> Case:
     return dataclasses.replace(case, workload=dataclasses.replace(case.workload, batch_size=size))
 
 
-H100 = dataclasses.replace(platforms.H100, cold_start_s=0.0, process_noise=None, samples=3)
+H100 = dataclasses.replace(
+    platforms.H100, cold_start_s=0.0, process_noise=None, samples=3, worker_start=WorkerStart.FORKED
+)
 
 
 def _known(*cases: Case, platform: Platform = H100, **spent: float) -> dict[str, KnownCosts]:
