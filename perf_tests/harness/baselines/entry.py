@@ -16,6 +16,9 @@ from perf_tests.protocol.reports import LayerError
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import INSTRUCTION_SET, Metric
 
+SETTLED = 3
+"""Processes that a settled baseline rests on, at least."""
+
 
 class Provenance(Struct, frozen=True, omit_defaults=True):
     """Where the numbers of one or more entries come from."""
@@ -67,7 +70,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     @property
     def provisional(self) -> bool:
         """Whether it rests on fewer than 3 processes: it detects only larger changes, and reports say so."""
-        return self.processes < 3
+        return self.processes < SETTLED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

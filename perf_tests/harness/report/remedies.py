@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from perf_tests.harness.baselines.entry import Accepted, Provenance
+from perf_tests.harness.baselines.entry import SETTLED, Accepted, Provenance
 from perf_tests.harness.report.wording import wrapped
 from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.record import Run, Status, Verdict
@@ -84,15 +84,23 @@ def accept(run: Run, status: Status, metric: Metric, accepted: Accepted | None, 
     if status not in ACCEPTABLE or refused:
         return []
     command = f"python tools/rebaseline.py apply {shlex.quote(run_path)} --only '{run.id}'"
-    line = f'  {ACCEPTABLE[status]}     {command} --reason "..." --write'
+    lines = [f'  {ACCEPTABLE[status]}     {command} --reason "..." --write', *_too_few(run, accepted)]
     if metric.rule is not Rule.EXACT or accepted is None or not run.processes:
-        return [line]
+        return lines
     now = run.processes[0].environment.packages
     packages = environments.differences(accepted.provenance.packages, now)
     if not packages:
-        return [line, *wrapped("only if", "you know the cause: no package has changed")]
+        return [*lines, *wrapped("only if", "you know the cause: no package has changed")]
     explains = "explains" if len(packages) == 1 else "explain"
-    return [line, *wrapped("only if", f"{', '.join(packages)} {explains} it")]
+    return [*lines, *wrapped("only if", f"{', '.join(packages)} {explains} it")]
+
+
+def _too_few(run: Run, accepted: Accepted | None) -> list[str]:
+    """What is to be done first where the baseline would be replaced by one of fewer processes."""
+    if accepted is None or accepted.entry.provisional or len(run.processes) >= SETTLED:
+        return []
+    rests_on = f"its baseline is of {accepted.entry.processes} processes"
+    return wrapped("first", f"measure it with --perf-processes {SETTLED}: {rests_on}")
 
 
 def _watts(power_limit_w: float | None) -> str | None:

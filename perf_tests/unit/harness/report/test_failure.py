@@ -468,6 +468,13 @@ def test_a_count_is_accepted_beside_the_packages_that_may_explain_it(
     assert lines[number - 1].startswith("  accept     python tools/rebaseline.py apply")
 
 
+def test_fewer_processes_than_a_settled_baseline_has_are_not_enough_to_accept() -> None:
+    one = msgspec.structs.replace(RUN, processes=RUN.processes[:1])
+    first = "  first      measure it with --perf-processes 3: its baseline is of 3 processes"
+    assert first in text(run=one).splitlines()
+    assert first not in text().splitlines()
+
+
 def test_what_no_baseline_must_hold_is_not_offered_for_acceptance() -> None:
     assert "rebaseline" not in text(metric=METRIC_BY_NAME["distinct_outputs"])  # a broken relation
     unproven = msgspec.structs.replace(RUN, failure=FAILED.failure)
