@@ -329,9 +329,10 @@ def _timeout_s(planned: Planned, phase: Phase) -> float:
     timeouts, recipe = planned.platform.timeouts, planned.case.build.recipe
     limit_s = recipe.compile_limit_s
     reshaping_s = 0.0 if recipe.reshaping is None else timeouts.compile_s + timeouts.generate_s
+    training_s = 0.0 if recipe.training is None else timeouts.generate_s
     return {
         Phase.LOAD: timeouts.load_s,
-        Phase.QUANTIZE: timeouts.quantize_s,
+        Phase.QUANTIZE: timeouts.quantize_s + training_s,  # trains in bf16, to compare with
         Phase.SEARCH: timeouts.quantize_s + timeouts.compile_s,  # a search compiles every candidate
         Phase.SAVE: timeouts.load_s + timeouts.quantize_s,  # some ways build and quantize for themselves
         Phase.PACKAGE: timeouts.compile_s,

@@ -10,18 +10,20 @@ from typing import Any
 import pytest
 
 from perf_tests.harness.execution.planned import Planned
+from perf_tests.harness.execution.replicate import _timeout_s
 from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.records.process_ends import SamplingEnd, WarmUpEnd
 from perf_tests.harness.runs.validity import invalidity
 from perf_tests.harness.verdicts.build_checks import contradictions
 from perf_tests.protocol.messages import (
     Generate,
+    Phase,
     Request,
 )
 from perf_tests.protocol.reports import Sample, SettingReport, TunedChoices
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.spec import PROMPTS
-from perf_tests.tables.platforms import Platform
+from perf_tests.tables.platforms import CPU, Platform
 from perf_tests.unit.conftest import Misbehave
 from perf_tests.unit.harness.execution.campaigns import (
     BF16,
@@ -171,3 +173,16 @@ def test_a_case_tunes_for_itself_where_no_folder_is_named(conduct: Conduct) -> N
     (process,) = conduct(TUNED, platform=GPU).run(TUNED).processes
     assert (process.build.cache and process.build.cache.tuned) == TunedChoices(hits=0, misses=5)
     assert process.build.values["compile_cold_s"] == 166.0
+
+
+@pytest.mark.parametrize(
+    ("case_id", "phase", "seconds"),
+    [
+        (BF16, Phase.QUANTIZE, 60.0),
+        ("flux-mini-b1-bf16-eager-lora", Phase.QUANTIZE, 120.0),
+        (BF16, Phase.INSPECT, 60.0),
+        ("flux-mini-b1-bf16-regional-reshaped", Phase.INSPECT, 420.0),
+    ],
+)
+def test_a_phase_in_which_more_is_done_has_more_time(case_id: str, phase: Phase, seconds: float) -> None:
+    assert _timeout_s(Planned(CASES[case_id], CPU), phase) == seconds
