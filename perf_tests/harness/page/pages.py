@@ -60,7 +60,7 @@ def page_of(sources: PageSources) -> Page:
             *_remarks(record),
             *map("not among the earlier runs: {}".format, sources.earlier.unreadable),
         ),
-        causes=tuple((cause.title(), anchors[cause.runs[0].id]) for cause in found),
+        causes=tuple((f"{cause.title()}: {_named(cause)}", anchors[cause.runs[0].id]) for cause in found),
         matrix=tables,
         unrecorded=matrix.reasons(tables),
         legend=_legend(tables),
@@ -92,6 +92,12 @@ def sentence(found: Sequence[Cause], sources: PageSources) -> str:
         was = "has" if count == 1 else "have"
         return f"Nothing broke; {count} of {len(record.cases)} cases {was} no baseline yet: record them."
     return f"Nothing broke; {count} of {len(record.cases)} cases were not run: resume the session."
+
+
+def _named(cause: Cause) -> str:
+    """The worst of its cases, and how many others there are."""
+    others = len(cause.runs) - 1
+    return f"{cause.runs[0].id} and {others} more" if others else cause.runs[0].id
 
 
 def _what_broke(cause: Cause, sources: PageSources) -> str:

@@ -11,7 +11,7 @@ from perf_tests.harness.page.sources import PageSources
 from perf_tests.harness.page.view import Page, PageCase
 from perf_tests.harness.records.attributions import Attribution, Blame
 from perf_tests.harness.runs.plan import Part, Plan
-from perf_tests.harness.runs.record import Progress, Run, Status
+from perf_tests.harness.runs.record import Comparison, Progress, Run, Schedule, Status
 from perf_tests.protocol.messages import FailureKind, Phase
 from perf_tests.tables.platforms import H100
 from perf_tests.unit.builders import (
@@ -166,8 +166,11 @@ def test_worst_cases_come_first_and_new_ones_stay_folded() -> None:
     assert [case.is_open for case in made.cases] == [True, False, False]
     assert made.counts == "3 cases: 1 green, 1 red for 1 cause, 1 without a baseline"
     assert made.causes == (
-        ("denoise_step_ms REGRESSED: 1 case, +3.40 %", "case-flux1-dev-b1-fp8dqrow-regional"),
-        ("NO_BASELINE: 1 case", "case-flux-mini-b1-int8wo-eager"),
+        (
+            "denoise_step_ms REGRESSED: 1 case, +3.40 %: flux1-dev-b1-fp8dqrow-regional",
+            "case-flux1-dev-b1-fp8dqrow-regional",
+        ),
+        ("NO_BASELINE: 1 case: flux-mini-b1-int8wo-eager", "case-flux-mini-b1-int8wo-eager"),
     )
 
 
@@ -281,3 +284,30 @@ def test_every_status_has_a_mark_and_only_errors_are_broken() -> None:
     assert {status for status, kind in kinds.items() if kind in green} == {
         status for status in Status if status.is_green
     }
+
+
+def test_other_cases_of_a_cause_are_counted_beside_the_worst() -> None:
+    less = msgspec.structs.replace(SLOWER, change_pct=1.0)
+    other = judged(less, run=make_run(MINI_INT8WO), status=Status.REGRESSED)
+
+    assert page(other, red_run()).causes[0][0] == (
+        "denoise_step_ms REGRESSED: 2 cases, +1.00 % to +3.40 %: flux1-dev-b1-fp8dqrow-regional and 1 more"
+    )
+
+
+def test_comparisons_with_another_stack_are_a_table() -> None:
+    comparison = Comparison(
+        id=FLUX_FP8.id,
+        digest="d",
+        platform="h100",
+        pipeline="flux1-dev",
+        against="/stable/python",
+        schedule=Schedule.RESIDENT,
+        schedule_reason="both fit",
+        status=Status.INCONCLUSIVE,
+        reason="stopped",
+    )
+    made = page(red_run(), comparisons=(comparison,))
+
+    table = next(table for table in made.tables if table.title == "A/B")
+    assert any("INCONCLUSIVE: stopped" in line for (line,) in table.rows)
