@@ -17,7 +17,8 @@ from perf_tests.tables.cases import Build
 from perf_tests.tables.platforms import Device
 from perf_tests.worker.faults import Faults
 from perf_tests.worker.fidelity import trace
-from perf_tests.worker.inspection import counters, offloading, packaged_blocks, probe, quantizing
+from perf_tests.worker.inspection import counters, offloading, probe, quantizing
+from perf_tests.worker.inspection.compiled import packaged_blocks
 from perf_tests.worker.measure import control, memory
 from perf_tests.worker.measure.clock import CLOCKS
 from perf_tests.worker.measure.generate import Stages, StepWork, settle

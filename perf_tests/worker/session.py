@@ -25,13 +25,13 @@ from perf_tests.worker.inspection import (
     kernels,
     observed_step,
     offloading,
-    packaged_blocks,
     probe,
     prompts,
     quantizing,
     reshaping,
     setting_effects,
 )
+from perf_tests.worker.inspection.compiled import graphed, packaged_blocks
 from perf_tests.worker.measure import memory
 from perf_tests.worker.measure.generate import (
     Generation,
@@ -42,7 +42,7 @@ from perf_tests.worker.measure.generate import (
     run_step,
 )
 from perf_tests.worker.measure.telemetry import GpuMonitor
-from perf_tests.worker.model import packages
+from perf_tests.worker.model.compiled import packages
 from perf_tests.worker.phases import (
     CompiledWorkload,
     LoadedPipeline,
@@ -193,8 +193,7 @@ class WorkerSession:
     def inspect(self, request: messages.Inspect) -> messages.Inspected:
         """Report what is known only after the last generation."""
         loaded, compiled = self._loaded, self._compiled
-        window = loaded.meter.read()
-        counted = compiled.counts()
+        window, counted = loaded.meter.read(), compiled.counts()
         # Before what is measured last, which may compile for itself.
         failed = counters.guard_failures() - compiled.guards_after_warmup
         # After the last generation that is measured, and before any that is not.
@@ -214,6 +213,7 @@ class WorkerSession:
         step = observed_step.observe(loaded.pipeline, self._case)
         values |= saved | observed_step.unfused_attention_calls(step, self._quantized.work.attention_calls)
         values |= packaged_blocks.values(loaded.pipeline, self._case)
+        values |= graphed.values(loaded.pipeline, self._case)
         work = kernels.UNCOUNTED
         if request.work:
             # Last: it generates again, and recording takes memory and time of its own.

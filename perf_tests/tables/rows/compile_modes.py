@@ -1,13 +1,13 @@
-"""TABLE: the recipes of other compile modes: blocks from packages, and a whole transformer, tuned."""
+"""TABLE: the recipes of other compile modes: packages, a whole transformer that is tuned, CUDA graphs."""
 
 from __future__ import annotations
 
 from perf_tests.tables.cases import Row
-from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX_MINI
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX1_SCHNELL, FLUX_MINI
 from perf_tests.tables.pipelines.pixart import PIXART_MINI
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import CPU
-from perf_tests.tables.recipes import COORDINATE_DESCENT, CompileMode, Recipe
+from perf_tests.tables.recipes import COORDINATE_DESCENT, EAGER_CASTS, CompileMode, Recipe, Setting
 from perf_tests.tables.schemes.rows import BF16, FP8DQROW, INT8WO
 from perf_tests.tables.schemes.spec import Scheme
 
@@ -17,15 +17,17 @@ def packaged(*schemes: Scheme) -> tuple[Recipe, ...]:
     return tuple(Recipe(scheme=scheme, compile=CompileMode.AOTI) for scheme in schemes)
 
 
-def autotuned(scheme: Scheme, *, fuse_qkv: bool = False, compile_vae: bool = False) -> Recipe:
-    """The scheme as the published benchmark compiles it."""
+def autotuned(
+    scheme: Scheme, *, fuse_qkv: bool = False, compile_vae: bool = False, further: tuple[Setting, ...] = ()
+) -> Recipe:
+    """The scheme as the published benchmark compiles it, with `further` settings."""
     return Recipe(
         scheme=scheme,
         compile=CompileMode.MAX_AUTOTUNE,
         fuse_qkv=fuse_qkv,
         compile_vae=compile_vae,
         channels_last=True,
-        settings=(COORDINATE_DESCENT,),
+        settings=(COORDINATE_DESCENT, *further),
     )
 
 
@@ -38,8 +40,13 @@ CPU_ROWS = tuple(
     )
 )
 """Of the cross product."""
+# What one launch a step saves is the host's time between kernels, the more the faster these are.
+GRAPHED = Recipe(scheme=FP8DQROW, compile=CompileMode.REGIONAL, cuda_graph=True)
+# Of which the picture is eager's: what that costs.
+ROUNDED = autotuned(BF16, further=(EAGER_CASTS,))
 ON_GPUS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
-    (FLUX1_DEV_SLIM, 1, (*packaged(BF16, FP8DQROW), autotuned(BF16), autotuned(FP8DQROW))),
+    (FLUX1_DEV_SLIM, 1, (*packaged(BF16, FP8DQROW), autotuned(BF16), autotuned(FP8DQROW), ROUNDED, GRAPHED)),
+    (FLUX1_SCHNELL, 1, (GRAPHED,)),
     # Of CogVideoX no row: only once these are seen to end.
     (
         FLUX1_DEV,
@@ -48,6 +55,7 @@ ON_GPUS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
             *packaged(BF16, FP8DQROW),
             autotuned(BF16),
             autotuned(FP8DQROW, fuse_qkv=True, compile_vae=True),
+            GRAPHED,
         ),
     ),
 )

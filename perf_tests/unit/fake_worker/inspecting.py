@@ -8,7 +8,7 @@ from perf_tests.protocol.messages import Fault, Inspect, Inspected
 from perf_tests.protocol.offloading import MemorySaving, OffloadedComponent
 from perf_tests.protocol.reports import SettingReport, StepReport
 from perf_tests.tables.metrics.host_bound import is_busy_timed
-from perf_tests.tables.metrics.spec import STEP_BUSY
+from perf_tests.tables.metrics.spec import IDENTICAL_DB, STEP_BUSY
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import CompileMode, Decoding
@@ -120,6 +120,15 @@ def _of_recipe(subject: Subject) -> dict[str, float]:
         values |= {"generated_kernels": 126.0, "extern_calls": 32.0}
     if recipe.saves_memory:
         values |= SAVING if subject.device is Device.CUDA else HOST_SAVING
+    return values | _of_compiled_code(subject)
+
+
+def _of_compiled_code(subject: Subject) -> dict[str, float]:
+    """What there is of code that is replayed, or was compiled by another process."""
+    recipe, values = subject.case.build.recipe, dict[str, float]()
+    if recipe.replays and subject.device is Device.CUDA:
+        launches = 0.0 if subject.has("records-no-graph") else 1.0
+        values |= {"graph_launches_per_step": launches, "graph_sqnr_db": IDENTICAL_DB}
     if recipe.is_packaged:
         values["generated_kernels"] = 12.0 if subject.has("compiles-packages") else 0.0
         values["package_sqnr_db"] = -1.9 if subject.has("one-block-for-all") else 48.8

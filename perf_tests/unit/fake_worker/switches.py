@@ -76,6 +76,7 @@ IN_AN_ANSWER: Mapping[str, str] = {
     "compiles-packages": "kernels are compiled where packages were to be loaded",
     "one-block-for-all": "all blocks have the weights of one",
     "copies-weights": "loaded packages hold weights of their own",
+    "records-no-graph": "no step launches a CUDA graph",
     "leaves-blocks-eager": "blocks are not compiled",
     "dequantizes": "after the first image, the weights are plain tensors",
     "ineffective-setting": "no kernel is one of those that a setting asks for",

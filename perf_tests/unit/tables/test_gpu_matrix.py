@@ -13,11 +13,11 @@ from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN
 from perf_tests.unit.published import CASES, ROWS
 
 GPU_ROW_COUNTS = {
-    "flux1-dev": 104,
+    "flux1-dev": 105,
     "cogvideox-5b": 55,
     "cogvideox-2b": 39,
-    "flux1-schnell": 9,
-    "flux1-dev-slim": 12,
+    "flux1-schnell": 10,
+    "flux1-dev-slim": 14,
     "sd3-medium": 7,
     "pixart-sigma": 7,
     "auraflow": 7,

@@ -10,6 +10,7 @@ from perf_tests.tables.metrics.rows import METRICS
 from perf_tests.tables.metrics.spec import Reader
 from perf_tests.tables.recipes import (
     COORDINATE_DESCENT,
+    EAGER_CASTS,
     MODEL_OFFLOAD,
     CompileMode,
     Loader,
@@ -83,6 +84,26 @@ def test_picture_of_a_whole_compiled_transformer_is_no_floor_of_noise(
     noise = {metric.name for metric in METRICS if metric.reader is Reader.NOISE}
     applies = {metric.name for metric in METRICS if metric.applies(case)}
     assert noise & applies == (noise if is_floor else set())
+
+
+def test_whole_transformer_that_is_told_to_rounds_as_eager_code() -> None:
+    assert not autotuned(BF16).rounds_as_eager
+    assert autotuned(BF16, further=(EAGER_CASTS,)).rounds_as_eager
+
+
+@pytest.mark.parametrize(
+    "other", [{"offload": MODEL_OFFLOAD}, {"compile": CompileMode.MAX_AUTOTUNE}], ids=["offload", "graphs"]
+)
+def test_no_graph_is_recorded_of_what_moves_or_replays_graphs(other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a CUDA graph knows where weights and buffers are"):
+        Recipe(**{"scheme": FP8DQROW, "cuda_graph": True, **other})
+
+
+def test_graph_is_of_the_same_blocks_and_has_the_same_reference() -> None:
+    graphed = Recipe(scheme=FP8DQROW, compile=CompileMode.REGIONAL, cuda_graph=True)
+    assert graphed.id == "fp8dqrow-regional-graphed"
+    assert graphed.built_twin is None
+    assert bf16_twin(graphed) == Recipe(scheme=BF16, compile=CompileMode.REGIONAL)
 
 
 def test_settings_of_torchao_are_those_that_it_sets_itself() -> None:

@@ -31,6 +31,8 @@ KERNEL = "kernel"
 """Category in torch's traces of a kernel, launched or replayed from a CUDA graph. Copies and fills have
 categories of their own, `gpu_memcpy` and `gpu_memset`."""
 
+GRAPH_LAUNCH = "cudaGraphLaunch"
+"""Name of the host's call that launches a CUDA graph, of whatever it consists."""
 OPERATOR = "cpu_op"
 """Category of an operator that runs on the host, whether it was called or is part of one that was."""
 MEMORY = "[memory]"
@@ -186,6 +188,7 @@ def measure(
             values |= {unit.metrics[stage]: float(count(recorded[stage], unit)) for stage in stages}
             if STEP in recorded:
                 step = by_name(recorded[STEP], unit)
+                values |= _launches(recorded[STEP], unit)
         except NotCounted as exc:
             names = " and ".join(unit.metrics[stage] for stage in stages)
             warnings.warn(f"{names} of {case.id} were not counted: {exc}", RuntimeWarning, stacklevel=2)
@@ -214,6 +217,13 @@ def record(
     if counters.read().since(before).graphs:
         raise NotCounted("something was compiled during it, so the step was not a steady one")
     return recording.events
+
+
+def _launches(events: Iterable[Event], unit: WorkUnit) -> dict[str, float]:
+    """Metric name -> how many CUDA graphs the host launched; nothing on a CPU."""
+    if unit.activity is not ProfilerActivity.CUDA:
+        return {}
+    return {"graph_launches_per_step": float(sum(each.get("name") == GRAPH_LAUNCH for each in events))}
 
 
 def count(events: Iterable[Event], unit: WorkUnit) -> int:

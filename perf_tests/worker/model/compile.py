@@ -6,6 +6,7 @@ from typing import Any
 
 from perf_tests.tables.cases import Build
 from perf_tests.tables.recipes import CompileMode
+from perf_tests.worker.model.compiled import cuda_graph
 from perf_tests.worker.model.lazy import construct
 
 # Not `fullgraph`: a graph break is to be counted and judged like everything else, not to end the case.
@@ -26,6 +27,8 @@ def apply(pipeline: Any, build: Build) -> None:
 
         tuned = build.recipe.compile is CompileMode.MAX_AUTOTUNE
         pipeline.vae.decode = torch.compile(pipeline.vae.decode, **(AUTOTUNED if tuned else OPTIONS))
+    if build.recipe.cuda_graph:
+        cuda_graph.attach(pipeline.transformer)
 
 
 def _eager(pipeline: Any, build: Build) -> None:

@@ -32,6 +32,7 @@ METRICS = (
         for name, implied, gates in (
             ("output_sqnr_db", expected.output_sqnr_db, {Device.CPU: BY_RULE}),
             ("package_sqnr_db", expected.package_sqnr_db, BY_RULE_EVERYWHERE),
+            ("graph_sqnr_db", expected.graph_sqnr_db, {Device.CUDA: BY_RULE}),
             # In the order of the pipeline's call: what went wrong first stands first.
             ("anchor_embeds_sqnr_db", expected.anchor_embeds_sqnr_db, BY_RULE_EVERYWHERE),
             ("anchor_sqnr_db", expected.anchor_sqnr_db, BY_RULE_EVERYWHERE),
@@ -61,6 +62,7 @@ METRICS = (
             ("graphs_on_return", "", expected.nothing_after_a_change, BY_RULE_EVERYWHERE),
             ("eager_blocks_after_change", "", expected.nothing_after_a_change, BY_RULE_EVERYWHERE),
             ("checkpoint_overhead_bytes", "B", expected.checkpoint_overhead_bytes, BY_RULE_EVERYWHERE),
+            ("graph_launches_per_step", "", expected.graph_launches_per_step, {Device.CUDA: BY_RULE}),
             ("package_copied_share", "x", expected.package_copied_share, BY_RULE_EVERYWHERE),
             # Only on a GPU is the host another place.
             ("resident_vs_largest", "x", expected.resident_vs_largest, {Device.CUDA: BY_RULE}),

@@ -10,7 +10,7 @@ from perf_tests.unit.harness.plugin.sessions import failed_tests
 
 PACKAGED = "pixart-mini-b1-int8wo-aoti"
 ITS_TWIN = "pixart-mini-b1-int8wo-regional"
-ON_H100 = "flux1-dev-slim-b1-fp8dqrow-aoti"
+ON_H100 = "flux1-dev-slim-b1-bf16-aoti"
 ONLY = f"--perf-case={PACKAGED}"
 
 
@@ -114,5 +114,26 @@ def test_a_step_that_is_slower_than_the_twins_has_regressed_on_a_gpu(suite: Suit
     assert twin.compiled is not None
     assert twin.compiled.cached_first_image_s == pytest.approx(twin.compiled.first_image_s - 4.5)
     assert list(suite.out.rglob("*.artifacts")) == []
-    # Its layers and pictures are compared with those of bf16, like those of any other case.
-    assert {"psnr_db", "layer_sqnr_db", "latents_sqnr_db"} <= statuses.keys()
+    # Its pictures are compared with those of bf16, like those of any other case.
+    assert {"psnr_db", "latents_sqnr_db"} <= statuses.keys()
+
+
+GRAPHED = "flux1-dev-slim-b1-fp8dqrow-regional-graphed"
+
+
+@pytest.mark.parametrize(
+    ("misbehaviour", "expected"),
+    [("", Status.PASS), (f"records-no-graph@{GRAPHED}", Status.REGRESSED)],
+    ids=["one-launch", "none"],
+)
+def test_a_transformer_that_is_one_graph_is_launched_once_a_step(
+    suite: Suite, misbehave: Misbehave, plug_gpu: Plug, misbehaviour: str, expected: Status
+) -> None:
+    plug_gpu()
+    misbehave(misbehaviour)
+    suite.run("-m", "h100", f"--perf-case={GRAPHED}")
+
+    statuses = suite.statuses(GRAPHED)
+    assert statuses["graph_launches_per_step"] is expected
+    assert statuses["graph_sqnr_db"] is Status.PASS
+    assert "unfused_attention_calls" not in statuses

@@ -64,6 +64,8 @@ def test_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None
         "resident_vs_largest",
         "h2d_vs_needed",
         "package_sqnr_db",
+        "graph_sqnr_db",
+        "graph_launches_per_step",
         "package_copied_share",
         "graphs_on_return",
         "eager_blocks_after_change",

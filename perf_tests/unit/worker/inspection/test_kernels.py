@@ -39,6 +39,7 @@ GPU = UNITS[Device.CUDA]
 TRACE: tuple[Event, ...] = (
     {"ph": "M", "name": "process_name", "pid": 0},
     {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel"},
+    {"ph": "X", "cat": "cuda_runtime", "name": "cudaGraphLaunch"},
     {"ph": "X", "cat": "kernel", "name": "sm90_xmma_gemm_bf16"},
     {"ph": "X", "cat": "gpu_memcpy", "name": "Memcpy HtoD (Pageable -> Device)"},
     {"ph": "X", "cat": "gpu_memset", "name": "Memset (Device)"},
@@ -111,7 +112,12 @@ def test_encoders_second_step_and_decoder_are_recorded_between_two_waits(
     log: list[str] = []
     pipeline, case = watched(make_pipeline(pipeline=spec), log), of_steps(make_case(pipeline=spec), 4)
     work = measure(pipeline, case, LoggedClock(log), GPU, FakeRecorder(log))
-    assert work.values == {"kernels_per_encode": 3.0, "kernels_per_step": 3.0, "kernels_per_decode": 3.0}
+    assert work.values == {
+        "kernels_per_encode": 3.0,
+        "kernels_per_step": 3.0,
+        "kernels_per_decode": 3.0,
+        "graph_launches_per_step": 1.0,
+    }
     assert work.step == {"sm90_xmma_gemm_bf16": 1, "triton_poi_fused_gelu_0": 2}
     encoders = ["synchronize", "start", "synchronize", "stop"]
     step = ["transformer", "synchronize", "start", "transformer", "synchronize", "stop"]
@@ -211,5 +217,5 @@ def test_counting_compiles_nothing_and_a_step_that_compiles_is_not_counted(
     prime(pipeline, case)
     before = counters.read()
     work = measure(pipeline, case, HostClock(), GPU, FakeRecorder([]))
-    assert set(work.values) == set(GPU.metrics.values())
+    assert set(work.values) == {*GPU.metrics.values(), "graph_launches_per_step"}
     assert counters.read().since(before).graphs == 0

@@ -19,9 +19,9 @@ from perf_tests.tables.metrics.expected import package_sqnr_db
 from perf_tests.tables.metrics.spec import IDENTICAL_DB
 from perf_tests.tables.recipes import CompileMode, Recipe
 from perf_tests.tables.schemes.rows import INT8WO
-from perf_tests.worker.inspection import packaged_blocks
+from perf_tests.worker.inspection.compiled import packaged_blocks
 from perf_tests.worker.measure import memory
-from perf_tests.worker.model import packages
+from perf_tests.worker.model.compiled import packages
 from perf_tests.worker.quantization import apply
 
 MakeCase = Callable[..., Case]

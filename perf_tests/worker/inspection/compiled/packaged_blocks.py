@@ -19,7 +19,7 @@ from perf_tests.tables.metrics.spec import IDENTICAL_DB
 from perf_tests.worker.inspection.probe import sqnr_db
 from perf_tests.worker.measure import memory
 from perf_tests.worker.measure.generate import run_step
-from perf_tests.worker.model import packages
+from perf_tests.worker.model.compiled import packages
 
 
 def loaded(pipeline: Any, build: Build, folder: str | None, device: torch.device) -> LoadedPackages | None:
