@@ -21,8 +21,8 @@ class CompiledHere(Struct):
 
     first_image_s: float
     """Of compiling with empty caches, and of the first image."""
-    step_ms: float
-    """Median of its steady denoise steps."""
+    step_ms: float | None
+    """Median of its steady denoise steps; None where all of them were disturbed."""
     cached_first_image_s: float | None = None
     """As `first_image_s`, of another process, which reads what this one has compiled from a file; None where
     nothing could be saved."""

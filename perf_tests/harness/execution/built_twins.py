@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import msgspec
 from perf_tests.harness.execution.launcher import Launcher
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.replicate import MadeTwin, Replicate
+from perf_tests.harness.runs import validity
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import (
     Compile,
@@ -35,14 +36,19 @@ from perf_tests.protocol.reports import BuiltTwin
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import STEP
 
+Timed = Callable[[], AbstractContextManager[None]]
+"""Makes a block in which nothing else computes on behalf of the device."""
 GENERATIONS = 3
 """Of a twin whose steps are compared with those of blocks from packages."""
 
 
-def made_twin(launcher: Launcher, planned: Planned, stem: str, index: int) -> MadeTwin | None:
+def made_twin(
+    launcher: Launcher, planned: Planned, stem: str, index: int, timed: Timed = nullcontext
+) -> MadeTwin | None:
     """What a worker of its own makes of the built twin of a case, free of faults; None without one.
 
-    Raises WorkerError, naming the twin, where it fails.
+    `timed` is a block in which nothing else computes: it is entered for the steps that are timed. Raises
+    WorkerError, naming the twin, where it fails.
     """
     wanted = planned.case.built_twin
     if wanted is None:
@@ -51,7 +57,7 @@ def made_twin(launcher: Launcher, planned: Planned, stem: str, index: int) -> Ma
     folder = launcher.files.checkpoint(stem, index) if recipe.is_loaded or recipe.is_packaged else None
     try:
         with _started(launcher, twin, f"{stem}.built", index) as replicate:
-            made = _made(replicate, planned, folder)
+            made = _made(replicate, planned, folder, timed)
         if made.report.compiled is None or folder is None:
             return made
         with _started(launcher, twin, f"{stem}.cached", index) as replicate:
@@ -73,7 +79,7 @@ def _artifacts(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.artifacts")
 
 
-def _made(twin: Replicate, planned: Planned, folder: Path | None) -> MadeTwin:
+def _made(twin: Replicate, planned: Planned, folder: Path | None, timed: Timed) -> MadeTwin:
     """Build the twin of a case, generate, and write what the case loads into `folder`."""
     case = planned.case
     loaded, quantized = _built(twin)
@@ -86,7 +92,7 @@ def _made(twin: Replicate, planned: Planned, folder: Path | None) -> MadeTwin:
         converted=quantized.converted,
     )
     if folder is not None and case.build.recipe.is_packaged:
-        report = _packaged(twin, report, folder, is_timed=not planned.verified_only)
+        report = _packaged(twin, report, folder, None if planned.verified_only else timed)
     else:
         report = _saved(twin, report, case, folder)
     return MadeTwin(report=report, folder=folder, host_s=math.fsum(twin.worker.seconds.values()))
@@ -109,24 +115,27 @@ def _saved(twin: Replicate, report: BuiltTwin, case: Case, folder: Path | None) 
     return msgspec.structs.replace(report, output_sha256=twin.generate(Generate()).sample.output_sha256)
 
 
-def _packaged(twin: Replicate, report: BuiltTwin, folder: Path, *, is_timed: bool) -> BuiltTwin:
-    """`report` with packages of the blocks and, where it `is_timed`, with what the twin takes without."""
-    if is_timed:
-        report = _compiled_here(twin, report, _artifacts(folder))
+def _packaged(twin: Replicate, report: BuiltTwin, folder: Path, timed: Timed | None) -> BuiltTwin:
+    """`report` with packages of the blocks and, unless `timed` is None, with what the twin takes without."""
+    if timed is not None:
+        report = _compiled_here(twin, report, _artifacts(folder), timed)
     folder.mkdir(parents=True)
     packaged = twin.ask(Package(folder=str(folder)), Packaged, Phase.PACKAGE)
     return msgspec.structs.replace(report, packages=packaged.packages)
 
 
-def _compiled_here(twin: Replicate, report: BuiltTwin, artifacts: Path) -> BuiltTwin:
+def _compiled_here(twin: Replicate, report: BuiltTwin, artifacts: Path, timed: Timed) -> BuiltTwin:
     compiled = twin.ask(Compile(artifacts=str(artifacts)), Compiled, Phase.COMPILE)
     first = twin.generate(Generate(warmup=True))
-    generated = [twin.generate(Generate()) for _ in range(GENERATIONS)]
+    with timed():
+        samples = [twin.sample(place=0) for _ in range(GENERATIONS)]
+    # One that stays disturbed after its retakes would make any step look fast beside it.
+    steps_ms = [ms for each in samples if not validity.reasons(each) for ms in each.values[STEP]]
     here = CompiledHere(
         first_image_s=compiled.seconds + _latency_s(first),
-        step_ms=statistics.median(ms for each in generated for ms in each.sample.values[STEP]),
+        step_ms=statistics.median(steps_ms) if steps_ms else None,
     )
-    return msgspec.structs.replace(report, output_sha256=generated[0].sample.output_sha256, compiled=here)
+    return msgspec.structs.replace(report, output_sha256=samples[0].output_sha256, compiled=here)
 
 
 def _beside_cached(twin: Replicate, made: MadeTwin, cold: CompiledHere, artifacts: Path) -> MadeTwin:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,7 +65,7 @@ class SharedWorker:
         if index == 0:  # what a session has left that was killed would turn a cold compilation warm
             self.launcher.files.discard_cache(first.stem)
         try:
-            made = made_twin(self.launcher, first.planned, first.stem, index)
+            made = made_twin(self.launcher, first.planned, first.stem, index, self._timed)
             with self.launcher.start(first.planned, first.stem, index) as worker:
                 for subject in subjects:
                     if replicate is not None and not self.admit(subject):
@@ -115,12 +116,18 @@ class SharedWorker:
             replicate.build(tuple(Trace(case=case, stem=str(stem)) for case, stem in traces if stem))
         replicate.warm_up(self.rules.warmups)
         files = self._files(subject)
-        self.hush()
-        with self.launcher.quiet():
+        with self._timed():
             self._sample(replicate, files)
         replicate.inspect(
             files if subject.planned.is_compared else None, work=not subject.planned.verified_only
         )
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """A block in which nothing else computes on behalf of this device."""
+        self.hush()
+        with self.launcher.quiet():
+            yield
 
     def _files(self, subject: Subject) -> Path | None:
         """The stem of the files that the first process of a case leaves to be compared; None for others, and

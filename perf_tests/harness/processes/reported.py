@@ -100,7 +100,8 @@ def _values_vs_jit(
         found["first_image_s_vs_jit"] = first_image_s / here.first_image_s
         if here.cached_first_image_s is not None:
             found["first_image_s_vs_cached"] = first_image_s / here.cached_first_image_s
-    if steps_ms := [ms for sample in samples for ms in sample.values[STEP]]:
+    steps_ms = [ms for sample in samples for ms in sample.values[STEP]]
+    if steps_ms and here.step_ms is not None:
         found["denoise_step_ms_vs_jit"] = statistics.median(steps_ms) / here.step_ms
     return found
 

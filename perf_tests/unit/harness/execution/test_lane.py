@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import pytest
 
 from perf_tests.harness.execution.campaign import Several
+from perf_tests.harness.execution.launcher import Launcher
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.processes.worker_process import Worker
@@ -28,6 +31,7 @@ BF16, INT8WO, FP8WO = (
     "flux1-dev-b1-int8wo-eager",
     "flux1-dev-b1-fp8wo-eager",
 )
+PACKAGED_AND_TWIN = ("fp8dqrow-aoti", "fp8dqrow-regional")
 CARD = LaneCard(unit="GPU-00000000-fake", cores=frozenset(os.sched_getaffinity(0)))
 
 
@@ -117,6 +121,34 @@ def test_a_reference_that_nobody_selected_is_compared_beside_its_case_too(
     assert campaign.run(INT8WO).failure is None
     assert [run.id for run in campaign.record.references] == [BF16]
     assert [case_id for case_id, request in asked.seen if request == Load.__name__] == [BF16, INT8WO]
+
+
+def test_the_steps_of_a_twin_are_timed_while_nothing_is_compared_or_imported(
+    conduct: Conduct, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bf16, packaged, twin = (f"flux1-dev-slim-b1-{each}" for each in ("bf16-regional", *PACKAGED_AND_TWIN))
+    seen = []
+
+    @contextmanager
+    def noted(_launcher: Launcher) -> Iterator[None]:
+        seen.append(len(asked.seen))
+        yield
+        seen.append(len(asked.seen))
+
+    monkeypatch.setattr(Launcher, "quiet", noted)
+
+    def prepare(run: Run, _reference: Run | None, /) -> Run:
+        if run.id == bf16:
+            assert asked.wait_for(twin, Generate.__name__)
+            assert not asked.wait_for(twin, "timed", within_s=0.2)
+        return run
+
+    cases = (bf16, packaged)
+    campaign = conduct(*cases, platform=GPU, several=of_one_card(*cases), prepare=prepare)
+    assert campaign.run(packaged).failure is None
+    quiet = [asked.seen[begin:end] for begin, end in zip(seen[::2], seen[1::2], strict=True)]
+    assert [each for each in quiet if each[0][0] == twin] == [[(twin, "timed")] * 3]
+    assert asked.seen.count((twin, "timed")) == 3
 
 
 def test_with_one_device_a_case_is_compared_before_the_next_is_begun(conduct: Conduct, asked: Asked) -> None:

@@ -100,6 +100,20 @@ def test_a_twin_that_fails_while_packaging_is_the_failure_of_the_case(
     assert list(suite.out.rglob("*.pt2")) == []
 
 
+@pytest.mark.parametrize(
+    ("throttled", "status"),
+    [pytest.param(2, Status.PASS, id="taken-again"), pytest.param(9, Status.INCONCLUSIVE, id="for-ever")],
+)
+def test_steps_of_a_twin_that_was_disturbed_are_compared_with_nothing(
+    suite: Suite, plug_gpu: Plug, misbehave: Misbehave, throttled: int, status: Status
+) -> None:
+    plug_gpu()
+    misbehave(f"throttled:{throttled}@flux1-dev-slim-b1-fp8dqrow-regional")
+    suite.run("-m", "h100", f"--perf-case={ON_H100}")
+
+    assert suite.statuses(ON_H100)["denoise_step_ms_vs_jit"] is status
+
+
 def test_a_step_that_is_slower_than_the_twins_has_regressed_on_a_gpu(suite: Suite, plug_gpu: Plug) -> None:
     plug_gpu()
     suite.run("-m", "h100", f"--perf-case={ON_H100}", "--perf-inject=latency:+20%")
