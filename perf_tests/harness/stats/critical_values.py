@@ -79,8 +79,7 @@ def _crossing(limits: Floats, information: Sequence[float]) -> Floats:
         crossed += (mass * _tail((limits[:, None] * sd - before) / step_sd)).sum(axis=1)
         nodes, weights = _scaled_nodes(count, -LOWEST * sd, np.minimum(limits, HIGHEST) * sd)
         steps = (nodes[:, :, None] - before[:, None, :]) / step_sd
-        densities = np.exp(-0.5 * steps**2) / (step_sd * math.sqrt(2 * math.pi))
-        mass = weights * (densities @ mass[:, :, None])[:, :, 0]
+        mass = weights * (_density(steps, step_sd) @ mass[:, :, None])[:, :, 0]
         before, reached = nodes, now
     return crossed
 
@@ -89,6 +88,16 @@ def _look_nodes(information: Sequence[float]) -> int:
     """Enough nodes for the smallest step between two looks, whose density is the narrowest."""
     steps = (math.sqrt((now - before) / now) for before, now in pairwise(information))
     return max(LEAST_NODES, math.ceil(NODES_PER_STEP * (LOWEST + HIGHEST) / min(steps, default=1.0)))
+
+
+def _density(steps: Floats, sd: float) -> Floats:
+    """Of normal values with this standard deviation, `steps` of which they lie off; overwrites `steps`, since
+    making further arrays of that size takes longer than filling them."""
+    np.square(steps, out=steps)
+    steps *= -0.5
+    np.exp(steps, out=steps)
+    steps /= sd * math.sqrt(2 * math.pi)
+    return steps
 
 
 def _tail(x: Floats) -> Floats:
@@ -124,8 +133,11 @@ def _chi2_tail(chi2: float, freedom: int) -> float:
 def _solve(probability: Callable[[float], float], level: float) -> float:
     """Where a falling `probability` equals `level`, to 1e-6 of it: false position on logarithms, which are
     nearly straight, with Illinois' halving of an end that stays twice in a row."""
-    low, high = 0.0, 1.0
-    at_low, at_high = _excess(probability(low), level), _excess(probability(high), level)
+    low, high = 2.0, 4.0  # where most of them are
+    at_low = _excess(probability(low), level)
+    if at_low < 0:
+        low, high, at_low = 0.0, 1.0, _excess(probability(0.0), level)
+    at_high = _excess(probability(high), level)
     while at_high > 0:
         low, high = high, 2 * high
         at_low, at_high = at_high, _excess(probability(high), level)
