@@ -33,9 +33,18 @@ def definitions() -> tuple[tuple[Path, ast.stmt], ...]:
     return tuple(
         (path, node)
         for path, tree in trees
-        for node in ast.walk(tree)
+        for node in statements(tree)
         if isinstance(node, (ast.ClassDef, *FUNCTION))
     )
+
+
+def statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """Those in `node`, also within each other. Expressions, most of a tree, hold none."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield child
+        if isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
+            yield from statements(child)
 
 
 def classes() -> Iterator[tuple[Path, ast.ClassDef]]:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 SESSION = pytest.StashKey[PerfSession]()
 TARGET = pytest.StashKey[Target]()
 ROWS = pytest.StashKey[Mapping[str, tuple[Row, Case]]]()
-"""Case id -> its row of the matrix, and the case."""
+"""Id of a case that `--perf-case` selects -> its row of the matrix, and the case."""
 SELECTION = pytest.StashKey[Selection]()
 """The selected cases, also those which only another machine can measure."""
 ELSEWHERE = pytest.StashKey[frozenset[pytest.Item]]()
@@ -68,13 +68,13 @@ def markers() -> Iterator[str]:
 
 
 def rows(weights: Weights) -> Mapping[str, tuple[Row, Case]]:
-    """What `ROWS` holds, once per session: computing the ids of all cases takes milliseconds."""
+    """Case id -> its row of the matrix, and the case; of all cases."""
     cases = ((row, row.case(weights)) for row in MATRIX)
     return {case.id: (row, case) for row, case in cases}
 
 
 def generate_cases(metafunc: pytest.Metafunc) -> None:
-    """One test per case that `--perf-case` selects and the test has anything to say about."""
+    """One test per selected case that the test has anything to say about."""
     session, target = metafunc.config.stash[SESSION], metafunc.config.stash[TARGET]
     group = judged_group(metafunc.definition)
     metafunc.config.stash[COLLECTED].add(group)
@@ -85,7 +85,7 @@ def generate_cases(metafunc: pytest.Metafunc) -> None:
                 case, id=case_id, marks=[*_marks(row, target), *_tier_marks(case, row, session, target)]
             )
             for case_id, (row, case) in metafunc.config.stash[ROWS].items()
-            if session.options.selects(case_id) and _is_judged_by(group, row, case)
+            if _is_judged_by(group, row, case)
         ],
     )
 

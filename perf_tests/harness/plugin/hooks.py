@@ -76,9 +76,9 @@ def _silence_benchmark(config: pytest.Config, chosen: options.Options) -> None:
 def _read(config: pytest.Config) -> tuple[options.Options, Target]:
     options.check_interpreter(config.invocation_params.args)
     chosen = options.read(config.option)
-    config.stash[ROWS] = collection.rows(chosen.weights)
-    names = [*config.stash[ROWS], *(issue.id for issue in KNOWN_ISSUES)]
-    check_globs(chosen.case_globs, names)
+    rows = collection.rows(chosen.weights)
+    check_globs(chosen.case_globs, [*rows, *(issue.id for issue in KNOWN_ISSUES)])
+    config.stash[ROWS] = {case_id: row for case_id, row in rows.items() if chosen.selects(case_id)}
     return chosen, Target.of_this_machine() if chosen.gpus is None else Target.of_several(chosen.gpus)
 
 

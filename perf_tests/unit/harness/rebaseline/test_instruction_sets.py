@@ -32,7 +32,7 @@ from perf_tests.unit.builders import (
     store_baselines,
 )
 from perf_tests.unit.conftest import INT8WO, Misbehave, Suite, rebaseline
-from perf_tests.unit.harness.plugin.sessions import ONLY_INT8WO, RATIO, screen
+from perf_tests.unit.harness.plugin.sessions import LATENCY, ONLY_INT8WO, RATIO, screen
 from perf_tests.unit.harness.rebaseline.proposals import accept, proposed
 
 ROOT = Path(__file__).parents[4]
@@ -276,7 +276,7 @@ def test_each_runner_is_judged_by_what_was_recorded_with_its_instructions(
         assert (result.ret, suite.statuses(INT8WO)[RATIO]) == (pytest.ExitCode.OK, Status.PASS), screen(
             result
         )
-        suite.run(ONLY_INT8WO, "--perf-inject=latency:+100%")
+        suite.run(ONLY_INT8WO, "--perf-inject=latency:+100%", tests=(LATENCY,))
         assert suite.statuses(INT8WO)[RATIO] is Status.REGRESSED
 
     assert CPU.id in {path.name for path in suite.baselines.iterdir()}
