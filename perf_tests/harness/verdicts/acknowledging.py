@@ -16,11 +16,15 @@ GREEN = frozenset({Status.PASS, Status.IMPROVED})
 def acknowledged(verdict: Verdict, metric: Metric, entry: Acknowledgement | None, today: date) -> Verdict:
     """`verdict`, or where its metric has an acknowledgement ACKNOWLEDGED in place of REGRESSED.
 
-    It stays red where it is worse than the limit, and where the last day has passed; it becomes red where it
-    is green, because the entry would hide the next regression. Any other verdict is returned as it is.
+    It stays red where it is worse than the limit, and where the last day has passed. It becomes red where it
+    is green, because the entry would hide the next regression; but not where noise alone may have made it
+    green. Any other verdict is returned as it is.
     """
     if entry is None:
         return verdict
+    if verdict.status in GREEN and today <= entry.until and _is_still_worse(verdict, metric):
+        why = f"within the limit and still worse than the baseline: the acknowledgement ({entry.issue}) stays"
+        return _said(verdict, verdict.status, why)
     if verdict.status in GREEN:
         why = f"remove the acknowledgement ({entry.issue}): it is green, and what comes next would be hidden"
         return _said(verdict, Status.STALE, why)
@@ -34,6 +38,15 @@ def acknowledged(verdict: Verdict, metric: Metric, entry: Acknowledgement | None
         return _said(verdict, Status.REGRESSED, why)
     why = f"known, up to {limit} until {entry.until}, {entry.owner} looks after it: {entry.issue}"
     return _said(verdict, Status.ACKNOWLEDGED, why)
+
+
+def _is_still_worse(verdict: Verdict, metric: Metric) -> bool:
+    """Whether a noisy metric is worse by more than chance, though too little to be red: by less than the test
+    can see, it is red one night and green the next."""
+    if not metric.is_noisy or verdict.ci_pct is None:
+        return False
+    low, high = verdict.ci_pct
+    return low > 0 if metric.better is Better.LOWER else high < 0
 
 
 def _is_within(measured: float, baseline: float | None, metric: Metric, limit: float) -> bool:

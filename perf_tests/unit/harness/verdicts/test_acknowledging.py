@@ -62,6 +62,37 @@ def test_an_entry_that_is_no_longer_needed_is_red_so_that_it_goes(status: Status
 
 
 @pytest.mark.parametrize(
+    ("metric", "interval_pct", "status"),
+    [
+        # Of a slowdown of 2.5 %, near what three processes can show, every second night is green.
+        ("denoise_step_ms", (0.4, 2.9), Status.PASS),
+        ("denoise_step_ms", (-0.1, 2.0), Status.STALE),
+        ("speedup_vs_bf16", (-2.9, -0.4), Status.PASS),
+        ("speedup_vs_bf16", (0.4, 2.9), Status.STALE),
+        ("denoise_step_ms", None, Status.STALE),
+    ],
+)
+def test_noise_that_hides_a_slowdown_is_no_reason_for_its_entry_to_go(
+    metric: str, interval_pct: tuple[float, float] | None, status: Status
+) -> None:
+    entry = msgspec.structs.replace(ENTRY, metric=metric)
+
+    def green(today: date) -> Status:
+        return judged(today, entry, metric=metric, status=Status.PASS, ci_pct=interval_pct)[0]
+
+    assert green(LAST_DAY) is status
+    assert green(DAY_AFTER) is Status.STALE  # nothing keeps it any longer
+
+
+def test_a_slowdown_that_noise_hides_is_said_to_be_still_acknowledged() -> None:
+    _, reason = judged(status=Status.PASS, ci_pct=(0.4, 2.9))
+    assert reason == (
+        "because of denoise_step_ms; within the limit and still worse than the baseline: the acknowledgement "
+        "(https://example.org/issues/7) stays"
+    )
+
+
+@pytest.mark.parametrize(
     "status",
     [Status.INCONCLUSIVE, Status.INVALID, Status.NO_BASELINE, Status.SURPRISE, Status.NOT_COMPARED],
 )
