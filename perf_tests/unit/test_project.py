@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -56,12 +55,6 @@ def test_readme_says_what_is_caught_before_the_first_command() -> None:
 
     assert 0 < readme.index("It catches") < readme.index("```bash")
     assert len(readme.splitlines()) < 200
-
-
-def test_no_tool_has_the_name_of_a_module_of_python() -> None:
-    """`python tools/x.py` searches tools/ first: each of them would import that one instead."""
-    tools = {path.stem for path in (ROOT / "tools").glob("*.py")}
-    assert tools & sys.stdlib_module_names == set()
 
 
 @each_constraints

@@ -1,21 +1,20 @@
-"""tools/bisection.py over a made repository: steps, skips, a commit that does not build, a spent budget."""
+"""tools/bisect.py over a generated repository: steps, skips, a commit that does not build, a spent budget."""
 
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import pytest
 
 from perf_tests.harness.bisecting import running
+from perf_tests.harness.bisecting.cli import main
 from perf_tests.harness.bisecting.search import BisectQuestion, brackets
 from perf_tests.harness.bisecting.state import resume
 from perf_tests.unit.conftest import ROOT
 
-main: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "bisection.py"))["main"]
 PROBE = """printf '{"value": %s}\\n' "$(cat level)" """
 BUILD = "test ! -e broken || { echo 'error: unknown type name' >&2; exit 1; }"
 
@@ -50,6 +49,17 @@ def bisect(clone: tuple[Path, list[str]], state: Path, *more: str, probe: str = 
     return main(
         ["commits", str(folder), *ends, f"--probe={probe}", f"--build={BUILD}", f"--state={state}", *more]
     )
+
+
+@pytest.mark.parametrize("tool", ["bisect", "rebaseline"])
+def test_a_tool_of_its_name_does_not_hide_a_module_of_the_standard_library(tool: str) -> None:
+    # `random` and `statistics` import `bisect`, which every tool finds in its own folder first.
+    shadows = {each.stem for each in (ROOT / "tools").glob("*.py")} & sys.stdlib_module_names
+    asked = subprocess.run(
+        (sys.executable, f"tools/{tool}.py", "--help"), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (shadows, asked.returncode, asked.stderr) == ({"bisect"}, 0, "")
+    assert asked.stdout.startswith(f"usage: {tool}.py [-h]")
 
 
 def test_two_steps_are_found_around_commits_that_do_not_build(

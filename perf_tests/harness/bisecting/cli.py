@@ -1,12 +1,4 @@
-"""Which version changed a number: over commits of a clone, or releases of a package.
-
-    python tools/bisection.py commits CLONE --good COMMIT --bad COMMIT --probe COMMAND [--build COMMAND]
-    python tools/bisection.py releases PACKAGE --versions 1.0,1.1 --probe COMMAND [--pins FILE] [-- OF UV]
-
-The probe prints `{"value": 34.75}` as its last line, with "half" (half the 95 % interval) where it is noisy.
-It is run with VERSION, and TREE (of the commit) or PYTHON (of the release); a failing version is skipped.
-The search is kept in --state and goes on from there. Exit code: 0 answered, 1 not yet, 2 refused.
-"""
+"""The command line of `tools/bisect.py`."""
 
 from __future__ import annotations
 
@@ -15,9 +7,6 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-# The checkout's own package, even where it is not installed: `python tools/x.py` searches only tools/.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.bisecting import search, state
 from perf_tests.harness.bisecting.running import Bisection, Candidates
@@ -29,9 +18,9 @@ from perf_tests.protocol.errors import PerfError, UsageError
 ANSWERED, NOT_YET, REFUSED = 0, 1, 2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 answered, 1 the budget is spent, 2 refused."""
-    options = _parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, description: str | None = None) -> int:
+    """Exit code: 0 answered, 1 the budget is spent, 2 refused. `description` is what `--help` begins with."""
+    options = _parser(description).parse_args(argv)
     try:
         candidates, items = options.versions_of(options)
         question = BisectQuestion(
@@ -98,7 +87,7 @@ def _as(found: BisectState, item: str) -> str:
     return f"cannot be measured: {point.reason}" if point.value is None else f"is {point.value:g}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(description: str | None) -> argparse.ArgumentParser:
     everywhere = argparse.ArgumentParser(add_help=False)
     everywhere.add_argument("--probe", required=True, metavar="COMMAND", help="prints the value of a version")
     everywhere.add_argument(
@@ -115,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "--compare-url", default="", metavar="URL", help="with {before} and {after}, printed of each step"
     )
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     kinds = parser.add_subparsers(required=True, metavar="{commits,releases}")
     commits = kinds.add_parser("commits", help="of a local clone, first parents only", parents=[everywhere])
@@ -131,7 +120,3 @@ def _parser() -> argparse.ArgumentParser:
     releases.add_argument("uv", nargs="*", metavar="UV ARGUMENTS", help="after --, for uv pip install")
     releases.set_defaults(versions_of=_releases, build="")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
