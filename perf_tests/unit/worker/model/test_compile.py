@@ -22,6 +22,7 @@ from perf_tests.tables.recipes import NO_ONEDNN, CompileMode, Recipe
 from perf_tests.tables.schemes.rows import BF16
 from perf_tests.unit.conftest import ROOT
 from perf_tests.worker.model import compile
+from perf_tests.worker.model.compiled.cuda_graph import GraphedForward
 
 REPRO = ROOT / "tools" / "repro" / "int8wo_compile.py"
 
@@ -72,6 +73,8 @@ FLUX_BLOCKS = [
             id="two lists of blocks",
         ),
         pytest.param(FLUX_MINI, CompileMode.FULL, [""], id="the whole transformer"),
+        pytest.param(FLUX_MINI, CompileMode.MAX_AUTOTUNE, [""], id="the whole transformer, tuned"),
+        pytest.param(FLUX_MINI, CompileMode.AOTI, [], id="blocks that another process compiled"),
     ],
 )
 def test_each_mode_marks_its_modules(
@@ -97,6 +100,17 @@ def test_the_decoder_is_compiled_only_where_the_recipe_says(
     # torch.compile keeps the wrapped function under this name.
     assert hasattr(pipeline.vae.decode, "_torchdynamo_orig_callable") is is_on
     assert recipe.compiles is is_on
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_transformer_is_replayed_only_where_the_recipe_says(
+    make_pipeline: Make, make_case: Callable[..., Case], is_on: bool
+) -> None:
+    recipe = Recipe(scheme=BF16, compile=CompileMode.REGIONAL, cuda_graph=is_on)
+    pipeline = make_pipeline(recipe)
+    compile.apply(pipeline, make_case(recipe).build)
+    assert isinstance(pipeline.transformer.forward, GraphedForward) is is_on
+    assert sorted(marked(pipeline.transformer)) == sorted(FLUX_BLOCKS)
 
 
 def test_settings_are_made_before_anything_compiles(
