@@ -132,6 +132,10 @@ def _trend(_metric: Metric, process: Process, _reference: Run | None) -> float:
     images = _images(process)
     if len(images) < over_images.TREND_IMAGES:
         raise NotMeasured(f"{len(images)} samples do not show a trend")
+    if (
+        process.warmups and images[0] is process.warmups[0]
+    ):  # it fills caches, and takes longer than any trend would let it
+        images = images[1:]
     clocks_mhz = over_images.medians([each.values.get(SAMPLE_CLOCK, ()) for each in images])
     return over_images.trend_pct(_generations_s(images), clocks_mhz)
 

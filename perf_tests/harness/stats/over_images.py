@@ -9,7 +9,8 @@ from itertools import pairwise
 FROM_SECOND = 3
 """Images that a growth takes at least: the first may still fill caches."""
 TREND_IMAGES = 5
-"""Images that a trend takes at least: fewer are in order by chance too often."""
+"""Images that a trend takes at least, with the very first of the process where it is one of them: fewer are
+in order by chance too often."""
 
 
 def growth_per_image(values: Sequence[float]) -> float:
