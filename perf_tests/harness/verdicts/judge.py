@@ -133,7 +133,7 @@ def _against_baseline(rule: BaselineRule, facts: Facts) -> Verdict:
     else:
         gate = metric.gates[facts.platform.device]
     another_unit = metric.per_unit and facts.unit != accepted.provenance.unit
-    is_known = metric.is_noisy and metric.name in facts.platform.between_cards
+    is_known = metric.is_noisy and facts.between_cards is not None
     widened = _widened(gate, facts.platform.unit_tolerance_pct if another_unit and not is_known else 0.0)
     judged = rule(facts, entry, widened)
     return _annotated(judged, facts, entry, changes, another_unit=another_unit)

@@ -15,7 +15,7 @@ from perf_tests.harness.verdicts import images, layers, noisy
 from perf_tests.harness.verdicts.noisy import Significance
 from perf_tests.tables.cases import Case
 from perf_tests.tables.fidelity_floors import floor_of
-from perf_tests.tables.metrics.spec import Better, Gate, Metric, Tolerance
+from perf_tests.tables.metrics.spec import STEP, Better, Gate, Metric, Tolerance
 from perf_tests.tables.platforms import Noise, Platform
 from perf_tests.tables.schemes.spec import Range
 
@@ -44,9 +44,14 @@ class Facts:
 
     @property
     def between_cards(self) -> Noise | None:
-        """How far cards of the platform lie apart in the metric, where the baseline is of another one."""
+        """How far cards of the platform lie apart in the metric, where the baseline is of another one.
+
+        None on the same card, and where nobody knows: an eager step is launched kernel by kernel, and a short
+        one waits for the host, which changes with the card.
+        """
         assert self.accepted is not None, "only asked with a baseline"
-        if self.unit == self.accepted.provenance.unit:
+        is_launched_eagerly = self.metric.name == STEP and not self.case.build.recipe.compiles
+        if is_launched_eagerly or self.unit == self.accepted.provenance.unit:
             return None
         return self.platform.between_cards.get(self.metric.name)
 
