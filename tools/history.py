@@ -75,10 +75,20 @@ def show(options: argparse.Namespace) -> Iterator[str]:
 
 def follow(options: argparse.Namespace) -> Iterator[str]:
     """The numbers of one metric of one case, since when it is red, and whether it drifts."""
+    is_known = False
     for platform in _platforms(options):
-        found = series.series(files.nights(options.history, platform), options.case, options.metric)
+        nights = files.nights(options.history, platform)
+        is_known |= any(
+            (row.case, row.metric) == (options.case, options.metric) for each in nights for row in each.rows
+        )
+        found = series.series(nights, options.case, options.metric)
         if found.points:
             yield from _lines(found, platform, options)
+    if not is_known:
+        raise UsageError(
+            f"no night has {options.metric} of {options.case} in {options.history}: give the id of a case "
+            "and the name of a metric as run.json has them"
+        )
 
 
 def _lines(found: series.NightSeries, platform: str, options: argparse.Namespace) -> Iterator[str]:
@@ -90,7 +100,8 @@ def _lines(found: series.NightSeries, platform: str, options: argparse.Namespace
         yield f"  {gap.night.night} {gap.night.run}  left out: {gap.why}"
     if since := series.since_when(found):
         green = f"last green {since.last_green.night}" if since.last_green else "never green in this series"
-        yield f"red since {since.first_red.night} ({since.nights} nights), {green}"
+        count = "1 night" if since.nights == 1 else f"{since.nights} nights"
+        yield f"red since {since.first_red.night} ({count}), {green}"
     noise = noise_in_force(options.baselines, PLATFORM_BY_ID[platform]).get(options.metric)
     if noise is not None and (warning := series.drift(found, noise.sd_pct)):
         yield (

@@ -87,6 +87,14 @@ def _as(found: BisectState, item: str) -> str:
     return f"cannot be measured: {point.reason}" if point.value is None else f"is {point.value:g}"
 
 
+def _compare_url(url: str) -> str:
+    try:
+        url.format(before="", after="")
+    except (LookupError, ValueError, AttributeError):
+        raise argparse.ArgumentTypeError(f"{url!r}: use no fields but {{before}} and {{after}}") from None
+    return url
+
+
 def _parser(description: str | None) -> argparse.ArgumentParser:
     everywhere = argparse.ArgumentParser(add_help=False)
     everywhere.add_argument("--probe", required=True, metavar="COMMAND", help="prints the value of a version")
@@ -101,7 +109,11 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         "--state", type=Path, default=Path("bisect.json"), metavar="FILE", help="default: %(default)s"
     )
     everywhere.add_argument(
-        "--compare-url", default="", metavar="URL", help="with {before} and {after}, printed of each step"
+        "--compare-url",
+        type=_compare_url,
+        default="",
+        metavar="URL",
+        help="with {before} and {after}, printed of each step",
     )
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

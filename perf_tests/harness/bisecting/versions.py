@@ -46,6 +46,12 @@ class Commits:
         commits = listed.split()
         if not commits or commits[-1] != ends[1]:
             raise UsageError(f"{bad} does not come after {good} in {self.clone}")
+        # Else their difference would be blamed on commits that do not build on the good end.
+        if ends[0] not in _output(self.clone, "rev-list", "--first-parent", ends[1]).split():
+            raise UsageError(
+                f"{good} is not on the first-parent line of {bad} in {self.clone}: give the commit where its "
+                f"branch left that line (`git merge-base {good} {bad}`)"
+            )
         return ends[0], *commits
 
     def prepare(self, item: str) -> None:

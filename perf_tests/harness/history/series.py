@@ -24,7 +24,11 @@ SLACK, BOUND, MOST = 1.5, 5.0, 4.0
 """Of 208 rows over 60 quiet nights, one in 20 times any row warns; at a noise of 0.36 % a drift of 0.1 % a
 night is warned of within 14 nights in 19 of 20."""
 GREEN = frozenset({Status.PASS.value, Status.IMPROVED.value})
-RED = frozenset({Status.REGRESSED.value, Status.SURPRISE.value, Status.ACKNOWLEDGED.value})
+RED = frozenset(
+    status.value
+    for status in Status
+    if status.is_error or status in (Status.REGRESSED, Status.SURPRISE, Status.ACKNOWLEDGED)
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -137,6 +138,7 @@ def _strangers(findings: NightFindings) -> Iterator[str]:
     """What names something that this checkout does not know, or contradicts itself."""
     if findings.format_version != FORMAT_VERSION:
         yield f"they have format {findings.format_version}, and this checkout reads {FORMAT_VERSION}"
+    yield from _no_day(findings.night)
     for outcome in findings.outcomes:
         yield from _unknown_case(outcome.case, outcome.platform)
         yield from _unknown_metrics(*outcome.red, *outcome.undecided)
@@ -152,6 +154,13 @@ def _strangers(findings: NightFindings) -> Iterator[str]:
     keys = [each.key for each in findings.causes]
     if len(set(pairs)) < len(pairs) or len(set(keys)) < len(keys):
         yield "a case or a cause is there twice"
+
+
+def _no_day(night: str) -> Iterator[str]:
+    try:
+        date.fromisoformat(night)
+    except ValueError:
+        yield f"there is no day {night}"
 
 
 def _unknown_case(case: str, platform: str) -> Iterator[str]:

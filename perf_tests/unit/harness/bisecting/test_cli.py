@@ -133,6 +133,27 @@ def test_commits_in_the_wrong_order_are_refused(
     assert "does not come after" in capsys.readouterr().err
 
 
+def test_a_good_end_beside_the_line_of_the_bad_one_is_refused(
+    clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, commits = clone
+    beside = git(folder, "commit-tree", f"{commits[5]}^{{tree}}", "-p", commits[5], "-m", "on another branch")
+    ends = (f"--good={beside}", f"--bad={commits[-1]}")
+    assert main(["commits", str(folder), *ends, "--probe=true", f"--state={tmp_path / 'b.json'}"]) == 2
+    assert f"{beside} is not on the first-parent line of {commits[-1]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["https://forge.example/{base}...{head}", "https://forge.example/{before"])
+def test_an_address_that_cannot_be_filled_in_is_refused_before_anything_is_measured(
+    clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    state = tmp_path / "b.json"
+    with pytest.raises(SystemExit, match="2"):
+        bisect(clone, state, f"--compare-url={url}")
+    assert "use no fields but {before} and {after}" in capsys.readouterr().err
+    assert not state.exists()
+
+
 def test_releases_without_uv_are_skipped_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,7 +51,7 @@ def test_nights_are_added_shown_and_followed(
         "  2026-11-01 1-1  100  PASS",
         "  2026-11-02 2-1  104  REGRESSED",
         "  2026-11-03 3-1  left out: the night does not count: by hand",
-        "red since 2026-11-02 (1 nights), last green 2026-11-01",
+        "red since 2026-11-02 (1 night), last green 2026-11-01",
     ]
 
 
@@ -63,6 +63,8 @@ def test_what_cannot_be_done_is_one_sentence(
     assert add(tmp_path, history, 1, Status.PASS, 100.0) == 0
     assert add(tmp_path, history, 1, Status.PASS, 101.0) == 2
     assert "history is never rewritten" in capsys.readouterr().err
+    assert main(["series", MINI_INT8WO.id, "denoise_step", "--history", str(history)]) == 2
+    assert f"no night has denoise_step of {MINI_INT8WO.id}" in capsys.readouterr().err
     (tmp_path / "wheels.json").write_text("[]")
     assert add(tmp_path, history, 2, Status.PASS, 1.0, "--wheels", str(tmp_path / "wheels.json")) == 2
     assert "it holds a JSON object, package -> address" in capsys.readouterr().err

@@ -83,6 +83,7 @@ def test_a_metric_that_nobody_measured_has_no_points() -> None:
         ("REGRESSED REGRESSED", (None, "01", 2)),
         ("PASS REGRESSED INVALID REGRESSED NO_BASELINE", ("01", "02", 2)),
         ("PASS ACKNOWLEDGED", ("01", "02", 1)),
+        ("PASS ERROR(crash) ERROR(oom)", ("01", "02", 2)),
         ("REGRESSED PASS", None),
         ("INVALID", None),
     ],

@@ -42,6 +42,7 @@ HOSTILE: dict[str, Callable[[Any], Any]] = {
     "a missing field": lambda good: {name: each for name, each in good.items() if name != "causes"},
     "wrong types": lambda good: {**good, "counts": "yes"},
     "a night that is none": lambda good: {**good, "night": "2026-11-01\n# owned"},
+    "a day that no calendar has": lambda good: {**good, "night": "2026-02-31"},
     "a run that is a path": lambda good: {**good, "run": "../../etc/passwd"},
     "a version with markdown": lambda good: {**good, "packages": {"torch": INJECTION}},
     "a package with markdown": lambda good: {**good, "packages": {INJECTION: "2.13"}},
