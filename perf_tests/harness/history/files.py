@@ -73,6 +73,8 @@ def read(path: Path) -> StoredNight:
 def _unpacked(path: Path) -> bytes:
     with gzip.open(path) as file:
         content = file.read(MAX_BYTES + 1)
+    if not content.strip():
+        raise ValueError("it is empty")
     if len(content) > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES} bytes")
     return content

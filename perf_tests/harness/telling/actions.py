@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+import msgspec
+
 from perf_tests.harness.telling import issues
 from perf_tests.harness.telling.findings import CaseOutcome, NightFindings, RedCause
 from perf_tests.harness.telling.issues import ApiIssue, IssueMemory
@@ -39,6 +41,7 @@ class IssueSubject:
     """What one issue is about, tonight."""
 
     mark: str
+    platform: str
     title: str
     members: tuple[str, ...]
     parts: tuple[str, ...]
@@ -79,6 +82,7 @@ def _subjects(findings: NightFindings, ours: Mapping[str, ApiIssue]) -> Iterator
         for cause in told:
             yield IssueSubject(
                 mark=_mark(cause),
+                platform=platform,
                 title=issues.title(cause),
                 members=tuple(each.case for each in cause.members),
                 parts=tuple(issues.of_cause(cause, findings)),
@@ -87,6 +91,7 @@ def _subjects(findings: NightFindings, ours: Mapping[str, ApiIssue]) -> Iterator
         if why:
             yield IssueSubject(
                 mark=issues.fingerprint(platform, "umbrella"),
+                platform=platform,
                 title=issues.UMBRELLA.format(platform=platform),
                 members=tuple(each.case for cause in causes for each in cause.members),
                 parts=tuple(issues.of_umbrella(causes, why, findings)),
@@ -142,7 +147,8 @@ def _red(subject: IssueSubject, issue: ApiIssue | None, findings: NightFindings)
 
 
 def _remember(before: IssueMemory | None, subject: IssueSubject, findings: NightFindings) -> IssueMemory:
-    return issues.remembering(before, issues.RED, findings, subject.members, subject.cause)
+    memory = issues.remembering(before, issues.RED, findings, subject.members, subject.cause)
+    return msgspec.structs.replace(memory, platform=subject.platform)
 
 
 def _body(subject: IssueSubject, memory: IssueMemory) -> str:
@@ -159,7 +165,9 @@ def _not_red(mark: str, issue: ApiIssue, findings: NightFindings) -> Iterator[Ac
     before = issues.memory_of(issue)
     if before is None or _is_told(before, findings):
         return
-    outcomes = {each.case: each for each in findings.outcomes}
+    outcomes = {each.case: each for each in findings.outcomes if before.platform in (None, each.platform)}
+    if not outcomes:  # the night of another platform
+        return
     members = [outcomes.get(case) for case in before.members]
     letter = _letter(members, before.metric)
     memory = issues.remembering(before, letter, findings, (), None)

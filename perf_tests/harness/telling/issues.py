@@ -64,6 +64,8 @@ class IssueMemory(Struct):
     metric: Name | None = None
     """What the issue is about; None for one about the host or the stack as a whole."""
     blame: Blame | None = None
+    platform: Name | None = None
+    """Of the cases, whose ids are the same on each; None in issues from before it was kept."""
 
     @property
     def green_nights(self) -> int:
@@ -97,6 +99,7 @@ def remembering(
         members=tuple(sorted({*(before.members if before else ()), *members})),
         metric=before.metric if before else cause.metric if cause else None,
         blame=blame or (before.blame if before else None),
+        platform=before.platform if before else None,
     )
 
 

@@ -80,6 +80,13 @@ def test_a_night_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) ->
         files.nights(tmp_path, "h100")
 
 
+def test_a_night_without_a_line_is_said_to_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "2026-11-20-1.jsonl.gz"
+    path.write_bytes(gzip.compress(b""))
+    with pytest.raises(RecordError, match=r"cannot be read: it is empty$"):
+        files.read(path)
+
+
 def test_a_night_that_unpacks_to_gigabytes_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

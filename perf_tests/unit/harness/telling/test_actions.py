@@ -100,6 +100,28 @@ def test_a_change_that_was_accepted_closes_its_issue_and_names_the_commit(reposi
     ]
 
 
+def elsewhere(of: NightFindings) -> NightFindings:
+    """The same night on H200s, on which nothing is red."""
+    outcomes = tuple(msgspec.structs.replace(each, platform="h200", red=()) for each in of.outcomes)
+    return msgspec.structs.replace(of, run="99-1", causes=(), outcomes=outcomes)
+
+
+def test_green_nights_of_another_platform_close_no_issue(repository: Repository) -> None:
+    after(repository, night(1, cause(FP8)))
+    assert after(repository, *(elsewhere(night(day, recorded="2026-11-02")) for day in range(2, 7))) == []
+    assert strip(repository) == "R"
+    of_both = night(7, cause(FP8))
+    outcomes = (*of_both.outcomes, *elsewhere(of_both).outcomes)
+    after(repository, msgspec.structs.replace(of_both, causes=(), outcomes=outcomes))
+    assert strip(repository) == "RR"
+
+
+def test_an_issue_from_before_platforms_were_remembered_goes_on(repository: Repository) -> None:
+    after(repository, night(1, cause(FP8)))
+    repository.issues[0].body = (repository.issues[0].body or "").replace(',"platform":"h100"', "")
+    assert after(repository, night(2), night(3), night(4)) == ["update 1", "close 1"]
+
+
 def test_a_night_that_was_told_is_not_told_again(repository: Repository) -> None:
     after(repository, night(1, cause(FP8)), night(2, cause(FP8)))
     assert after(repository, night(2, cause(FP8))) == []
