@@ -11,6 +11,7 @@ from perf_tests.unit.harness.plugin.sessions import failed_tests
 PACKAGED = "pixart-mini-b1-int8wo-aoti"
 ITS_TWIN = "pixart-mini-b1-int8wo-regional"
 ON_H100 = "flux1-dev-slim-b1-bf16-aoti"
+TWIN_ON_H100 = "flux1-dev-slim-b1-bf16-regional"
 ONLY = f"--perf-case={PACKAGED}"
 
 
@@ -108,7 +109,7 @@ def test_steps_of_a_twin_that_was_disturbed_are_compared_with_nothing(
     suite: Suite, plug_gpu: Plug, misbehave: Misbehave, throttled: int, status: Status
 ) -> None:
     plug_gpu()
-    misbehave(f"throttled:{throttled}@flux1-dev-slim-b1-fp8dqrow-regional")
+    misbehave(f"throttled:{throttled}@{TWIN_ON_H100}")
     suite.run("-m", "h100", f"--perf-case={ON_H100}")
 
     assert suite.statuses(ON_H100)["denoise_step_ms_vs_jit"] is status
