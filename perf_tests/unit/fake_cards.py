@@ -5,7 +5,7 @@ As a plugin of pytest, next to the fake worker, which believes that it computes 
     PERF_FAKE_CARDS=4 python -m pytest -p perf_tests.unit.fake_cards \\
         --perf-worker-module=perf_tests.unit.fake_worker -m h100 --perf-gpus all --perf-out DIR
 
-PYTEST_DONT_REWRITE: a session within a test's process finds it imported already, and warns, which is an error.
+PYTEST_DONT_REWRITE: a session within a test finds it imported already, and warns of it, which is an error.
 """
 
 from __future__ import annotations
