@@ -37,11 +37,9 @@ def test_each_shape_is_compiled_once(make_case: MakeCase) -> None:
     assert found["first_image_after_change_s"] > 0.0
 
 
-def test_shapes_beyond_what_dynamo_keeps_run_eager_and_are_seen(
-    make_case: MakeCase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
-    found = tour(make_case(RESHAPED))
+def test_shapes_beyond_what_dynamo_keeps_run_eager_and_are_seen(make_case: MakeCase) -> None:
+    with torch._dynamo.config.patch(recompile_limit=2):
+        found = tour(make_case(RESHAPED))
     assert found["graphs_of_changes"] < 9.0
     assert found["eager_blocks_after_change"] > 0.0
 
