@@ -150,12 +150,16 @@ def counts(runs: Sequence[Run], found: Sequence[Cause]) -> str:
     not_run = sum(len(cause.runs) for cause in found if cause.status is Status.NOT_RUN)
     bad = [cause for cause in found if not cause.is_new and cause.status is not Status.NOT_RUN]
     of_bad = sum(len(cause.runs) for cause in bad)
+    explained = {run.id for cause in found for run in cause.runs}
+    # Of a session that ended before all their verdicts were given.
+    undecided = sum(run.status is Status.INCONCLUSIVE for run in runs if run.id not in explained)
     one = len(bad) == 1
     parts = (
-        (len(runs) - new - not_run - of_bad, "green"),
+        (len(runs) - new - not_run - of_bad - undecided, "green"),
         (of_bad, f"red for {len(bad)} {'cause' if one else 'causes'}"),
         (new, "without a baseline"),
         (not_run, "not run"),
+        (undecided, "not judged to the end"),
     )
     said = ", ".join(f"{count} {what}" for count, what in parts if count)
     return f"{len(runs)} {'case' if len(runs) == 1 else 'cases'}: {said}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from perf_tests.harness.report.causes import Cause, explained
+import msgspec
+
+from perf_tests.harness.report.causes import Cause, counts, explained
 from perf_tests.harness.runs.record import Status
 from perf_tests.unit.builders import make_run
 
@@ -70,3 +72,11 @@ def test_what_to_do_outlasts_a_long_reason() -> None:
         "  reproduce  pytest",
         "  and 9 more lines with --perf-table=all, and in the JUnit file",
     ]
+
+
+def test_a_case_that_was_not_judged_to_the_end_is_not_called_green() -> None:
+    measured = make_run()
+    judged = msgspec.structs.replace(measured, id="another", status=Status.PASS)
+
+    assert counts([measured], ()) == "1 case: 1 not judged to the end"
+    assert counts([measured, judged], ()) == "2 cases: 1 green, 1 not judged to the end"
