@@ -76,7 +76,8 @@ def _refused(metric: Metric, case: Case, run: Run, reference: Run | None) -> Ver
     if why := _why(partial(validity.invalidity, host=not bound), run, divided_by):
         return unjudged(metric, Status.INVALID, why)
     if bound and metric.follows_host and (why := _why(validity.busy_host, run, divided_by)):
-        return unjudged(metric, Status.NOT_COMPARED, f"{why}; {STEP_BUSY} is judged instead")
+        instead = f"; {STEP_BUSY} is judged instead" if metric.rests_on_step else ""
+        return unjudged(metric, Status.NOT_COMPARED, f"{why}{instead}")
     return None
 
 

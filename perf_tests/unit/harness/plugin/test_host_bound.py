@@ -53,6 +53,10 @@ def test_unchanged_code_is_green(
     assert result.ret == pytest.ExitCode.OK, screen(result)
     statuses = recorded_quiet.statuses(SLIM)
     assert (statuses["step_busy_ms"], statuses["denoise_step_ms"]) == (busy, wall)
+    (run,) = (each for each in recorded_quiet.record().cases if each.id == SLIM)
+    instead = {each.metric for each in run.verdicts if "is judged instead" in each.reason}
+    of_steps = {"denoise_step_ms", "speedup_vs_bf16"}
+    assert instead == (of_steps if wall is Status.NOT_COMPARED else set())
     assert statuses["speedup_vs_bf16"] is wall
 
 
