@@ -144,6 +144,7 @@ def test_headings_leave_out_no_level(page: Element) -> None:
     assert max(after - before for before, after in itertools.pairwise(levels)) == 1
 
 
+@pytest.mark.untraced
 def test_page_of_every_row_is_small_and_written_in_time(tmp_path: Path) -> None:
     record = night()
     assert len(record.cases) >= 208
