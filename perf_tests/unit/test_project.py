@@ -129,13 +129,17 @@ def test_actions_are_pinned_by_commit(workflow: Path) -> None:
     assert [action for action in actions if not re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", action)] == []
 
 
+ELEVATED = {"record.yml": {"propose"}, "nightly.yml": {"site", "publish"}}
+"""Workflow -> its jobs that may do more than read the repository, on hosted runners."""
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
 def test_workflow_reads_the_repository_and_writes_only_where_it_opens_a_pull_request(workflow: Path) -> None:
     text = without_comments(workflow)
     elevated = {name: job for name, job in jobs(workflow).items() if "permissions:" in job}
 
     assert re.findall(r"^permissions:\n((?:[ ]+.*\n)+)", text, flags=re.MULTILINE) == ["  contents: read\n"]
-    assert set(elevated) == ({"propose"} if workflow.name == "record.yml" else set())
+    assert set(elevated) == ELEVATED.get(workflow.name, set())
     assert not [name for name, job in elevated.items() if "runs-on: ubuntu-latest" not in job]
     assert not [name for name, job in jobs(workflow).items() if "self-hosted" in job and "TOKEN" in job]
     assert text.count("persist-credentials: false") == text.count("actions/checkout@")
@@ -166,6 +170,19 @@ def test_nightly_uploads_the_page_of_the_whole_and_links_it() -> None:
     (upload,) = (step for step in steps if "actions/upload-artifact" in step)
     assert "id: night" in upload
     assert steps.index(upload) < steps.index(link)
+
+
+def test_what_publishes_nights_runs_nothing_of_ours_and_only_where_somebody_asked() -> None:
+    site, publish = (jobs(ROOT / ".github/workflows/nightly.yml")[name] for name in ("site", "publish"))
+
+    rights = r"    permissions:\n((?:      .*\n)+)"
+    assert re.findall(rights, publish) == ["      id-token: write\n      pages: write\n"]
+    assert re.findall(rights, site) == ["      actions: read\n      contents: read\n"]
+    assert re.findall(r"uses: (\S+?)@|run:", publish) == ["actions/deploy-pages"]
+    assert "needs: site" in publish
+    assert "needs.site.result == 'success'" in publish
+    assert "inputs.publish || (github.event_name == 'schedule' && vars.PERF_PUBLISH == 'true')" in site
+    assert "github.ref_name == github.event.repository.default_branch" in site
 
 
 def test_nightly_measures_on_its_gpu_or_fails_and_keeps_the_run() -> None:

@@ -17,8 +17,6 @@ from perf_tests.harness.page.view import Page, PageTable
 from perf_tests.harness.rebaseline import candidates
 from perf_tests.harness.rebaseline.candidates import RunFile
 from perf_tests.harness.runs.record import Run
-from perf_tests.protocol.errors import PerfError
-from perf_tests.protocol.files import replace_atomically
 
 PROVENANCE = "base"
 
@@ -29,19 +27,12 @@ def write(base: RunFile, candidate: RunFile, comparison: RunComparison, path: Pa
     Raises PerfError where the disk refuses.
     """
     sources = sources_of(base, candidate, comparison)
-    html = report_file.rendered(page(sources, comparison))
-    albums = pictures.albums(
-        sources.record.cases,
-        sources.is_red,
+    _, html = report_file.illustrated(
+        sources,
+        lambda beside: page(beside, comparison),
         lambda run: _pictures(run, sources.base[run.id], base, candidate),
-        report_file.LIMIT_BYTES - len(html),
     )
-    if albums:
-        html = report_file.rendered(page(dataclasses.replace(sources, albums=albums), comparison))
-    try:
-        replace_atomically(path, html.encode(errors="replace"))
-    except OSError as error:
-        raise PerfError(f"cannot write {path}: {error.strerror}; choose another --html") from error
+    report_file.save(path, html, option="--html")
 
 
 def sources_of(base: RunFile, candidate: RunFile, comparison: RunComparison) -> PageSources:

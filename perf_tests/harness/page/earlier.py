@@ -73,17 +73,31 @@ class Trend:
 
 
 def read(folder: Path, record: RunRecord) -> Nights:
-    """The newest of the earlier runs in `folder`: its run.json files however deep, and nights of history.
+    """The newest of the runs in `folder`, as `read_all` finds them, that are earlier than `record`.
 
-    Raises UsageError where there is no such folder. A file that cannot be read is named, and left out.
+    Raises UsageError where there is no such folder.
     """
     if not folder.is_dir():
         raise UsageError(f"--history {folder} is not a folder; give the one that holds earlier runs")
+    return before(read_all(folder), record)
+
+
+def before(found: Nights, record: RunRecord) -> Nights:
+    """The newest of the runs `found` that are earlier than `record`; a night of history by its day."""
+    nights = [night for night in found.nights if night.when < record.created_at[: len(night.when)]]
+    return Nights(nights=tuple(nights[-MAX_NIGHTS:]), unreadable=found.unreadable)
+
+
+def read_all(folder: Path) -> Nights:
+    """All runs in `folder`: its run.json files however deep, and nights of history.
+
+    A file that cannot be read is named, and left out.
+    """
     found: list[Night] = []
     unreadable: list[str] = []
     for path in sorted((*folder.rglob(RECORD), *folder.rglob(HISTORY))):
         try:
-            night = _of_record(path, record) if path.name == RECORD else _of_history(path, record)
+            night = _of_record(path) if path.name == RECORD else _of_history(path)
         except (OSError, msgspec.DecodeError) as error:
             unreadable.append(f"{path}: {error}")
         except RecordError as error:
@@ -91,13 +105,13 @@ def read(folder: Path, record: RunRecord) -> Nights:
         else:
             found += [night] if night is not None else []
     found.sort(key=lambda night: night.when)
-    return Nights(nights=tuple(found[-MAX_NIGHTS:]), unreadable=tuple(unreadable))
+    return Nights(nights=tuple(found), unreadable=tuple(unreadable))
 
 
-def _of_record(path: Path, record: RunRecord) -> Night | None:
-    """The run in a run.json; None for one of another format, and for one that began later."""
+def _of_record(path: Path) -> Night | None:
+    """The run in a run.json; None for one of another format."""
     past = msgspec.json.decode(read_regular(path), type=PastRecord)
-    if past.format_version != FORMAT_VERSION or past.created_at >= record.created_at:
+    if past.format_version != FORMAT_VERSION:
         return None
     cases = {
         (case.id, case.platform): PastRun(
@@ -113,12 +127,11 @@ def _of_record(path: Path, record: RunRecord) -> Night | None:
     return Night(when=past.created_at, cases=cases)
 
 
-def _of_history(path: Path, record: RunRecord) -> Night | None:
-    """A night of history; None for one that does not compare, and for one of the same day or later."""
+def _of_history(path: Path) -> Night | None:
+    """A night of history; None for one that does not compare."""
     stored = files.read(path)
     night = stored.night
-    comparable = night.counts and night.methodology == METHODOLOGY
-    if not comparable or night.night >= record.created_at[: len("2026-01-31")]:
+    if not night.counts or night.methodology != METHODOLOGY:
         return None
     rows: dict[str, list[NightRow]] = {}
     for row in stored.rows:

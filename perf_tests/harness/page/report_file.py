@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -15,9 +16,11 @@ from markupsafe import Markup
 from perf_tests.harness.page import pictures, sources
 from perf_tests.harness.page.marks import DARK, LIGHT, OF_KIND
 from perf_tests.harness.page.pages import page_of
+from perf_tests.harness.page.pictures import Captioned
+from perf_tests.harness.page.sources import PageSources
 from perf_tests.harness.page.view import Page
 from perf_tests.harness.processes.plain_text import harmless
-from perf_tests.harness.runs.record import RunRecord
+from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.files import replace_atomically
 
@@ -47,33 +50,60 @@ def write(out: Path, record: RunRecord, baselines: Path, path: Path, history: Pa
     be trusted, UsageError where there is no such folder, and PerfError where the disk refuses.
     """
     beside = sources.read(out, record, baselines, history)
-    html = rendered(page_of(beside))
-    files_of = partial(pictures.of_run, out, record)
-    if albums := pictures.albums(record.cases, beside.is_red, files_of, LIMIT_BYTES - len(html)):
-        html = rendered(page_of(dataclasses.replace(beside, albums=albums)))
+    _, html = illustrated(beside, page_of, partial(pictures.of_run, out, record))
+    save(path, html, option="--out")
+
+
+def illustrated(
+    beside: PageSources,
+    page_of_sources: Callable[[PageSources], Page],
+    files_of: Callable[[Run], Sequence[Captioned]],
+) -> tuple[Page, str]:
+    """The page that `page_of_sources` makes of `beside`, with the pictures that fit into it, and its HTML.
+
+    `files_of` finds the pictures of a run.
+    """
+    page = page_of_sources(beside)
+    html = rendered(page)
+    room = LIMIT_BYTES - len(html)
+    if albums := pictures.albums(beside.record.cases, beside.is_red, files_of, room):
+        page = page_of_sources(dataclasses.replace(beside, albums=albums))
+        html = rendered(page)
+    return page, html
+
+
+def save(path: Path, html: str, option: str) -> None:
+    """Write a page to the file `path`. Raises PerfError, naming the `option` to change, where that fails."""
     try:
         replace_atomically(path, html.encode(errors="replace"))
     except OSError as error:
         raise PerfError(
-            f"cannot write {path}: {error.strerror}; make room, or choose another --out"
+            f"cannot write {path}: {error.strerror}; make room, or choose another {option}"
         ) from error
 
 
 def rendered(page: Page) -> str:
     """The HTML of `page`."""
-    environment = _environment()
-    style = environment.get_template(STYLE).render(light=LIGHT, dark=DARK, kinds=OF_KIND)
-    script = _text(SCRIPT)
-    policy = POLICY.format(style=_digest(style), script=_digest(script))
-    return environment.get_template(TEMPLATE).render(
-        page=page, style=Markup(style), script=Markup(script), policy=policy
+    style, script = stylesheet(), _text(__package__, SCRIPT)
+    policy = POLICY.format(style=digest(style), script=digest(script))
+    return (
+        environment(__package__)
+        .get_template(TEMPLATE)
+        .render(page=page, style=style, script=Markup(script), policy=policy)
     )
 
 
+def stylesheet() -> Markup:
+    """The CSS of the page, light and dark."""
+    template = environment(__package__).get_template(STYLE)
+    return Markup(template.render(light=LIGHT, dark=DARK, kinds=OF_KIND))
+
+
 @cache
-def _environment() -> jinja2.Environment:
+def environment(package: str) -> jinja2.Environment:
+    """Renders the templates of `package`, and escapes all that is put into them."""
     return jinja2.Environment(
-        loader=jinja2.FunctionLoader(_text),
+        loader=jinja2.FunctionLoader(partial(_text, package)),
         autoescape=True,
         finalize=_shown,
         undefined=jinja2.StrictUndefined,
@@ -88,9 +118,10 @@ def _shown(value: object) -> object:
     return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _text(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+def _text(package: str, name: str) -> str:
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """What a policy names a style or a script by."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,1 @@
+"""Nights as a static site: a page each, and an index of them."""
