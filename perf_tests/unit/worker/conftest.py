@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,12 @@ def _quiet_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def enums_of_python_3_11_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members of enumerations are pickled as by Python 3.11.0 to 3.11.2, which Debian 12 has."""
+    monkeypatch.setattr(enum.Enum, "__reduce_ex__", lambda self, _: (getattr, (type(self), self.name)))
 
 
 @pytest.fixture

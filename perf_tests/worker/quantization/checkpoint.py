@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import pickle
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -80,8 +82,21 @@ def made(build: Build, folder: str | None, device: torch.device) -> Any:
 # torch.save, and torchao's safetensors
 
 
+class _EnumsByValue:
+    """In place of the module `pickle`: members of enumerations are written as their class and value.
+
+    So do all versions of Python but 3.11.0 to 3.11.2, which write a call of `getattr`, and `weights_only`
+    refuses that: no file could be loaded there whose tensors know, like torchao's, their mapping or kernel.
+    """
+
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, member: Any) -> Any:
+            """What `member` is made from; NotImplemented for what the usual way is right for."""
+            return (type(member), (member.value,)) if isinstance(member, enum.Enum) else NotImplemented
+
+
 def _write_pickle(pipeline: Any, folder: Path) -> None:
-    torch.save(pipeline.transformer.state_dict(), _file(folder, "pt"))
+    torch.save(pipeline.transformer.state_dict(), _file(folder, "pt"), pickle_module=_EnumsByValue)
 
 
 def _read_pickle(build: Build, folder: Path, device: torch.device) -> Any:

@@ -25,6 +25,8 @@ HIGHEST = 127
 """Largest magnitude of a quantized value; -128 is not used, so that the range is symmetric."""
 SMALLEST_SCALE = torch.finfo(torch.float32).eps
 """The same as torchao's; the scale of a row of zeros."""
+PER_ROW = QuantizeTensorToInt8Kwargs(granularity=PerRow())
+"""How each row of a weight, and each token of activations, is quantized."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,15 @@ class Int8SemiSparseTensor(TorchAOBaseTensor):  # type: ignore[misc] # torchao i
     float32.
     """
 
+    # Not how activations are quantized, which is always the same: torchao's arguments hold a member of an
+    # enumeration, which Python 3.11.0 to 3.11.2 pickle as a call of `getattr`, and `weights_only` refuses.
     tensor_data_names = ["qdata", "scale"]  # noqa: RUF012 # torchao reads and copies them as lists
-    tensor_attribute_names = ["act_quant_kwargs", "packed_for", "dtype"]  # noqa: RUF012 # torchao reads and copies them as lists
+    tensor_attribute_names = ["packed_for", "dtype"]  # noqa: RUF012 # torchao reads and copies them as lists
 
     def __new__(
         cls,
         qdata: torch.Tensor,
         scale: torch.Tensor,
-        act_quant_kwargs: QuantizeTensorToInt8Kwargs,
         packed_for: str,
         dtype: torch.dtype,
     ) -> Self:
@@ -62,15 +65,18 @@ class Int8SemiSparseTensor(TorchAOBaseTensor):  # type: ignore[misc] # torchao i
         self,
         qdata: torch.Tensor,
         scale: torch.Tensor,
-        act_quant_kwargs: QuantizeTensorToInt8Kwargs,
         packed_for: str,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
         self.qdata = qdata
         self.scale = scale
-        self.act_quant_kwargs = act_quant_kwargs
         self.packed_for = packed_for
+
+    @property
+    def act_quant_kwargs(self) -> QuantizeTensorToInt8Kwargs:
+        """How activations are quantized, under torchao's name for it."""
+        return PER_ROW
 
     @classmethod
     def from_hp(cls, weight: torch.Tensor) -> Int8SemiSparseTensor:
@@ -85,9 +91,8 @@ class Int8SemiSparseTensor(TorchAOBaseTensor):  # type: ignore[misc] # torchao i
                 f"2:4 sparse int8 weights need multiples of {WEIGHT_MULTIPLE} rows and columns, this one has "
                 f"{rows} x {columns}: leave its module as it is"
             )
-        per_row = QuantizeTensorToInt8Kwargs(granularity=PerRow())
-        quantized = _quantize(prune(weight), per_row)
-        return cls(compress(quantized.qdata), quantized.scale, per_row, weight.device.type, weight.dtype)
+        quantized = _quantize(prune(weight))
+        return cls(compress(quantized.qdata), quantized.scale, weight.device.type, weight.dtype)
 
     def dequantize(self, output_dtype: torch.dtype | None = None) -> torch.Tensor:
         """The dense weight, with its zeros, in `output_dtype`, by default the dtype that it had."""
@@ -110,13 +115,13 @@ def prune(weight: torch.Tensor) -> torch.Tensor:
     return groups.scatter(1, smallest, 0).reshape(weight.shape)
 
 
-def _quantize(rows: torch.Tensor, how: QuantizeTensorToInt8Kwargs) -> Int8Tensor:
+def _quantize(rows: torch.Tensor) -> Int8Tensor:
     """Each row of a matrix as int8, rounded to nearest even, and float32 scales (rows, 1): its amax / 127."""
     # Not torchao's own choice of scales: uncompiled it divides bfloat16 by bfloat16, and it takes extremes in
     # bfloat16, which inductor of torch 2.13 cannot compile for a CPU where projections share their input
     # ("conflicting declaration 'at_BFloat16_tmp_acc0_vec'").
     scale = (rows.float().abs().amax(dim=1, keepdim=True) / HIGHEST).clamp(min=SMALLEST_SCALE)
-    return Int8Tensor.from_hp(rows, how.granularity, how.mapping_type, scale=scale)
+    return Int8Tensor.from_hp(rows, PER_ROW.granularity, PER_ROW.mapping_type, scale=scale)
 
 
 def _columns(packed: torch.Tensor) -> int:
@@ -200,7 +205,7 @@ def _linear(activations: torch.Tensor, weight: Any, bias: torch.Tensor | None = 
     """
     _require_packed_for(weight, activations.device.type)
     flat = activations.reshape(-1, activations.shape[-1])
-    tokens = _quantize(flat, weight.act_quant_kwargs)
+    tokens = _quantize(flat)
     count = flat.shape[0]
     padded = nn.functional.pad(tokens.qdata, (0, 0, 0, -count % TOKENS_MULTIPLE))
     scaled: torch.Tensor = product(weight.qdata, padded, weight.scale).t()[:count] * tokens.scale

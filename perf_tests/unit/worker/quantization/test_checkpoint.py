@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torchao.quantization import quantize_
 
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Load, Loaded, Quantize, Quantized, Save, Saved
@@ -15,12 +18,13 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import Loader, Recipe
-from perf_tests.tables.schemes.rows import BF16, FP6_E3M2, INT4DQ, INT8WO
+from perf_tests.tables.schemes.rows import BF16, FP6_E3M2, FP8WO, INT4DQ, INT8DQ, INT8WO
 from perf_tests.tables.schemes.spec import Scheme
 from perf_tests.worker import session
 from perf_tests.worker.inspection import prompts
 from perf_tests.worker.measure import control
 from perf_tests.worker.measure.generate import StepWork
+from perf_tests.worker.model.lazy import construct
 from perf_tests.worker.quantization import apply, checkpoint
 from perf_tests.worker.quantization.checkpoint import WAYS, Way
 from perf_tests.worker.session import WorkerSession
@@ -91,6 +95,23 @@ def test_a_tensor_subclass_counts_as_its_tensors_and_as_what_else_it_knows(make_
     of_weight = {name.removeprefix(weight) for name in built.tensors if name.startswith(weight)}
     assert of_weight == {" as Int8Tensor", ".qdata", ".scale", ".zero_point"}
     assert sum(" as " in name for name in built.tensors) == LINEAR
+
+
+@pytest.mark.usefixtures("enums_of_python_3_11_2")
+@pytest.mark.parametrize("scheme", [INT8WO, INT8DQ, INT4DQ, FP8WO], ids=lambda each: each.id)
+def test_saved_weights_can_be_loaded_whatever_python_makes_of_enumerations(
+    tmp_path: Path, scheme: Scheme
+) -> None:
+    linear = nn.Linear(256, 64, dtype=torch.bfloat16)
+    assert scheme.config is not None
+    quantize_(linear, construct(scheme.config))
+    WAYS[Loader.TORCH_SAVE].write(SimpleNamespace(transformer=linear), tmp_path)
+    (file,) = (tmp_path / "transformer").iterdir()
+
+    loaded: Any = torch.load(file, weights_only=True)["weight"]
+    written: Any = linear.weight
+    assert type(loaded) is type(written)
+    assert loaded.__tensor_flatten__() == written.__tensor_flatten__()
 
 
 # A wrong loader

@@ -233,6 +233,7 @@ def test_operators_satisfy_their_registrations() -> None:
     assert set(library.opcheck(sparse24.compress, (matrix,)).values()) == {"SUCCESS"}
 
 
+@pytest.mark.usefixtures("enums_of_python_3_11_2")
 def test_a_saved_state_dict_comes_back_bit_by_bit() -> None:
     linear, file = sparse_linear(), io.BytesIO()
     torch.save(linear.state_dict(), file)
