@@ -30,6 +30,9 @@ from perf_tests.tables.platforms import PLATFORM_BY_ID
 FORMAT_VERSION = 1
 MAX_BYTES = 256 << 10
 MAX_ROWS = 2000
+PACKAGES = ("torch", "triton", "torchao", "diffusers", "transformers")
+SUITE = "suite"
+"""What its commit goes by, among those of packages."""
 BUILD = "build"
 """Stands for the metric of a case that could not be measured as asked."""
 
@@ -139,6 +142,7 @@ def _strangers(findings: NightFindings) -> Iterator[str]:
     if findings.format_version != FORMAT_VERSION:
         yield f"they have format {findings.format_version}, and this checkout reads {FORMAT_VERSION}"
     yield from _no_day(findings.night)
+    yield from _unknown_packages(*findings.packages, *findings.commits)
     for outcome in findings.outcomes:
         yield from _unknown_case(outcome.case, outcome.platform)
         yield from _unknown_metrics(*outcome.red, *outcome.undecided)
@@ -150,10 +154,17 @@ def _strangers(findings: NightFindings) -> Iterator[str]:
         numbers = (cause.whole, cause.torch, cause.torchao, *(each.change_pct for each in cause.members))
         if not all(math.isfinite(each) for each in numbers if each is not None):
             yield "a number is not finite"
+    yield from _contradictions(findings)
+
+
+def _contradictions(findings: NightFindings) -> Iterator[str]:
     pairs = [(each.platform, each.case) for each in findings.outcomes]
     keys = [each.key for each in findings.causes]
-    if len(set(pairs)) < len(pairs) or len(set(keys)) < len(keys):
+    members = [(cause.key, cause.platform, each.case) for cause in findings.causes for each in cause.members]
+    if any(len(set(each)) < len(each) for each in (pairs, keys, members)):
         yield "a case or a cause is there twice"
+    if unheard := {(platform, case) for _, platform, case in members} - set(pairs):
+        yield f"{min(unheard)[1]} is red, but not among the outcomes"
 
 
 def _no_day(night: str) -> Iterator[str]:
@@ -161,6 +172,12 @@ def _no_day(night: str) -> Iterator[str]:
         date.fromisoformat(night)
     except ValueError:
         yield f"there is no day {night}"
+
+
+def _unknown_packages(*names: str) -> Iterator[str]:
+    for name in names:
+        if name not in (*PACKAGES, SUITE):
+            yield f"there is no package {name}"
 
 
 def _unknown_case(case: str, platform: str) -> Iterator[str]:

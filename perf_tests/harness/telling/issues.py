@@ -23,6 +23,8 @@ LABEL = "perf-nightly"
 MARKER = re.compile(r"<!-- perf-cause:v1 ([0-9a-f]{12}) -->")
 STATE = re.compile(r"<!-- perf-state (\{.*\}) -->")
 RED, GREEN, SAYS_NOTHING = "R", "g", "-"
+WEIGHT = {SAYS_NOTHING: 0, GREEN: 1, RED: 2}
+"""Which letter stands for a night that was told twice: the one that says most."""
 STRIP = 30
 MAX_ROWS = 40
 """Cases that an issue lists; the others are counted."""
@@ -43,6 +45,8 @@ class ApiIssue(msgspec.Struct):
     body: str | None = None
     closed_at: str | None = None
     labels: tuple[ApiLabel, ...] = ()
+    pull_request: dict[str, object] | None = None
+    """Of what is listed as an issue, but is none."""
 
     @property
     def fingerprint(self) -> str | None:
@@ -72,6 +76,12 @@ class IssueMemory(Struct):
         """Nights since the last red one in which each member was measured and green."""
         return self.strip.rpartition(RED)[2].count(GREEN)
 
+    def has_heard(self, findings: NightFindings, letter: str) -> bool:
+        """Whether `letter` for that night says nothing that is not remembered already."""
+        if findings.night == self.last_night:
+            return WEIGHT[letter] <= WEIGHT[self.strip[-1]]
+        return findings.night < self.last_night
+
 
 def memory_of(issue: ApiIssue) -> IssueMemory | None:
     """What the issue remembers; None where somebody has edited that away, so that it begins anew."""
@@ -89,13 +99,16 @@ def remembering(
     members: Iterable[str],
     cause: RedCause | None,
 ) -> IssueMemory:
-    """The memory after one more night; `cause` is what was red, None for no single one."""
+    """The memory after a night, maybe the last one again; `cause` is what was red, None for no single one."""
     blame = cause.blame if cause else None
+    strip = before.strip if before else ""
+    if before and before.last_night == findings.night:
+        strip = strip[:-1]
     return IssueMemory(
         first_red=before.first_red if before else findings.night,
         last_run=findings.run,
         last_night=findings.night,
-        strip=f"{before.strip if before else ''}{letter}"[-STRIP:],
+        strip=f"{strip}{letter}"[-STRIP:],
         members=tuple(sorted({*(before.members if before else ()), *members})),
         metric=before.metric if before else cause.metric if cause else None,
         blame=blame or (before.blame if before else None),
@@ -120,18 +133,22 @@ def title(cause: RedCause) -> str:
 UMBRELLA = "Performance: the host or the stack as a whole on {platform}"
 
 
+def marked(mark: str, *parts: str) -> str:
+    """The body of an issue that is found again by `mark`."""
+    return "\n\n".join((f"<!-- perf-cause:v1 {mark} -->", *parts))
+
+
 def body(mark: str, memory: IssueMemory, parts: Sequence[str]) -> str:
     """The body of an issue: its marks, then `parts`, then what is the same in all of them."""
     state = msgspec.json.encode(memory).decode()
-    return "\n\n".join(
-        (
-            f"<!-- perf-cause:v1 {mark} -->\n<!-- perf-state {state} -->",
-            *parts,
-            f"Red since {memory.first_red}. Nights, the last one last (R red, g green, - says nothing): "
-            f"`{memory.strip}`",
-            "This text is written anew every night; it is closed after three nights in which each of its "
-            "cases was measured and green.",
-        )
+    return marked(
+        mark,
+        f"<!-- perf-state {state} -->",
+        *parts,
+        f"Red since {memory.first_red}. Nights, the last one last (R red, g green, - says nothing): "
+        f"`{memory.strip}`",
+        "This text is written anew every night; it is closed after three nights in which each of its cases "
+        "was measured and green.",
     )
 
 
@@ -144,9 +161,10 @@ def of_cause(cause: RedCause, findings: NightFindings) -> Iterator[str]:
 def of_umbrella(causes: Sequence[RedCause], why: str, findings: NightFindings) -> Iterator[str]:
     """What the issue says that stands for many causes."""
     yield f"{why}: no issues are opened for the single causes of tonight."
-    listed = "\n".join(f"- {title(cause)}: {len(cause.members)} cases" for cause in causes[:MAX_ROWS])
-    more = len(causes) - MAX_ROWS
-    yield f"{listed}\n- and {more} more" if more > 0 else listed
+    if causes:
+        listed = "\n".join(f"- {title(cause)}: {len(cause.members)} cases" for cause in causes[:MAX_ROWS])
+        more = len(causes) - MAX_ROWS
+        yield f"{listed}\n- and {more} more" if more > 0 else listed
     yield _stack(findings)
 
 

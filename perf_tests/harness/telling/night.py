@@ -14,6 +14,8 @@ from perf_tests.harness.telling.findings import (
     CASES,
     COMMIT,
     FORMAT_VERSION,
+    PACKAGES,
+    SUITE,
     VERSION,
     CaseOutcome,
     MemberChange,
@@ -27,7 +29,6 @@ from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.files import replace_atomically
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 
-PACKAGES = ("torch", "triton", "torchao", "diffusers", "transformers")
 MOST_PCT = 1e6
 """A larger change is of something that was next to nothing."""
 TOLD = (Status.REGRESSED,)
@@ -58,7 +59,7 @@ def findings_of(record: RunRecord, baseline_of: Mapping[str, str], run_id: str) 
     }
     commits = {name: after.rstrip(")") for name, (_, _, after) in versions.items()}
     if record.plan is not None and record.plan.commit is not None:
-        commits["suite"] = record.plan.commit.split()[0]
+        commits[SUITE] = record.plan.commit.split()[0]
     return NightFindings(
         format_version=FORMAT_VERSION,
         night=record.created_at[: len("2026-01-31")],

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from perf_tests.harness.records.attributions import Blame
 from perf_tests.harness.runs.record import Status
-from perf_tests.harness.telling.actions import Action
+from perf_tests.harness.telling.actions import Action, ActionKind
 from perf_tests.harness.telling.findings import CASES, CaseOutcome, MemberChange, NightFindings, RedCause
 from perf_tests.harness.telling.issues import LABEL, ApiIssue, ApiLabel
 
@@ -70,20 +70,18 @@ class Repository:
     def apply(self, actions: Sequence[Action], day: int) -> list[str]:
         """What was done, as `kind #number`."""
         for action in actions:
-            if action.kind == "create":
-                labels = (ApiLabel(name=LABEL),)
-                number = len(self.issues) + 1
+            if action.kind is ActionKind.CREATE:
+                labels, number = (ApiLabel(name=LABEL),), len(self.issues) + 1
                 made = ApiIssue(
-                    number=number, state="open", title=action.title, body=action.text, labels=labels
+                    number=number, state="open", title=action.title, body=action.body, labels=labels
                 )
                 self.issues.append(made)
                 continue
             issue = next(each for each in self.issues if each.number == action.number)
-            if action.kind == "update":
-                issue.body = action.text
-            elif action.kind == "close":
+            issue.body = action.body or issue.body
+            if action.kind is ActionKind.CLOSE:
                 issue.state, issue.closed_at = "closed", f"2026-11-{day:02}T03:00:00Z"
-            elif action.kind == "reopen":
+            elif action.kind is ActionKind.REOPEN:
                 issue.state, issue.closed_at = "open", None
-            self.comments += [action.text] * (action.kind in ("comment", "close"))
+            self.comments += [action.comment] * bool(action.comment)
         return [f"{each.kind} {each.number or each.title}" for each in actions]

@@ -1,0 +1,122 @@
+"""The dead-man's switch: an issue where no night is on record for 48 hours, closed when one is."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from perf_tests.harness.history import files
+from perf_tests.harness.history.night import NightHeader, NightRow
+from perf_tests.unit.conftest import ROOT
+from perf_tests.unit.harness.telling.conftest import JobOf
+from perf_tests.unit.harness.telling.fake_github import FakeGitHub
+from perf_tests.unit.harness.telling.nights import FP8, STEP
+
+main: Callable[..., int] = runpy.run_path(str(ROOT / "tools" / "heartbeat.py"))["main"]
+TITLE = "Performance: no night on h100 for 48 hours"
+
+
+class Switch:
+    """The workflow of one day after the other, which looks at what is on record."""
+
+    def __init__(self, history: Path, job_of: JobOf, capsys: pytest.CaptureFixture[str]) -> None:
+        self.history = history
+        self._job_of = job_of
+        self._capsys = capsys
+
+    def record(
+        self,
+        day: int,
+        *,
+        counts: bool = True,
+        processes: int = 1,
+        platform: str = "h100",
+        night: str | None = None,
+    ) -> None:
+        """Put the night of a day in November on record."""
+        header = NightHeader(
+            format_version=1,
+            night=night or f"2026-11-{day:02}",
+            run=str(day),
+            platform=platform,
+            methodology=1,
+            packages={},
+            counts=counts,
+        )
+        row = NightRow(case=FP8, metric=STEP, digest="0", status="PASS", value=1.0, processes=processes)
+        files.append(self.history, header, [row])
+
+    def look(self, day: int, hour: int = 20, *options: str) -> list[str]:
+        """What the workflow said that it did."""
+        history = ("--history", str(self.history), "--platform", "h100")
+        assert main([*history, *(options or ("--write",))], self._job_of(day, hour)) == 0
+        return self._capsys.readouterr().out.splitlines()
+
+
+@pytest.fixture
+def switch(tmp_path: Path, job_of: JobOf, capsys: pytest.CaptureFixture[str]) -> Switch:
+    return Switch(tmp_path / "history", job_of, capsys)
+
+
+def test_48_hours_without_a_night_open_one_issue_which_the_next_night_closes(
+    switch: Switch, github: FakeGitHub
+) -> None:
+    switch.record(1)
+    assert switch.look(1) == ["the last night on record: 2026-11-01"]
+    assert switch.look(2) == ["the last night on record: 2026-11-01"]  # one night is missing
+    assert switch.look(3) == ["the last night on record: 2026-11-01", f"create #1 {TITLE}"]
+    assert "The last night on record is that of 2026-11-01." in github.issues[0]["body"]
+    assert switch.look(4) == ["the last night on record: 2026-11-01"]
+    switch.record(5)
+    assert switch.look(5) == ["the last night on record: 2026-11-05", f"close #1 {TITLE}"]
+    assert github.said(1) == ["Nights are on record again. The last night on record is that of 2026-11-05."]
+    assert github.states == ["closed"]
+    assert switch.look(8)[1:] == [f"reopen #1 {TITLE}"]
+    assert github.states == ["open"]
+
+
+def test_a_platform_that_was_never_on_record_is_silent(switch: Switch, github: FakeGitHub) -> None:
+    assert switch.look(1) == ["the last night on record: none", f"create #1 {TITLE}"]
+    assert "No night is on record." in github.issues[0]["body"]
+
+
+def test_a_silence_long_after_another_is_another_issue(switch: Switch, github: FakeGitHub) -> None:
+    switch.look(1)
+    switch.record(2)
+    switch.look(2)
+    assert switch.look(17)[1:] == [f"create #2 {TITLE}"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"counts": False},
+        {"processes": 0},
+        {"platform": "h200"},
+        {"night": "2026-12-24"},
+    ],
+    ids=["a run by hand", "a night that measured nothing", "another platform", "a day to come"],
+)
+def test_what_is_no_night_does_not_silence_the_switch(switch: Switch, other: dict[str, str]) -> None:
+    switch.record(1)
+    switch.record(4, **other)  # type: ignore[arg-type]  # of parameters
+    assert switch.look(4)[0] == "the last night on record: 2026-11-01"
+
+
+def test_a_dry_run_changes_nothing(switch: Switch, github: FakeGitHub) -> None:
+    said = switch.look(1, 20, "--history", str(switch.history))
+    assert said[1] == f'create "{TITLE}"'
+    assert github.changes == []
+
+
+def test_a_history_that_cannot_be_read_is_an_error(
+    switch: Switch, job_of: JobOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    switch.record(1)
+    (switch.history / "h100" / "2026-11-02-2.jsonl.gz").write_bytes(b"no gzip")
+    options = ["--history", str(switch.history), "--platform", "h100", "--write"]
+    assert main(options, job_of(2)) == 2
+    assert "2026-11-02-2.jsonl.gz cannot be read" in capsys.readouterr().err
