@@ -3,6 +3,8 @@
     python tools/history.py append RUN --history DIR --run ID    one immutable file a platform
     python tools/history.py show --history DIR                   the nights, and which count
     python tools/history.py series CASE METRIC --history DIR     its numbers, since when it is red, a drift
+    python tools/history.py emit RUN --for oss-v3                a line a metric, for PyTorch's database
+    python tools/history.py emit RUN --for smaller | bigger      for github-action-benchmark (custom...)
 
 Exit code: 0 done, 2 refused. Needs neither torch nor a GPU.
 """
@@ -10,8 +12,9 @@ Exit code: 0 done, 2 refused. Needs neither torch nor a GPU.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,11 +24,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.history import files, series
 from perf_tests.harness.history.night import night_of
+from perf_tests.harness.publishing import github_benchmark, oss_benchmark
+from perf_tests.harness.publishing.measurements import emittable
+from perf_tests.harness.publishing.oss_benchmark import OssOrigin
 from perf_tests.harness.rebaseline.store import noise_in_force
 from perf_tests.harness.runs.record_file import read_record
 from perf_tests.protocol.errors import PerfError, UsageError
+from perf_tests.tables.metrics.spec import Better
 from perf_tests.tables.platforms import PLATFORM_BY_ID
 
+OSS_V3 = "oss-v3"
+DIRECTIONS = {"smaller": Better.LOWER, "bigger": Better.HIGHER}
 DONE, REFUSED = 0, 2
 
 
@@ -110,6 +119,32 @@ def _lines(found: series.NightSeries, platform: str, options: argparse.Namespace
         )
 
 
+def emit(options: argparse.Namespace) -> Iterator[str]:
+    """Print the numbers of a run for other people's databases; never those of a fire drill."""
+    record = read_record(options.run_directory)
+    found = emittable(record)
+    for why in found.left_out:
+        print(f"history: left out: {why}", file=sys.stderr)
+    if options.target == OSS_V3:
+        wheels = _wheels(options.wheels) if options.wheels else {}
+        rows = oss_benchmark.records(record, found.measurements, _origin(os.environ), wheels)
+        yield oss_benchmark.dumps(rows).removesuffix("\n")
+    else:
+        made = github_benchmark.entries(found.measurements, DIRECTIONS[options.target])
+        yield github_benchmark.dumps(made).removesuffix("\n")
+
+
+def _origin(environment: Mapping[str, str]) -> OssOrigin:
+    """The workflow's run that this is, by what GitHub puts into the environment."""
+    number, attempt = (environment.get(name, "") for name in ("GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT"))
+    return OssOrigin(
+        repo=environment.get("GITHUB_REPOSITORY", ""),
+        branch=environment.get("GITHUB_REF_NAME", ""),
+        workflow_id=int(number) if number.isdigit() else 0,
+        run_attempt=int(attempt) if attempt.isdigit() else 0,
+    )
+
+
 def _platforms(options: argparse.Namespace) -> tuple[str, ...]:
     if not options.history.is_dir():
         raise UsageError(f"--history {options.history}: there is no such folder")
@@ -122,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    commands = parser.add_subparsers(required=True, metavar="{append,show,series}")
+    commands = parser.add_subparsers(required=True, metavar="{append,show,series,emit}")
     adding = commands.add_parser("append", help=append.__doc__, parents=[everywhere])
     adding.add_argument("run_directory", type=Path, metavar="RUN", help="a run.json, or its directory")
     adding.add_argument("--run", required=True, metavar="ID", help="tells two runs of one night apart")
@@ -139,7 +174,21 @@ def _parser() -> argparse.ArgumentParser:
         "--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="for the noise"
     )
     following.set_defaults(command=follow)
+    _add_emit(commands.add_parser("emit", help=emit.__doc__))
     return parser
+
+
+def _add_emit(emitting: argparse.ArgumentParser) -> None:
+    emitting.add_argument("run_directory", type=Path, metavar="RUN", help="a run.json, or its directory")
+    emitting.add_argument(
+        "--for",
+        dest="target",
+        required=True,
+        choices=(OSS_V3, *DIRECTIONS),
+        help="PyTorch's OSS benchmark v3, or one of the files that github-action-benchmark takes",
+    )
+    emitting.add_argument("--wheels", type=Path, metavar="FILE", help="JSON: package -> address of its wheel")
+    emitting.set_defaults(command=emit)
 
 
 if __name__ == "__main__":
