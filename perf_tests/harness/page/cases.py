@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
+from perf_tests.harness.attribution.symptoms import red
 from perf_tests.harness.baselines.entry import Accepted
 from perf_tests.harness.compare.published import PublishedMatch, PublishedQuantity
 from perf_tests.harness.page import charts, earlier
@@ -17,7 +18,6 @@ from perf_tests.harness.page.sources import PageSources
 from perf_tests.harness.page.view import FigureBeside, PageCase, PageMetric
 from perf_tests.harness.rebaseline.candidates import CASES
 from perf_tests.harness.report import ab_comparison, costs, failure
-from perf_tests.harness.report.causes import red
 from perf_tests.harness.report.wording import flat, format_change, format_value
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.verdicts.case_status import leading

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from perf_tests.harness.attribution import symptoms
 from perf_tests.harness.page import earlier, matrix
 from perf_tests.harness.page.cases import case_mark, page_case
 from perf_tests.harness.page.marks import NAMES, StatusMark
@@ -103,10 +104,10 @@ def _named(cause: Cause) -> str:
 def _what_broke(cause: Cause, sources: PageSources) -> str:
     worst, others = cause.runs[0], len(cause.runs) - 1
     more = f" and {others} more {'case' if others == 1 else 'cases'}" if others else ""
-    if not cause.metric:
-        reason = flat(worst.failure.message if worst.failure else worst.reason)
-        return f"{worst.id}{more}: {cause.status.value}: {reason}"
-    verdict = causes.red(worst)[0]
+    verdict = cause.verdict(worst)
+    if verdict is None or not cause.metric:
+        reason = verdict.reason if verdict else worst.failure.message if worst.failure else worst.reason
+        return f"{worst.id}{more}: {cause.status.value}: {flat(reason)}"
     unit = UNITS.get(verdict.metric, "")
     change = f" by {format_change(verdict.change_pct)}" if verdict.change_pct is not None else ""
     limit = f", limit {format_value(verdict.limit, unit)}" if verdict.limit is not None else ""
@@ -137,7 +138,7 @@ def _since(run: Run, sources: PageSources) -> str:
 def _worst_first(runs: Iterable[Run], sources: PageSources) -> list[Run]:
     def badness(run: Run) -> tuple[bool, int, float]:
         severity = SEVERITY.index(run.status) if run.status in SEVERITY else 0
-        changes = [abs(each.change_pct) for each in causes.red(run) if each.change_pct is not None]
+        changes = [abs(each.change_pct) for each in symptoms.red(run) if each.change_pct is not None]
         return (not sources.is_red(run), severity, -max(changes, default=0.0))
 
     return sorted(runs, key=badness)

@@ -182,10 +182,9 @@ def brief(
 
 def _explained(session: PerfSession, record: RunRecord, number: int, cause: Cause, width: int) -> Paragraph:
     worst = cause.runs[0]
-    if cause.metric:
+    if verdict := cause.verdict(worst):
         comparison = next((each for each in record.comparisons if each.id == worst.id), None)
-        red = causes.red(worst)[:1]
-        text = session.judging.explain(worst, red, comparison, record.attributions)
+        text = session.judging.explain(worst, [verdict], comparison, record.attributions)
     else:
         whose = ab_report.whose(worst.id, None, record.attributions)
         text = "\n".join([failure.explain_failure(run=worst, run_path=str(session.options.out)), *whose])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from perf_tests.harness.report.wording import clipped, flat, format_change, refitted
+from perf_tests.harness.attribution import symptoms
+from perf_tests.harness.attribution.symptoms import Shown, Symptom, own_reason
+from perf_tests.harness.report.wording import clipped, format_change, refitted
 from perf_tests.harness.runs.record import Run, Status, Verdict
-from perf_tests.harness.verdicts.case_status import SEVERITY, leading
+from perf_tests.harness.verdicts.case_status import SEVERITY
 
 MAX_LINES = 13
 """Of the text that explains one cause; the whole text is in the JUnit file, and with `--perf-table=all`."""
@@ -23,9 +25,6 @@ RANKS = {
 QUOTED = "    | "
 MAX_QUOTED = 4
 """Lines of a worker's log."""
-VARYING = re.compile(r"\S*/\S*|\d[\d.,]*")
-"""What differs between two messages about the same thing: paths and numbers."""
-
 IsGreen = Callable[[Run], bool]
 """Whether measuring a run ended in a way that leaves the session green; its verdicts do not count."""
 
@@ -36,51 +35,74 @@ class Cause:
 
     status: Status
     metric: str
-    """The metric that leads; empty where the cases could not be measured as asked."""
+    """The metric that leads; empty where cases could not be measured as asked, or any may be spoiled."""
     runs: tuple[Run, ...]
     """The worst first."""
+    shown: Mapping[str, Sequence[Verdict]] = field(default_factory=dict)
+    """Case id -> the verdicts that show it, the leading one first; empty where cases could not be measured as
+    asked."""
 
     @property
     def is_new(self) -> bool:
         """Whether all that is wrong is that nothing was recorded yet."""
         return self.status is Status.NO_BASELINE
 
+    def verdict(self, run: Run) -> Verdict | None:
+        """What shows it first of all on `run`; None where the case could not be measured as asked."""
+        return next(iter(self.shown.get(run.id, ())), None)
+
     def title(self) -> str:
         """What is red, in how many cases and by how much."""
         cases = f"{len(self.runs)} {'case' if len(self.runs) == 1 else 'cases'}"
-        changes = [v.change_pct for v in map(_lead, self.runs) if v is not None and v.change_pct is not None]
+        changes = [v.change_pct for v in self._leading() if v.change_pct is not None]
         spread = ""
         if changes:
             low, high = min(changes), max(changes)
             spread = format_change(low) if low == high else f"{format_change(low)} to {format_change(high)}"
         what = " ".join(filter(None, (self.metric, self.status.value)))
-        return ", ".join(filter(None, (f"{what}: {cases}", spread)))
+        return ", ".join(filter(None, (f"{what}: {cases}", spread, self._what_spoils())))
 
     def also(self) -> str:
-        """The other red metrics of these cases, each with how many of them it is red in; empty without."""
-        counts = Counter(v.metric for run in self.runs for v in red(run) if v.metric != self.metric)
+        """The other metrics that show it, each with how many cases it is red in; empty without."""
+        others = (v.metric for verdicts in self.shown.values() for v in verdicts if v.metric != self.metric)
+        counts = Counter(others if self.metric else ())
         return ", ".join(f"{metric} ({count})" for metric, count in counts.most_common())
 
+    def _leading(self) -> list[Verdict]:
+        """One of each case that the leading metric shows it in."""
+        found = (self.verdict(run) for run in self.runs)
+        return [v for v in found if v is not None and v.metric == self.metric]
 
-def red(run: Run) -> list[Verdict]:
-    """The red verdicts of a case, the leading one first."""
-    return [verdict for verdict in leading(run.verdicts) if not verdict.status.is_green]
+    def _what_spoils(self) -> str:
+        """What spoils any metric, such as a throttled GPU; empty where one leads."""
+        worst = self.runs[0]
+        verdict = None if self.metric or self.is_new else self.verdict(worst)
+        return own_reason(worst, verdict).partition(":")[0] if verdict else ""
 
 
-def causes(runs: Iterable[Run], is_green: IsGreen) -> tuple[Cause, ...]:
-    """What is red, the worst first; each red case is in one of them, that of its worst verdict."""
-    found: dict[tuple[Status, str, str], list[Run]] = {}
+def causes(runs: Sequence[Run], is_green: IsGreen) -> tuple[Cause, ...]:
+    """What is red, the worst first. A case may be red for several causes."""
+    failed: dict[tuple[Status, str], list[Run]] = {}
     for run in runs:
         if not is_green(run):
-            found.setdefault((run.status, "", _alike(run)), []).append(run)
-        elif verdict := _lead(run):
-            metric = "" if verdict.status is Status.NO_BASELINE else verdict.metric
-            found.setdefault((verdict.status, metric, ""), []).append(run)
-    grouped = (
-        Cause(status=status, metric=metric, runs=tuple(sorted(alike, key=_badness, reverse=True)))
-        for (status, metric, _), alike in found.items()
+            failed.setdefault((run.status, _alike(run)), []).append(run)
+    measured = {run.id: run for run in runs if is_green(run)}
+    found = [
+        *(Cause(status=status, metric="", runs=tuple(alike)) for (status, _), alike in failed.items()),
+        *(_cause(*group, measured) for group in symptoms.groups(tuple(measured.values()))),
+    ]
+    return tuple(sorted(found, key=lambda cause: (SEVERITY.index(cause.status), -len(cause.runs))))
+
+
+def _cause(symptom: Symptom, shown: Shown, runs: Mapping[str, Run]) -> Cause:
+    def badness(case_id: str) -> tuple[bool, float]:
+        verdict = shown[case_id][0]
+        return verdict.metric == symptom.metric, abs(verdict.change_pct or 0.0)
+
+    ids = sorted(shown, key=badness, reverse=True)
+    return Cause(
+        status=symptom.status, metric=symptom.metric, runs=tuple(runs[each] for each in ids), shown=shown
     )
-    return tuple(sorted(grouped, key=lambda cause: (SEVERITY.index(cause.status), -len(cause.runs))))
 
 
 def explained(number: int, cause: Cause, text: str, width: int) -> list[str]:
@@ -149,7 +171,7 @@ def counts(runs: Sequence[Run], found: Sequence[Cause]) -> str:
     new = sum(len(cause.runs) for cause in found if cause.is_new)
     not_run = sum(len(cause.runs) for cause in found if cause.status is Status.NOT_RUN)
     bad = [cause for cause in found if not cause.is_new and cause.status is not Status.NOT_RUN]
-    of_bad = sum(len(cause.runs) for cause in bad)
+    of_bad = len({run.id for cause in bad for run in cause.runs})
     explained = {run.id for cause in found for run in cause.runs}
     # Of a session that ended before all their verdicts were given.
     undecided = sum(run.status is Status.INCONCLUSIVE for run in runs if run.id not in explained)
@@ -165,17 +187,7 @@ def counts(runs: Sequence[Run], found: Sequence[Cause]) -> str:
     return f"{len(runs)} {'case' if len(runs) == 1 else 'cases'}: {said}"
 
 
-def _lead(run: Run) -> Verdict | None:
-    return next(iter(red(run)), None)
-
-
-def _badness(run: Run) -> float:
-    verdict = _lead(run)
-    return abs(verdict.change_pct) if verdict and verdict.change_pct is not None else 0.0
-
-
 def _alike(run: Run) -> str:
     """The reason of a failure without what differs from case to case."""
     phase = run.failure.phase.value if run.failure else ""
-    message = flat(run.failure.message if run.failure else run.reason)
-    return f"{phase} {VARYING.sub('#', message.replace(run.id, '#').replace(run.pipeline, '#'))}"
+    return f"{phase} {symptoms.alike(run, run.failure.message if run.failure else run.reason)}"

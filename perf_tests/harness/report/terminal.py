@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from perf_tests.harness.attribution.symptoms import red
 from perf_tests.harness.baselines.entry import Entry
-from perf_tests.harness.report.causes import Cause, red
+from perf_tests.harness.report.causes import Cause
 from perf_tests.harness.report.wording import clipped, flat, format_change, format_value
 from perf_tests.harness.runs.record import Run, Status, Verdict
 
@@ -98,9 +99,14 @@ class Block:
 
 
 def blocks_of(runs: Sequence[Run], causes: Sequence[Cause], units: Mapping[str, str]) -> list[Block]:
-    """The lines about each case: the number of its cause stands with each that is red; `units` maps metric
-    names to their units."""
-    numbers = {run.id: number for number, cause in enumerate(causes, start=1) for run in cause.runs}
+    """The lines about each case: the number of its worst cause stands with each that is red.
+
+    `units` maps metric names to their units.
+    """
+    numbers: dict[str, int] = {}
+    for number, cause in enumerate(causes, start=1):
+        for run in cause.runs:
+            numbers.setdefault(run.id, number)
     return [_block(run, numbers.get(run.id), units) for run in runs]
 
 

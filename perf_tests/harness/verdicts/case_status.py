@@ -48,6 +48,7 @@ LEADING = (
     Rule.PER_LAYER,
     Rule.WITHIN_TOLERANCE,
     Rule.PER_PAIR,
+    Rule.CONFIRMED,
     Rule.NOISY,
 )
 """Rules, those first whose verdict names a cause rather than an effect of it."""
@@ -55,13 +56,13 @@ LEADING = (
 
 def leading(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """`verdicts`, the worst status first, and of one status those that name a cause."""
+    return sorted(verdicts, key=lambda each: (SEVERITY.index(each.status), by_rule(each.metric)))
 
-    def rank(verdict: Verdict) -> tuple[int, int]:
-        metric = METRIC_BY_NAME.get(verdict.metric)
-        by_rule = LEADING.index(metric.rule) if metric and metric.rule in LEADING else len(LEADING)
-        return SEVERITY.index(verdict.status), by_rule
 
-    return sorted(verdicts, key=rank)
+def by_rule(metric: str) -> int:
+    """The place of the rule of `metric` among those that lead; behind all of them without one."""
+    known = METRIC_BY_NAME.get(metric)
+    return LEADING.index(known.rule) if known and known.rule in LEADING else len(LEADING)
 
 
 def is_green_without_verdicts(run: Run, *, is_required: bool) -> bool:

@@ -23,6 +23,8 @@ from perf_tests.tables.metrics.host_bound import is_host_bound, unsteady_of
 from perf_tests.tables.metrics.spec import STEP_BUSY, Gate, Metric, Rule, Tolerance
 from perf_tests.tables.platforms import Platform
 
+OF_REFERENCE = "of the reference {}, "
+"""Begins the reason of a verdict that was found in the run of another case, whose id it takes."""
 MENTIONED_SHARE = 0.5
 """Share of the limit up to which the drift of accepted baselines is not mentioned."""
 
@@ -86,7 +88,7 @@ def _why(check: Callable[[Run], str | None], run: Run, divided_by: Run | None) -
     if why is not None or divided_by is None:
         return why
     why = check(divided_by)
-    return None if why is None else f"of the reference {divided_by.id}, {why}"
+    return None if why is None else OF_REFERENCE.format(divided_by.id) + why
 
 
 def _unobserved(metric: Metric, run: Run, accepted: Accepted | None, missing: str) -> Verdict:

@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perf_tests.harness.attribution import symptoms
 from perf_tests.harness.execution.campaign import Asides
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.planning.schedule import Accuracy
 from perf_tests.harness.plugin import hooks, summary
 from perf_tests.harness.plugin.session import PerfSession
 from perf_tests.harness.processes.usage import Usage
-from perf_tests.harness.report import causes
 from perf_tests.harness.report.brief import Brief
 from perf_tests.harness.runs.record import Comparison, Progress, Run, Schedule, Status, Verdict
 from perf_tests.harness.verdicts.case_status import overall
@@ -268,7 +268,7 @@ def test_the_worst_nights_are_no_longer_and_name_each_red_case(
 
     assert len(lines) <= 285
     text = "\n".join(lines)
-    red = [run.id for run in night.session.campaign.record.cases if causes.red(run) or run.failure]
+    red = [run.id for run in night.session.campaign.record.cases if symptoms.red(run) or run.failure]
     new = {case.id for case in CASES[:NEW]} if run_of is judged else set()
     assert len(red) >= 50
     unnamed = {case_id for case_id in red if not re.search(rf"^{case_id} ", text, re.MULTILINE)}
