@@ -276,6 +276,27 @@ def test_work_of_a_step_is_exact_under_the_same_torch(measured: float, torch: st
 
 
 @pytest.mark.parametrize(
+    ("measured", "diffusers", "status"),
+    [
+        pytest.param(24e9, "0.42.1", Status.PASS, id="the-same"),
+        pytest.param(24e9 + 4, "0.42.1", Status.REGRESSED, id="one-value-more"),
+        pytest.param(24e9 + 2**20, "0.43.0", Status.PASS, id="a-mebibyte-under-another-diffusers"),
+        pytest.param(24.2e9, "0.43.0", Status.REGRESSED, id="a-block-more-under-another-diffusers"),
+        pytest.param(23.8e9, "0.43.0", Status.REGRESSED, id="a-block-less-under-another-diffusers"),
+    ],
+)
+def test_copied_bytes_are_exact_under_the_same_packages(
+    measured: float, diffusers: str, status: Status
+) -> None:
+    """Which latents, times and texts a pipeline copies besides weights belongs to diffusers."""
+    environment = make_environment(gpu=GPU, packages={"diffusers": diffusers})
+    process = make_process(build=make_build({"h2d_bytes_per_image": measured}), environment=environment)
+    run = make_run(FLUX_FP8, H100, processes=(process,))
+    recorded = {"packages": {"diffusers": "0.42.1"}}
+    assert judged("h2d_bytes_per_image", [], [24e9], run=run, provenance=recorded).status is status
+
+
+@pytest.mark.parametrize(
     ("torch", "status"), [("2.14.0", Status.NOT_COMPARED), ("2.13.0", Status.INCONCLUSIVE)]
 )
 def test_operator_of_unknown_work_is_green_under_another_torch_only(torch: str, status: Status) -> None:
