@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None, job: HostedJob | None = None) -> int
 def _told(options: argparse.Namespace, job: HostedJob) -> Iterator[str]:
     night = job.night(options.findings, tuple(options.control), options.platform)
     if options.write:
-        job.check_is_own(night.findings)
+        job.check_is_own(night)
     github = None if options.issues else job.github(writes=options.write)
     day = date.fromisoformat(night.findings.night)
     known = github.issues(day - timedelta(days=2 * REOPENED_DAYS)) if github else _issues(options.issues)

@@ -69,17 +69,18 @@ class HostedJob:
             raise UsageError(f"{path} is of {', '.join(sorted(strange))}, not of {platform}: nothing is told")
         return night
 
-    def check_is_own(self, night: NightFindings) -> None:
+    def check_is_own(self, night: NightToTell) -> None:
         """Raise UsageError for findings of another run, and for a night long past or yet to come."""
         run = self.environ.get("GITHUB_RUN_ID", "")
-        if night.run.partition("-")[0] != run:
-            raise UsageError(f"the findings are of run {night.run}, and this is run {run}: nothing is told")
-        age = self.today - date.fromisoformat(night.night)
-        if not timedelta(days=-1) <= age <= timedelta(days=LATE_DAYS):
-            raise UsageError(
-                f"the findings are of the night of {night.night}, and today is {self.today}: nothing is told "
-                f"more than {LATE_DAYS} days later"
-            )
+        for each in (night.findings, *night.controls):
+            if each.run.partition("-")[0] != run:
+                raise UsageError(f"findings are of run {each.run}, and this is run {run}: nothing is told")
+            age = self.today - date.fromisoformat(each.night)
+            if not timedelta(days=-1) <= age <= timedelta(days=LATE_DAYS):
+                raise UsageError(
+                    f"findings are of the night of {each.night}, and today is {self.today}: nothing is told "
+                    f"more than {LATE_DAYS} days later"
+                )
 
     def _nothing(self) -> NightFindings:
         run = self.environ.get("GITHUB_RUN_ID", "")

@@ -182,7 +182,7 @@ def test_findings_are_of_the_platform_that_was_asked_for(telling: Telling, githu
 @pytest.mark.parametrize(
     ("day", "content", "why"),
     [
-        (2, findings.dumps(night(1)), "the findings are of run 1-1, and this is run 2"),
+        (2, findings.dumps(night(1)), "findings are of run 1-1, and this is run 2"),
         (1, findings.dumps(night(9)).replace(b"9-1", b"1-1"), "night of 2026-11-09, and today is 2026-11-01"),
         (9, findings.dumps(night(1)).replace(b"1-1", b"9-1"), "nothing is told more than 3 days later"),
         (1, b'{"night": "@everyone"}', "the findings cannot be trusted"),
@@ -194,6 +194,17 @@ def test_findings_that_are_not_of_this_night_change_nothing(
 ) -> None:
     assert telling.run(day, "--write", content=content) == 2
     assert why in telling.err
+    assert github.changes == []
+
+
+def test_a_control_of_another_run_changes_nothing(
+    telling: Telling, github: FakeGitHub, tmp_path: Path
+) -> None:
+    control = tmp_path / "control.json"
+    control.write_bytes(findings.dumps(night(2, cause(BF16))))
+    content = findings.dumps(night(1, cause(FP8)))
+    assert telling.run(1, "--write", "--control", str(control), content=content) == 2
+    assert "findings are of run 2-1, and this is run 1" in telling.err
     assert github.changes == []
 
 

@@ -1,0 +1,154 @@
+"""What becomes of a night: which jobs may write what, what they trust, and that no failure is hidden."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from perf_tests.unit.test_project import ROOT, WORKFLOWS, jobs, without_comments
+
+NIGHTLY = ROOT / ".github" / "workflows" / "nightly.yml"
+HEARTBEAT = ROOT / ".github" / "workflows" / "heartbeat.yml"
+SCRIPT = ROOT / ".ci" / "nights"
+
+
+def rights(job: str) -> list[str]:
+    """The permissions of a job, one a line."""
+    (found,) = re.findall(r"    permissions:\n((?:      .*\n)+)", job)
+    return [line.strip() for line in str(found).splitlines()]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_no_workflow_runs_with_our_rights_for_somebody_else(workflow: Path) -> None:
+    assert not re.search(r"pull_request_target|workflow_run\b|issue_comment", without_comments(workflow))
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_no_workflow_hides_a_failure(workflow: Path) -> None:
+    text = without_comments(workflow)
+
+    assert "continue-on-error" not in text
+    assert not re.search(r"\|\| *(true|:)(?!\w)|set \+e", text)
+
+
+def test_only_one_job_of_a_night_writes_issues_and_another_one_the_history() -> None:
+    night = jobs(NIGHTLY)
+
+    assert rights(night["tell"]) == ["contents: read", "issues: write"]
+    assert rights(night["history"]) == ["contents: write"]
+    assert [name for name, job in night.items() if "issues: write" in job] == ["tell"]
+    assert [name for name, job in night.items() if "contents: write" in job] == ["history"]
+    assert rights(jobs(HEARTBEAT)["nights"]) == ["contents: read", "issues: write"]
+
+
+@pytest.mark.parametrize("name", ["tell", "history"])
+def test_nights_are_told_and_kept_on_a_schedule_or_where_somebody_asks_for_it(name: str) -> None:
+    job = jobs(NIGHTLY)[name]
+
+    asked = "inputs.tell && github.ref_name == github.event.repository.default_branch"
+    assert f"(github.event_name == 'schedule' || ({asked}))" in job
+    assert "!cancelled()" in job
+    assert "needs: merge" in job
+
+
+def test_what_tells_reads_small_findings_alone_and_says_so_where_there_are_none() -> None:
+    job = jobs(NIGHTLY)["tell"]
+
+    assert re.findall(r"artifact-ids: (.*)", job) == ["${{ needs.merge.outputs.findings }}"]
+    assert "- if: needs.merge.outputs.findings\n" in job
+    assert "--platform h100 --write" in job
+    assert re.findall(r"pip install.*", job) == ["pip install -q -c requirements/stable.txt msgspec"]
+    assert "group: perf-issues\n      cancel-in-progress: false" in job
+
+
+def test_a_token_is_given_to_single_steps_alone() -> None:
+    for job in (jobs(NIGHTLY)["history"], jobs(NIGHTLY)["tell"], jobs(HEARTBEAT)["nights"]):
+        assert "TOKEN" not in job.partition("    steps:\n")[0]
+    (append,) = (step for step in jobs(NIGHTLY)["history"].split("      - ") if "tools/history.py" in step)
+    assert "TOKEN" not in append
+
+
+def test_a_night_is_measured_whatever_became_of_its_control() -> None:
+    steps = {step.partition("\n")[0]: step for step in jobs(NIGHTLY)["h100"].split("      - name: ")}
+
+    install = next(step for name, step in steps.items() if name.startswith("Install PyTorch nightly"))
+    assert "if: ${{ !cancelled() }}\n" in install
+    assert "if: ${{ !cancelled() && steps.nightly.outcome == 'success' }}\n" in steps["Measure"]
+    assert "bf16-*" in steps["Measure the control"]
+    assert list(steps).index("Measure the control") < list(steps).index("Measure")
+
+
+def test_the_guide_lists_the_variables_that_workflows_read_and_no_others() -> None:
+    guide = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    read = {
+        name for path in WORKFLOWS for name in re.findall(r"\bvars\.(\w+)", path.read_text(encoding="utf-8"))
+    }
+
+    assert set(re.findall(r"^\| `(PERF_\w+)` \|", guide, flags=re.MULTILINE)) == read
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_workflows_need_no_secrets(workflow: Path) -> None:
+    assert "secrets." not in without_comments(workflow)
+
+
+# The branch of the nights
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ("git", "-C", str(folder), *arguments), check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def run(remote: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/bin:/bin", "NIGHTS_REMOTE": f"file://{remote}", "HOME": str(remote)}
+    return subprocess.run((SCRIPT, *arguments), env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Path:
+    folder = tmp_path / "remote"
+    subprocess.run(("git", "init", "--quiet", "--bare", str(folder)), check=True)
+    return folder
+
+
+def test_nights_are_added_to_a_branch_that_the_first_one_makes(tmp_path: Path, remote: Path) -> None:
+    for day in (1, 2):
+        folder = tmp_path / str(day)
+        fetched = run(remote, "fetch", str(folder))
+        assert fetched.returncode == 0, fetched.stderr
+        assert ("this is the first night" in fetched.stdout) is (day == 1)
+        (folder / f"{day}.jsonl.gz").write_text("a night")
+        pushed = run(remote, "push", str(folder), f"night {day}")
+        assert pushed.returncode == 0, pushed.stderr
+
+    assert git(remote, "ls-tree", "--name-only", "perf-history").split() == ["1.jsonl.gz", "2.jsonl.gz"]
+    assert git(remote, "log", "--format=%s", "perf-history").split("\n") == ["night 2", "night 1"]
+
+
+def test_a_night_that_is_kept_already_adds_nothing(tmp_path: Path, remote: Path) -> None:
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        run(remote, "fetch", str(folder))
+        (folder / "1.jsonl.gz").write_text("a night")
+        pushed = run(remote, "push", str(folder), "night 1")
+        assert pushed.returncode == 0, pushed.stderr
+    assert "on record already" in pushed.stdout
+    assert git(remote, "rev-list", "--count", "perf-history") == "1"
+
+
+def test_a_remote_that_does_not_answer_is_no_first_night(tmp_path: Path) -> None:
+    fetched = run(tmp_path / "nowhere", "fetch", str(tmp_path / "folder"))
+    assert fetched.returncode != 0
+    assert "first night" not in fetched.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("fetch",), ("push", "folder"), ("pull", "folder")])
+def test_anything_else_prints_how_it_is_used(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert ".ci/nights fetch FOLDER" in done.stderr
