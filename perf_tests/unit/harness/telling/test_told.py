@@ -351,6 +351,7 @@ def test_an_issue_that_loses_its_label_is_an_error(telling: Telling, github: Fak
         ({"GITHUB_REPOSITORY": ""}, "set it to owner/name"),
         ({"GITHUB_API_URL": "http://api.github.com"}, "a token is sent over https only"),
         ({"GITHUB_API_URL": "file:///etc/passwd"}, "a token is sent over https only"),
+        ({"GITHUB_API_URL": "file://localhost/etc/passwd"}, "a token is sent over https only"),
     ],
 )
 def test_an_environment_that_cannot_be_followed_is_refused(
