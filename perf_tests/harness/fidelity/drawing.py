@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -47,8 +48,7 @@ def draw(candidate: np.ndarray, reference: np.ndarray, folder: Path, stem: str) 
     pairs = np.stack([each.reshape(-1, *each.shape[-3:]) for each in (reference, candidate)], axis=1)
     worst = int(np.argmax([_squared_error(pair).mean() for pair in pairs]))
     shown = slice(worst, worst + 1) if candidate.ndim == 4 else _neighbours(worst, candidate.shape[1])
-    largest = _difference(pairs[worst]).max()
-    amplification = 1.0 / float(largest) if largest > 0 else 1.0
+    amplification = _amplification(pairs[worst])
     # (frames, 3 rows, height, width, 3)
     rows = np.stack([_rows(pair, amplification) for pair in pairs[shown]])
     paths = [folder / f"{stem}.{name}.png" for name in ("reference", "candidate", "heatmap")]
@@ -71,6 +71,29 @@ def draw(candidate: np.ndarray, reference: np.ndarray, folder: Path, stem: str) 
         no_video=no_video,
         amplification=amplification,
         where=_where(pairs[worst], image_metrics.place(worst, candidate.shape)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeatMap:
+    """Where two pictures differ."""
+
+    picture: np.ndarray
+    """|difference|, averaged over the channels, from black through red and yellow to white; uint8 RGB."""
+    amplification: float
+    """Factor applied to all differences: the largest one becomes white."""
+    where: str
+    """The quarter that differs most, and its PSNR."""
+
+
+def heat_map(candidate: np.ndarray, reference: np.ndarray, place: str) -> HeatMap:
+    """Where two pictures in [0, 1], (height, width, 3), differ; `place` is what `where` calls them."""
+    pair = np.stack([reference, candidate])
+    amplification = _amplification(pair)
+    return HeatMap(
+        picture=pixels(_coloured(_difference(pair) * amplification)),
+        amplification=amplification,
+        where=_where(pair, place),
     )
 
 
@@ -113,6 +136,11 @@ def _difference(pair: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(candidate - reference).mean(axis=-1))
 
 
+def _amplification(pair: np.ndarray) -> float:
+    largest = float(_difference(pair).max())
+    return 1.0 / largest if largest > 0 else 1.0
+
+
 def _rows(pair: np.ndarray, amplification: float) -> np.ndarray:
     reference, candidate = pair
     return np.stack([reference, candidate, _coloured(_difference(pair) * amplification)])
@@ -134,7 +162,8 @@ def _where(pair: np.ndarray, frame: str) -> str:
     return f"changed most in the {QUARTERS[worst]} quarter of {frame}: {psnr_db:.1f} dB"
 
 
-def _pixels(picture: np.ndarray) -> np.ndarray:
+def pixels(picture: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as uint8; what is none of them as the nearest."""
     return np.asarray((np.clip(np.nan_to_num(picture), 0.0, 1.0) * 255).round().astype(np.uint8))
 
 
@@ -144,7 +173,7 @@ def _film(path: Path, pairs: np.ndarray, amplification: float) -> tuple[Path, No
     Returns `path`, or in one phrase why there is no MP4.
     """
     # Frame by frame: the heat maps of a whole video in float64 would take a gigabyte.
-    pictures = [_pixels(np.concatenate(list(_rows(pair, amplification)), axis=1)) for pair in pairs]
+    pictures = [pixels(np.concatenate(list(_rows(pair, amplification)), axis=1)) for pair in pairs]
     try:
         path.write_bytes(_encoded(np.stack(pictures)))
     except PerfError as error:
@@ -185,6 +214,6 @@ def _encoded(pictures: np.ndarray) -> bytes:
 def _write(path: Path, picture: np.ndarray) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(_pixels(picture)).save(path)
+        Image.fromarray(pixels(picture)).save(path)
     except OSError as error:
         raise PerfError(f"cannot write {path}: {error.strerror}") from error

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from perf_tests.harness.fidelity import heatmaps
 from perf_tests.harness.page.view import PagePicture
 from perf_tests.harness.rebaseline.candidates import reference_of
+from perf_tests.harness.runs.directory import CAPTURES, file_inside
 from perf_tests.harness.runs.record import Run, RunRecord, Status
 from perf_tests.harness.verdicts.case_status import SEVERITY
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
@@ -24,6 +26,7 @@ SIDE_PX = 512
 QUALITY = 80
 """Of JPEG: 512 pixels take 40 to 80 kB."""
 FILM = ".mp4"
+NO_ROOM = f"no room is left here: they are in {CAPTURES} of the run directory"
 NOW = "this run"
 DRAWN = (
     ("reference.png", "reference"),
@@ -47,6 +50,13 @@ class Album:
     pictures: tuple[PagePicture, ...] = ()
     note: str = ""
     """Why there is none, or where the rest is; empty where nothing is missing."""
+
+
+def of_record(
+    out: Path, record: RunRecord, is_red: Callable[[Run], bool], limit_bytes: int
+) -> dict[str, Album]:
+    """The `albums` of the cases of `record`, from the files of its run directory `out`."""
+    return albums(record.cases, is_red, partial(of_run, out, record), limit_bytes)
 
 
 def of_run(out: Path, record: RunRecord, run: Run) -> Sequence[Captioned]:
@@ -82,14 +92,18 @@ def albums(
     for run in sorted(filter(lambda run: _is_worth_it(run, is_red), runs), key=_severity):
         files = files_of(run)
         if left >= 0:
-            pictures = tuple(filter(None, (_picture(path, caption) for path, caption in files)))
+            pictures = pictures_of(files)
             left -= sum(len(picture.url) for picture in pictures)
         if files and left < 0:
-            folder = files[0][0].parent.name
-            found[run.id] = Album(note=f"no room is left here: they are in {folder} of the run directory")
+            found[run.id] = Album(note=NO_ROOM)
         elif files and pictures:
             found[run.id] = Album(pictures=pictures)
     return found
+
+
+def pictures_of(files: Iterable[Captioned]) -> tuple[PagePicture, ...]:
+    """The files as pictures of the page, without those that are none."""
+    return tuple(filter(None, (_picture(path, caption) for path, caption in files)))
 
 
 def _is_worth_it(run: Run, is_red: Callable[[Run], bool]) -> bool:
@@ -115,8 +129,8 @@ def _severity(run: Run) -> tuple[bool, int]:
 
 
 def _there(out: Path, files: Iterable[tuple[str, str]]) -> list[Captioned]:
-    """Those that the run directory holds, with their captions. An edited record names any file."""
-    return [(path, caption) for name, caption in files if (path := _inside(out, name)) is not None]
+    """Those that the run directory holds, with their captions."""
+    return [(path, caption) for name, caption in files if (path := file_inside(out, name)) is not None]
 
 
 def _drawn(run: Run) -> Iterator[tuple[str, str]]:
@@ -127,25 +141,21 @@ def _drawn(run: Run) -> Iterator[tuple[str, str]]:
             yield from ((f"{stem}.{name}", caption) for name, caption in DRAWN)
 
 
-def _inside(out: Path, name: str) -> Path | None:
-    root = out.resolve()
-    try:
-        path = (root / name).resolve()
-        return path if path.is_relative_to(root) and path.is_file() else None
-    except (OSError, ValueError):  # too long, or with a zero byte
-        return None
-
-
 def _picture(path: Path, caption: str) -> PagePicture | None:
     if path.suffix == FILM:
         return _film(path, caption)
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            image.thumbnail((SIDE_PX, SIDE_PX))
-            encoded = io.BytesIO()
-            image.convert("RGB").save(encoded, "JPEG", quality=QUALITY)
+            return framed(image, caption)
     except UNREADABLE:
         return None
+
+
+def framed(image: Image.Image, caption: str) -> PagePicture:
+    """A picture for the page, as a JPEG of at most `SIDE_PX`. Raises one of `UNREADABLE`."""
+    image.thumbnail((SIDE_PX, SIDE_PX))
+    encoded = io.BytesIO()
+    image.convert("RGB").save(encoded, "JPEG", quality=QUALITY)
     return PagePicture(caption=caption, url=_url("image/jpeg", encoded.getvalue()))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -16,11 +16,11 @@ from markupsafe import Markup
 from perf_tests.harness.page import pictures, sources
 from perf_tests.harness.page.marks import DARK, LIGHT, OF_KIND
 from perf_tests.harness.page.pages import page_of
-from perf_tests.harness.page.pictures import Captioned
+from perf_tests.harness.page.pictures import Album
 from perf_tests.harness.page.sources import PageSources
 from perf_tests.harness.page.view import Page
 from perf_tests.harness.processes.plain_text import harmless
-from perf_tests.harness.runs.record import Run, RunRecord
+from perf_tests.harness.runs.record import RunRecord
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.files import replace_atomically
 
@@ -50,23 +50,22 @@ def write(out: Path, record: RunRecord, baselines: Path, path: Path, history: Pa
     be trusted, UsageError where there is no such folder, and PerfError where the disk refuses.
     """
     beside = sources.read(out, record, baselines, history)
-    _, html = illustrated(beside, page_of, partial(pictures.of_run, out, record))
+    _, html = illustrated(beside, page_of, partial(pictures.of_record, out, record, beside.is_red))
     save(path, html, option="--out")
 
 
 def illustrated(
     beside: PageSources,
     page_of_sources: Callable[[PageSources], Page],
-    files_of: Callable[[Run], Sequence[Captioned]],
+    albums_in: Callable[[int], dict[str, Album]],
 ) -> tuple[Page, str]:
     """The page that `page_of_sources` makes of `beside`, with the pictures that fit into it, and its HTML.
 
-    `files_of` finds the pictures of a run.
+    `albums_in` finds the pictures of all cases, for a room of so many bytes.
     """
     page = page_of_sources(beside)
     html = rendered(page)
-    room = LIMIT_BYTES - len(html)
-    if albums := pictures.albums(beside.record.cases, beside.is_red, files_of, room):
+    if albums := albums_in(LIMIT_BYTES - len(html)):
         page = page_of_sources(dataclasses.replace(beside, albums=albums))
         html = rendered(page)
     return page, html

@@ -136,8 +136,8 @@ def _page(night: _Found, record: RunRecord, baselines: Path, past: Nights) -> tu
         where=night.folder.name,
         earlier=earlier.before(past, record),
     )
-    files_of = partial(pictures.of_run, night.folder, record)
-    page, html = report_file.illustrated(beside, page_of, files_of)
+    albums_in = partial(pictures.of_record, night.folder, record, beside.is_red)
+    page, html = report_file.illustrated(beside, page_of, albums_in)
     return index.line_of(record, page, night.file), html
 
 

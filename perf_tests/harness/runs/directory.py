@@ -77,6 +77,19 @@ def resume_run_directory(out: Path) -> RunDirectory:
         raise
 
 
+def file_inside(out: Path, name: str) -> Path | None:
+    """The file of the run directory `out` that a record calls `name`; None where there is none.
+
+    An edited record may name any file, also one elsewhere, which is none of the run.
+    """
+    root = out.resolve()
+    try:
+        path = (root / name).resolve()
+        return path if path.is_relative_to(root) and path.is_file() else None
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return None
+
+
 def _locked(out: Path) -> FileLock:
     names = _names(out)
     if names and not {RECORD, JOURNAL} & names and not _is_unfinished(names):

@@ -10,27 +10,34 @@ import pytest
 from PIL import Image
 
 from perf_tests.harness.compare import run_pairs
-from perf_tests.harness.page import compared
+from perf_tests.harness.page import compared, report_file
 from perf_tests.harness.page.view import Page
 from perf_tests.harness.rebaseline.candidates import RunFile
 from perf_tests.harness.runs.record import RunRecord
 from perf_tests.harness.runs.record_file import write_record
 from perf_tests.protocol.reports import Capture
+from perf_tests.tables import cases
 from perf_tests.unit.builders import (
     MINI_BF16,
+    MINI_INT8WO,
     make_build,
     make_environment,
     make_process,
     make_record,
     make_run,
 )
-from perf_tests.unit.conftest import ROOT
+from perf_tests.unit.conftest import CASES, INT8WO, ROOT, Suite
 from perf_tests.unit.harness.page.documents import Document
+from perf_tests.unit.harness.plugin.sessions import BUILD, ONLY_INT8WO
 
 compare: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "compare.py"))["main"]
 
 
-def record(weight_bytes: float, torch: str, *, image: str = "") -> RunRecord:
+VIDEO = CASES["cogvideox-2b-mini-b1-int8wo-eager"]
+FIDELITY = str(ROOT / "perf_tests" / "test_fidelity.py")
+
+
+def record(weight_bytes: float, torch: str, *, image: str = "", case: cases.Case = MINI_INT8WO) -> RunRecord:
     captures = (Capture(array=image, sha256="", image=image),) if image else ()
     expected = {"output_sqnr_db": 38.0, "distinct_prompt_embeddings": 4.0}
     process = make_process(
@@ -38,7 +45,7 @@ def record(weight_bytes: float, torch: str, *, image: str = "") -> RunRecord:
         environment=make_environment(packages={"torch": torch}),
         captures=captures,
     )
-    return make_record(make_run(processes=(process,)))
+    return make_record(make_run(case, processes=(process,)))
 
 
 def page(base: RunRecord, candidate: RunRecord) -> Page:
@@ -89,24 +96,117 @@ def test_what_was_not_compared_is_said() -> None:
     )
 
 
-def test_tool_writes_the_page_with_pictures_of_both(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, weight_bytes in (("a", 1000.0), ("b", 1100.0)):
-        (tmp_path / name).mkdir()
-        write_record(tmp_path / name / "run.json", record(weight_bytes, "2.14.0", image="picture.png"))
-        Image.new("RGB", (8, 8)).save(tmp_path / name / "picture.png")
-    out = tmp_path / "page.html"
+def shown(out: Path, case: str = "flux-mini-b1-int8wo-eager") -> tuple[list[str], str]:
+    """The captions of the pictures of a case, and what is said about them."""
+    page = Document(out.read_text(encoding="utf-8")).root
+    (found,) = (each for each in page.all("details") if each.attributes.get("data-id") == case)
+    captions = [
+        each.words()
+        for each in found.all("figcaption")
+        if each.parent is not None and list(each.parent.all("img"))
+    ]
+    (said, *_) = [*(each.text for each in found.all("p") if each.text.startswith("Pictures: ")), ""]
+    return captions, said
 
+
+def compared_runs(tmp_path: Path, *pictures: Image.Image | None, case: cases.Case = MINI_INT8WO) -> Path:
+    """The page about two runs of a case which gave these two pictures."""
+    for name, weight_bytes, picture in (("a", 1000.0, pictures[0]), ("b", 1100.0, pictures[1])):
+        (tmp_path / name).mkdir()
+        made = record(weight_bytes, "2.14.0", image="picture.png", case=case)
+        write_record(tmp_path / name / "run.json", made)
+        if picture is not None:
+            picture.save(tmp_path / name / "picture.png")
+    out = tmp_path / "page.html"
     arguments = [str(tmp_path / "a"), str(tmp_path / "b"), "--html", str(out)]
     assert compare([*arguments, "--baselines", str(tmp_path)]) == 1
+    return out
 
-    assert capsys.readouterr().out.endswith(f"page: {out}\n")
-    images = list(Document(out.read_text(encoding="utf-8")).root.all("img"))
-    assert [image.attributes["alt"] for image in images] == [
-        "base of flux-mini-b1-int8wo-eager",
-        "candidate of flux-mini-b1-int8wo-eager",
-    ]
+
+def test_pictures_of_both_runs_stand_beside_the_map_of_their_difference(tmp_path: Path) -> None:
+    dark, light = Image.new("RGB", (16, 16), (10, 20, 30)), Image.new("RGB", (16, 16), (10, 20, 30))
+    light.paste((40, 50, 60), (0, 0, 8, 8))
+
+    captions, said = shown(compared_runs(tmp_path, dark, light))
+
+    assert captions[:2] == ["base", "candidate"]
+    # A quarter differs by 30 / 255.
+    assert captions[2].startswith("where they differ, 8.5 times amplified: PSNR 24.61 dB, SSIM 0.")
+    assert captions[2].endswith(", changed most in the upper left quarter of the picture: 18.6 dB")
+    assert said == ""
+
+
+def test_pictures_that_are_the_same_are_said_to_be(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (16, 16), (10, 20, 30))
+
+    assert shown(compared_runs(tmp_path, picture, picture)) == (
+        [],
+        "Pictures: the picture that both runs kept is the same.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_there", "captions", "said"),
+    [
+        ((True, False), ["base"], "Pictures: the candidate kept none."),
+        ((False, True), ["candidate"], "Pictures: the base kept none."),
+        ((False, False), [], "Pictures: neither run kept any."),
+    ],
+)
+def test_run_that_kept_no_picture_is_named(
+    tmp_path: Path, is_there: tuple[bool, bool], captions: list[str], said: str
+) -> None:
+    picture = Image.new("RGB", (16, 16), (10, 20, 30))
+    kept = [picture if each else None for each in is_there]
+
+    assert shown(compared_runs(tmp_path, *kept)) == (captions, said)
+
+
+def test_frame_of_a_film_is_named(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (16, 16), (level, 20, 30)) for level in (10, 50)]
+    out = compared_runs(tmp_path, *pictures, case=VIDEO)
+
+    captions, said = shown(out, VIDEO.id)
+
+    assert len(captions) == 3
+    assert said == "Pictures: of the film, frame 0 is shown."
+
+
+def test_pictures_that_do_not_fit_are_named_and_those_that_are_the_same_still_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_file, "LIMIT_BYTES", 0)
+    (tmp_path / "same").mkdir()
+    (tmp_path / "other").mkdir()
+    picture, other = (Image.new("RGB", (16, 16), (level, 20, 30)) for level in (10, 50))
+
+    assert shown(compared_runs(tmp_path / "other", picture, other)) == (
+        [],
+        "Pictures: no room is left here: they are in captures of the run directory.",
+    )
+    assert "that both runs kept is the same" in shown(compared_runs(tmp_path / "same", picture, picture))[1]
+
+
+def test_sessions_of_two_stacks_show_what_changed_in_their_pictures(
+    suite: Suite, misbehave: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two sessions with fake workers, one of which gives the picture of bf16 for every prompt."""
+    suite.run(ONLY_INT8WO, tests=(BUILD, FIDELITY))
+    base = suite.out.rename(suite.folder / "base")
+    misbehave(f"same-picture@{INT8WO}")
+    suite.run(ONLY_INT8WO, tests=(BUILD, FIDELITY))
+    out = suite.folder / "page.html"
+    capsys.readouterr()
+
+    compare([str(base), str(suite.out), "--html", str(out), "--baselines", str(suite.baselines)])
+
+    captions, said = shown(out)
+    assert captions[:2] == ["base", "candidate"]
+    assert "dB, SSIM 0.9" in captions[2]
+    assert said == "Pictures: 4 of 4 prompts give another picture; shown is prompt 1."
+    tables = Document(out.read_text(encoding="utf-8")).root.all("table")
+    captioned = {next(table.all("caption")).text: table for table in tables if list(table.all("caption"))}
+    assert "4 of 4" in captioned["Pictures that differ"].words()
 
 
 def test_page_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
