@@ -25,12 +25,14 @@ class MissingStack(Struct):
 
 
 class Stacks(Struct):
-    """The file: an interpreter for each corner, or for a mixed one why there is none."""
+    """The file: an interpreter for each corner, or why there is none."""
 
-    good: str
-    new: str
+    good: str | MissingStack
+    new: str | MissingStack
     new_torch: str | MissingStack
     new_torchao: str | MissingStack
+    wheels: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    """Corner -> package -> the address of its wheel, with its digest, as `tools/stacks.py` writes them."""
 
     def python(self, corner: Corner) -> str:
         """The interpreter of a corner; empty where there is none."""
@@ -58,8 +60,11 @@ def read_stacks(path: Path) -> Stacks:
         names = ", ".join(f'"{corner}"' for corner in Corner)
         raise UsageError(
             f"--perf-stacks {path}: {error}; it holds a JSON object with {names}, each the path of an "
-            'interpreter, or {"problem": "why there is none"} for the two mixed ones'
+            'interpreter, or {"problem": "why there is none"}'
         ) from None
+    for corner in (Corner.GOOD, Corner.NEW):
+        if problem := stacks.problem(corner):
+            raise UsageError(f"--perf-stacks {path}: nothing is measured without {corner}: {problem}")
     pythons = {corner: python for corner in Corner if (python := stacks.python(corner))}
     for corner, python in pythons.items():
         if shutil.which(python) is None:

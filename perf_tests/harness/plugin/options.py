@@ -16,6 +16,7 @@ from perf_tests.harness.attribution.stacks import Stacks
 from perf_tests.harness.execution.sampling import MAX_PROCESSES
 from perf_tests.harness.planning import sharding
 from perf_tests.harness.planning.sharding import Shard
+from perf_tests.harness.records.attributions import Corner
 from perf_tests.harness.retention.earlier_runs import KEPT
 from perf_tests.harness.runs import injections
 from perf_tests.protocol.errors import UsageError
@@ -211,7 +212,7 @@ def read(option: argparse.Namespace) -> Options:
         weights=Weights(option.perf_weights),
         require_gpu=option.perf_require_gpu,
         drills=tuple(parse_drill(spec) for spec in option.perf_inject),
-        python=stacks.new if stacks else option.perf_python,
+        python=stacks.python(Corner.NEW) if stacks else option.perf_python,
         worker_module=option.perf_worker_module,
         show_plan=option.perf_plan,
         records="unsettled" in getattr(option, "markexpr", ""),
@@ -221,7 +222,7 @@ def read(option: argparse.Namespace) -> Options:
         resume=option.perf_resume,
         compile_cache=None if option.perf_compile_cache is None else Path(option.perf_compile_cache),
         autoquant_plans=None if option.perf_autoquant_plans is None else Path(option.perf_autoquant_plans),
-        against=stacks.good if stacks else option.perf_against,
+        against=stacks.python(Corner.GOOD) if stacks else option.perf_against,
         stacks=stacks,
         show_all=option.perf_table == "all",
     )
