@@ -54,6 +54,14 @@ def test_nights_are_told_and_kept_on_a_schedule_or_where_somebody_asks_for_it(na
     assert "needs: merge" in job
 
 
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_scheduled_runs_do_not_ask_for_a_repository_in_their_event(workflow: Path) -> None:
+    """Theirs has none: a condition that asks for it switches its job off. They run on the default branch."""
+    asking = re.findall(r".*github\.event\.repository.*", without_comments(workflow))
+
+    assert [line for line in asking if "inputs." not in line] == []
+
+
 def test_what_tells_reads_small_findings_alone_and_says_so_where_there_are_none() -> None:
     job = jobs(NIGHTLY)["tell"]
 
