@@ -125,7 +125,10 @@ CPU = Platform(
     process_noise=None,
     unit_tolerance_pct=300.0,
     cold_start_s=0.0,
-    samples=9,
+    # Each pair once and the first again: all that pictures and counters need. In 66 processes of 16 rows the
+    # ratio to fp32 of five images lay within 15 % of that of nine (standard deviation 5 %, and the gate is
+    # 75 %), and no process grew by 0.01 MiB an image by either.
+    samples=5,
     probe=True,
     interleave_twin=True,
     worker_start=WorkerStart.FORKED,

@@ -148,8 +148,11 @@ def expected_cost(
 
 
 def _recorded_samples(case: Case, source: RecordedCase, platform: Platform) -> int | None:
-    """Timed generations that a process of `case` had; None where `source` is another case or does not say."""
-    if source.case != case or source.entry.samples is None:
+    """Timed generations that a process of `case` had; None where `source` is another case or does not say.
+
+    None, too, where the platform fixes their number, which may have been another then.
+    """
+    if source.case != case or source.entry.samples is None or platform.interleave_twin:
         return None
     if source.entry.samples == platform.samples:  # as few as were allowed, which may be fewer now
         return least_samples(case, platform)

@@ -252,9 +252,16 @@ def test_an_fp32_twin_takes_what_was_measured_along_with_a_relative() -> None:
     case = make_case(FLUX_MINI)
     entry = make_entry({**STAGES, "time_ratio_vs_fp32": [0.5]}, case=case)
     known = KnownCosts(records=(RecordedCase(case=case, entry=entry),))
-    # Four steps, 100 + 300 + 3 x 200 + 500 = 1500 ms in bf16; a warm-up and nine samples.
-    assert expected_cost(case, CPU, known).seconds[Phase.GENERATE] == pytest.approx(10 * 1.5)
-    assert expected_cost(case.fp32_twin, CPU, known).seconds[Phase.GENERATE] == pytest.approx(10 * 3.0)
+    # Four steps, 100 + 300 + 3 x 200 + 500 = 1500 ms in bf16; a warm-up and five samples.
+    assert expected_cost(case, CPU, known).seconds[Phase.GENERATE] == pytest.approx(6 * 1.5)
+    assert expected_cost(case.fp32_twin, CPU, known).seconds[Phase.GENERATE] == pytest.approx(6 * 3.0)
+
+
+def test_a_platform_that_fixes_the_number_of_samples_does_not_ask_how_many_were_recorded() -> None:
+    case = make_case(FLUX_MINI)
+    entry = make_entry(STAGES, case=case, seconds={"generate": 10 * 2.0}, samples=9)
+    known = KnownCosts(records=(RecordedCase(case=case, entry=entry),))
+    assert expected_cost(case, CPU, known).seconds[Phase.GENERATE] == pytest.approx(6 * 2.0)
 
 
 # To compile
