@@ -37,6 +37,8 @@ OF_EVERY_WORKER = (
     "perf_tests.worker.session:WorkerSession",
 )
 """What every worker imports for itself, as `"package.module:Name"`."""
+COMPILER = "torch._inductor.compile_fx"
+"""The module that only a build which compiles has imported."""
 
 
 def main() -> None:
@@ -47,8 +49,11 @@ def main() -> None:
     arguments = parser.parse_args()
     parent_watch.end_with_parent()
     worker.set_variables()
-    supply = serve_once if arguments.once else serve
-    supply(socket.socket(fileno=arguments.socket_fd), prepare, worker.answer)
+    orders = socket.socket(fileno=arguments.socket_fd)
+    if arguments.once:
+        serve_once(orders, prepare, worker.answer)
+    else:
+        serve(orders, prepare_to_fork, worker.answer)
 
 
 def serve(orders: socket.socket, prepare: Callable[[Fork], None], answer: Callable[[int, int], None]) -> None:
@@ -111,6 +116,19 @@ def prepare(order: Fork) -> None:
         sys.exit("importing the stack has started a process")
     gc.collect()
     gc.freeze()
+
+
+def prepare_to_fork(order: Fork) -> None:
+    """Prepare, and find out once for all workers with which vector instructions inductor can compile.
+
+    To tell, it compiles a library and loads it in another process, which takes four seconds of a processor.
+    """
+    prepare(order)
+    if COMPILER in sys.modules:
+        from torch._inductor import cpu_vec_isa
+
+        with suppress(AttributeError):  # private: each worker asks where a torch is without it
+            cpu_vec_isa.valid_vec_isa_list()
 
 
 def _has_children() -> bool:

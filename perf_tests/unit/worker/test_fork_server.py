@@ -16,6 +16,7 @@ from perf_tests.harness.processes.fork_server import FORKING
 from perf_tests.protocol.messages import (
     Compile,
     Compiled,
+    Fork,
     Generate,
     Generated,
     Load,
@@ -27,6 +28,7 @@ from perf_tests.protocol.messages import (
 from perf_tests.tables.cases import Weights
 from perf_tests.tables.matrix import CPU_REGULAR_ROWS
 from perf_tests.tables.platforms import CPU, Device, WorkerStart
+from perf_tests.worker import fork_server
 from perf_tests.worker.fork_server import OF_EVERY_WORKER
 from perf_tests.worker.model.lazy import resolve
 
@@ -74,3 +76,22 @@ def test_a_forked_worker_and_a_spare_generate_what_another_does(launcher: Launch
         assert command[2:4] == [b"perf_tests.worker.fork_server", b"--socket-fd"]
     finally:
         launcher.kill_all()
+
+
+def test_inductor_tries_the_instructions_of_the_processor_before_workers_are_forked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of them would try for itself; that torch keeps what it found is its own affair."""
+    from torch._inductor import compile_fx, cpu_vec_isa
+
+    asked: list[str] = []
+    assert cpu_vec_isa.valid_vec_isa_list.cache_info() is not None
+    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", lambda: asked.append("the processor"))
+    monkeypatch.setattr(fork_server, "prepare", lambda _: None)
+    order = Fork(variables={})
+    fork_server.prepare_to_fork(order)
+    assert asked == ["the processor"]
+
+    monkeypatch.delitem(sys.modules, compile_fx.__name__)
+    fork_server.prepare_to_fork(order)
+    assert asked == ["the processor"]
