@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -101,6 +102,43 @@ def test_the_guide_lists_the_variables_that_workflows_read_and_no_others() -> No
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
 def test_workflows_need_no_secrets(workflow: Path) -> None:
     assert "secrets." not in without_comments(workflow)
+
+
+def test_what_is_red_is_attributed_by_four_stacks_or_confirmed_by_the_recorded_one() -> None:
+    job = jobs(NIGHTLY)["h100"]
+
+    assert re.findall(r'echo "COMPARED=(--perf-[a-z]+)', job) == ["--perf-against", "--perf-stacks"]
+    assert '${COMPARED:+"$COMPARED"}' in job
+
+
+def calls() -> set[tuple[str, str, str]]:
+    """Tool, subcommand and option of every call of a tool in a workflow that keeps or tells nights."""
+    found = set()
+    for workflow in (NIGHTLY, HEARTBEAT):
+        for step in re.split(r"\n +- ", without_comments(workflow).replace("\\\n", " ")):
+            lines = [
+                line for line in step.splitlines() if re.search(r"tools/|(options|controls)\+?=\(", line)
+            ]
+            for tool, kind in re.findall(r"tools/(\w+)\.py(?: (build|prune|append) )?", step):
+                own = [line for line in lines if "tools/" not in line or f"{tool}.py {kind}" in line]
+                options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", "\n".join(own))
+                found |= {(tool, kind, option) for option in options}
+    return found
+
+
+@pytest.mark.parametrize("call", sorted({(tool, kind) for tool, kind, _ in calls()}), ids=" ".join)
+def test_tools_know_the_options_that_workflows_give_them(
+    call: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool, kind = call
+    main = runpy.run_path(str(ROOT / "tools" / f"{tool}.py"))["main"]
+    with pytest.raises(SystemExit):
+        main([*filter(None, (kind,)), "--help"])
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+
+    given = {option for *of, option in calls() if tuple(of) == call}
+    assert given
+    assert given <= known
 
 
 # The branch of the nights
