@@ -188,10 +188,8 @@ def _album(pair: tuple[KeptRun, KeptRun], finding: PictureFinding) -> Album:
         f"{shown.where}"
     )
     captioned = ((shown.base, "base"), (shown.candidate, "candidate"), (shown.heatmap, heat))
-    return Album(
-        pictures=tuple(pictures.framed(Image.fromarray(each), said) for each, said in captioned),
-        note=_which(pair[1].run, finding),
-    )
+    made = tuple(pictures.framed(Image.fromarray(each), said) for each, said in captioned)
+    return Album(pictures=(*made, *_films(*pair)), note=_which(pair[1].run, finding))
 
 
 def _which(run: Run, change: PictureChange) -> str:
@@ -203,6 +201,17 @@ def _which(run: Run, change: PictureChange) -> str:
         f"of the film, frame {change.frame} is shown" if is_film else "",
     )
     return "; ".join(filter(None, parts))
+
+
+def _films(base: KeptRun, candidate: KeptRun) -> tuple[PagePicture, ...]:
+    """What was drawn of videos in each run, beside the reference of that run."""
+    return pictures.pictures_of(
+        film
+        for kept, name in ((base, "base"), (candidate, "candidate"))
+        for film in pictures.first_film(
+            kept.folder, kept.run, f"film of the {name}: its reference, {name}, where these two differ"
+        )
+    )
 
 
 def _alone(base: KeptRun, candidate: KeptRun) -> tuple[PagePicture, ...]:

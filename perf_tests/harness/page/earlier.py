@@ -98,7 +98,7 @@ def read_all(folder: Path) -> Nights:
     for path in sorted((*folder.rglob(RECORD), *folder.rglob(HISTORY))):
         try:
             night = _of_record(path) if path.name == RECORD else _of_history(path)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, RecursionError) as error:
             unreadable.append(f"{path}: {error}")
         except RecordError as error:
             unreadable.append(str(error))

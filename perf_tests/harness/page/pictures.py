@@ -52,6 +52,12 @@ class Album:
     """Why there is none, or where the rest is; empty where nothing is missing."""
 
 
+def first_film(out: Path, run: Run, caption: str) -> Sequence[Captioned]:
+    """The film that was drawn of the run beside its reference, where the run directory `out` has one."""
+    stems = [capture.array.removesuffix(".npy") for process in run.processes for capture in process.captures]
+    return _there(out, ((f"{stem}{FILM}", caption) for stem in stems))[:1]
+
+
 def of_record(
     out: Path, record: RunRecord, is_red: Callable[[Run], bool], limit_bytes: int
 ) -> dict[str, Album]:

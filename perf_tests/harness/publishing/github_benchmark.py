@@ -52,9 +52,10 @@ def _entry(each: Measurement) -> GithubBenchmark:
     half = (max(each.values) - min(each.values)) / 2
     packages = each.run.processes[0].environment.packages
     versions = (f"{name} {packages[name]}" for name in ("torch", "torchao") if name in packages)
+    count = len(each.run.processes)
     facts = (
         each.verdict.status.value,
-        f"{len(each.run.processes)} processes",
+        "1 process" if count == 1 else f"{count} processes",
         *versions,
         f"digest {each.run.digest[:12]}",
     )

@@ -6,6 +6,7 @@ object a line. Values are Float32 there: bytes are given in MiB, and exactly in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
@@ -24,6 +25,8 @@ VERSION = "v3"
 MIB = 1 << 20
 FLOAT32_EXACT = 1 << 24
 """The largest integer up to which Float32 holds every one."""
+HEAD = re.compile(r"([0-9a-f]{40})(?:\+[0-9a-f]{12})?$")
+"""The last commit that measured; what was changed in its checkout is told beside it, in full."""
 REPOSITORIES = {
     "torch": "pytorch/pytorch",
     "triton": "triton-lang/triton",
@@ -133,7 +136,8 @@ def records(
     without a date.
     """
     timestamp = _timestamp(record)
-    commit = record.plan.commit if record.plan is not None else None
+    suite = record.plan.commit if record.plan is not None else None
+    head = HEAD.search(suite or "")
     for each in found:
         environments = [process.environment for process in each.run.processes]
         yield OssRecord(
@@ -142,12 +146,12 @@ def records(
             name=NAME,
             repo=origin.repo,
             head_branch=origin.branch,
-            head_sha=commit or "",
+            head_sha=head[1] if head else "",
             workflow_id=origin.workflow_id,
             run_attempt=origin.run_attempt,
             job_id=origin.job_id,
             runners=tuple(_runners(environments)),
-            benchmark=_benchmark(each, environments[0]),
+            benchmark=_benchmark(each, environments[0], suite),
             model=_model(each),
             inputs={"workload": OssInput(dtype="", extra_info=_workload(each))},
             dependencies=_dependencies(environments[0], wheels),
@@ -200,7 +204,7 @@ def _runners(environments: Iterable[Environment]) -> Iterator[OssRunner]:
         )
 
 
-def _benchmark(each: Measurement, environment: Environment) -> OssBenchmark:
+def _benchmark(each: Measurement, environment: Environment, suite: str | None) -> OssBenchmark:
     recipe = each.case.build.recipe
     return OssBenchmark(
         name=NAME,
@@ -213,6 +217,7 @@ def _benchmark(each: Measurement, environment: Environment) -> OssBenchmark:
             platform=each.run.platform,
             digest=each.run.digest,
             methodology=METHODOLOGY,
+            suite=suite,
         ),
     )
 

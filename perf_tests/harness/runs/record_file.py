@@ -94,7 +94,7 @@ def _decoded(file: Path, content: bytes) -> RunRecord:
         version = msgspec.json.decode(content, type=_Header).format_version
         if version == FORMAT_VERSION:
             return _with_progress(msgspec.json.decode(content, type=RunRecord))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise RecordError(
             f"cannot read the run record {file}: {error}; it is truncated or not a run.json, "
             "run the suite again"

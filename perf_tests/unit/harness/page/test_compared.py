@@ -112,7 +112,7 @@ def shown(out: Path, case: str = "flux-mini-b1-int8wo-eager") -> tuple[list[str]
 def compared_runs(tmp_path: Path, *pictures: Image.Image | None, case: cases.Case = MINI_INT8WO) -> Path:
     """The page about two runs of a case which gave these two pictures."""
     for name, weight_bytes, picture in (("a", 1000.0, pictures[0]), ("b", 1100.0, pictures[1])):
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(exist_ok=True)
         made = record(weight_bytes, "2.14.0", image="picture.png", case=case)
         write_record(tmp_path / name / "run.json", made)
         if picture is not None:
@@ -170,6 +170,19 @@ def test_frame_of_a_film_is_named(tmp_path: Path) -> None:
 
     assert len(captions) == 3
     assert said == "Pictures: of the film, frame 0 is shown."
+
+
+def test_films_that_the_runs_drew_follow_the_pictures(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (16, 16), (level, 20, 30)) for level in (10, 50)]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "picture.png.mp4").write_bytes(b"film")
+    page = Document(compared_runs(tmp_path, *pictures, case=VIDEO).read_text(encoding="utf-8")).root
+
+    (film,) = page.all("video")
+    assert film.attributes["src"] == "data:video/mp4;base64,ZmlsbQ=="
+    assert film.attributes["aria-label"] == (
+        "film of the candidate: its reference, candidate, where these two differ"
+    )
 
 
 def test_pictures_that_do_not_fit_are_named_and_those_that_are_the_same_still_said(

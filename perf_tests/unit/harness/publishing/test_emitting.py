@@ -132,6 +132,16 @@ def test_row_names_its_case_card_and_workflow() -> None:
     assert H100_UUID not in json.dumps(row)
 
 
+def test_commit_of_a_changed_checkout_is_told_from_the_change() -> None:
+    commits = f"{'b' * 40} then {'c' * 40}+0123456789ab"
+    plan = Plan(cases=(), noisy_metrics=0, commit=commits)
+    row = emitted(msgspec.structs.replace(a_record(), plan=plan))[0]
+
+    assert row["head_sha"] == "c" * 40
+    assert row["benchmark"]["extra_info"]["suite"] == commits
+    assert problems(row, "oss-benchmark-v3") == []
+
+
 def test_dependencies_are_filled_in_with_commits_and_wheels() -> None:
     found = emitted(a_record())[0]["dependencies"]
 

@@ -123,7 +123,8 @@ def test_night_that_cannot_be_read_is_listed(tmp_path: Path) -> None:
     (nights / "later").mkdir()
     (nights / "later" / "run.json").write_text('{"format_version": 99}')
     (nights / "deep").mkdir()
-    (nights / "deep" / "run.json").write_text("[" * 100_000)
+    deep = "[" * 100_000 + "]" * 100_000
+    (nights / "deep" / "run.json").write_text(f'{{"format_version": 1, "cases": [], "x": {deep}}}')
     (nights / "file.zip").write_bytes(b"PK")
 
     index = published(tmp_path)
@@ -133,6 +134,7 @@ def test_night_that_cannot_be_read_is_listed(tmp_path: Path) -> None:
     assert sorted(said) == ["broken", "dateless", "deep", "empty", "file.zip", "later"]
     assert said["later"].startswith("later: the run record later/run.json has format version 99, this suite ")
     assert "which is no date" in said["dateless"]
+    assert "it is truncated or not a run.json" in said["deep"]
     assert len(rows(index)) == 1
 
 
