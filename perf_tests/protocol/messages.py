@@ -13,6 +13,7 @@ import msgspec
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.offloading import MemorySaving
 from perf_tests.protocol.packages import LoadedPackages, Packages
+from perf_tests.protocol.profiles import Profile, Profiled, Snapshot, Snapshotted
 from perf_tests.protocol.reports import (
     Arrays,
     Capture,
@@ -51,6 +52,7 @@ class Phase(StrEnum):
     PACKAGE = "package"
     SWITCH_WORKLOAD = "turn"
     INSPECT = "inspect"
+    PROFILE = "profile"
     BUILT_TWIN = "built-twin"
     """No request: all that another worker did to make what this one loads, or must equal."""
 
@@ -205,7 +207,9 @@ class Inspect(Struct, tag="inspect"):
     """Whether the kernels or operators of each stage are counted, in generations of their own."""
 
 
-Request = Load | Quantize | Save | Package | Compile | Generate | SwitchWorkload | Inspect
+Request = (
+    Load | Quantize | Save | Package | Compile | Generate | SwitchWorkload | Inspect | Profile | Snapshot
+)
 PHASE_OF_REQUEST: dict[type[Struct], Phase] = {
     Load: Phase.LOAD,
     Quantize: Phase.QUANTIZE,
@@ -215,6 +219,8 @@ PHASE_OF_REQUEST: dict[type[Struct], Phase] = {
     Generate: Phase.GENERATE,
     SwitchWorkload: Phase.SWITCH_WORKLOAD,
     Inspect: Phase.INSPECT,
+    Profile: Phase.PROFILE,
+    Snapshot: Phase.PROFILE,
 }
 """What a worker is doing while it answers a request."""
 
@@ -341,4 +347,4 @@ class Failure(Struct, tag="failure"):
 
 
 Built = Loaded | Quantized | Saved | Packaged | Compiled
-Reply = Ready | Built | Generated | WorkloadSwitched | Inspected | Failure
+Reply = Ready | Built | Generated | WorkloadSwitched | Inspected | Profiled | Snapshotted | Failure

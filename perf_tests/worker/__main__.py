@@ -18,6 +18,7 @@ import msgspec
 from perf_tests.protocol import messages
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.profiles import Profile, Snapshot
 from perf_tests.tables.recipes import Activity
 from perf_tests.worker import parent_watch
 
@@ -94,8 +95,10 @@ def _start() -> tuple[messages.Ready, Mapping[Activity, Handlers]]:
         messages.Generate: session.generate,
         messages.SwitchWorkload: session.switch_workload,
         messages.Inspect: session.inspect,
+        Profile: session.profile,
+        Snapshot: session.snapshot,
     }
-    # Nobody saves or packages what is trained, and no other case shares its worker.
+    # Nobody saves, packages or profiles what is trained, and no other case shares its worker.
     of_training: Handlers = {
         messages.Load: training.load,
         messages.Quantize: training.quantize,

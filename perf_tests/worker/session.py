@@ -13,6 +13,7 @@ import torch
 
 from perf_tests.protocol import messages, reports
 from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.profiles import Profile, Profiled, Snapshot, Snapshotted
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.host_bound import is_busy_timed
 from perf_tests.tables.pipelines.spec import Workload
@@ -32,6 +33,7 @@ from perf_tests.worker.inspection import (
     setting_effects,
 )
 from perf_tests.worker.inspection.compiled import graphed, packaged_blocks
+from perf_tests.worker.inspection.evidence import memory_history, step_profile
 from perf_tests.worker.measure import memory
 from perf_tests.worker.measure.generate import (
     Generation,
@@ -235,6 +237,20 @@ class WorkerSession:
             settings=setting_effects.report(self._case.build.recipe, work.step),
             memory_saving=saving,
         )
+
+    def profile(self, request: Profile) -> Profiled:
+        """Record what a step consists of: once nothing of this process is timed any more."""
+        loaded = self._loaded
+        device = Device(loaded.device.type)
+        return step_profile.profile(loaded.pipeline, self._case, loaded.stages.clock, device, request)
+
+    def snapshot(self, request: Snapshot) -> Snapshotted:
+        """Record what a generation allocates: once nothing of this process is measured any more."""
+        loaded = self._loaded
+        if loaded.device.type != Device.CUDA:
+            return Snapshotted(problem="torch keeps no history of allocations on a CPU")
+        generate = partial(generate_once, loaded.pipeline, self._case, loaded.stages)
+        return memory_history.take(generate, torch.cuda.memory, request)
 
     def _record_unquantized(self, request: messages.Quantize) -> UnquantizedPipeline:
         pipeline, recipe = self._loaded.pipeline, self._case.build.recipe

@@ -107,15 +107,24 @@ class PairRunner:
             self.launchers[side].raise_if_aborted()
             raise
 
-    def _one(self, planned: Planned, side: Side, index: int) -> Process:
+    @contextmanager
+    def warmed_up(self, planned: Planned, side: Side, index: int) -> Iterator[Replicate]:
+        """The case in one worker of one side, which has the card for itself and has generated untimed.
+
+        Raises SideError where the worker fails, also in the context; it does not outlive it.
+        """
         with self._worker(planned, side, index) as worker:
             self._greet(worker, planned, side, index)
             replicate = self._replicate(worker, planned, side, index)
             with _attributed_to(side):
                 replicate.build()
                 replicate.warm_up(self.warmups)
-                for _ in range(GENERATIONS):
-                    replicate.sample()
+                yield replicate
+
+    def _one(self, planned: Planned, side: Side, index: int) -> Process:
+        with self.warmed_up(planned, side, index) as replicate:
+            for _ in range(GENERATIONS):
+                replicate.sample()
             return self._inspected(side, replicate)
 
     @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from perf_tests.harness.rebaseline.candidates import CASES
+from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.plan import BUILD, Part, Plan, PlannedCase
@@ -208,6 +209,7 @@ def merged(shards: Sequence[PartialRun]) -> RunRecord:
             for each in shard.record.diagonals
         ),
         attributions=tuple(each for shard in ordered for each in shard.record.attributions),
+        evidence=tuple(_located(each, shard.folder) for shard in ordered for each in shard.record.evidence),
     )
 
 
@@ -262,6 +264,15 @@ def placed(path: str, folder: str) -> str:
 def _placed(run: Run, shard: PartialRun) -> Run:
     processes = tuple(_process(process, shard.folder) for process in run.processes)
     return msgspec.structs.replace(run, processes=processes, part=shard.number)
+
+
+def _located(evidence: Evidence, folder: str) -> Evidence:
+    return msgspec.structs.replace(
+        evidence,
+        script=placed(evidence.script, folder),
+        traces={side: placed(file, folder) for side, file in evidence.traces.items()},
+        snapshot=placed(evidence.snapshot, folder),
+    )
 
 
 def _compared(comparison: Comparison, folder: str) -> Comparison:

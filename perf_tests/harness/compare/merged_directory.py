@@ -9,13 +9,13 @@ from pathlib import Path
 
 from perf_tests.harness.compare.merge import PartialRun, shard_of
 from perf_tests.harness.rebaseline.candidates import read_run
-from perf_tests.harness.runs.directory import CAPTURES, LOGS, PLANS
+from perf_tests.harness.runs.directory import CAPTURES, LOGS, PLANS, PROFILES, REPRO
 from perf_tests.harness.runs.record import RunRecord
 from perf_tests.harness.runs.record_file import RECORD, write_record
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.protocol.files import TEMPORARY_SUFFIX
 
-COPIED = (LOGS, CAPTURES, PLANS)
+COPIED = (LOGS, CAPTURES, PLANS, REPRO, PROFILES)
 """What records and failure texts refer to; a compile cache is of no use elsewhere."""
 
 

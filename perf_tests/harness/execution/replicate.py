@@ -339,5 +339,6 @@ def _timeout_s(planned: Planned, phase: Phase) -> float:
         Phase.COMPILE: min(timeouts.compile_s, limit_s or math.inf),
         Phase.GENERATE: timeouts.generate_s,
         Phase.SWITCH_WORKLOAD: timeouts.quantize_s,
+        Phase.PROFILE: timeouts.generate_s,
         Phase.INSPECT: timeouts.generate_s + reshaping_s,  # generates once more to count kernels
     }[phase]

@@ -29,6 +29,16 @@ class Budget:
         self._reference_of = reference_of or {}
         self._begun: set[str] = set()
 
+    def lacks(self, seconds: float) -> str | None:
+        """Why nothing that takes so many seconds is begun beside the cases; None where it may be."""
+        left_s = max(0.0, self._seconds - (self._clock() - self._started))
+        if seconds <= left_s:
+            return None
+        return (
+            f"it takes about {seconds:.0f} s, and {left_s:.0f} s are left of the budget of "
+            f"{self._seconds:g} s"
+        )
+
     def refusal(self, case_id: str) -> str | None:
         """Why the case may not start now; None where it may."""
         left_s = self._seconds - (self._clock() - self._started)

@@ -21,6 +21,8 @@ from perf_tests.harness.execution.launcher import Seen, Stack
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
 from perf_tests.harness.processes.watch import Watch
+from perf_tests.harness.profiles.gathering import Gatherer
+from perf_tests.harness.profiles.wanted import wanted
 from perf_tests.harness.records.attributions import Corner
 from perf_tests.harness.runs.record import Comparison, Run, RunRecord, Side, Verdict
 from perf_tests.harness.verdicts import ab_clauses, ab_comparison
@@ -101,6 +103,23 @@ class AbSession:
             campaign.store.attributions += (attributor.attribute(cluster),)
             campaign.store.write()
 
+    def gather(self, campaign: Campaign, out: Path, lacks: Callable[[float], str | None]) -> None:
+        """Record what may explain confirmed red times and red peaks, and file that in `campaign`.
+
+        Nothing is begun for which `lacks` says that there is no time. Raises PerfError where the run
+        directory cannot be written.
+        """
+        cases = {name: case for name, (case, _) in self._selection.cases.items()}
+        comparisons = {each.id: each for each in campaign.record.comparisons}
+        suspects = clusters.suspects(campaign.record.cases, cases, comparisons)
+        gatherer = Gatherer(
+            campaign=campaign,
+            out=out,
+            runner=partial(self._pair_runner, self._options.against, campaign, out),
+            lacks=lacks,
+        )
+        gatherer.gather(wanted(suspects))
+
     def _bench(
         self, stacks: Stacks, record: RunRecord, campaign: Campaign, out: Path, refuse: Refuse
     ) -> CampaignBench:
@@ -167,7 +186,8 @@ class AbSession:
         noise = self._baselines.noise(platform)
         return noise.get(time.name, noise[STEP])
 
-    def _pair_runner(self, python: str, campaign: Campaign, out: Path, lane: Lane) -> PairRunner:
-        stable = lane.launcher(self._stack(python))
+    def _pair_runner(self, python: str | None, campaign: Campaign, out: Path, lane: Lane) -> PairRunner:
+        """Of the session's stack, and beside it that of the interpreter `python`, if there is one."""
+        stable = {} if python is None else {Side.STABLE: lane.launcher(self._stack(python))}
         candidate = lane.launcher(self._stack(self._options.python), Seen(campaign.store.environment))
-        return PairRunner({Side.STABLE: stable, Side.CANDIDATE: candidate}, out)
+        return PairRunner({**stable, Side.CANDIDATE: candidate}, out)

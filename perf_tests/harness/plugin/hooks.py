@@ -25,7 +25,7 @@ from perf_tests.harness.plugin.collection import (
     or_usage_error,
 )
 from perf_tests.harness.plugin.selection import check_globs
-from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession, attribute
+from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession, explain_red
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.report import progress
 from perf_tests.harness.report import pytest_benchmark as replaying
@@ -186,7 +186,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = yield
-        attribute(session.config.stash[SESSION])
+        explain_red(session.config.stash[SESSION])
         return result
     finally:
         signal.signal(signal.SIGTERM, before)

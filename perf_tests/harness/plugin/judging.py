@@ -15,9 +15,11 @@ from perf_tests.harness.plugin.ledger import Ledger
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
 from perf_tests.harness.records.attributions import Attribution
+from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.records.process_ends import SamplingEnd
 from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import failure
+from perf_tests.harness.report.evidence import lines as evidence_report
 from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.plan import BUILD
 from perf_tests.harness.runs.projection import least_samples
@@ -176,16 +178,18 @@ class CaseJudge:
         judged: Sequence[Verdict],
         comparison: Comparison | None,
         attributions: Sequence[Attribution] = (),
+        evidence: Sequence[Evidence] = (),
     ) -> str:
         """The failure text of several verdicts on one case: the leading one in full, one line for each other.
 
-        `comparison` is the case's A/B with another stack; None where there was none. `attributions` are those
-        of the session, once they are known.
+        `comparison` is the case's A/B with another stack; None where there was none. `attributions` and
+        `evidence` are those of the session, once they are known.
         """
         first, *rest = leading(judged)
         others = [f"  also       {v.metric} {v.status.value}: {v.reason}" for v in rest]
         whose = ab_report.whose(run.id, METRIC_BY_NAME[first.metric], attributions)
-        return "\n".join([self._explain_one(run, first, comparison), *whose, *others])
+        known = evidence_report.lines(evidence, run.id, str(self._options.out))
+        return "\n".join([self._explain_one(run, first, comparison), *whose, *known, *others])
 
     def _explain_one(self, run: Run, judged: Verdict, comparison: Comparison | None) -> str:
         case, _ = self._selection.cases[run.id]

@@ -262,11 +262,13 @@ class PerfSession:
         self._held.close()
 
 
-def attribute(session: PerfSession) -> None:
-    """With `--perf-stacks`, find out which package made what red, now that every test has run."""
+def explain_red(session: PerfSession) -> None:
+    """Record what may explain what is red, and with `--perf-stacks` find out which package made it so, now
+    that every test has run."""
     if session._campaign is None:
         return
     try:
+        session._ab.gather(session._campaign, session._directory.path, session._budget.lacks)
         session._ab.attribute(session._campaign, session._directory.path, session._budget.refusal)
     except PerfError as error:
         session.problem = str(error)

@@ -20,6 +20,7 @@ from perf_tests.harness.report import causes, costs, failure, terminal
 from perf_tests.harness.report import plan as plan_report
 from perf_tests.harness.report.brief import Brief, Detail, Paragraph
 from perf_tests.harness.report.causes import Cause
+from perf_tests.harness.report.evidence import lines as evidence_report
 from perf_tests.harness.report.wording import clipped, refitted
 from perf_tests.harness.retention import earlier_runs
 from perf_tests.harness.runs.directory import PAGE
@@ -84,6 +85,7 @@ def everything(session: PerfSession, record: RunRecord, selection: Selection) ->
     yield terminal.table(record.cases, UNITS)
     yield ab_report.table(record.comparisons, UNITS)
     yield ab_report.attributed(record.attributions)
+    yield evidence_report.table(record.evidence, str(session.options.out))
     yield terminal.not_compared(record.cases)
     provisional = terminal.provisional(record.cases, judging.entries())
     if provisional:
@@ -184,7 +186,7 @@ def _explained(session: PerfSession, record: RunRecord, number: int, cause: Caus
     worst = cause.runs[0]
     if verdict := cause.verdict(worst):
         comparison = next((each for each in record.comparisons if each.id == worst.id), None)
-        text = session.judging.explain(worst, [verdict], comparison, record.attributions)
+        text = session.judging.explain(worst, [verdict], comparison, record.attributions, record.evidence)
     else:
         whose = ab_report.whose(worst.id, None, record.attributions)
         text = "\n".join([failure.explain_failure(run=worst, run_path=str(session.options.out)), *whose])
@@ -222,7 +224,7 @@ def _remarks(session: PerfSession, record: RunRecord, selection: Selection, widt
     if provisional:
         yield clipped(f"provisional baselines (fewer than 3 processes): {len(provisional)} cases", width)
     yield from ab_report.table(record.comparisons, UNITS)
-    for line in ab_report.attributed(record.attributions):
+    for line in (*ab_report.attributed(record.attributions), *evidence_report.kept(record.evidence)):
         yield from refitted(line, width)
 
 

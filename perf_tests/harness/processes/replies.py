@@ -7,6 +7,7 @@ from pathlib import Path
 
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.messages import Generate, Generated, Inspect, Inspected, Quantize, Quantized, Request
+from perf_tests.protocol.profiles import Profile, Profiled, Snapshot, Snapshotted
 from perf_tests.protocol.reports import Capture
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import STEP
@@ -23,6 +24,10 @@ def objection(request: Request, reply: Struct, case: Case) -> str | None:
             found = _different(
                 "answers", reply.arrays and reply.arrays.file, request.trace and f"{request.trace}.timed.npz"
             )
+        case Profile(), Profiled():
+            found = _of_file("trace", reply.trace, request.trace)
+        case Snapshot(), Snapshotted():
+            found = _of_file("snapshot", reply.file, request.file)
         case _:
             return None
     return next(found, None)
@@ -53,6 +58,11 @@ def _of_recording(request: Quantize, reply: Quantized) -> Iterator[str]:
 def _of_capture(capture: Capture | None, stem: str | None) -> Iterator[str]:
     yield from _different("output", capture and capture.array, stem and f"{stem}.npy")
     yield from _different("picture", capture and capture.image, stem and f"{stem}.png")
+
+
+def _of_file(what: str, reported: str | None, asked: str) -> Iterator[str]:
+    if reported is not None:  # else it says why it kept none
+        yield from _different(what, reported, asked)
 
 
 def _different(what: str, reported: object, asked: object) -> Iterator[str]:

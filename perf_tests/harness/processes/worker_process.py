@@ -58,6 +58,7 @@ DOING = {
     Phase.GENERATE: "generating",
     Phase.SWITCH_WORKLOAD: "switching to another workload",
     Phase.INSPECT: "being inspected",
+    Phase.PROFILE: "recording what a red case does",
 }
 
 

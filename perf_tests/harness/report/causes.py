@@ -18,8 +18,8 @@ MAX_LINES = 13
 """Of the text that explains one cause; the whole text is in the JUnit file, and with `--perf-table=all`."""
 LAST = 99
 RANKS = {
-    **{name: rank for rank, name in enumerate(("log", "changed", "next", "schedule", "stacks"))},
-    **dict.fromkeys(("accept", "record", "reproduce", "whose"), LAST),
+    **{name: rank for rank, name in enumerate(("log", "evidence", "changed", "next", "schedule", "stacks"))},
+    **dict.fromkeys(("accept", "record", "reproduce", "whose", "kernels", "memory"), LAST),
 }
 """Parts of such a text, the lowest first to be left out where it is too long; others stand between."""
 QUOTED = "    | "

@@ -17,9 +17,10 @@ from perf_tests.protocol.errors import PerfError, RecordError, UsageError
 from perf_tests.protocol.files import TEMPORARY_SUFFIX
 
 LOGS, CAPTURES, CACHE, PLANS = "logs", "captures", "cache", "plans"
+REPRO, PROFILES = "repro", "profiles"
 PAGE = "report.html"
 FINDINGS = "findings.json"
-FOLDERS = frozenset({LOGS, CAPTURES, CACHE, PLANS})
+FOLDERS = frozenset({LOGS, CAPTURES, CACHE, PLANS, REPRO, PROFILES})
 
 
 LOCK = ".lock"

@@ -24,6 +24,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from perf_tests.harness.records.attributions import Attribution
+from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.runs.record import Comparison, Diagonal, Progress, Run, RunRecord, Status, Verdict
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError
@@ -83,6 +84,7 @@ class JournalLine(Struct, omit_defaults=True):
     comparisons: tuple[Comparison, ...] = ()
     diagonals: tuple[Diagonal, ...] = ()
     attributions: tuple[Attribution, ...] | None = None
+    evidence: tuple[Evidence, ...] | None = None
 
     @property
     def holds_measurements(self) -> bool:
@@ -126,6 +128,7 @@ def change(before: RunRecord, now: RunRecord) -> JournalLine | None:
         comparisons=tuple(comparisons.values()),
         diagonals=tuple(_changed(_keyed(before.diagonals), _keyed(now.diagonals)).values()),
         attributions=None if now.attributions == before.attributions else now.attributions,
+        evidence=None if now.evidence == before.evidence else now.evidence,
     )
 
 
@@ -149,6 +152,7 @@ def replay(record: RunRecord, lines: Iterable[bytes]) -> RunRecord:
             environment=change.environment or record.environment,
             missing=record.missing if change.missing is None else change.missing,
             attributions=record.attributions if change.attributions is None else change.attributions,
+            evidence=record.evidence if change.evidence is None else change.evidence,
         )
     return msgspec.structs.replace(
         record,

@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from perf_tests.harness.records.attributions import Attribution, Corner, diagonal_id
+from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.records.process_ends import SamplingEnd, WarmUpEnd
 from perf_tests.harness.runs.plan import Plan
@@ -326,3 +327,5 @@ class RunRecord(Struct):
     """The further comparisons that attribution took; empty without `--perf-stacks`."""
     attributions: tuple[Attribution, ...] = ()
     """Which package made what red, a cluster of cases each; empty without `--perf-stacks`."""
+    evidence: tuple[Evidence, ...] = ()
+    """What was recorded of red cases once everything was timed; empty in older records."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.records.attributions import Attribution, Corner, diagonal_id
+from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.runs.journal import Journal
 from perf_tests.harness.runs.plan import Plan
 from perf_tests.harness.runs.record import (
@@ -65,6 +66,7 @@ class RunStore:
         self.cases: dict[str, Run] = {}
         self.comparisons: dict[str, Comparison] = {}
         self.attributions: tuple[Attribution, ...] = ()
+        self.evidence: tuple[Evidence, ...] = ()
         self._diagonals: dict[str, Diagonal] = {}
         self.missing: tuple[str, ...] = ()
         """The planned `case: metric` pairs without a verdict."""
@@ -199,6 +201,7 @@ class RunStore:
             plan=self._plan,
             diagonals=tuple(self._diagonals.values()),
             attributions=self.attributions,
+            evidence=self.evidence,
         )
 
     def write(self) -> None:
@@ -232,6 +235,7 @@ class RunStore:
                 self._foreign = (*self._foreign, run)
         self.comparisons = {each.id: each for each in resumed.comparisons}
         self._diagonals = {each.id: each for each in resumed.diagonals}
+        self.evidence = tuple(each for each in resumed.evidence if each.id in self.cases)
 
     def _is_as_planned(self, run: Run) -> bool:
         now = self._blanks.get(run.id)

@@ -28,7 +28,8 @@ from perf_tests.protocol.messages import (
     SwitchWorkload,
     WorkloadSwitched,
 )
-from perf_tests.unit.fake_worker import building, endings, generating, inspecting
+from perf_tests.protocol.profiles import Profile, Snapshot
+from perf_tests.unit.fake_worker import building, endings, evidence, generating, inspecting
 from perf_tests.unit.fake_worker.environment import ready
 from perf_tests.unit.fake_worker.subject import Subject
 from perf_tests.unit.fake_worker.switches import VARIABLE, Switches
@@ -44,6 +45,8 @@ ANSWERS: Mapping[type[Struct], Callable[[Subject, Any], Reply]] = {
     Generate: generating.generate,
     SwitchWorkload: lambda *_: WorkloadSwitched(seconds=0.125),
     Inspect: inspecting.inspect,
+    Profile: evidence.profile,
+    Snapshot: evidence.snapshot,
 }
 ESCAPES = Failure(
     kind=FailureKind.LOAD,

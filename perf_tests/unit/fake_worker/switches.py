@@ -87,6 +87,10 @@ IN_AN_ANSWER: Mapping[str, str] = {
     "thaws": "a frozen weight is trained",
     "no-float8:PASS": "nothing multiplies in float8 in that pass, forward or backward",
     "unreported-training": "what was trained is not reported",
+    "slower-kernel:US": "a kernel of the profiled step takes that much longer",
+    "other-kernel": "another kernel does its work",
+    "unprofiled": "the profiler refuses",
+    "trace-elsewhere": "the trace is in another file than the one that was asked for",
 }
 
 TABLES = (AT_THE_START, INSTEAD_OF_AN_ANSWER, AT_A_TIMED_GENERATION, IN_AN_ANSWER)

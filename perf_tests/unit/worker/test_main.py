@@ -11,10 +11,17 @@ import torch
 from perf_tests.protocol import messages
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import Compile, Failure, FailureKind, Generate, Phase, Reply, Request
+from perf_tests.protocol.profiles import Profile, Snapshot
 from perf_tests.tables.recipes import Activity
 from perf_tests.worker.__main__ import _answer, _start
 
-NEVER_ASKED_OF_TRAINING = {messages.Save, messages.Package, messages.SwitchWorkload}
+NEVER_ASKED_OF_TRAINING = {
+    messages.Save,
+    messages.Package,
+    messages.SwitchWorkload,
+    Profile,
+    Snapshot,
+}
 
 
 def raising(error: Exception) -> Callable[[Request], Reply]:

@@ -57,18 +57,21 @@ class Recorder(Protocol):
 
 
 class KinetoRecorder:
-    """torch's profiler, which records the activity of a GPU with CUPTI; with `memory`, allocations too."""
+    """torch's profiler, which records the activity of a GPU with CUPTI; with `memory`, allocations too, and
+    with `shapes`, those of the tensors that operators are called with."""
 
-    def __init__(self, *activities: ProfilerActivity, memory: bool = False) -> None:
+    def __init__(self, *activities: ProfilerActivity, memory: bool = False, shapes: bool = False) -> None:
         self._activities = activities
-        self._memory = memory
+        self._memory, self._shapes = memory, shapes
 
     def start(self) -> None:
         """Begin to record. Raises NotCounted where torch was built without it, or the driver refuses."""
         for activity in self._activities:
             if activity not in supported_activities():
                 raise NotCounted(f"this build of torch cannot record {activity.name} activity")
-        self._profile = profile(activities=self._activities, profile_memory=self._memory)
+        self._profile = profile(
+            activities=self._activities, profile_memory=self._memory, record_shapes=self._shapes
+        )
         try:
             self._profile.start()
         except RuntimeError as exc:

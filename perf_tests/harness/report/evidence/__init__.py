@@ -1,0 +1,1 @@
+"""What is recorded of a red case once everything is timed."""
