@@ -1,4 +1,4 @@
-"""Say so where no night has come on record for 48 hours: one issue, closed when nights come again.
+"""Say so where no night has come on record for 48 hours, and of rows that no night judges: an issue for each.
 
     python tools/heartbeat.py --history DIR --platform ID            prints what would be done
     python tools/heartbeat.py --history DIR --platform ID --write    does it
@@ -21,6 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from perf_tests.harness.history import files
+from perf_tests.harness.history.files import StoredNight
+from perf_tests.harness.history.unjudged import NIGHTS, unjudged
 from perf_tests.harness.telling import silence
 from perf_tests.harness.telling.actions import REOPENED_DAYS, by_fingerprint
 from perf_tests.harness.telling.job import HostedJob
@@ -44,28 +46,38 @@ def main(argv: Sequence[str] | None = None, job: HostedJob | None = None) -> int
 
 
 def _beat(options: argparse.Namespace, job: HostedJob) -> Iterator[str]:
-    newest = _newest(options.history, options.platform, job.today)
+    nights = _last_nights(options.history, options.platform, job.today)
+    newest = _day(nights[-1]) if nights else None
     yield f"the last night on record: {newest or 'none'}"
     github = job.github(writes=options.write)
-    known = github.issues(job.today - timedelta(days=2 * REOPENED_DAYS))
-    actions = silence.heartbeat(options.platform, newest, job.now(), by_fingerprint(known))
+    ours = by_fingerprint(github.issues(job.today - timedelta(days=2 * REOPENED_DAYS)))
+    actions = (
+        *silence.heartbeat(options.platform, newest, job.now(), ours),
+        *silence.unjudged(options.platform, unjudged(nights), NIGHTS, job.today, ours),
+    )
     if options.write:
         yield from send(actions, github, job.today)
     else:
         yield from map(said, actions)
 
 
-def _newest(history: Path, platform: str, today: date) -> date | None:
-    """The last night that counts, measured something, and is not dated in days to come."""
+def _last_nights(history: Path, platform: str, today: date) -> list[StoredNight]:
+    """The last nights that count, measured something, and are not dated in days to come; the oldest first."""
+    found: list[StoredNight] = []
     for path in sorted((history / platform).glob("*.jsonl.gz"), reverse=True):
         stored = files.read(path)
-        try:
-            day = date.fromisoformat(stored.night.night)
-        except ValueError:
-            raise RecordError(f"{path} is of the night of {stored.night.night!r}, which is no day") from None
-        if stored.night.counts and any(row.processes for row in stored.rows) and day <= today:
-            return day
-    return None
+        if stored.night.counts and any(row.processes for row in stored.rows) and _day(stored) <= today:
+            found.append(stored)
+        if len(found) == NIGHTS:
+            break
+    return found[::-1]
+
+
+def _day(stored: StoredNight) -> date:
+    try:
+        return date.fromisoformat(stored.night.night)
+    except ValueError:
+        raise RecordError(f"a night on record is of {stored.night.night!r}, which is no day") from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Nights that do not measure, and nights that are not on record: an issue for as long as that is so; pure."""
+"""Nights that do not measure, rows without verdicts, no night on record: an issue while that is so; pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
+from perf_tests.harness.runs.record import Status
 from perf_tests.harness.telling import issues
 from perf_tests.harness.telling.actions import Action, ActionKind, is_alive
-from perf_tests.harness.telling.findings import CaseOutcome, NightFindings
-from perf_tests.harness.telling.issues import ApiIssue
+from perf_tests.harness.telling.findings import CASES, CaseOutcome, NightFindings
+from perf_tests.harness.telling.issues import MAX_ROWS, ApiIssue
 
 MIN_MEASURED_SHARE = 0.5
 """Of the cases of a night; fewer say nothing of the stack."""
@@ -83,6 +84,36 @@ def heartbeat(
         over=f"Nights are on record again. {last}",
     )
     return _kept(issue, ours, now.date().isoformat())
+
+
+def unjudged(
+    platform: str,
+    found: Mapping[str, frozenset[Status]],
+    nights: int,
+    today: date,
+    ours: Mapping[str, ApiIssue],
+) -> tuple[Action, ...]:
+    """What becomes of the issue about rows of a platform of which `nights` nights in a row gave no verdict.
+
+    `found` is why, by case; cases that this checkout does not know are left out.
+    """
+    known = sorted(case for case in found if case in CASES)
+    rows = [f"| `{case}` | {', '.join(sorted(found[case]))} |" for case in known[:MAX_ROWS]]
+    more = [f"| and {len(known) - MAX_ROWS} more | |"] if len(known) > MAX_ROWS else []
+    issue = StandingIssue(
+        mark=issues.fingerprint(platform, "unjudged"),
+        title=f"Performance: rows on {platform} that no night judges",
+        parts=(
+            f"Of each of these, {nights} nights gave no verdict on a metric, so nobody sees it regress:",
+            "\n".join(("| case | why |", "|---|---|", *rows, *more)),
+            "The night that judges all of them closes this.",
+        )
+        if known
+        else (),
+        again="Rows are without a verdict again.",
+        over="All rows have verdicts again.",
+    )
+    return _kept(issue, ours, today.isoformat())
 
 
 def _kept(issue: StandingIssue, ours: Mapping[str, ApiIssue], today: str) -> tuple[Action, ...]:

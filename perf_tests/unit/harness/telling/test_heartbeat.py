@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,11 @@ from perf_tests.harness.history.night import NightHeader, NightRow
 from perf_tests.unit.conftest import ROOT
 from perf_tests.unit.harness.telling.conftest import JobOf
 from perf_tests.unit.harness.telling.fake_github import FakeGitHub
-from perf_tests.unit.harness.telling.nights import FP8, STEP
+from perf_tests.unit.harness.telling.nights import BF16, FP8, INT8, STEP
 
 main: Callable[..., int] = runpy.run_path(str(ROOT / "tools" / "heartbeat.py"))["main"]
+PASSED = {FP8: "PASS"}
+"""Case -> the status of its step."""
 TITLE = "Performance: no night on h100 for 48 hours"
 
 
@@ -35,6 +37,7 @@ class Switch:
         processes: int = 1,
         platform: str = "h100",
         night: str | None = None,
+        statuses: Mapping[str, str] = PASSED,
     ) -> None:
         """Put the night of a day in November on record."""
         header = NightHeader(
@@ -46,8 +49,11 @@ class Switch:
             packages={},
             counts=counts,
         )
-        row = NightRow(case=FP8, metric=STEP, digest="0", status="PASS", value=1.0, processes=processes)
-        files.append(self.history, header, [row])
+        rows = [
+            NightRow(case=case, metric=STEP, digest="0", status=status, processes=processes)
+            for case, status in {**PASSED, **statuses}.items()
+        ]
+        files.append(self.history, header, rows)
 
     def look(self, day: int, hour: int = 20, *options: str) -> list[str]:
         """What the workflow said that it did."""
@@ -120,3 +126,30 @@ def test_a_history_that_cannot_be_read_is_an_error(
     options = ["--history", str(switch.history), "--platform", "h100", "--write"]
     assert main(options, job_of(2)) == 2
     assert "2026-11-02-2.jsonl.gz cannot be read" in capsys.readouterr().err
+
+
+# Rows that no night judges
+
+
+def test_rows_without_a_verdict_for_three_nights_are_one_issue(switch: Switch, github: FakeGitHub) -> None:
+    switch.record(1, statuses={INT8: "INVALID", BF16: "INVALID"})
+    switch.record(2, statuses={INT8: "NOT_RUN(budget)", BF16: "PASS"})
+    assert switch.look(2)[1:] == []
+    switch.record(3, statuses={INT8: "NO_BASELINE", BF16: "INVALID", "x](https://evil.example)": "INVALID"})
+    assert switch.look(3)[1:] == ["create #1 Performance: rows on h100 that no night judges"]
+    rows = [line for line in github.issues[0]["body"].splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{INT8}` | INVALID, NOT_RUN(budget), NO_BASELINE |"]
+    assert switch.look(3)[1:] == []
+    switch.record(4, statuses={INT8: "PASS"})
+    assert switch.look(4)[1:] == ["close #1 Performance: rows on h100 that no night judges"]
+    assert github.said(1) == ["All rows have verdicts again."]
+
+
+def test_rows_are_listed_anew_as_they_change(switch: Switch, github: FakeGitHub) -> None:
+    for day in (1, 2, 3):
+        switch.record(day, statuses={INT8: "INVALID"})
+    switch.look(3)
+    for day in (4, 5, 6):
+        switch.record(day, statuses={INT8: "INVALID", BF16: "INCONCLUSIVE"})
+    assert switch.look(6)[1:] == ["update #1 Performance: rows on h100 that no night judges"]
+    assert f"| `{BF16}` | INCONCLUSIVE |" in github.issues[0]["body"]
