@@ -86,6 +86,7 @@ CPU_REGULAR_ROWS = (
             Recipe(scheme=INT8WO, compile=REGIONAL),
         )
     ),
+    reshaped.REGULAR_ON_CPU,
 )
 
 

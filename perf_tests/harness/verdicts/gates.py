@@ -7,7 +7,7 @@ import dataclasses
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.host_bound import unsteady_of
 from perf_tests.tables.metrics.rows import METRICS
-from perf_tests.tables.metrics.spec import Better, Gate, Group, Metric, Reader, Rule, Tolerance
+from perf_tests.tables.metrics.spec import Better, Gate, Group, Metric, Reader, Rule, Tolerance, Trait
 from perf_tests.tables.platforms import Device, Platform
 
 
@@ -23,8 +23,10 @@ def shown_metrics(case: Case, platform: Platform, group: Group | None = None) ->
 
 def is_verified_only(case: Case, platform: Platform) -> bool:
     """Whether `platform` only verifies `case`, and takes one sample: where times mean nothing, a case that
-    must equal its built twin has nothing of its own to show, and training is the same each time."""
-    return platform.device is Device.CPU and (case.built_twin is not None or case.is_training)
+    must equal its built twin has nothing of its own to show, training is the same each time, and one whose
+    shapes change is about what changes."""
+    is_of_few = case.built_twin is not None or case.is_training or case.build.recipe.reshaping is not None
+    return platform.device is Device.CPU and is_of_few
 
 
 def as_judged(metric: Metric, case: Case) -> Metric:
@@ -55,6 +57,11 @@ def _applicable(case: Case, group: Group | None) -> tuple[Metric, ...]:
 
 def _is_gated(metric: Metric, case: Case, platform: Platform) -> bool:
     follows_search = metric.follows_search and case.build.recipe.scheme.search is not None
-    needs_several = metric.reader is Reader.GROWTH and is_verified_only(case, platform)
-    may_fail = not (follows_search or needs_several) and metric.can_fail(case)
+    needs_more = _needs_more_than_verifying(metric) and is_verified_only(case, platform)
+    may_fail = not (follows_search or needs_more) and metric.can_fail(case)
     return platform.device in metric.gates and may_fail
+
+
+def _needs_more_than_verifying(metric: Metric) -> bool:
+    """Whether one sample, compared with nothing, does not tell it."""
+    return metric.reader is Reader.GROWTH or Trait.UNTWINNED in metric.only_for

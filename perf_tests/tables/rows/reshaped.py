@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perf_tests.tables.cases import Row
 from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX_MINI
+from perf_tests.tables.pipelines.pixart import PIXART_MINI
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import CPU
 from perf_tests.tables.recipes import CompileMode, Recipe
@@ -19,6 +20,12 @@ def _reshaped(scheme: Scheme) -> tuple[Recipe, ...]:
     )
 
 
+# The cheapest of them: its blocks are of one class, and compiled for any shape.
+REGULAR_ON_CPU = Row(
+    pipeline=PIXART_MINI,
+    recipe=Recipe(scheme=BF16, compile=CompileMode.REGIONAL, reshaping=Reshaping(dynamic=True)),
+    platforms=(CPU,),
+)
 # Compiled for each shape, they take a processor minutes.
 CPU_ROWS = tuple(
     Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,), exhaustive=True) for recipe in _reshaped(BF16)

@@ -22,6 +22,7 @@ from perf_tests.tables.recipes import (
     Offload,
     QuantizedOn,
 )
+from perf_tests.tables.reshaping import Reshaping
 from perf_tests.tables.schemes.rows import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO
 from perf_tests.unit.builders import (
     FLUX_FP8,
@@ -85,6 +86,15 @@ def test_metric_that_follows_a_search_is_shown_and_another_judges_the_plan() -> 
     assert "kernels_per_step" in {metric.name for metric in shown_metrics(case, H100)}
     assert {"modules_off_plan", "weight_bytes_vs_implied", "graph_breaks"} <= gated
     assert not gated & shown
+
+
+def test_a_cpu_judges_what_changes_between_calls_and_nothing_that_takes_several_samples() -> None:
+    case = make_case(compile=CompileMode.REGIONAL, reshaping=Reshaping())
+    on_cpu, on_gpu = ({metric.name for metric in gated_metrics(case, each)} for each in (CPU, H100))
+    several = {"psnr_db", "step_sqnr_db", "distinct_outputs", "host_growth_mib_per_image"}
+    assert {"graphs_of_changes", "graphs_on_return", "compiled_graphs"} <= on_cpu & on_gpu
+    assert several <= on_gpu
+    assert not (several | {"time_ratio_vs_fp32", "operators_per_step"}) & on_cpu
 
 
 def test_platform_gates_the_metrics_that_name_its_device() -> None:
