@@ -6,6 +6,7 @@ import json
 import runpy
 import struct
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,16 @@ def emitted(record: RunRecord) -> list[dict[str, Any]]:
     return [json.loads(line) for line in oss_benchmark.dumps(rows).splitlines()]
 
 
-def problems(document: Any, schema: str) -> list[str]:
+@cache
+def validator_of(schema: str) -> Any:
     jsonschema = pytest.importorskip("jsonschema", reason="the extra `dev` brings it along")
     described = json.loads((DATA / f"{schema}.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(described)
-    return [error.message for error in jsonschema.Draft202012Validator(described).iter_errors(document)]
+    return jsonschema.Draft202012Validator(described)
+
+
+def problems(document: Any, schema: str) -> list[str]:
+    return [error.message for error in validator_of(schema).iter_errors(document)]
 
 
 # PyTorch's database
