@@ -15,7 +15,7 @@ from perf_tests.harness.page.marks import PHASES, Kind, StatusMark, mark_of
 from perf_tests.harness.page.matrix import place_of
 from perf_tests.harness.page.pictures import Album
 from perf_tests.harness.page.sources import PageSources
-from perf_tests.harness.page.view import FigureBeside, PageCase, PageMetric
+from perf_tests.harness.page.view import FigureBeside, PageCase, PageMetric, PageMetrics
 from perf_tests.harness.rebaseline.candidates import CASES
 from perf_tests.harness.report import ab_comparison, costs, failure
 from perf_tests.harness.report.wording import flat, format_change, format_value
@@ -28,6 +28,8 @@ from perf_tests.tables.platforms import PLATFORM_BY_ID, Device
 
 MAX_LOGS = 8
 NO_NUMBER = "-"
+FOLDED = {Status.NO_BASELINE: "without a baseline", Status.PASS: "passed"}
+"""Verdicts that need no reading, each, and what they are called: their reasons are all alike."""
 
 
 def page_case(run: Run, sources: PageSources, *, anchor: str, rank: int, is_open: bool) -> PageCase:
@@ -54,12 +56,13 @@ def page_case(run: Run, sources: PageSources, *, anchor: str, rank: int, is_open
         change_pct=_largest_change(run),
         seconds=sum(seconds.values()),
         failure=_failure(run, sources),
-        metrics=tuple(map(_metric, leading(run.verdicts))),
+        metrics=tuple(_metric(each) for each in leading(run.verdicts) if each.status not in FOLDED),
+        folded=tuple(_folded(run)),
         shown=_shown(run),
         steps=_steps(run, accepted, sources.base.get(run.id)),
         trend=over_runs.chart if over_runs else None,
         trend_title=f"{over_runs.metric} over the runs" if over_runs else "",
-        trend_table=over_runs.table if over_runs else (),
+        trend_lines=over_runs.lines if over_runs else "",
         costs=charts.bar(seconds, "s", PHASES),
         costs_title=_costs_title(run),
         roofline=_roofline(run),
@@ -144,6 +147,15 @@ def _metric(verdict: Verdict) -> PageMetric:
         reason=verdict.reason,
         is_red=not verdict.status.is_green,
     )
+
+
+def _folded(run: Run) -> Iterable[PageMetrics]:
+    for status, said in FOLDED.items():
+        found = tuple(_metric(each) for each in run.verdicts if each.status is status)
+        if found:
+            yield PageMetrics(
+                title=f"{len(found)} {'metric' if len(found) == 1 else 'metrics'} {said}", metrics=found
+            )
 
 
 def _shown(run: Run) -> tuple[tuple[str, str], ...]:

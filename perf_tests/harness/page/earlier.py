@@ -12,7 +12,7 @@ from perf_tests.harness.history import files
 from perf_tests.harness.history.night import BUILD, METHODOLOGY, PACKAGES, NightRow, card_of, is_of_card
 from perf_tests.harness.page import charts
 from perf_tests.harness.page.charts import Band, Chart
-from perf_tests.harness.report.terminal import HEADLINES
+from perf_tests.harness.report.terminal import HEADLINES, aligned
 from perf_tests.harness.report.wording import format_value
 from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.record import FORMAT_VERSION, Run, RunRecord, Status
@@ -68,8 +68,8 @@ class Trend:
 
     metric: str
     chart: Chart
-    table: tuple[tuple[str, str, str], ...]
-    """When, value, what changed in the stack since the run before."""
+    lines: str
+    """A line a run: when, value, what changed in the stack since the run before."""
 
 
 def read(folder: Path, record: RunRecord) -> Nights:
@@ -234,11 +234,12 @@ def trend(
     if chart is None:
         return None
     whens = [*(when for when, _ in past), "this run"]
-    table = tuple(
+    rows = [
         (when, format_value(value, unit), changed.get(number, ""))
         for number, (when, value) in enumerate(zip(whens, values, strict=True))
-    )
-    return Trend(metric=metric, chart=chart, table=table)
+    ]
+    lines = aligned([("run", metric, "changed in the stack"), *rows], right=(metric,))
+    return Trend(metric=metric, chart=chart, lines="\n".join(lines))
 
 
 def since(run: Run, metric: str, nights: Sequence[Night]) -> str:

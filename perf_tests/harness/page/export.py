@@ -88,7 +88,7 @@ def as_markdown(sources: PageSources) -> str:
     failed = [
         (case.id, case.mark.label, case.headline, "", "", "", "")
         for case in page.cases
-        if case.failure and not any(metric.is_red for metric in case.metrics)
+        if case.failure and case.mark.kind is not Kind.NEW and not any(each.is_red for each in case.metrics)
     ]
     listed = (*failed, *rows)
     parts = [f"**{_code(page.sentence)}**", page.counts]

@@ -81,9 +81,17 @@ def tables(
 
 def reasons(found: Iterable[MatrixTable]) -> tuple[tuple[str, str], ...]:
     """Why rows of the matrix are grey: each reason, and how many rows it is true of."""
-    cells = (cell for table in found for row in table.rows for cells in row.cells for cell in cells)
-    counted = Counter(cell.says.partition(": ")[2] for cell in cells if cell.mark.kind is Kind.NEVER)
+    grey = (cell for table in found for cell in table.cells if cell.mark.kind is Kind.NEVER)
+    counted = Counter(cell.says.partition(": ")[2] for cell in grey)
     return tuple((why, f"{count} {'row' if count == 1 else 'rows'}") for why, count in counted.most_common())
+
+
+def left_out(found: Iterable[MatrixTable]) -> str:
+    """The pipelines that a run has no case of, and how many rows each has; empty without any."""
+    grey = [table for table in found if table.is_grey]
+    platforms = ", ".join(dict.fromkeys(table.platform for table in grey))
+    named = ", ".join(f"{table.pipeline} ({len(table.cells)})" for table in grey)
+    return f"Without a case in this run, of the rows of {platforms}: {named}." if grey else ""
 
 
 def _of_platform(
@@ -99,10 +107,10 @@ def _of_platform(
     for place, cell in cells.values():
         by_pipeline.setdefault(place.pipeline, []).append((place, cell))
     for pipeline, of_pipeline in by_pipeline.items():
-        yield _table(f"{pipeline} on {platform}", of_pipeline)
+        yield _table(pipeline, platform, of_pipeline)
 
 
-def _table(title: str, cells: Sequence[tuple[Place, MatrixCell]]) -> MatrixTable:
+def _table(pipeline: str, platform: str, cells: Sequence[tuple[Place, MatrixCell]]) -> MatrixTable:
     columns = sorted(
         {(place.batch, place.mode) for place, _ in cells}, key=lambda each: (each[0], MODES.index(each[1]))
     )
@@ -111,7 +119,8 @@ def _table(title: str, cells: Sequence[tuple[Place, MatrixCell]]) -> MatrixTable
     for place, cell in cells:
         by_scheme.setdefault(place.scheme, {}).setdefault((place.batch, place.mode), []).append(cell)
     return MatrixTable(
-        title=title,
+        pipeline=pipeline,
+        platform=platform,
         columns=tuple(heads[column] for column in columns),
         rows=tuple(
             MatrixRow(scheme=scheme, cells=tuple(tuple(found.get(column, ())) for column in columns))

@@ -15,17 +15,17 @@ from perf_tests.harness.page.view import MatrixTable, Page, PageTable
 from perf_tests.harness.report import ab_comparison as ab_report
 from perf_tests.harness.report import causes, costs, remedies
 from perf_tests.harness.report.causes import Cause
-from perf_tests.harness.report.wording import flat, format_change, format_value
+from perf_tests.harness.report.wording import clipped, flat, format_change, format_value
 from perf_tests.harness.runs.record import Progress, Run, RunRecord, Status
 from perf_tests.harness.verdicts.case_status import SEVERITY
 from perf_tests.protocol.reports import Environment
 from perf_tests.tables.metrics.rows import UNITS
 
-MAX_OPEN = 20
-"""Red cases that are unfolded from the beginning."""
 MAX_CHANGES = 4
 """Differences between the stacks that the first sentence names."""
 MAX_MISSING = 20
+MAX_REASON = 200
+"""Characters of why a case failed, in the first sentence: CUDA says more than a heading can hold."""
 ANCHOR = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -35,13 +35,14 @@ def page_of(sources: PageSources) -> Page:
     runs, found = record.cases, causes.causes(record.cases, sources.is_green)
     ordered = _worst_first(runs, sources)
     anchors = _anchors(ordered)
+    unfolded = {cause.runs[0].id for cause in found if not cause.is_new}
     cases = tuple(
         page_case(
             run,
             sources,
             anchor=anchors[run.id],
             rank=rank,
-            is_open=rank < MAX_OPEN and sources.is_red(run) and run.status is not Status.NO_BASELINE,
+            is_open=run.id in unfolded,
         )
         for rank, run in enumerate(ordered)
     )
@@ -62,7 +63,8 @@ def page_of(sources: PageSources) -> Page:
             *map("not among the earlier runs: {}".format, sources.earlier.unreadable),
         ),
         causes=tuple((f"{cause.title()}: {_named(cause)}", anchors[cause.runs[0].id]) for cause in found),
-        matrix=tables,
+        matrix=tuple(table for table in tables if not table.is_grey),
+        left_out=matrix.left_out(tables),
         unrecorded=matrix.reasons(tables),
         legend=_legend(tables),
         pipelines=tuple(dict.fromkeys(case.pipeline for case in cases)),
@@ -107,7 +109,7 @@ def _what_broke(cause: Cause, sources: PageSources) -> str:
     verdict = cause.verdict(worst)
     if verdict is None or not cause.metric:
         reason = verdict.reason if verdict else worst.failure.message if worst.failure else worst.reason
-        return f"{worst.id}{more}: {cause.status.value}: {flat(reason)}"
+        return f"{worst.id}{more}: {cause.status.value}: {clipped(flat(reason), MAX_REASON)}"
     unit = UNITS.get(verdict.metric, "")
     change = f" by {format_change(verdict.change_pct)}" if verdict.change_pct is not None else ""
     limit = f", limit {format_value(verdict.limit, unit)}" if verdict.limit is not None else ""
@@ -155,9 +157,7 @@ def _anchors(runs: Sequence[Run]) -> Mapping[str, str]:
 
 
 def _legend(tables: Iterable[MatrixTable]) -> tuple[tuple[StatusMark, int], ...]:
-    counted = Counter(
-        cell.mark.kind for table in tables for row in table.rows for cells in row.cells for cell in cells
-    )
+    counted = Counter(cell.mark.kind for table in tables for cell in table.cells)
     return tuple((StatusMark(kind, name), counted[kind]) for kind, name in NAMES.items() if counted[kind])
 
 

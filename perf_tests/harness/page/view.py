@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perf_tests.harness.page.charts import Chart
-from perf_tests.harness.page.marks import StatusMark
+from perf_tests.harness.page.marks import Kind, StatusMark
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +22,15 @@ class PageMetric:
     limit: str
     reason: str
     is_red: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageMetrics:
+    """Verdicts of one status that need no reading, each: they passed, or nothing was accepted yet."""
+
+    title: str
+    """How many, and which status."""
+    metrics: tuple[PageMetric, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,13 +79,16 @@ class PageCase:
     failure: str
     """The failure text; empty where nothing is red."""
     metrics: tuple[PageMetric, ...]
+    """Those that somebody should read, the one that leads first."""
+    folded: tuple[PageMetrics, ...]
+    """All others."""
     shown: tuple[tuple[str, str], ...]
     """Metrics that were measured and that nothing judges, with their values."""
     steps: Chart | None
     trend: Chart | None
     trend_title: str
-    trend_table: tuple[tuple[str, str, str], ...]
-    """The numbers of the trend: when, value, what changed in the stack since the run before."""
+    trend_lines: str
+    """The numbers of the trend, a line a run: when, value, what changed in the stack since the run before."""
     costs: Chart | None
     costs_title: str
     roofline: str
@@ -113,9 +125,25 @@ class MatrixRow:
 class MatrixTable:
     """The cases of one pipeline on one platform."""
 
-    title: str
+    pipeline: str
+    platform: str
     columns: tuple[str, ...]
     rows: tuple[MatrixRow, ...]
+
+    @property
+    def title(self) -> str:
+        """What it shows."""
+        return f"{self.pipeline} on {self.platform}"
+
+    @property
+    def cells(self) -> tuple[MatrixCell, ...]:
+        """All of them."""
+        return tuple(cell for row in self.rows for cells in row.cells for cell in cells)
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the run has none of its cases."""
+        return all(cell.mark.kind is Kind.NEVER for cell in self.cells)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +170,9 @@ class Page:
     causes: tuple[tuple[str, str], ...]
     """Why it is red, the worst first: in words, and the anchor of the worst case."""
     matrix: tuple[MatrixTable, ...]
+    """Of pipelines that the run has a case of."""
+    left_out: str
+    """The other pipelines of the matrix, in words; empty where there is none."""
     unrecorded: tuple[tuple[str, str], ...]
     """Why rows of the matrix are grey: the reason, and how many rows it is true of."""
     legend: tuple[tuple[StatusMark, int], ...]

@@ -76,11 +76,12 @@ def test_trend_has_the_values_in_turn_and_what_changed_between_them(tmp_path: Pa
 
     assert made is not None
     assert made.metric == STEP
-    assert made.table == (
-        ("2026-11-11T07:17:00+00:00", "100.0 ms", ""),
-        ("2026-11-12T07:17:00+00:00", "104.0 ms", "torch 2.14.0 -> 2.15.0"),
-        ("this run", "104.5 ms", ""),
-    )
+    assert made.lines.splitlines() == [
+        "run                        denoise_step_ms  changed in the stack",
+        "2026-11-11T07:17:00+00:00         100.0 ms",
+        "2026-11-12T07:17:00+00:00         104.0 ms  torch 2.14.0 -> 2.15.0",
+        "this run                          104.5 ms",
+    ]
     assert made.chart.title == (
         "3 runs: 100.0 ms at first, 104.5 ms now; there is no baseline; 2 red; the stack changed 1 time"
     )
@@ -101,7 +102,7 @@ def test_another_card_another_case_and_a_fire_drill_are_left_out_of_a_trend(tmp_
     made = earlier.trend(run(101.0), "", found.nights, none)
 
     assert made is not None
-    assert [value for _, value, _ in made.table] == ["100.0 ms", "101.0 ms"]
+    assert [line[-8:] for line in made.lines.splitlines()[1:]] == ["100.0 ms", "101.0 ms"]
 
 
 def test_without_earlier_runs_of_the_case_there_is_no_trend(tmp_path: Path) -> None:
@@ -155,11 +156,11 @@ def test_nights_of_history_are_earlier_runs_too(tmp_path: Path) -> None:
     made = earlier.trend(now, STEP, found.nights, none)
 
     assert made is not None
-    assert made.table == (
-        ("2026-11-11", "100.0 ms", ""),
-        ("2026-11-12", "104.0 ms", "torch 2.14.0 -> 2.15.0"),
-        ("this run", "104.5 ms", ""),
-    )
+    assert made.lines.splitlines()[1:] == [
+        "2026-11-11         100.0 ms",
+        "2026-11-12         104.0 ms  torch 2.14.0 -> 2.15.0",
+        "this run           104.5 ms",
+    ]
     assert earlier.since(now, STEP, found.nights) == (
         "red since 2026-11-12 (2 runs), green as late as 2026-11-11"
     )

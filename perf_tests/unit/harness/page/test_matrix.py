@@ -55,6 +55,18 @@ def test_every_row_of_the_platform_is_there_and_none_of_the_cross_product() -> N
     assert not [name for name in ids if "mini" in name]
 
 
+def test_pipelines_without_a_case_in_the_run_are_one_sentence() -> None:
+    found = tables()
+    grey = [table.pipeline for table in found.values() if table.is_grey]
+
+    assert len(grey) == len(found) - 1
+    assert "flux1-dev" not in grey
+    said = matrix.left_out(found.values())
+    assert said.startswith("Without a case in this run, of the rows of h100: cogvideox-5b (")
+    assert all(f"{name} (" in said for name in grey)
+    assert matrix.left_out([found["flux1-dev on h100"]]) == ""
+
+
 def test_reasons_for_grey_rows_are_counted() -> None:
     counted = dict(matrix.reasons(tables().values()))
 

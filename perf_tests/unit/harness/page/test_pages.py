@@ -139,8 +139,11 @@ def test_case_says_everything_about_it() -> None:
     assert case.failure.splitlines()[0] == (
         "flux1-dev-b1-fp8dqrow-regional on h100: denoise_step_ms regressed"
     )
-    assert [metric.name for metric in case.metrics] == ["denoise_step_ms", "recompiles"]
-    worst = case.metrics[0]
+    (worst,) = case.metrics
+    assert worst.name == "denoise_step_ms"
+    assert [(each.title, [metric.name for metric in each.metrics]) for each in case.folded] == [
+        ("1 metric passed", ["recompiles"])
+    ]
     assert (worst.baseline, worst.now, worst.change) == ("100.0 ms", "103.4 ms", "+3.40 %")
     assert (worst.interval, worst.limit) == ("+2.10 to +4.70 %", "100.8 ms")
     assert case.shown == (("encode_ms", "50.00 ms"),)
@@ -172,6 +175,29 @@ def test_worst_cases_come_first_and_new_ones_stay_folded() -> None:
         ),
         ("NO_BASELINE: 1 case: flux-mini-b1-int8wo-eager", "case-flux-mini-b1-int8wo-eager"),
     )
+
+
+def test_only_the_worst_case_of_each_cause_is_unfolded() -> None:
+    slower = [
+        judged(
+            make_verdict("denoise_step_ms", Status.REGRESSED, change_pct=change_pct),
+            run=make_run(case),
+            status=Status.REGRESSED,
+        )
+        for case, change_pct in ((MINI_BF16, 2.0), (MINI_INT8WO, 3.0))
+    ]
+    failure = make_failure(kind=FailureKind.CRASH, phase=Phase.COMPILE, message="signal 11 " * 100)
+    crashed = judged(run=make_run(FLUX_FP8, H100, processes=()), status=Status.CRASH, failure=failure)
+
+    made = page(*slower, crashed)
+
+    assert [(case.id, case.is_open) for case in made.cases] == [
+        (FLUX_FP8.id, True),
+        (MINI_INT8WO.id, True),
+        (MINI_BF16.id, False),
+    ]
+    assert made.sentence.startswith("flux1-dev-b1-fp8dqrow-regional: ERROR(crash): signal 11 signal 11 ")
+    assert len(made.sentence) < 300
 
 
 def test_case_that_failed_says_when_and_why() -> None:
