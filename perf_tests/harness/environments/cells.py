@@ -26,14 +26,18 @@ SEAL = "built.json"
 IMPORTED = ("torch", "torchao.quantization", "diffusers", "transformers")
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 PROBE = """
-import importlib, json, sys
+import importlib, json, os, sys
 from importlib import metadata
 for name in sys.argv[1:]:
     importlib.import_module(name)
 import torch
+specs = [getattr(each, "__spec__", None) for each in list(sys.modules.values())]
+cached = {os.path.relpath(each.cached, sys.prefix) for each in specs if getattr(each, "cached", None)}
+own = [each for each in sorted(cached) if not each.startswith(os.pardir)]
 tags = {each.name: (each.read_text("WHEEL") or "").splitlines() for each in metadata.distributions()}
 print(json.dumps({
     "torch": torch.__version__,
+    "uncompiled": [each for each in own if not os.path.exists(os.path.join(sys.prefix, each))],
     "packages": {each.name: each.version for each in metadata.distributions()},
     "tags": {name: [line[5:] for line in lines if line.startswith("Tag: ")] for name, lines in tags.items()},
 }))
@@ -44,6 +48,8 @@ class Probed(Struct):
     """What an environment says of itself."""
 
     torch: str
+    uncompiled: tuple[str, ...]
+    """Bytecode that there is not, of modules that were imported."""
     packages: dict[str, str]
     tags: dict[str, frozenset[str]]
 
@@ -123,26 +129,21 @@ class CellBuilder:
 
     def _install(self, cell: Cell, home: Path) -> None:
         self.uv.make(home, self.python)
-        *before, last = [("--requirement", str(layer.path.absolute())) for layer in cell.layers]
-        # Warnings of a file that is compiled later would be errors in a session that makes them errors.
-        compiled = "--compile-bytecode"
-        for arguments in before:
-            self.uv.install(home, *arguments)
+        for layer in cell.layers:
+            self.uv.install(home, "--requirement", str(layer.path.absolute()))
         if not cell.torchao.commit:
-            self.uv.install(home, compiled, *last)
             return
-        self.uv.install(home, *last)
         if self.clone is None:
             raise InstallError(f"{cell.torchao} is a commit: name a --torchao-clone that has it")
         tree = self.folder.parent / "trees" / cell.torchao.commit
-        self.clone.install(self.uv, home, cell.torchao.commit, tree, compiled)
+        self.clone.install(self.uv, home, cell.torchao.commit, tree)
 
 
 def probe(home: Path) -> Probed:
     """Import the stack in an environment. Raises InstallError where it does not import."""
     python = str(home.absolute() / "bin" / "python")
     try:
-        printed = output_of((python, "-I", "-c", PROBE, *IMPORTED))
+        printed = output_of((python, "-I", "-B", "-c", PROBE, *IMPORTED))
         return msgspec.json.decode(printed.strip().splitlines()[-1], type=Probed)
     except InstallError as error:
         raise InstallError(f"it does not import: {error}") from error
@@ -165,6 +166,8 @@ def check(cell: Cell, probed: Probed) -> None:
     ]
     if not _is_build_of(probed.torch, locked["torch"]):
         wrong.append(f"torch says that it is {probed.torch}, not {locked['torch']}")
+    if probed.uncompiled:
+        wrong.append(f"{len(probed.uncompiled)} modules have no bytecode: no {probed.uncompiled[0]}")
     if wrong:
         raise InstallError("; ".join(wrong))
 

@@ -29,7 +29,7 @@ class TorchaoClone:
             raise UsageError(f"{self.path} has no commit {name}: fetch it first ({error})") from error
         return TorchaoWanted(commit=found.strip())
 
-    def install(self, uv: Uv, environment: Path, commit: str, tree: Path, *options: str) -> None:
+    def install(self, uv: Uv, environment: Path, commit: str, tree: Path) -> None:
         """Build the commit in a work tree of its own, which goes afterwards, and install it.
 
         Neither uv nor pip may fetch it: they clone CUTLASS, too, even where nothing is compiled. Its set-up
@@ -40,7 +40,7 @@ class TorchaoClone:
         tree.parent.mkdir(parents=True, exist_ok=True)
         self._git("worktree", "add", "--quiet", "--detach", "--force", str(tree.absolute()), commit)
         try:
-            built = ("--no-build-isolation", *options, str(tree.absolute()))
+            built = ("--no-build-isolation", str(tree.absolute()))
             uv.install(environment, *built, variables=WITHOUT_KERNELS)
         finally:
             self._remove(tree)

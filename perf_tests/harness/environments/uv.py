@@ -44,9 +44,13 @@ class Uv:
         self.run("venv", "--quiet", "--python", python, str(environment))
 
     def install(self, environment: Path, *arguments: str, variables: Mapping[str, str] | None = None) -> None:
-        """Install exactly what is named into an environment. Raises InstallError where uv fails."""
+        """Install exactly what is named into an environment, with its bytecode. Raises InstallError.
+
+        Warnings of a file that is compiled later would be errors in a session that makes them errors. uv
+        compiles what it installs with this command, and nothing that is there already.
+        """
         into = ("--quiet", "--python", str(environment.absolute() / "bin" / "python"))
-        self.run("pip", "install", *into, "--no-deps", *arguments, variables=variables)
+        self.run("pip", "install", *into, "--no-deps", "--compile-bytecode", *arguments, variables=variables)
 
 
 def output_of(

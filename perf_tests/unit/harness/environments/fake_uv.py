@@ -65,7 +65,7 @@ def entry(package: tuple[str, str]) -> str:
 def install(python: Path, rest: list[str]) -> None:
     """Install a lock file, or the work tree of a commit."""
     listed = python.with_name("python.json")
-    said: dict[str, Any] = {"torch": "", "packages": {}, "tags": {}}
+    said: dict[str, Any] = {"torch": "", "uncompiled": [], "packages": {}, "tags": {}}
     if listed.exists():
         said = json.loads(listed.read_text())
     if "--requirement" in rest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perf_tests.harness.environments import disk
@@ -38,7 +39,7 @@ def locked(**versions: str) -> Lock:
 
 def probed(says: str, /, **packages: str) -> Probed:
     """What an environment says of itself, whose torch `says` that it is that version."""
-    return Probed(torch=says, packages=packages, tags={})
+    return Probed(torch=says, uncompiled=(), packages=packages, tags={})
 
 
 def test_the_installed_wheel_is_that_of_its_tags() -> None:
@@ -104,6 +105,16 @@ def test_a_wheel_without_a_local_tag_may_hold_a_build_that_has_one() -> None:
     check(cell, probed("2.14.1+cu130", torch="2.14.1", torchao="0.17.0"))
     with pytest.raises(InstallError, match=r"torch says that it is 2\.14\.0\+cu130, not 2\.14\.1"):
         check(cell, probed("2.14.0+cu130", torch="2.14.1", torchao="0.17.0"))
+
+
+def test_what_is_imported_has_bytecode() -> None:
+    cell = cell_of((locked(torch="2.14.1"), locked(torchao="0.17.0")), TorchaoWanted(release="0.17.0"))
+    bare = msgspec.structs.replace(
+        probed("2.14.1", torch="2.14.1", torchao="0.17.0"), uncompiled=("a.pyc", "b.pyc")
+    )
+
+    with pytest.raises(InstallError, match=r"^2 modules have no bytecode: no a\.pyc$"):
+        check(cell, bare)
 
 
 def test_a_commit_is_what_the_installed_torchao_says() -> None:
