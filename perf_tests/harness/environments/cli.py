@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None, description: str | None = None) -> i
     try:
         with _alone(options.folder):
             code: int = options.does(options)
-    except PerfError as error:
+    except (PerfError, OSError) as error:  # such as a disk that is full by now: what is half-built is found
         print(f"stacks: {error}", file=sys.stderr)
         return REFUSED
     return code

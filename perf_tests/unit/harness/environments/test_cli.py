@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from perf_tests.harness.attribution.stacks import read_stacks
-from perf_tests.harness.environments import disk
+from perf_tests.harness.environments import cells, disk
 from perf_tests.harness.environments.cli import main
 from perf_tests.harness.records.attributions import Corner
 from perf_tests.harness.runs.file_lock import FileLock
@@ -168,6 +168,21 @@ def test_a_build_that_was_killed_halfway_is_found_and_done_again(home: Path) -> 
     assert build(home) == 0
 
     assert len(environments(home)) == 4
+    assert len(list((home / "stacks" / "environments").glob("*/built.json"))) == 4
+
+
+def test_a_disk_that_fills_meanwhile_is_named_and_what_is_half_built_is_done_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def is_full(_path: Path, _content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cells, "replace_atomically", is_full)
+        assert build(home) == 2
+    assert "stacks: [Errno 28] No space left on device" in capsys.readouterr().err
+
+    assert build(home) == 0
     assert len(list((home / "stacks" / "environments").glob("*/built.json"))) == 4
 
 
