@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from perf_tests.harness.processes.plain_text import harmless
 from perf_tests.protocol.errors import PerfError, UsageError
 
 TIMEOUT_S = 3600.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SAID_CHARACTERS = 600
 """Of what a failing command said, the last ones: resolvers end with their reasons."""
 NOT_INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME")
@@ -69,6 +72,7 @@ def output_of(
             errors="replace",
             timeout=TIMEOUT_S,
             check=False,
+            preexec_fn=_end_with_parent,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(harmless(str(error))) from error
@@ -76,6 +80,11 @@ def output_of(
         said = " ".join(harmless(done.stderr or done.stdout).split())[-SAID_CHARACTERS:]
         raise InstallError(f"{Path(command[0]).name} failed: {said or f'exit code {done.returncode}'}")
     return done.stdout
+
+
+def _end_with_parent() -> None:
+    """Else uv would go on installing after its parent was killed, into what the next build removes."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def check_links(cache: Path, folder: Path) -> None:
