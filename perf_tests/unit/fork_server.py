@@ -11,10 +11,14 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 
 from perf_tests.protocol.messages import Fork
 from perf_tests.unit.fake_worker import pictures, serving
 from perf_tests.worker import fork_server, parent_watch
+
+SWITCHES = "PERF_FAKE_FORKING"
+"""The variable that makes a server of what is forked: its further switches."""
 
 
 class Misbehaving:
@@ -37,21 +41,35 @@ class Misbehaving:
 
 
 def main() -> None:
-    """Fork one worker per order until the tests hang up."""
+    """Import once, then fork one worker per order until the tests hang up."""
+    pictures.warm_up()
+    gc.collect()
+    gc.freeze()  # else the first collection in a worker copies all the memory that it shares
+    supply(sys.argv[1:])
+
+
+def supply(argv: Sequence[str]) -> None:
+    """Fork one worker per order, or become one."""
     parser = argparse.ArgumentParser(prog="python -m perf_tests.unit.fork_server")
     parser.add_argument("--socket-fd", type=int, required=True)
     parser.add_argument("--once", action="store_true")
     parser.add_argument("--dies-after", type=int, default=sys.maxsize)
     parser.add_argument("--hangs-after", type=int, default=sys.maxsize)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     parent_watch.end_with_parent()
-    orders = socket.socket(fileno=arguments.socket_fd)
-    pictures.warm_up()
-    gc.collect()
-    gc.freeze()  # else the first collection in a worker copies all the memory that it shares
     server = Misbehaving(arguments.dies_after, arguments.hangs_after)
-    supply = fork_server.serve_once if arguments.once else fork_server.serve
-    supply(orders, server.prepare, serving.serve)
+    obey = fork_server.serve_once if arguments.once else fork_server.serve
+    obey(socket.socket(fileno=arguments.socket_fd), server.prepare, serve)
+
+
+def serve(request_fd: int, reply_fd: int) -> None:
+    """Be a fake worker, or, where a test asked for that, a server that gets its orders by `request_fd`."""
+    switches = os.environ.pop(SWITCHES, None)
+    if switches is None:
+        serving.serve(request_fd, reply_fd)
+    else:
+        os.close(reply_fd)  # of the same socket, which must be closed once the server has ended
+        supply(["--socket-fd", str(request_fd), *switches.split()])
 
 
 if __name__ == "__main__":

@@ -6,17 +6,21 @@ Starting an interpreter that imports the tables takes 150 ms of CPU time, a fork
 from __future__ import annotations
 
 import os
+import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from perf_tests.harness.processes import worker_process
+from perf_tests.harness.processes import fork_server, worker_process
 from perf_tests.harness.processes.fork_server import ForkServer
 from perf_tests.harness.processes.process_group import Leader
 from perf_tests.protocol.messages import Fork
 from perf_tests.unit import fake_worker
+from perf_tests.unit.fork_server import SWITCHES
 
 START_PROCESS = worker_process.start_process
+START_LISTENING = fork_server.start_listening
 FAKE_WORKER = ("-m", fake_worker.__name__)
 FORKING = ("-m", "perf_tests.unit.fork_server")
 GENEROUS_S = 60.0
@@ -52,6 +56,26 @@ class FakeWorkers:
         worker = self._server.fork(order, **pipes, output=output.fileno(), timeout_s=GENEROUS_S)
         self._pids.append(worker.pid)
         return worker
+
+    def start_listening(
+        self,
+        command: tuple[str, ...],
+        served: socket.socket,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        once: bool = False,
+    ) -> Leader:
+        """Replaces `fork_server.start_listening`, which still starts every command but `FORKING`."""
+        python, *module = command[: len(FORKING) + 1]
+        if (python, *module) != (sys.executable, *FORKING):
+            return START_LISTENING(command, served, environment, log, once=once)
+        switches = (*command[len(FORKING) + 1 :], *(["--once"] if once else []))
+        order = Fork(variables={**environment, SWITCHES: " ".join(switches)})
+        pipes = {"request_fd": served.fileno(), "reply_fd": served.fileno()}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            return self._server.fork(order, **pipes, output=output.fileno(), timeout_s=GENEROUS_S)
 
     def close(self) -> None:
         """End the server; workers that it has forked keep running."""

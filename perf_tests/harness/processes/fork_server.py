@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from perf_tests.harness.processes.inherited import REPOSITORY
-from perf_tests.harness.processes.process_group import ProcessGroup
+from perf_tests.harness.processes.process_group import Leader, ProcessGroup
 from perf_tests.protocol.messages import MAX_FORK_BYTES, Fork
 
 FORKING = ("-m", "perf_tests.worker.fork_server")
@@ -102,20 +102,37 @@ class ForkServer:
         orders, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with served:
             self._orders = orders
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("wb") as output:
-                process = subprocess.Popen(
-                    [*self._command, "--socket-fd", str(served.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    cwd=REPOSITORY,
-                    env=self._environment,
-                    pass_fds=(served.fileno(),),
-                    process_group=0,  # Ctrl-C is meant for this process, which ends the server
-                )
+            process = start_listening(self._command, served, self._environment, self._log)
         self._group = ProcessGroup(process)
         return orders
+
+
+def start_listening(
+    command: tuple[str, ...],
+    served: socket.socket,
+    environment: Mapping[str, str],
+    log: Path,
+    *,
+    once: bool = False,
+) -> Leader:
+    """Start `command`, which imports the stack and takes its orders from `served`; it prints into `log`.
+
+    Ctrl-C, which is meant for this process, does not reach it: it leads a group, and with `once`, like any
+    worker, a session. Raises OSError where it cannot be started.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [*command, "--socket-fd", str(served.fileno()), *(["--once"] if once else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=REPOSITORY,
+            env=dict(environment),
+            pass_fds=(served.fileno(),),
+            start_new_session=once,
+            process_group=None if once else 0,
+        )
 
 
 def _child(answer: bytes) -> ForkedProcess:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
+from perf_tests.harness.processes import fork_server
 from perf_tests.harness.processes.fork_server import ForkServerError
-from perf_tests.harness.processes.inherited import REPOSITORY
-from perf_tests.harness.processes.process_group import ProcessGroup
+from perf_tests.harness.processes.process_group import Leader, ProcessGroup
 from perf_tests.protocol.messages import MAX_FORK_BYTES, Fork
 
 KILL_S = 10.0
@@ -33,25 +32,12 @@ class Spare:
         started."""
         self._orders, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with served:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("wb") as output:
-                self._process = subprocess.Popen(
-                    [*command, "--socket-fd", str(served.fileno()), "--once"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    cwd=REPOSITORY,
-                    env=dict(environment),
-                    pass_fds=(served.fileno(),),
-                    start_new_session=True,
-                )
+            self._process = fork_server.start_listening(command, served, environment, log, once=True)
         self._group = ProcessGroup(self._process)
         with suppress(OSError):  # it has ended: `take` tells
             self._orders.send(msgspec.json.encode(first))
 
-    def take(
-        self, order: Fork, *, request_fd: int, reply_fd: int, output: int, timeout_s: float
-    ) -> subprocess.Popen[bytes]:
+    def take(self, order: Fork, *, request_fd: int, reply_fd: int, output: int, timeout_s: float) -> Leader:
         """Its process, which is the worker with these ends of its pipes from now on.
 
         Raises ForkServerError, with the process killed, where it has ended or does not answer within

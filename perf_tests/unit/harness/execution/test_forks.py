@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from perf_tests.harness.runs.record import Status
 from perf_tests.protocol.messages import Fork, Generate
 from perf_tests.tables.platforms import Platform
 from perf_tests.unit.conftest import FAKE_WORKER, Misbehave
-from perf_tests.unit.forked_workers import FORKING, START_PROCESS
+from perf_tests.unit.forked_workers import FORKING, START_LISTENING, START_PROCESS, FakeWorkers
 from perf_tests.unit.harness.execution.campaigns import (
     BF16,
     CASES,
@@ -37,13 +38,20 @@ from perf_tests.unit.harness.execution.campaigns import (
     living_workers,
 )
 
-pytestmark = pytest.mark.usefixtures("fake_workers_server")
+pytestmark = pytest.mark.usefixtures("fake_workers_server", "forked_servers")
 
 FLUX_DEV, FLUX_INT8, FLUX_FP8 = (
     "flux1-dev-b1-bf16-eager",
     "flux1-dev-b1-int8wo-eager",
     "flux1-dev-b1-fp8wo-eager",
 )
+
+
+@pytest.fixture
+def forked_servers(monkeypatch: pytest.MonkeyPatch, forked_workers: FakeWorkers) -> None:
+    """Servers and spares are themselves forked, but for the tests that put back what starts interpreters."""
+    monkeypatch.setattr(fork_server, "ADOPTING", threading.RLock())  # held while a server is started
+    monkeypatch.setattr(fork_server, "start_listening", forked_workers.start_listening)
 
 
 @pytest.fixture
@@ -100,9 +108,10 @@ def test_variables_of_single_workers_are_none_of_the_server() -> None:
     ("case_id", "platform"), [(BF16, CPU_ALONE), ("flux1-dev-b1-bf16-eager", GPU)], ids=["server", "spare"]
 )
 def test_what_imports_has_caches_in_the_run_directory(
-    conduct: Conduct, tmp_path: Path, case_id: str, platform: Platform
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case_id: str, platform: Platform
 ) -> None:
     """torch keeps some of these paths from when it was imported."""
+    monkeypatch.setattr(fork_server, "start_listening", START_LISTENING)  # with an environment of its own
     before = living_children()
     campaign = conduct(case_id, platform=platform, forking=FORKING)
     campaign.run(case_id)
@@ -172,6 +181,7 @@ def test_a_variable_that_is_not_utf8_costs_no_case(
 ) -> None:
     """An order for a worker cannot hold it."""
     monkeypatch.setattr(worker_process, "start_process", START_PROCESS)  # not forked, by whatever name
+    monkeypatch.setattr(fork_server, "start_listening", START_LISTENING)
     monkeypatch.setenv("HF_HOME", os.fsdecode(b"/weights/\xff"))
     campaign = conduct(*case_ids, platform=platform, forking=FORKING)
     assert [campaign.run(case_id).failure for case_id in case_ids] == [None] * len(case_ids)
@@ -187,6 +197,7 @@ def test_a_worker_that_another_process_adopts_leaves_its_pipes_to_the_next(
     conduct: Conduct, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise both would read the requests."""
+    monkeypatch.setattr(fork_server, "start_listening", START_LISTENING)
     adopt = fork_server._adopt_orphans  # what starts the other worker is itself forked in these tests
     monkeypatch.setattr(fork_server, "_adopt_orphans", lambda is_on: adopt(is_on) if started else None)
     campaign = conduct(BF16, INT8WO, forking=FORKING)
@@ -226,6 +237,7 @@ def test_ctrl_c_while_a_worker_is_forked_ends_the_server(
     def interrupted(_answer: bytes) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(fork_server, "start_listening", START_LISTENING)
     monkeypatch.setattr(fork_server, "_child", interrupted)
     campaign = conduct(BF16, forking=FORKING)
     with pytest.raises(KeyboardInterrupt):

@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from perf_tests.unit.builders import (
     make_record,
     make_run,
 )
+from perf_tests.unit.forked import Forked
 from perf_tests.unit.harness.rebaseline.proposals import timed
 
 SCRIPT = Path(__file__).resolve().parents[4] / "tools" / "rebaseline.py"
@@ -435,9 +437,8 @@ def test_commands_that_accept_different_cases_at_once_lose_none(
         run = tmp_path / case.id
         run.mkdir()
         write_record(run / "run.json", make_record(make_run(case)))
-        command = [sys.executable, str(SCRIPT), "apply", str(run), *ACCEPT[2:], "--only", case.id]
-        accepting.append(subprocess.Popen([*command, "--baselines", str(tmp_path / "baselines")]))
-    assert [process.wait(60) for process in accepting] == [0, 0]
+        accepting.append(Forked(partial(cli, "apply", run, *ACCEPT[2:], "--only", case.id)))
+    assert [process.wait() for process in accepting] == [0, 0]
     assert set(files.load(tmp_path / "baselines", "cpu")["flux-mini"].cases) == {case.id for case in cases}
 
 

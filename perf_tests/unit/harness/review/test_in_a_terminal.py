@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
-import subprocess
+import signal
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from perf_tests.unit.conftest import ROOT, rebaseline
+from perf_tests.unit.conftest import rebaseline
+from perf_tests.unit.forked import Forked
 from perf_tests.unit.harness.review.reviews import FIVE, LARGEST_FIRST, record, stored, weights, write_run
 
 QUESTION = "accept? [y,n,s,a,q,?] "
 WHY = "(empty: back) "
 TIMEOUT_S = 60.0
 SILENT_S = 2.0
-IN_ITS_TERMINAL = f"""
-import fcntl, runpy, signal, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.argv[0] = {str(ROOT / "tools" / "rebaseline.py")!r}
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-"""The tool, with its input as the terminal that Ctrl-C is pressed on."""
 
 
 class Terminal:
@@ -36,14 +31,7 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", IN_ITS_TERMINAL, "review", *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            env={**os.environ, "TERM": "dumb", "PYTHONPATH": str(ROOT)},
-        )
+        self.process = Forked(lambda: review_in(theirs, arguments))
         os.close(theirs)
         self.seen = ""
 
@@ -80,12 +68,11 @@ class Terminal:
                 break
             if not ready and again:
                 self.press(again)
-        return self.process.wait(TIMEOUT_S), self.seen
+        return self.process.wait(), self.seen
 
     def close(self) -> None:
         """End it, whatever became of it."""
         self.process.kill()
-        self.process.wait()
         os.close(self._ours)
 
     def _read(self) -> bool:
@@ -95,6 +82,18 @@ class Terminal:
             return False
         self.seen += chunk.decode(errors="replace").replace("\r\n", "\n")
         return bool(chunk)
+
+
+def review_in(terminal: int, arguments: tuple[str, ...]) -> int:
+    """The exit code of the tool, with its input as the terminal that Ctrl-C is pressed on."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (0, 1, 2):
+        os.dup2(terminal, number)
+    # What pytest has put in their place goes into its own files.
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 - until it ends
+    os.environ["TERM"] = "dumb"
+    return rebaseline(["review", *arguments])
 
 
 @pytest.fixture
