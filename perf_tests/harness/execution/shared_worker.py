@@ -117,7 +117,7 @@ class SharedWorker:
         replicate.warm_up(self.rules.warmups)
         files = self._files(subject)
         with self._timed():
-            self._sample(replicate, files)
+            self._sample(replicate, subject, files)
         replicate.inspect(
             files if subject.planned.is_compared else None, work=not subject.planned.verified_only
         )
@@ -136,10 +136,12 @@ class SharedWorker:
         shows = index == 0 and not subject.planned.case.is_training
         return self.launcher.files.captures(subject.stem, index) if shows else None
 
-    def _sample(self, replicate: Replicate, capture: Path | None) -> None:
+    def _sample(self, replicate: Replicate, subject: Subject, capture: Path | None) -> None:
         planned = replicate.planned
-        interleaves = planned.platform.interleave_twin and not planned.verified_only
-        twin = self.twins.serving(planned) if interleaves else None
+        interleaves = planned.platform.interleave_twin
+        # No time is judged of what is only verified, or only compared with.
+        is_timed = not (planned.verified_only or subject.implicit)
+        twin = self.twins.serving(planned) if interleaves and is_timed else None
         while replicate.sampling_end is None:
             generations: list[Callable[[], object]] = [partial(replicate.sample, capture)]
             if twin is not None:
@@ -148,8 +150,8 @@ class SharedWorker:
                 generations.insert(place, partial(_sample_twin, replicate, twin))
             for generate in generations:
                 generate()
-            replicate.sampling_end = self._sampling_end(replicate, alone=twin is None)
-        if twin is None:
+            replicate.sampling_end = self._sampling_end(replicate, alone=not interleaves)
+        if not interleaves:
             replicate.retake_stalled()
 
     def _sampling_end(self, replicate: Replicate, *, alone: bool) -> SamplingEnd | None:

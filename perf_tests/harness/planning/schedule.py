@@ -194,7 +194,7 @@ def _twin_costs(
     cases_of: dict[tuple[str, str], list[Selected]] = {}
     for group in found:
         for case in group.cases if group.platform.interleave_twin else ():
-            if case.id not in verified_only:
+            if case.id not in verified_only and case.id not in group.implicit:
                 cases_of.setdefault(_twin_key(case, group.platform), []).append((case, group.platform))
     return {
         key: _twin_cost(*cases[0], len(cases) * processes, known.get(cases[0][1].id, KnownCosts()))

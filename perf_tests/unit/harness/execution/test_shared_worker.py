@@ -150,6 +150,16 @@ def test_a_process_with_a_twin_has_as_many_samples_as_the_platform_asks_for(cond
     assert (len(process.samples), process.sampling_end) == (2, SamplingEnd.FIXED)
 
 
+def test_a_reference_that_nobody_selected_generates_without_the_twin(conduct: Conduct) -> None:
+    campaign = conduct(INT8WO, platform=CPU_FAST, end_sampling=lambda *_: SamplingEnd.PRECISE)
+    reference = campaign.reference(INT8WO)
+    assert reference is not None
+    (of_case,), (of_reference,) = campaign.run(INT8WO).processes, reference.processes
+    assert (len(of_case.samples), len(of_case.twin_samples)) == (2, 2)
+    assert (len(of_reference.samples), len(of_reference.twin_samples)) == (2, 0)
+    assert of_reference.sampling_end is SamplingEnd.FIXED
+
+
 def test_a_sample_has_a_twin_sample_and_the_twin_a_run_without_samples(conduct: Conduct) -> None:
     campaign = conduct(BF16, platform=CPU_FAST)
     (process,) = campaign.run(BF16).processes

@@ -145,9 +145,9 @@ def test_one_twin_serves_all_processes_of_all_cases_of_its_pipeline() -> None:
     twin = MINI_INT8WO.fp32_twin
     assert Phase.FIDELITY not in expected.costs[0].seconds
     assert _shown(expected) == [(twin.id, True), (MINI_BF16.id, True), (MINI_INT8WO.id, False)]
-    # A second a generation: one warm-up, then five along with each of two processes of two cases.
+    # A second a generation: one warm-up, then five along with each of two processes of the case.
     assert expected.costs[0].seconds == pytest.approx(
-        {"import": 2.0, "load": 12.0, "quantize": 0.5, "compile": 20.0, "generate": 1 + 5 * 2 * 2}
+        {"import": 2.0, "load": 12.0, "quantize": 0.5, "compile": 20.0, "generate": 1 + 5 * 2}
     )
     assert expected.costs[0].processes == 1
 
