@@ -245,11 +245,11 @@ class WorkerSession:
         return step_profile.profile(loaded.pipeline, self._case, loaded.stages.clock, device, request)
 
     def snapshot(self, request: Snapshot) -> Snapshotted:
-        """Record what a generation allocates: once nothing of this process is measured any more."""
+        """Record what a generation of few steps allocates: once nothing of this process is measured."""
         loaded = self._loaded
         if loaded.device.type != Device.CUDA:
             return Snapshotted(problem="torch keeps no history of allocations on a CPU")
-        generate = partial(generate_once, loaded.pipeline, self._case, loaded.stages)
+        generate = partial(prime, loaded.pipeline, self._case)  # with all steps, the history would be long
         return memory_history.take(generate, torch.cuda.memory, request)
 
     def _record_unquantized(self, request: messages.Quantize) -> UnquantizedPipeline:

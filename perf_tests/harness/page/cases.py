@@ -18,7 +18,9 @@ from perf_tests.harness.page.sources import PageSources
 from perf_tests.harness.page.view import FigureBeside, PageCase, PageMetric, PageMetrics
 from perf_tests.harness.rebaseline.candidates import CASES
 from perf_tests.harness.report import ab_comparison, costs, failure
+from perf_tests.harness.report.evidence import lines as evidence_report
 from perf_tests.harness.report.wording import flat, format_change, format_value
+from perf_tests.harness.runs.directory import is_evidence
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.verdicts.case_status import leading
 from perf_tests.harness.verdicts.gates import as_judged
@@ -70,6 +72,7 @@ def page_case(run: Run, sources: PageSources, *, anchor: str, rank: int, is_open
         pictures=album.pictures,
         pictures_note=album.note,
         facts=tuple(_facts(run, accepted, sources)),
+        files=tuple(_files(run, sources)),
     )
 
 
@@ -124,7 +127,8 @@ def _failure(run: Run, sources: PageSources) -> str:
         run_path=sources.where,
     )
     compared = ab_comparison.explanation(first, metric, comparison) if comparison else ()
-    return "\n".join((text, *compared))
+    known = evidence_report.lines(sources.record.evidence, run.id, sources.where)
+    return "\n".join((text, *compared, *known))
 
 
 def _as_judged(run: Run, verdict: Verdict) -> Metric:
@@ -261,6 +265,22 @@ def _facts(run: Run, accepted: Accepted | None, sources: PageSources) -> Iterabl
         origin = accepted.provenance
         yield "baseline", f"{origin.recorded_at[:10]}, {accepted.entry.processes} processes: {origin.reason}"
     yield from _measured_by(run, sources.where)
+
+
+def _files(run: Run, sources: PageSources) -> Iterable[tuple[str, str]]:
+    """What was recorded of it, as far as the record names files where a session keeps them."""
+    for evidence in sources.record.evidence:
+        if evidence.id != run.id:
+            continue
+        found = {
+            "a script of its steps, which needs nothing of this suite": evidence.script,
+            **{
+                f"one step of the {side} stack, for ui.perfetto.dev": file
+                for side, file in evidence.traces.items()
+            },
+            "a memory snapshot, unpacked for pytorch.org/memory_viz": evidence.snapshot,
+        }
+        yield from ((what, file) for what, file in found.items() if file and is_evidence(file))
 
 
 def _measured_by(run: Run, where: str) -> Iterable[tuple[str, str]]:

@@ -99,6 +99,8 @@ class PageCase:
     """Why there is none, or where the rest is; empty where nothing is missing."""
     facts: tuple[tuple[str, str], ...]
     """Card, stack, logs, how to repeat it."""
+    files: tuple[tuple[str, str], ...] = ()
+    """What was recorded of a red case: what a file is, and where, relative to run.json."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,9 +52,16 @@ class Gatherer:
         for each in found:
             case_id = each.suspect.run.id
             if case_id not in known or _is_incomplete(known[case_id], each):
-                known[case_id] = self._of(each)
+                known[case_id] = self._of_any(each)
                 store.evidence = tuple(known.values())
                 store.write()
+
+    def _of_any(self, wanted: Wanted) -> Evidence:
+        try:
+            return self._of(wanted)
+        except Exception as error:  # noqa: BLE001 - the verdicts are given, and nothing here is worth them
+            why = f"{type(error).__name__}: {error}"
+            return _without(Evidence(id=wanted.suspect.run.id), wanted, why)
 
     def _of(self, wanted: Wanted) -> Evidence:
         evidence = self._with_script(wanted)

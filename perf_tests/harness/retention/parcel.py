@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from perf_tests.harness.runs.directory import LOCK, LOGS, PAGE
+from perf_tests.harness.runs.directory import LOCK, LOGS, PAGE, is_evidence
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.files import TEMPORARY_SUFFIX
@@ -17,7 +17,7 @@ from perf_tests.protocol.files import TEMPORARY_SUFFIX
 LIMIT_MB = 95.0
 """Of one upload, compressed: what is not counted, an archive's own bytes, leaves it under 100."""
 MB = 1e6
-COMPRESSED = frozenset({".png", ".mp4"})
+COMPRESSED = frozenset({".png", ".mp4", ".gz"})
 DRAWN = ("reference.png", "candidate.png", "heatmap.png", "frames.png", "mp4")
 """What is appended to the stem of a capture that was drawn."""
 
@@ -37,7 +37,8 @@ def choose(out: Path, record: RunRecord | None, limit_mb: float) -> Parcel:
     """What is uploaded of the run directory `out`; `record` is None where the session kept none.
 
     The record and the other files beside it always are. Then, as far as they fit, the page, and of what is
-    red or new the logs, the heat maps and films, and the pictures, causes by turns; then all other logs.
+    red or new the logs, what was recorded of it (scripts, traces, memory), the heat maps and films, and the
+    pictures, causes by turns; then all other logs.
     Arrays, caches and pictures of green cases are not.
     """
     beside = [path.relative_to(out) for path in sorted(out.iterdir()) if _is_of_use(path)]
@@ -79,6 +80,7 @@ def _worth_it(out: Path, record: RunRecord | None) -> Iterator[Path]:
     found = chain(
         (PAGE,),
         (process.log for run in told for process in run.processes),
+        filter(is_evidence, (file for each in record.evidence for file in each.files)) if record else (),
         chain.from_iterable(map(_drawings, told)),
         chain.from_iterable(map(_pictures, told)),
         sorted(str(path.relative_to(out)) for path in (out / LOGS).rglob("*.log")),

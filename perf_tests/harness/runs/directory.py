@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from perf_tests.harness.runs.file_lock import FileLock, HeldError
 from perf_tests.harness.runs.journal import JOURNAL
@@ -21,6 +21,13 @@ REPRO, PROFILES = "repro", "profiles"
 PAGE = "report.html"
 FINDINGS = "findings.json"
 FOLDERS = frozenset({LOGS, CAPTURES, CACHE, PLANS, REPRO, PROFILES})
+
+
+def is_evidence(file: str) -> bool:
+    """Whether `file` is relative to a run directory, and where sessions keep what explains red cases: a
+    record that somebody edited may name any file."""
+    path = PurePosixPath(file)
+    return len(path.parts) > 1 and path.parts[0] in (REPRO, PROFILES) and ".." not in path.parts
 
 
 LOCK = ".lock"

@@ -10,6 +10,7 @@ import pytest
 
 from perf_tests.harness.compare import merge, merged_directory
 from perf_tests.harness.compare.merge import PartialRun
+from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.runs.plan import Plan, PlannedCase
 from perf_tests.harness.runs.record import Comparison, Pair, Progress, Run, RunRecord, Schedule, Status
 from perf_tests.protocol.errors import UsageError
@@ -90,6 +91,19 @@ def test_comparisons_with_another_stack_move_along() -> None:
     record = joined(make_shard(1, make_run(), comparisons=(comparison,)), make_shard(2, make_run(MINI_BF16)))
     (pair,) = record.comparisons[0].pairs
     assert (pair.stable.log, pair.candidate.log) == ("logs/part-1/a.0.log", "logs/part-1/a.0.log")
+
+
+def test_what_explains_red_cases_moves_along() -> None:
+    evidence = Evidence(
+        id=MINI_BF16.id, script="repro/a.py", traces={"stable": "profiles/a.json.gz"}, snapshot=""
+    )
+    record = joined(make_shard(1, make_run()), make_shard(2, make_run(MINI_BF16), evidence=(evidence,)))
+    (found,) = record.evidence
+    assert (found.script, found.traces, found.snapshot) == (
+        "repro/part-2/a.py",
+        {"stable": "profiles/part-2/a.json.gz"},
+        "",
+    )
 
 
 def test_references_of_all_parts_are_kept_apart() -> None:

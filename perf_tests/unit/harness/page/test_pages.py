@@ -10,6 +10,7 @@ from perf_tests.harness.page.pages import page_of
 from perf_tests.harness.page.sources import PageSources
 from perf_tests.harness.page.view import Page, PageCase
 from perf_tests.harness.records.attributions import Attribution, Blame
+from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.runs.plan import Part, Plan
 from perf_tests.harness.runs.record import Comparison, Progress, Run, Schedule, Status
 from perf_tests.protocol.messages import FailureKind, Phase
@@ -127,6 +128,24 @@ def test_sentence_names_the_package_where_the_run_holds_an_attribution() -> None
     assert made.sentence.endswith("limit 100.8 ms); torch 2.15.0 with Triton: +3.1 of +3.4 %.")
     facts = only(made).facts
     assert ("where denoise_step_ms comes from", "torch 2.15.0 with Triton: +3.1 of +3.4 %") in facts
+
+
+def test_what_was_recorded_of_a_red_case_is_told_and_linked_but_no_other_file() -> None:
+    evidence = Evidence(
+        id=FLUX_FP8.id,
+        script=f"repro/{FLUX_FP8.id}.py",
+        traces={"stable": "profiles/a.stable.json.gz", "candidate": "profiles/../../etc/passwd"},
+        snapshot="/etc/shadow",
+        profile_problem="the driver refuses",
+    )
+
+    case = only(page(red_run(), evidence=(evidence, Evidence(id="another", script="repro/another.py"))))
+
+    assert case.files == (
+        ("a script of its steps, which needs nothing of this suite", f"repro/{FLUX_FP8.id}.py"),
+        ("one step of the stable stack, for ui.perfetto.dev", "profiles/a.stable.json.gz"),
+    )
+    assert "  unknown    which kernels: the driver refuses" in case.failure.splitlines()
 
 
 def test_case_says_everything_about_it() -> None:

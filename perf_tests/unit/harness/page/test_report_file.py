@@ -9,12 +9,14 @@ import re
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perf_tests.harness.page import report_file
 from perf_tests.harness.page.marks import DARK, LIGHT, OF_KIND, PHASES, Kind
 from perf_tests.harness.page.pages import page_of
 from perf_tests.harness.page.sources import PageSources
+from perf_tests.harness.records.evidence import Evidence
 from perf_tests.protocol.errors import PerfError
 from perf_tests.unit.harness.page.documents import Document, Element
 from perf_tests.unit.harness.page.nights import HOSTILE, SYNTHETIC, night
@@ -56,6 +58,18 @@ def test_page_asks_nothing_of_any_other_file_or_machine(page: Element) -> None:
     )
     style = next(page.all("style")).text
     assert not re.search(r"url\(|@import|expression\(", style)
+
+
+def test_files_that_explain_a_case_are_linked_by_their_place_beside_the_record() -> None:
+    record = night(5)
+    script = 'repro/a b"><script>.py'
+    evidence = (Evidence(id=record.cases[0].id, script=script),)
+    html = report_file.rendered(
+        page_of(PageSources(record=msgspec.structs.replace(record, evidence=evidence), where="run"))
+    )
+
+    (link,) = [each for each in Document(html).root.all("a") if each.text == script]
+    assert link.attributes["href"] == "repro/a%20b%22%3E%3Cscript%3E.py"
 
 
 def test_policy_lets_nothing_in_but_the_style_and_script_of_the_page(page: Element) -> None:

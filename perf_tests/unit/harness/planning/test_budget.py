@@ -43,6 +43,14 @@ def test_every_case_starts_within_an_unlimited_budget(now: float) -> None:
     assert budget(math.inf, now).refusal("long") is None
 
 
+def test_what_comes_beside_the_cases_is_begun_where_the_time_suffices() -> None:
+    assert budget(100.0, 140.0).lacks(60.0) is None
+    assert budget(100.0, 141.0).lacks(60.0) == (
+        "it takes about 60 s, and 59 s are left of the budget of 100 s"
+    )
+    assert budget(100.0, 600.0).lacks(1.0) == "it takes about 1 s, and 0 s are left of the budget of 100 s"
+
+
 def of_family(seconds: float) -> Budget:
     """A budget whose clock stands; two cases of 30 s are compared with one that takes 50 s."""
     expected_s = {"int8": 30.0, "fp8": 30.0, "bf16": 50.0}

@@ -132,6 +132,18 @@ def test_what_the_budget_has_no_time_for_is_not_begun(
     assert found.script == f"repro/{FP8DQROW}.py"
 
 
+def test_even_a_mistake_of_ours_costs_no_verdict(
+    suite: Suite, compared: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a kernel")
+
+    monkeypatch.setattr("perf_tests.harness.profiles.gathering.step_change", fail)
+    result = compared()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert evidence(suite).profile_problem == "KeyError: 'a kernel'"
+
+
 def test_a_resumed_session_keeps_what_is_recorded(suite: Suite, compared: Run) -> None:
     compared()
     (suite.out / FILES[Side.STABLE]).write_bytes(b"as it was")

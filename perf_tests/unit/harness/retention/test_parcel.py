@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.retention import parcel
 from perf_tests.harness.retention.parcel import Parcel, choose
 from perf_tests.harness.runs.record import BuildReport, Run, Status
@@ -116,6 +117,27 @@ def test_a_night_of_208_cases_is_under_100_mb(tmp_path: Path, red: dict[int, str
     assert {"run.json", "junit.xml"} <= {str(file) for file in found.files}
     assert len(of_kind(found, ".log")) == 2 * 208
     assert of_kind(found, ".npy", "fxgraph", ".lock") == []
+
+
+def test_what_explains_a_red_case_is_uploaded_and_no_file_from_elsewhere(tmp_path: Path) -> None:
+    out = night_of(tmp_path, {3: "denoise_step_ms"})
+    evidence = Evidence(
+        id=IDS[3],
+        script="repro/a.py",
+        traces={"stable": "profiles/a.stable.json.gz", "candidate": "cache/inductor/fxgraph"},
+        snapshot="profiles/a.memory.pickle.gz",
+    )
+    for file in evidence.files:
+        _file(out / file, 1_000_000)
+    write_record(out / "run.json", msgspec.structs.replace(read_record(out), evidence=(evidence,)))
+
+    found = chosen(out)
+
+    assert of_kind(found, "a.py", ".gz", "fxgraph") == [
+        "repro/a.py",
+        "profiles/a.stable.json.gz",
+        "profiles/a.memory.pickle.gz",
+    ]
 
 
 def test_pictures_of_green_cases_are_not_uploaded(tmp_path: Path) -> None:

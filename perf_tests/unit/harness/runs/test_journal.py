@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.records.attributions import Amount, Attribution, Blame, Corner
+from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.runs.directory import prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.journal import Journal
 from perf_tests.harness.runs.record import Comparison, Diagonal, Run, RunRecord, Schedule, Status
@@ -101,7 +102,12 @@ def test_comparisons_of_two_pairs_of_stacks_and_what_they_say_are_kept(tmp_path:
         whole=Amount(value=1.5, low=1.0, high=2.0),
     )
     first = msgspec.structs.replace(BEGUN, diagonals=(new_torch,))
-    both = msgspec.structs.replace(BEGUN, diagonals=(new_torch, alone), attributions=(answer,))
+    both = msgspec.structs.replace(
+        BEGUN,
+        diagonals=(new_torch, alone),
+        attributions=(answer,),
+        evidence=(Evidence(id=MINI_BF16.id, script="repro/a.py"),),
+    )
     journal_of(tmp_path, BEGUN, first, both)
     assert read_record(tmp_path) == both
 
