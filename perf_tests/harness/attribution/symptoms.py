@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from perf_tests.harness.runs.record import Run, Status, Verdict
+from perf_tests.harness.stats.observations import REFERENCE_FAILED
 from perf_tests.harness.verdicts.case_status import SEVERITY, by_rule, leading
 from perf_tests.harness.verdicts.judge import OF_REFERENCE
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
@@ -28,7 +29,10 @@ class Symptom(NamedTuple):
 
 
 Shown = dict[str, list[Verdict]]
-"""Case id -> the red verdicts on it that show something, the leading one first."""
+"""Case id -> the red verdicts on it that show something, the leading one first; none where the case could not
+be measured as asked."""
+IsGreen = Callable[[Run], bool]
+"""Whether measuring a run ended in a way that leaves the session green; its verdicts do not count."""
 
 
 def red(run: Run) -> list[Verdict]:
@@ -36,9 +40,9 @@ def red(run: Run) -> list[Verdict]:
     return [verdict for verdict in leading(run.verdicts) if not verdict.status.is_green]
 
 
-def groups(runs: Sequence[Run]) -> list[tuple[Symptom, Shown]]:
-    """The red verdicts of `runs` by their causes, each with the symptom that leads."""
-    own, of_references = _symptoms(runs)
+def groups(runs: Sequence[Run], is_green: IsGreen) -> list[tuple[Symptom, Shown]]:
+    """What is red in `runs` by its causes, each with the symptom that leads."""
+    own, of_references = _symptoms(runs, is_green)
     merged: dict[Symptom, Shown] = {}
     leads: dict[Symptom, Symptom] = {}
     cases: dict[Symptom, frozenset[str]] = {}
@@ -60,20 +64,30 @@ def own_reason(run: Run, verdict: Verdict) -> str:
 
 def alike(run: Run, message: str) -> str:
     """`message` about `run` without what differs from case to case."""
-    return VARYING.sub("#", " ".join(message.split()).replace(run.id, "#").replace(run.pipeline, "#"))
+    _, _, behind = run.id.partition(f"{run.pipeline}-")
+    recipe = behind.partition("-")[2]  # behind the batch size
+    text = " ".join(message.split())
+    for name in filter(None, (run.id, run.pipeline, recipe)):
+        text = text.replace(name, "#")
+    return VARYING.sub("#", text)
 
 
-def _symptoms(runs: Sequence[Run]) -> tuple[Mapping[Symptom, Shown], Mapping[Symptom, Shown]]:
-    """What cases show of themselves, and what their ratios show of their references, which show it, too."""
+def _symptoms(
+    runs: Sequence[Run], is_green: IsGreen
+) -> tuple[Mapping[Symptom, Shown], Mapping[Symptom, Shown]]:
+    """What cases show of themselves, and what they show of their references, which show it, too."""
     by_id = {run.id: run for run in runs}
     own: dict[Symptom, Shown] = {}
     of_references: dict[Symptom, Shown] = {}
     for run in runs:
+        if not is_green(run):
+            own.setdefault(_failure(run), {})[run.id] = []
+            continue
         verdicts = red(run)
         # A case that lacks its baseline lacks it for most of its metrics.
         is_new = bool(verdicts) and verdicts[0].status is Status.NO_BASELINE
         for verdict in verdicts[:1] if is_new else verdicts:
-            shows = _of_reference(verdict, by_id.get(run.reference or ""))
+            shows = _of_reference(verdict, by_id.get(run.reference or ""), is_green)
             found, symptom = (own, _symptom(run, verdict)) if shows is None else (of_references, shows)
             found.setdefault(symptom, {}).setdefault(run.id, []).append(verdict)
     return own, of_references
@@ -94,10 +108,22 @@ def _symptom(run: Run, verdict: Verdict) -> Symptom:
             return Symptom(status, verdict.metric)
 
 
-def _of_reference(verdict: Verdict, reference: Run | None) -> Symptom | None:
-    """Of a ratio to the time of a reference that is red itself, what that time shows; else None."""
+def _failure(run: Run) -> Symptom:
+    failure = run.failure
+    phase, message = (failure.phase.value, failure.message) if failure else ("", run.reason)
+    return Symptom(run.status, "", f"{phase} {alike(run, message)}")
+
+
+def _of_reference(verdict: Verdict, reference: Run | None, is_green: IsGreen) -> Symptom | None:
+    """What a verdict shows of a reference that is red itself: because it failed, so that there is nothing to
+    compare with, or because the verdict is on a ratio to a time of it; else None."""
+    if reference is None:
+        return None
+    if not is_green(reference):
+        says_so = REFERENCE_FAILED.format(reference.id) in verdict.reason
+        return _failure(reference) if says_so else None
     metric = METRIC_BY_NAME.get(verdict.metric)
-    if reference is None or metric is None or not metric.reader.divides_by_reference:
+    if metric is None or not metric.reader.divides_by_reference:
         return None
     time = next((each for each in red(reference) if each.metric == metric.of), None)
     # A reference that was never recorded tells nothing of the ratio.

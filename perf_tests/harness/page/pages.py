@@ -25,7 +25,7 @@ MAX_CHANGES = 4
 """Differences between the stacks that the first sentence names."""
 MAX_MISSING = 20
 MAX_REASON = 200
-"""Characters of why a case failed, in the first sentence: CUDA says more than a heading can hold."""
+"""Characters of why a case failed, in the first sentence and in the list: CUDA says more than fits there."""
 ANCHOR = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -62,7 +62,7 @@ def page_of(sources: PageSources) -> Page:
             *_remarks(record),
             *map("not among the earlier runs: {}".format, sources.earlier.unreadable),
         ),
-        causes=tuple((f"{cause.title()}: {_named(cause)}", anchors[cause.runs[0].id]) for cause in found),
+        causes=tuple((_listed(cause), anchors[cause.runs[0].id]) for cause in found),
         matrix=tuple(table for table in tables if not table.is_grey),
         left_out=matrix.left_out(tables),
         unrecorded=matrix.reasons(tables),
@@ -95,6 +95,13 @@ def sentence(found: Sequence[Cause], sources: PageSources) -> str:
         was = "has" if count == 1 else "have"
         return f"Nothing broke; {count} of {len(record.cases)} cases {was} no baseline yet: record them."
     return f"Nothing broke; {count} of {len(record.cases)} cases were not run: resume the session."
+
+
+def _listed(cause: Cause) -> str:
+    """What is red, in which cases; and why, where no metric says so."""
+    worst = cause.runs[0]
+    why = flat(worst.failure.message) if worst.failure and cause.verdict(worst) is None else ""
+    return ": ".join(filter(None, (cause.title(), _named(cause), clipped(why, MAX_REASON))))
 
 
 def _named(cause: Cause) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perf_tests.harness.attribution import symptoms
-from perf_tests.harness.attribution.symptoms import Shown, Symptom, own_reason
+from perf_tests.harness.attribution.symptoms import IsGreen, Shown, Symptom, own_reason
 from perf_tests.harness.report.wording import clipped, format_change, refitted
 from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.verdicts.case_status import SEVERITY
@@ -25,8 +25,6 @@ RANKS = {
 QUOTED = "    | "
 MAX_QUOTED = 4
 """Lines of a worker's log."""
-IsGreen = Callable[[Run], bool]
-"""Whether measuring a run ended in a way that leaves the session green; its verdicts do not count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +55,8 @@ class Cause:
         changes = [v.change_pct for v in self._leading() if v.change_pct is not None]
         spread = ""
         if changes:
-            low, high = min(changes), max(changes)
-            spread = format_change(low) if low == high else f"{format_change(low)} to {format_change(high)}"
+            ends = dict.fromkeys(format_change(each) for each in (min(changes), max(changes)))
+            spread = " to ".join(ends)
         what = " ".join(filter(None, (self.metric, self.status.value)))
         return ", ".join(filter(None, (f"{what}: {cases}", spread, self._what_spoils())))
 
@@ -82,21 +80,16 @@ class Cause:
 
 def causes(runs: Sequence[Run], is_green: IsGreen) -> tuple[Cause, ...]:
     """What is red, the worst first. A case may be red for several causes."""
-    failed: dict[tuple[Status, str], list[Run]] = {}
-    for run in runs:
-        if not is_green(run):
-            failed.setdefault((run.status, _alike(run)), []).append(run)
-    measured = {run.id: run for run in runs if is_green(run)}
-    found = [
-        *(Cause(status=status, metric="", runs=tuple(alike)) for (status, _), alike in failed.items()),
-        *(_cause(*group, measured) for group in symptoms.groups(tuple(measured.values()))),
-    ]
+    by_id = {run.id: run for run in runs}
+    found = [_cause(*group, by_id) for group in symptoms.groups(runs, is_green)]
     return tuple(sorted(found, key=lambda cause: (SEVERITY.index(cause.status), -len(cause.runs))))
 
 
 def _cause(symptom: Symptom, shown: Shown, runs: Mapping[str, Run]) -> Cause:
     def badness(case_id: str) -> tuple[bool, float]:
-        verdict = shown[case_id][0]
+        verdict = next(iter(shown[case_id]), None)
+        if verdict is None:
+            return True, 0.0
         return verdict.metric == symptom.metric, abs(verdict.change_pct or 0.0)
 
     ids = sorted(shown, key=badness, reverse=True)
@@ -185,9 +178,3 @@ def counts(runs: Sequence[Run], found: Sequence[Cause]) -> str:
     )
     said = ", ".join(f"{count} {what}" for count, what in parts if count)
     return f"{len(runs)} {'case' if len(runs) == 1 else 'cases'}: {said}"
-
-
-def _alike(run: Run) -> str:
-    """The reason of a failure without what differs from case to case."""
-    phase = run.failure.phase.value if run.failure else ""
-    return f"{phase} {symptoms.alike(run, run.failure.message if run.failure else run.reason)}"

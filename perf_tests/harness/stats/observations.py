@@ -16,6 +16,8 @@ from perf_tests.harness.stats.location import geometric_mean, trimmed_mean
 from perf_tests.protocol.reports import LayerError, Sample
 from perf_tests.tables.metrics.spec import IDENTICAL_DB, Metric, Reader, Trait
 
+REFERENCE_FAILED = "the bf16 reference {} failed: "  # begins the reason why nothing was compared with it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
@@ -87,13 +89,8 @@ def _twin_ratio(metric: Metric, process: Process, _reference: Run | None) -> flo
     if len(samples) != len(twins):
         raise NotMeasured(f"{len(samples)} samples do not pair up with {len(twins)} of the fp32 twin")
     of = _of(metric)
-    return _median(
-        of,
-        tuple(
-            _ratio(of, _of_sample(of, sample), _of_sample(of, twin))
-            for sample, twin in zip(samples, twins, strict=True)
-        ),
-    )
+    pairs = zip(samples, twins, strict=True)
+    return _median(of, tuple(_ratio(of, *(_of_sample(of, each) for each in pair)) for pair in pairs))
 
 
 def _reference_ratio(metric: Metric, process: Process, reference: Run | None) -> float:
@@ -101,7 +98,7 @@ def _reference_ratio(metric: Metric, process: Process, reference: Run | None) ->
         raise NotMeasured("the bf16 reference was not measured")
     if reference.failure is not None or reference.status.is_error or not reference.processes:
         why = reference.failure.message if reference.failure else reference.reason or reference.status
-        raise NotMeasured(f"the bf16 reference {reference.id} failed: {why}")
+        raise NotMeasured(REFERENCE_FAILED.format(reference.id) + why)
     of = _of(metric)
     by_process = tuple(_statistic(of, each) for each in reference.processes)
     if min(by_process) <= 0:
@@ -251,7 +248,7 @@ def _first_compared(run: Run) -> tuple[Process, ...]:
 
 def _none_compared(reference: Run | None) -> str:
     if reference is not None and reference.failure is not None:
-        return f"the bf16 reference {reference.id} failed: {reference.failure.message}"
+        return REFERENCE_FAILED.format(reference.id) + reference.failure.message
     return "no output was compared with the bf16 reference's"
 
 

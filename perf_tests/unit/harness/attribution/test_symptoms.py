@@ -7,7 +7,8 @@ import pytest
 
 from perf_tests.harness.report.causes import causes, counts
 from perf_tests.harness.runs.record import Run, Status, Verdict
-from perf_tests.unit.builders import make_run, make_verdict
+from perf_tests.protocol.messages import FailureKind, Phase
+from perf_tests.unit.builders import make_failure, make_run, make_verdict
 
 REFERENCE = "bf16"
 THROTTLED = "the GPU was throttled during process {}: hw_thermal for 12.5 ms"
@@ -135,3 +136,52 @@ def test_images_that_take_longer_and_longer_lead_before_the_mean_that_grows_with
     assert cause.title() == "slowing_pct REGRESSED: 11 cases"
     assert cause.also() == "speedup_vs_bf16 (9), denoise_step_ms (2)"
     assert [each.metric for run in cause.runs[:2] if (each := cause.verdict(run))] == ["slowing_pct"] * 2
+
+
+def failed(case_id: str, message: str) -> Run:
+    """A case that could not be measured as asked."""
+    failure = make_failure(kind=FailureKind.UNPROVEN, phase=Phase.INSPECT, message=message)
+    made = run(case_id)
+    return msgspec.structs.replace(
+        made, pipeline="auraflow", status=Status.UNPROVEN, reason=message, failure=failure
+    )
+
+
+def is_green(run: Run) -> bool:
+    """Whether the case was measured as asked."""
+    return run.failure is None
+
+
+EAGER = "the recipe {} compiles every Block, and 4 calls in a step were eager"
+
+
+def test_cases_that_failed_alike_have_one_cause_whatever_their_recipes_are_called() -> None:
+    runs = [failed(f"auraflow-b1-{each}", EAGER.format(each)) for each in ("fp8wo-regional", "bf16-regional")]
+
+    assert [each.title() for each in causes(runs, is_green)] == ["ERROR(unproven): 2 cases"]
+
+
+def test_a_case_without_the_reference_that_failed_is_of_the_cause_of_that() -> None:
+    why = EAGER.format("bf16-regional")
+    lacks = f"psnr_db of int8dq is missing: the bf16 reference {REFERENCE} failed: {why}"
+    runs = [run("int8dq", verdict("psnr_db", Status.INCONCLUSIVE, lacks)), failed(REFERENCE, why)]
+    (cause,) = causes(runs, is_green)
+
+    assert cause.title() == "ERROR(unproven): 2 cases"
+    assert [each.id for each in cause.runs] == [REFERENCE, "int8dq"]
+    assert cause.verdict(cause.runs[0]) is None
+
+
+def test_another_fault_of_a_case_whose_reference_failed_is_a_cause_of_its_own() -> None:
+    leaks = run("int8dq", verdict("leaked_mib_per_image"))
+
+    assert [each.title() for each in causes([leaks, failed(REFERENCE, "why")], is_green)] == [
+        "ERROR(unproven): 1 case",
+        "leaked_mib_per_image REGRESSED: 1 case",
+    ]
+
+
+def test_changes_that_read_alike_are_one_number() -> None:
+    runs = [run(f"case-{n}", verdict("denoise_step_ms", change_pct=40 + n / 10_000)) for n in range(3)]
+
+    assert titles(*runs) == ["denoise_step_ms REGRESSED: 3 cases, +40.00 %"]
