@@ -75,6 +75,15 @@ def test_nightly_holds_what_is_under_test_and_pins_the_rest_as_recorded(home: Pa
     assert f"--no-build-isolation --no-deps {home}/home/torchao-env\n" in calls
 
 
+@pytest.mark.parametrize("kind", ["recorded", "nightly"])
+def test_all_that_is_installed_has_its_bytecode(home: Path, kind: str) -> None:
+    _, calls = run(home, kind, environment_of(home), "h100")
+
+    installs = [line for line in calls.splitlines() if line.startswith("uv pip install")]
+    assert len(installs) == {"recorded": 2, "nightly": 3}[kind]
+    assert all("--compile-bytecode" in line for line in installs)
+
+
 def test_nightly_takes_diffusers_by_commit_only_where_one_is_named(home: Path) -> None:
     (home / "calls.diffusers").write_text("0.43.0.dev0")
 
