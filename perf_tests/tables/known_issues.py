@@ -209,6 +209,22 @@ TAYLORSEER_COGVIDEOX = KnownIssue(
     then="remove this row: TaylorSeer's own patterns may be measured on CogVideoX",
 )
 
+INT8DQ_SHARED_INPUT = KnownIssue(
+    id="int8dq-shared-input",
+    script="tools/repro/int8dq_shared_input.py",
+    figure="uncompilable",
+    wording="module whose three int8dq projections share a channels-first activation cannot be compiled",
+    # Alike with torch 2.13.0 and 2.14.1.
+    reproduces_from=1.0,
+    platforms=(CPU,),
+    deadline_s=CPU_DEADLINE_S,
+    exhaustive=True,
+    link="https://github.com/pytorch/pytorch/blob/v2.13.0/torch/_inductor/codegen/cpp.py",
+    owner=OWNER,
+    expires=EXPIRES,
+    then="remove UNCOMPILABLE from tables/matrix.py and this row, and record the compiled rows of PixArt",
+)
+
 KNOWN_ISSUES = (
     INT8WO_COMPILED,
     FP8_ZERO_ROWS,
@@ -221,4 +237,5 @@ KNOWN_ISSUES = (
     LAYERWISE_CASTING,
     LORA_INT8DQ,
     TAYLORSEER_COGVIDEOX,
+    INT8DQ_SHARED_INPUT,
 )

@@ -16,6 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 COLUMNS = 64
 LOWER_BOUND = 1e-12
@@ -38,11 +42,22 @@ def main() -> None:
 def nan_rows(lower_bound: float | None) -> int:
     """Rows with NaN after quantizing a row of zeros and one of ones."""
     import torch
-    from torchao.quantization import Float8Tensor, PerRow
 
     rows = torch.stack([torch.zeros(COLUMNS), torch.ones(COLUMNS)]).bfloat16()
-    quantized = Float8Tensor.from_hp(rows, granularity=PerRow(), hp_value_lb=lower_bound)
-    return int(quantized.dequantize().isnan().any(dim=1).sum())
+    return int(_quantized(rows, lower_bound).dequantize().isnan().any(dim=1).sum())
+
+
+def _quantized(rows: torch.Tensor, lower_bound: float | None) -> Any:
+    """As torchao quantizes activations. Before 0.14 it had another way, without a lower bound."""
+    import torch
+    from torchao import quantization
+
+    float8 = getattr(quantization, "Float8Tensor", None)
+    if float8 is not None and hasattr(float8, "from_hp"):
+        return float8.from_hp(rows, granularity=quantization.PerRow(), hp_value_lb=lower_bound)
+    from torchao.quantization.quant_api import _input_activation_quant_func_fp8
+
+    return _input_activation_quant_func_fp8(rows, quantization.PerRow(), torch.float8_e4m3fn)
 
 
 if __name__ == "__main__":

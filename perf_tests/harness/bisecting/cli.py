@@ -5,130 +5,165 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from perf_tests.harness.bisecting import search, state
-from perf_tests.harness.bisecting.running import Bisection, Candidates
-from perf_tests.harness.bisecting.search import BisectAnswer, BisectQuestion
-from perf_tests.harness.bisecting.state import BisectState
-from perf_tests.harness.bisecting.versions import Commits, Releases
-from perf_tests.protocol.errors import PerfError, UsageError
+from perf_tests.harness.bisecting import answers, axes, search, state
+from perf_tests.harness.bisecting.answers import FIELDS, CompareUrl
+from perf_tests.harness.bisecting.running import Bisection
+from perf_tests.harness.bisecting.search import MAX_SKIPS, BisectQuestion
+from perf_tests.protocol.errors import PerfError
 
 ANSWERED, NOT_YET, REFUSED = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None, description: str | None = None) -> int:
-    """Exit code: 0 answered, 1 the budget is spent, 2 refused. `description` is what `--help` begins with."""
-    options = _parser(description).parse_args(argv)
+    """Exit code: 0 answered, 1 the budget is spent or it was stopped, 2 refused.
+
+    `description` is what `--help` begins with.
+    """
+    own, further = _divided(sys.argv[1:] if argv is None else argv)
+    options = _parser(description).parse_args(own, argparse.Namespace(uv=further))
     try:
-        candidates, items = options.versions_of(options)
-        question = BisectQuestion(
-            items=items,
-            probe="\n".join(filter(None, (options.build, options.probe))),
-            step=options.step,
-            bad_value=options.bad_value,
-        )
-        bisection = Bisection(
-            candidates=candidates,
-            path=options.state,
-            budget_s=math.inf if options.budget_min is None else options.budget_min * 60,
-            say=lambda line: print(line, flush=True),
-        )
-        found = bisection.run(state.resume(options.state, question))
+        return _searched(options)
     except PerfError as error:
         print(f"bisect: {error}", file=sys.stderr)
         return REFUSED
-    print("\n".join(_said(found, options.compare_url)))
+    except KeyboardInterrupt:
+        print(f"bisect: stopped; what was measured is in {options.state}: run it again to go on")
+        return NOT_YET
+
+
+def _searched(options: argparse.Namespace) -> int:
+    url = CompareUrl(template=options.compare_url)
+    axis = options.axis(options)
+    question = BisectQuestion(
+        items=axis.items,
+        probe=axis.probe,
+        conditions=axis.conditions,
+        max_skips=options.max_skips,
+        step=options.step,
+        bad_value=options.bad_value,
+    )
+    bisection = Bisection(
+        candidates=axis.candidates,
+        path=options.state,
+        budget_s=math.inf if options.budget_min is None else options.budget_min * 60,
+        say=lambda line: print(line, flush=True),
+    )
+    found = bisection.run(state.resume(options.state, question, retry_skipped=options.retry_skipped))
+    print("\n".join(answers.lines(found, url)))
     return NOT_YET if search.next_item(found.question, found.points) is not None else ANSWERED
 
 
-def _commits(options: argparse.Namespace) -> tuple[Candidates, tuple[str, ...]]:
-    folder = options.state.with_suffix(".trees")
-    clone = Commits(clone=options.clone, folder=folder, build=options.build, probe=options.probe)
-    return clone, clone.between(options.good, options.bad)
+def _divided(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What stands before `--`, and what after it, which argparse gives to no second positional argument."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    return argv[:at], argv[at + 1 :]
 
 
-def _releases(options: argparse.Namespace) -> tuple[Candidates, tuple[str, ...]]:
-    items = tuple(each.strip() for each in options.versions.split(",") if each.strip())
-    if len(set(items)) < max(2, len(items)):
-        raise UsageError(
-            f"--versions {options.versions}: give two or more different ones, the good end first"
-        )
-    releases = Releases(
-        package=options.package,
-        folder=options.state.with_suffix(".environments"),
-        pins=options.pins and options.pins.absolute(),
-        arguments=tuple(options.uv),
-        probe=options.probe,
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is no finite number")
+    return value
+
+
+def _at_least_zero(text: str) -> float:
+    if (value := _number(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def _at_least_one(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def _measuring() -> argparse.ArgumentParser:
+    """What every axis has: how a version is measured, and what of it matters."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add = parser.add_argument
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--probe", metavar="COMMAND", help="prints the value of a version as its last line")
+    how.add_argument("--case", metavar="ID", help="measure a row of this suite, with --metric")
+    add("--metric", metavar="NAME", help="of --case")
+    add("--processes", type=_at_least_one, default=1, metavar="N", help="of --case (default: %(default)s)")
+    add("--perf-option", action="append", default=[], metavar="OPTION", help="of pytest, for --case")
+    add("--key", default="value", metavar="KEY", help="of the value in JSON (default: %(default)s)")
+    add(
+        "--step",
+        type=_at_least_zero,
+        metavar="VALUE",
+        help="least change that matters (default: a quarter of all)",
     )
-    return releases, items
+    add("--bad-value", type=_number, metavar="VALUE", help="what the bad end is known for")
+    add("--budget-min", type=_at_least_zero, metavar="MINUTES", help="of measuring; run it again to go on")
+    add(
+        "--timeout-min",
+        type=_at_least_zero,
+        default=60.0,
+        metavar="MINUTES",
+        help="of one command (default: %(default)g)",
+    )
+    add(
+        "--max-skips",
+        type=_at_least_one,
+        default=MAX_SKIPS,
+        metavar="N",
+        help="tried in vain between two measured versions (default: %(default)s)",
+    )
+    add("--retry-skipped", action="store_true", help="try again what could not be measured")
+    add("--state", type=axes.path, default="bisect.json", metavar="FILE", help="default: %(default)s")
+    add("--compare-url", default="", metavar="URL", help=f"printed of each step; with {FIELDS}")
+    return parser
 
 
-def _said(found: BisectState, compare_url: str) -> Iterator[str]:
-    question, points = found.question, found.points
-    good, bad = question.items[0], question.items[-1]
-    if not {good, bad} <= points.keys():
-        return
-    match search.answer(question, points):
-        case BisectAnswer.NO_GOOD_END:
-            yield f"no good end: {good} {_as(found, good)}"
-        case BisectAnswer.NOT_REPRODUCED:
-            yield f"does not reproduce: {bad} {_as(found, bad)}, {good} {_as(found, good)}"
-        case BisectAnswer.STEPS:
-            for each in search.brackets(question, points):
-                skipped = f"; skipped between them: {', '.join(each.skipped)}" if each.skipped else ""
-                link = f" {compare_url.format(before=each.before, after=each.after)}" if compare_url else ""
-                yield f"{each.before} -> {each.after}: {each.change:+g}{skipped}{link}"
-
-
-def _as(found: BisectState, item: str) -> str:
-    point = found.points[item]
-    return f"cannot be measured: {point.reason}" if point.value is None else f"is {point.value:g}"
-
-
-def _compare_url(url: str) -> str:
-    try:
-        url.format(before="", after="")
-    except (LookupError, ValueError, AttributeError):
-        raise argparse.ArgumentTypeError(f"{url!r}: use no fields but {{before}} and {{after}}") from None
-    return url
+def _installing() -> argparse.ArgumentParser:
+    """What the axes have that uv installs."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add = parser.add_argument
+    add("package", metavar="PACKAGE")
+    add(
+        "--index",
+        metavar="PAGE",
+        help="address or file of the page of PACKAGE in a simple index: what there is",
+    )
+    add("--good", metavar="VERSION", help="the good end, on PAGE")
+    add("--bad", metavar="VERSION", help="the bad end, on PAGE")
+    add("--local", metavar="TAG", help="of versions on PAGE, such as cu130")
+    add("--pins", type=axes.path, metavar="FILE", help="requirements that all of them share")
+    return parser
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
-    everywhere = argparse.ArgumentParser(add_help=False)
-    everywhere.add_argument("--probe", required=True, metavar="COMMAND", help="prints the value of a version")
-    everywhere.add_argument(
-        "--step", type=float, metavar="VALUE", help="least change that matters (default: a quarter of all)"
-    )
-    everywhere.add_argument("--bad-value", type=float, metavar="VALUE", help="what the bad end is known for")
-    everywhere.add_argument(
-        "--budget-min", type=float, metavar="MINUTES", help="of measuring; run it again to go on"
-    )
-    everywhere.add_argument(
-        "--state", type=Path, default=Path("bisect.json"), metavar="FILE", help="default: %(default)s"
-    )
-    everywhere.add_argument(
-        "--compare-url",
-        type=_compare_url,
-        default="",
-        metavar="URL",
-        help="with {before} and {after}, printed of each step",
-    )
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    kinds = parser.add_subparsers(required=True, metavar="{commits,releases}")
-    commits = kinds.add_parser("commits", help="of a local clone, first parents only", parents=[everywhere])
-    commits.add_argument("clone", type=Path, metavar="CLONE")
+    kinds = parser.add_subparsers(required=True, metavar="{commits,releases,nights}")
+    measuring, installing = _measuring(), _installing()
+    commits = kinds.add_parser("commits", help="of a local clone, first parents only", parents=[measuring])
+    commits.add_argument("clone", type=axes.path, metavar="CLONE")
     for end in ("good", "bad"):
         commits.add_argument(f"--{end}", required=True, metavar="COMMIT", help=f"the {end} end")
     commits.add_argument("--build", default="", metavar="COMMAND", help="builds the work tree it is run in")
-    commits.set_defaults(versions_of=_commits)
-    releases = kinds.add_parser("releases", help="of a package, installed by uv", parents=[everywhere])
-    releases.add_argument("package", metavar="PACKAGE")
-    releases.add_argument("--versions", required=True, metavar="A,B,...", help="in order, the good end first")
-    releases.add_argument("--pins", type=Path, metavar="FILE", help="requirements that all of them share")
-    releases.add_argument("uv", nargs="*", metavar="UV ARGUMENTS", help="after --, for uv pip install")
-    releases.set_defaults(versions_of=_releases, build="")
+    commits.add_argument(
+        "--python",
+        default=".venv/bin/python",
+        metavar="PATH",
+        help="that --build made in the tree (default: %(default)s)",
+    )
+    commits.set_defaults(axis=axes.commits)
+    releases = kinds.add_parser(
+        "releases", help="of a package, installed by uv", parents=[measuring, installing]
+    )
+    releases.add_argument(
+        "--versions", metavar="A,B,...", help="instead of --index: in order, the good end first"
+    )
+    releases.set_defaults(axis=axes.releases)
+    nights = kinds.add_parser("nights", help="of a package, installed by uv", parents=[measuring, installing])
+    nights.add_argument(
+        "--history", type=axes.path, metavar="DIR", help="of tools/history.py: nights that PAGE has no more"
+    )
+    nights.set_defaults(axis=axes.nights)
     return parser

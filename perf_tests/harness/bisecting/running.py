@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from perf_tests.harness.bisecting import search, state
+from perf_tests.harness.bisecting.commands import CandidateError
 from perf_tests.harness.bisecting.search import BisectPoint
 from perf_tests.harness.bisecting.state import BisectState
 
@@ -19,21 +20,30 @@ PREPARED_AHEAD = 2
 """Versions that are prepared while one is measured: whichever comes next is then there."""
 
 
-class CandidateError(Exception):
-    """A version cannot be installed, built or measured: it is skipped."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """What was installed or built."""
+
+    commit: str = ""
+    """What it was built from; empty where that is unknown."""
+    packages: dict[str, str] = field(default_factory=dict)
+    """What its environment holds beside it; empty where it has none of its own."""
 
 
 class Candidates(Protocol):
     """How versions are made and measured."""
 
-    def prepare(self, item: str) -> None:
+    def prepare(self, item: str) -> Prepared:
         """Install or build a version. Raises CandidateError. Called from another thread, once a version."""
 
     def measure(self, item: str) -> tuple[float, float]:
         """The value of a prepared version, and half its 95 % interval. Raises CandidateError."""
 
     def discard(self, item: str) -> None:
-        """Remove what was prepared of a version, which is not measured again."""
+        """Remove what was prepared of a version, which is not measured again. Raises nothing."""
+
+    def stop(self) -> None:
+        """End what is being prepared, because nobody needs it any more. Called from another thread."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,7 +55,7 @@ class Bisection:
     budget_s: float
     """Of measuring; the search goes on where it stopped when it is run again."""
     say: Callable[[str], None]
-    _prepared: dict[str, Future[None]] = field(default_factory=dict)
+    _prepared: dict[str, Future[Prepared]] = field(default_factory=dict)
 
     def run(self, begun: BisectState) -> BisectState:
         """The search once its answer is known, or the budget is spent.
@@ -56,6 +66,7 @@ class Bisection:
         try:
             return self._search(begun, pool)
         finally:
+            self.candidates.stop()
             pool.shutdown(cancel_futures=True)
             for item in self._prepared:
                 self.candidates.discard(item)
@@ -66,27 +77,36 @@ class Bisection:
             if spent_s >= self.budget_s:
                 self.say(f"the budget of {self.budget_s:.0f} s is spent: run it again to go on")
                 break
-            self._prepare(pool, item)
-            for after in search.upcoming(now.question, now.points)[:PREPARED_AHEAD]:
-                self._prepare(pool, after)
-            began = time.monotonic()
+            ahead = search.upcoming(now.question, now.points)[:PREPARED_AHEAD]
+            self._prepare(pool, (item, *ahead))
             point = self._measured(item)
-            spent_s += time.monotonic() - began
+            spent_s += point.seconds
             now = self._kept(now, item, point)
+            del self._prepared[item]
+            self.candidates.discard(item)
         return now
 
-    def _prepare(self, pool: ThreadPoolExecutor, item: str) -> None:
-        if item not in self._prepared:
-            self._prepared[item] = pool.submit(self.candidates.prepare, item)
+    def _prepare(self, pool: ThreadPoolExecutor, wanted: tuple[str, ...]) -> None:
+        # In the order in which they are needed: what was guessed before and did not come true waits.
+        for item in [each for each, future in self._prepared.items() if future.cancel()]:
+            del self._prepared[item]
+        for item in wanted:
+            if item not in self._prepared:
+                self._prepared[item] = pool.submit(self.candidates.prepare, item)
 
     def _measured(self, item: str) -> BisectPoint:
         try:
-            self._prepared[item].result()
-            began = time.monotonic()
-            value, half = self.candidates.measure(item)
+            made = self._prepared[item].result()
         except CandidateError as error:
             return BisectPoint(reason=str(error))
-        return BisectPoint(value=value, half=half, seconds=time.monotonic() - began)
+        began = time.monotonic()
+        try:
+            value, half = self.candidates.measure(item)
+            point = BisectPoint(value=value, half=half)
+        except CandidateError as error:
+            point = BisectPoint(reason=str(error))
+        seconds = time.monotonic() - began
+        return msgspec.structs.replace(point, seconds=seconds, commit=made.commit, packages=made.packages)
 
     def _kept(self, now: BisectState, item: str, point: BisectPoint) -> BisectState:
         said = f"{item}: skipped: {point.reason}" if point.value is None else f"{item}: {point.value:g}"

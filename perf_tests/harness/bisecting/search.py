@@ -2,21 +2,26 @@
 
 The ends come first. Then every interval whose ends differ by more than a step is divided at the version that
 is closest to its middle, until nothing that can be measured lies between: such a bracket is an answer. A
-version that cannot be installed, built or measured is skipped by name; the next ones are its neighbours.
+version that cannot be installed, built or measured is skipped by name; the next one is the middle of the
+longest run of versions of which nothing is known, so that a long range that does not build costs little.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from itertools import pairwise
+
+import msgspec
 
 from perf_tests.protocol.base import Struct
 
 DIVISOR = 4
 """A step is more than this part of the difference between the ends, unless told otherwise: of two or three
 equal steps, each is one."""
+MAX_SKIPS = 16
+"""Versions between two measured ones that are tried in vain before the rest between them is left alone."""
 
 
 class BisectPoint(Struct):
@@ -29,6 +34,11 @@ class BisectPoint(Struct):
     reason: str = ""
     """Why it could not be measured."""
     seconds: float = 0.0
+    """Of measuring, in vain or not; without those of installing or building."""
+    commit: str = ""
+    """What it was built from; empty where that is unknown."""
+    packages: dict[str, str] = msgspec.field(default_factory=dict)
+    """Everything that its environment holds, by version; empty where it has none of its own."""
 
 
 class BisectAnswer(StrEnum):
@@ -49,15 +59,22 @@ class Bracket(Struct):
     change: float
     skipped: tuple[str, ...]
     """Versions between them, which cannot be measured."""
+    not_tried: int = 0
+    """How many versions between them nobody tried to measure."""
+    also_changed: dict[str, str] = msgspec.field(default_factory=dict)
+    """Other packages that differ between the two, such as `2.3.0 -> 2.4.0`: the step may be theirs."""
 
 
 class BisectQuestion(Struct):
-    """What is asked. Another question needs other measurements."""
+    """What is asked. Measurements serve every question of the same `probe` and `conditions`."""
 
     items: tuple[str, ...]
     """The versions in order, the good end first."""
     probe: str
-    """What is measured, and how: a change of it makes another question."""
+    """What is measured, and how."""
+    conditions: tuple[str, ...] = ()
+    """What else decides what is measured, such as the package and what is installed beside it."""
+    max_skips: int = MAX_SKIPS
     step: float | None = None
     """The least change that matters, in the units of the probe; None for a quarter of the whole."""
     bad_value: float | None = None
@@ -76,20 +93,35 @@ def next_item(question: BisectQuestion, points: Points) -> str | None:
     if answer(question, points) is not BisectAnswer.STEPS:
         return None
     for low, high in _intervals(question, points):
-        if (middle := _middle(question.items[low + 1 : high], points)) is not None:
+        if (middle := _middle(question, points, low, high)) is not None:
             return middle
     return None
 
 
 def upcoming(question: BisectQuestion, points: Points) -> tuple[str, ...]:
-    """The versions that are measured after the next one, whichever of its neighbours' levels that one has."""
+    """The versions that are measured after the next one, as far as one can guess, the likely ones first."""
     now = next_item(question, points)
     if now is None:
         return ()
-    known = [point for point in points.values() if point.value is not None]
-    guesses = {point.value: {**points, now: point} for point in known}
-    found = dict.fromkeys(next_item(question, guess) for guess in guesses.values())
+    if now == question.items[0]:
+        guessed = {**points, now: BisectPoint(value=0.0)}
+        after = next_item(question, guessed)
+        return () if after is None else (after, *upcoming(question, guessed))
+    found = dict.fromkeys(
+        next_item(question, {**points, now: guess}) for guess in _guesses(question, points, now)
+    )
     return tuple(each for each in found if each is not None)
+
+
+def _guesses(question: BisectQuestion, points: Points, now: str) -> tuple[BisectPoint, ...]:
+    """What `now` may turn out to be: a bad end that differs, or one of its neighbours' levels."""
+    if now == question.items[-1]:
+        good = points[question.items[0]]
+        apart = 1.0 + good.half + (question.step or 0.0)
+        return (BisectPoint(value=_value(points, question.items[0]) + 2 * apart),)
+    at = question.items.index(now)
+    around = (question.items[index] for index in _measured_around(question, points, at))
+    return (*(points[each] for each in around), BisectPoint(reason="it may be skipped, too"))
 
 
 def answer(question: BisectQuestion, points: Points) -> BisectAnswer:
@@ -108,35 +140,63 @@ def answer(question: BisectQuestion, points: Points) -> BisectAnswer:
 
 def brackets(question: BisectQuestion, points: Points) -> tuple[Bracket, ...]:
     """Every step that was found, in the order of the versions; of an unfinished search, as far as it came."""
-    return tuple(
-        Bracket(
-            before=question.items[low],
-            after=question.items[high],
-            change=_value(points, question.items[high]) - _value(points, question.items[low]),
-            skipped=tuple(each for each in question.items[low + 1 : high] if each in points),
-        )
-        for low, high in _intervals(question, points)
+    return tuple(_bracket(question, points, low, high) for low, high in _intervals(question, points))
+
+
+def _bracket(question: BisectQuestion, points: Points, low: int, high: int) -> Bracket:
+    before, after = question.items[low], question.items[high]
+    between = question.items[low + 1 : high]
+    skipped = tuple(each for each in between if each in points)
+    return Bracket(
+        before=before,
+        after=after,
+        change=_value(points, after) - _value(points, before),
+        skipped=skipped,
+        not_tried=len(between) - len(skipped),
+        also_changed=_changed(points[before].packages, points[after].packages),
     )
+
+
+def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
+    if not (before and after):
+        return {}
+    return {
+        name: f"{before.get(name, 'none')} -> {after.get(name, 'none')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    }
 
 
 def _intervals(question: BisectQuestion, points: Points) -> Iterator[tuple[int, int]]:
     """Neighbours, of those that were measured, which differ by more than a step."""
     step = _step(question, points)
-    measured = [
-        index
-        for index, item in enumerate(question.items)
-        if item in points and points[item].value is not None
-    ]
-    for low, high in pairwise(measured):
+    for low, high in pairwise(_measured(question, points)):
         if _differs(points[question.items[low]], points[question.items[high]], step):
             yield low, high
 
 
-def _middle(between: Sequence[str], points: Points) -> str | None:
-    """The version closest to the middle of which nothing is known."""
-    unknown = [index for index, item in enumerate(between) if item not in points]
-    middle = (len(between) - 1) / 2
-    return between[min(unknown, key=lambda index: (abs(index - middle), index))] if unknown else None
+def _measured(question: BisectQuestion, points: Points) -> list[int]:
+    known = ((index, points.get(item)) for index, item in enumerate(question.items))
+    return [index for index, point in known if point is not None and point.value is not None]
+
+
+def _measured_around(question: BisectQuestion, points: Points, at: int) -> tuple[int, int]:
+    measured = _measured(question, points)
+    return max(each for each in measured if each < at), min(each for each in measured if each > at)
+
+
+def _middle(question: BisectQuestion, points: Points, low: int, high: int) -> str | None:
+    """The version to try next between two that were measured; None where there is none left to try.
+
+    Between two skipped ones, it is where the least is known: the middle of the longest run.
+    """
+    between = range(low + 1, high)
+    known = [index for index in between if question.items[index] in points]
+    if len(known) >= question.max_skips:
+        return None
+    runs = [range(before + 1, after) for before, after in pairwise((low, *known, high))]
+    longest = max(runs, key=lambda run: (len(run), -abs(run.start + run.stop - low - high - 1)))
+    return question.items[longest[(len(longest) - 1) // 2]] if longest else None
 
 
 def _step(question: BisectQuestion, points: Points) -> float:

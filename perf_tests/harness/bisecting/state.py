@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError, RecordError
 from perf_tests.protocol.files import read_regular, replace_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class BisectState(Struct):
@@ -24,11 +25,12 @@ class BisectState(Struct):
     """What was decided, in order."""
 
 
-def resume(path: Path, question: BisectQuestion) -> BisectState:
+def resume(path: Path, question: BisectQuestion, *, retry_skipped: bool = False) -> BisectState:
     """The search in `path`, or a new one where there is none.
 
-    Raises RecordError for a file that cannot be read, and for one of another question: its measurements say
-    nothing about this one.
+    What was measured serves other versions, ends and steps, too. With `retry_skipped`, what could not be
+    measured is tried again. Raises RecordError for a file that cannot be read, and for one of another probe
+    or other conditions, whose measurements say nothing about this question.
     """
     if not path.exists():
         return BisectState(format_version=FORMAT_VERSION, question=question, points={})
@@ -36,9 +38,34 @@ def resume(path: Path, question: BisectQuestion) -> BisectState:
         found = msgspec.json.decode(read_regular(path), type=BisectState)
     except (OSError, msgspec.DecodeError) as error:
         raise RecordError(f"the search {path} cannot be read: {error}; remove it to begin anew") from error
-    if found.format_version != FORMAT_VERSION or found.question != question:
-        raise RecordError(f"{path} holds another search: give another --state, or remove it to begin anew")
-    return found
+    _check(path, found, question)
+    points = {
+        item: point for item, point in found.points.items() if point.value is not None or not retry_skipped
+    }
+    return msgspec.structs.replace(found, question=question, points=points)
+
+
+def _check(path: Path, found: BisectState, question: BisectQuestion) -> None:
+    begin_anew = "give another --state, or remove it to begin anew"
+    if found.format_version != FORMAT_VERSION:
+        raise RecordError(
+            f"{path} has format {found.format_version}, and this checkout reads {FORMAT_VERSION}: "
+            f"{begin_anew}"
+        )
+    for what, stored, asked in (
+        ("probe", found.question.probe, question.probe),
+        *zip_longest(("conditions",), found.question.conditions, question.conditions, fillvalue="conditions"),
+    ):
+        if stored != asked:
+            raise RecordError(
+                f"{path} holds another search, whose {what} is {stored!r} instead of {asked!r}: {begin_anew}"
+            )
+    for item, point in found.points.items():
+        if point.half < 0 or (point.value is None) != bool(point.reason):
+            raise RecordError(
+                f"{path}: {item} has neither a value nor a reason why there is none, or has both, or a "
+                f"negative half: it was edited; {begin_anew}"
+            )
 
 
 def write(path: Path, state: BisectState) -> None:

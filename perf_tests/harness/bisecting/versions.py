@@ -2,29 +2,63 @@
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
-from perf_tests.harness.bisecting.running import CandidateError
+from perf_tests.harness.bisecting import commands
+from perf_tests.harness.bisecting.commands import CandidateError, Commands
+from perf_tests.harness.bisecting.running import Prepared
 from perf_tests.harness.processes.plain_text import harmless
 from perf_tests.protocol.errors import UsageError
 
-COMMAND_TIMEOUT_S = 3600.0
-SKIPS = 125
-"""The exit code by which a probe skips a version, as for `git bisect run`; so does any other failure."""
+GIT_TIMEOUT_S = 600.0
+OWN_ENVIRONMENT: Mapping[str, None] = dict.fromkeys(
+    ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
+)
+"""Variables that would have an environment find the packages of another one."""
+BUILT_FROM = re.compile(r"""^git_version\b.*=\s*['"]([0-9a-f]{7,40})['"]""", re.MULTILINE)
+"""As in `torch/version.py`."""
 
 
-class ProbeResult(msgspec.Struct):
-    """The last line that a probe prints."""
+class Measure(Protocol):
+    """How a version is measured once it is there."""
 
-    value: float
-    half: float = 0.0
+    @property
+    def commands(self) -> Commands:
+        """What runs its commands."""
+
+    def measure(self, folder: Path | None, variables: Mapping[str, str | None]) -> tuple[float, float]:
+        """Value and half its 95 % interval, of the version in `variables`. Raises CandidateError."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShellProbe:
+    """By a command of the user."""
+
+    command: str
+    """For a shell. Its last line is the value, or a JSON object with it, and perhaps with `half`."""
+    key: str
+    """Of the value in that object."""
+    commands: Commands
+
+    def measure(self, folder: Path | None, variables: Mapping[str, str | None]) -> tuple[float, float]:
+        """What the command printed last, run in `folder`. Raises CandidateError where it fails."""
+        return commands.result(self.commands.run(shell(self.command), folder, variables), self.key)
+
+
+def shell(command: str) -> tuple[str, ...]:
+    """How `command` is run."""
+    return ("bash", "-c", command)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,44 +70,58 @@ class Commits:
     """For the work trees."""
     build: str
     """A shell command that builds a work tree, in which it is run; empty for none."""
-    probe: str
-    """A shell command that prints `{"value": 1.5}`, maybe with `half`, as its last line."""
+    python: str
+    """Where in the tree `build` puts an interpreter, if it does."""
+    measuring: Measure
+    commands: Commands
 
     def between(self, good: str, bad: str) -> tuple[str, ...]:
         """The commits from `good` to `bad`, both included. Raises UsageError where there is no such line."""
-        ends = [_output(self.clone, "rev-parse", "--verify", f"{each}^{{commit}}") for each in (good, bad)]
-        listed = _output(self.clone, "rev-list", "--first-parent", "--reverse", f"{ends[0]}..{ends[1]}")
+        ends = [_git(self.clone, "rev-parse", "--verify", f"{each}^{{commit}}") for each in (good, bad)]
+        listed = _git(self.clone, "rev-list", "--first-parent", "--reverse", f"{ends[0]}..{ends[1]}")
         commits = listed.split()
         if not commits or commits[-1] != ends[1]:
             raise UsageError(f"{bad} does not come after {good} in {self.clone}")
         # Else their difference would be blamed on commits that do not build on the good end.
-        if ends[0] not in _output(self.clone, "rev-list", "--first-parent", ends[1]).split():
+        if ends[0] not in _git(self.clone, "rev-list", "--first-parent", ends[1]).split():
             raise UsageError(
                 f"{good} is not on the first-parent line of {bad} in {self.clone}: give the commit where its "
                 f"branch left that line (`git merge-base {good} {bad}`)"
             )
         return ends[0], *commits
 
-    def prepare(self, item: str) -> None:
+    def prepare(self, item: str) -> Prepared:
         """Check the commit out, and build it."""
-        tree = self.folder / item
-        if not tree.exists():
-            try:
-                _output(self.clone, "worktree", "add", "--detach", "--force", str(tree.absolute()), item)
-            except UsageError as error:
-                raise CandidateError(str(error)) from error
+        self.discard(item)  # of a search that was killed: nobody knows how far it had come
+        tree = self.folder.absolute() / item
+        try:
+            _git(self.clone, "worktree", "add", "--detach", "--force", str(tree), item)
+        except UsageError as error:
+            raise CandidateError(str(error)) from error
         if self.build:
-            _run(self.build, tree, {"VERSION": item})
+            self.commands.run(shell(self.build), tree, self._variables(item))
+        return Prepared(commit=item)
 
     def measure(self, item: str) -> tuple[float, float]:
         """Run the probe in the work tree of the commit."""
-        tree = self.folder / item
-        return probed(self.probe, tree, {"VERSION": item, "TREE": str(tree.absolute())})
+        return self.measuring.measure(self.folder.absolute() / item, self._variables(item))
 
     def discard(self, item: str) -> None:
         """Remove the work tree, if there is one."""
-        if (tree := self.folder / item).exists():
-            _output(self.clone, "worktree", "remove", "--force", str(tree.absolute()))
+        tree = self.folder.absolute() / item
+        if tree.exists():
+            try:
+                _git(self.clone, "worktree", "remove", "--force", str(tree))
+            except UsageError:  # git does not know it, or not any more
+                shutil.rmtree(tree, ignore_errors=True)
+
+    def stop(self) -> None:
+        """End what is being built."""
+        self.commands.stop()
+
+    def _variables(self, item: str) -> dict[str, str | None]:
+        tree = self.folder.absolute() / item
+        return {"VERSION": item, "TREE": str(tree), "PYTHON": str(tree / self.python)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,78 +135,72 @@ class Releases:
     """Requirements that all of them share; None for none."""
     arguments: Sequence[str]
     """Further ones for `uv pip install`, such as the index of a package."""
-    probe: str
-    """As for commits; PYTHON is the interpreter of the environment."""
+    measuring: Measure
+    """It finds the interpreter of the environment in PYTHON, and is run where the search was begun."""
+    commands: Commands
+    wheels: Mapping[str, str] = field(default_factory=dict)
+    """Version -> the address of its wheel, for those that no index need have any more."""
 
-    def prepare(self, item: str) -> None:
-        """Make the environment with uv, which hard-links what it has already."""
-        if shutil.which("uv") is None:
-            raise CandidateError("uv is not installed, which makes the environments")
+    def prepare(self, item: str) -> Prepared:
+        """Make the environment with uv, which links what it has already, and check what it holds."""
+        self.discard(item)  # of a search that was killed: nobody knows how far it had come
         environment = self.folder / item
-        if (environment / "bin" / "python").exists():
-            return
+        wanted = f"{self.package} @ {self.wheels[item]}" if item in self.wheels else f"{self.package}=={item}"
         pins = ("-r", str(self.pins)) if self.pins else ()
-        _command(("uv", "venv", "-q", str(environment)))
-        wanted = (*pins, f"{self.package}=={item}", "--compile-bytecode", *self.arguments)
-        _command(("uv", "pip", "install", "-q", "--python", str(environment / "bin" / "python"), *wanted))
+        self._uv("venv", "--python", sys.executable, str(environment))
+        into = ("--python", str(self._python(item)))
+        self._uv("pip", "install", *into, *pins, wanted, "--compile-bytecode", *self.arguments)
+        listed = self._uv("pip", "list", *into, "--format", "json")
+        return _prepared(self.package, item, listed, environment)
 
     def measure(self, item: str) -> tuple[float, float]:
         """Run the probe with the interpreter of the release."""
-        python = str((self.folder / item / "bin" / "python").absolute())
-        return probed(self.probe, self.folder / item, {"VERSION": item, "PYTHON": python})
+        python = str(self._python(item))
+        return self.measuring.measure(None, {**OWN_ENVIRONMENT, "VERSION": item, "PYTHON": python})
 
     def discard(self, item: str) -> None:
         """Remove the environment, whose files stay in uv's cache."""
         shutil.rmtree(self.folder / item, ignore_errors=True)
 
+    def stop(self) -> None:
+        """End what is being installed."""
+        self.commands.stop()
 
-def probed(command: str, folder: Path, variables: Mapping[str, str]) -> tuple[float, float]:
-    """Value and half interval that the command prints last. Raises CandidateError where it fails."""
-    output = _run(command, folder, variables)
-    lines = output.strip().splitlines()
-    try:
-        found = msgspec.json.decode(lines[-1], type=ProbeResult)
-    except (IndexError, msgspec.DecodeError) as error:
-        raise CandidateError(f"its probe printed no value last: {harmless(str(error))}") from error
-    return found.value, found.half
+    def _python(self, item: str) -> Path:
+        return (self.folder / item / "bin" / "python").absolute()
 
-
-def _run(command: str, folder: Path, variables: Mapping[str, str]) -> str:
-    return _command(("bash", "-c", command), folder, variables)
+    def _uv(self, *arguments: str) -> str:
+        return self.commands.run(("uv", *arguments, "--quiet"), variables=OWN_ENVIRONMENT)
 
 
-def _command(
-    command: Sequence[str], folder: Path | None = None, variables: Mapping[str, str] | None = None
-) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, **(variables or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CandidateError(harmless(str(error))) from error
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        why = harmless(said[-1]) if said else "it said nothing"
-        raise CandidateError(why if done.returncode == SKIPS else f"exit code {done.returncode}: {why}")
-    return done.stdout
+class _Installed(msgspec.Struct):
+    """A line of `uv pip list`."""
+
+    name: str
+    version: str
 
 
-def _output(clone: Path, *arguments: str) -> str:
+def _prepared(package: str, item: str, listed: str, environment: Path) -> Prepared:
+    found = {each.name: each.version for each in msgspec.json.decode(listed, type=list[_Installed])}
+    name = canonicalize_name(package)
+    installed = found.pop(name, "none")
+    # Of a wheel by its address, or beside an --override, it may be another one than was asked for.
+    if not SpecifierSet(f"=={item}").contains(installed, prereleases=True):
+        raise CandidateError(f"{package} {item} was asked for, and {installed} is installed")
+    places = environment.glob(f"lib/python*/site-packages/{name.replace('-', '_')}/version.py")
+    sources = (path.read_text(encoding="utf-8", errors="replace") for path in places)
+    commits = (match[1] for text in sources if (match := BUILT_FROM.search(text)))
+    return Prepared(commit=next(commits, ""), packages=found)
+
+
+def _git(clone: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(
             ("git", "-C", str(clone), *arguments),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=COMMAND_TIMEOUT_S,
+            timeout=GIT_TIMEOUT_S,
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:

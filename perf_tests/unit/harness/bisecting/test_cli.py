@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.bisecting import running
 from perf_tests.harness.bisecting.cli import main
-from perf_tests.harness.bisecting.search import BisectQuestion, brackets
-from perf_tests.harness.bisecting.state import resume
+from perf_tests.harness.bisecting.versions import Commits
 from perf_tests.unit.conftest import ROOT
 
 PROBE = """printf '{"value": %s}\\n' "$(cat level)" """
@@ -86,8 +84,9 @@ def test_a_search_goes_on_where_its_budget_ended(
         runs += 1
         assert runs < 20
     assert code == 0
-    points = json.loads(state.read_text())["points"]
-    assert runs == len(points)  # one measurement a run
+    points = json.loads(state.read_text())["points"].values()
+    # One measurement a run; what does not build costs no time of the GPU.
+    assert runs == sum(point["value"] is not None for point in points)
     assert "run it again to go on" in capsys.readouterr().out
 
 
@@ -105,14 +104,22 @@ def test_ends_that_are_alike_are_an_answer(
     [
         ("exit 125", "it said nothing"),
         ("echo no GPU >&2; exit 7", "exit code 7: no GPU"),
-        ("echo hello", "its probe printed no value last: JSON is malformed"),
+        ("echo no >&2; echo GPU >&2; kill $$", "exit code -15: no / GPU"),
+        ("echo hello", "the last line of a probe is a number, or JSON such as {\"value\": 1.5}, not 'hello'"),
+        ("echo nan", "not 'nan'"),
+        ("echo 1e999", "not '1e999'"),
+        ("echo '{}'", "not '{}'"),
+        ("""echo '{"value": 1, "half": -1}'""", "with no negative half"),
+        ("true", "not ''"),
     ],
 )
 def test_a_good_end_that_cannot_be_measured_is_an_answer(
     clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], probe: str, why: str
 ) -> None:
     assert bisect(clone, tmp_path / "b.json", probe=probe) == 0
-    assert f"no good end: {clone[1][0]} cannot be measured: {why}" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"no good end: {clone[1][0]} cannot be measured: ")
+    assert why in said
 
 
 def test_a_state_of_another_search_is_refused(
@@ -121,7 +128,9 @@ def test_a_state_of_another_search_is_refused(
     state = tmp_path / "b.json"
     assert bisect(clone, state) == 0
     assert bisect(clone, state, probe=f"{PROBE}; true") == 2
-    assert "holds another search" in capsys.readouterr().err
+    assert "holds another search, whose probe is" in capsys.readouterr().err
+    assert bisect(clone, state, "--build=true") == 2
+    assert "instead of 'build true': give another --state" in capsys.readouterr().err
 
 
 def test_commits_in_the_wrong_order_are_refused(
@@ -148,43 +157,148 @@ def test_an_address_that_cannot_be_filled_in_is_refused_before_anything_is_measu
     clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:
     state = tmp_path / "b.json"
-    with pytest.raises(SystemExit, match="2"):
-        bisect(clone, state, f"--compare-url={url}")
-    assert "use no fields but {before} and {after}" in capsys.readouterr().err
+    assert bisect(clone, state, f"--compare-url={url}") == 2
+    assert (
+        "use no fields but {before}, {after}, {before_commit} and {after_commit}" in capsys.readouterr().err
+    )
     assert not state.exists()
 
 
-def test_releases_without_uv_are_skipped_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_search_that_is_stopped_by_hand_keeps_what_it_has(
+    clone: tuple[Path, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
+    folder, commits = clone
+    measure, calls = Commits.measure, list[str]()
+
+    def stopped(self: Commits, item: str) -> tuple[float, float]:
+        calls.append(item)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(self, item)
+
+    monkeypatch.setattr(Commits, "measure", stopped)
     state = tmp_path / "b.json"
-    assert main(["releases", "torchao", "--versions=0.17,0.18", "--probe=true", f"--state={state}"]) == 0
-    assert "no good end: 0.17 cannot be measured: uv is not installed" in capsys.readouterr().out
-    assert main(["releases", "torchao", "--versions=0.17,0.17", "--probe=true", f"--state={state}"]) == 2
-    assert "give two or more different ones" in capsys.readouterr().err
+    assert bisect(clone, state) == 1
+    assert "stopped; what was measured is in" in capsys.readouterr().out
+    assert json.loads(state.read_text())["points"].keys() == {commits[0], commits[-1]}
+    assert len(git(folder, "worktree", "list").splitlines()) == 1
+    assert bisect(clone, state) == 0
 
 
-def test_candidates_are_prepared_while_another_is_measured(tmp_path: Path) -> None:
-    prepared: list[str] = []
-    measured_with: dict[str, list[str]] = {}
+def test_a_tree_that_a_killed_search_left_behind_is_made_anew(
+    clone: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, commits = clone
+    tree = tmp_path / "b.trees" / commits[0]
+    git(folder, "worktree", "add", "--detach", str(tree), commits[0])
+    (tree / "level").write_text("77")
+    stray = tmp_path / "b.trees" / commits[-1]
+    stray.mkdir()
+    (stray / "level").write_text("77")
+    assert bisect(clone, tmp_path / "b.json") == 0
+    points = json.loads((tmp_path / "b.json").read_text())["points"]
+    assert (points[commits[0]]["value"], points[commits[-1]]["value"]) == (1.0, 3.0)
 
-    class Ahead:
-        def prepare(self, item: str) -> None:
-            prepared.append(item)
 
-        def measure(self, item: str) -> tuple[float, float]:
-            measured_with[item] = list(prepared)
-            return float(int(item) >= 5), 0.0
+def test_other_ends_and_steps_go_on_from_what_is_known(
+    clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, commits = clone
+    state = tmp_path / "b.json"
+    assert bisect(clone, state) == 0
+    known = json.loads(state.read_text())["points"].keys()
+    ends = (f"--good={commits[2]}", f"--bad={commits[5]}", "--step=0.5")
+    command = ["commits", str(folder), *ends, f"--probe={PROBE}", f"--build={BUILD}", f"--state={state}"]
+    capsys.readouterr()
+    assert main(command) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == f"{commits[3]} -> {commits[4]}: +1"
+    measured = {line.partition(":")[0] for line in said[:-1]}
+    assert measured.isdisjoint(known)
 
-        def discard(self, item: str) -> None:
-            prepared.remove(item)
 
-    question = BisectQuestion(items=tuple(map(str, range(9))), probe="")
-    path = tmp_path / "b.json"
-    bisection = running.Bisection(candidates=Ahead(), path=path, budget_s=60.0, say=lambda _: None)
-    found = bisection.run(resume(path, question))
-    (step,) = brackets(question, found.points)
-    assert (step.before, step.after) == ("4", "5")
-    assert prepared == []
-    assert resume(path, question) == found
+def test_what_was_skipped_is_tried_again_only_when_asked(
+    clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, ready = tmp_path / "b.json", tmp_path / "ready"
+    probe = f"test -e {ready} && {PROBE}"
+    assert bisect(clone, state, probe=probe) == 0
+    ready.touch()
+    assert bisect(clone, state, probe=probe) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("no good end")
+    assert bisect(clone, state, "--retry-skipped", probe=probe) == 0
+    assert "+1" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_steps_of_a_search_that_goes_on_are_said_so(
+    clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, commits = clone
+    state = tmp_path / "b.json"
+    for _ in range(2):
+        assert bisect(clone, state, "--budget-min=0.0000001") == 1
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"so far: {commits[0]} -> {commits[11]}: +2; not tried between them: 10"
+    )
+
+
+def test_arguments_for_uv_have_no_place_with_commits(
+    clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bisect(clone, tmp_path / "b.json", "--", "--index=x") == 2
+    assert "-- --index=x: nothing is installed by uv here" in capsys.readouterr().err
+
+
+def test_a_budget_of_nothing_measures_nothing(
+    clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bisect(clone, tmp_path / "b.json", "--budget-min=0") == 1
+    assert capsys.readouterr().out.strip() == "the budget of 0 s is spent: run it again to go on"
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("--budget-min=nan", "nan is no finite number"),
+        ("--step=-1", "-1 is less than 0"),
+        ("--bad-value=inf", "inf is no finite number"),
+        ("--max-skips=0", "0 is less than 1"),
+        ("--case=a", "not allowed with argument --probe"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, why: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bisect(clone, tmp_path / "b.json", option)
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('"value": 1.0', '"value": null', "neither a value nor a reason"),
+        ('"half": 0.0', '"half": -1.0', "negative half"),
+        ('"value": 1.0', '"value": 1e999', "cannot be read"),
+        ('"format_version": 2', '"format_version": 1', "has format 1"),
+        ('"points": {', '"points": [', "cannot be read"),
+    ],
+)
+def test_a_file_that_was_edited_is_refused(
+    clone: tuple[Path, list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    why: str,
+) -> None:
+    state = tmp_path / "b.json"
+    assert bisect(clone, state, "--budget-min=0.0000001") == 1
+    content = state.read_text()
+    assert old in content
+    state.write_text(content.replace(old, new, 1))
+    assert bisect(clone, state) == 2
+    assert why in capsys.readouterr().err

@@ -94,3 +94,59 @@ def test_the_ends_are_measured_first_and_the_next_ones_are_known_ahead() -> None
     assert search.next_item(asked, ends) == "v4"
     assert set(search.upcoming(asked, ends)) == {"v2", "v6"}
     assert search.upcoming(asked, searched(asked, {0: 1.0, 5: 2.0})) == ()
+
+
+def test_what_comes_after_the_good_end_is_known_before_that_is_measured() -> None:
+    assert search.upcoming(question(9), {}) == ("v8", "v4")
+    assert search.upcoming(question(9, step=5.0), {"v0": BisectPoint(value=1.0)}) == ("v4",)
+    assert search.upcoming(question(2), {}) == ("v1",)
+
+
+def test_a_long_range_that_does_not_build_costs_few_attempts() -> None:
+    broken: dict[int, float | None] = dict.fromkeys(range(300, 701))
+    asked = question(1001)
+    points = searched(asked, {0: 1.0, **broken, 701: 2.0})
+    (bracket,) = search.brackets(asked, points)
+    assert len(bracket.skipped) == 16
+    assert len(points) <= 40
+    assert int(bracket.before[1:]) < 300
+    assert int(bracket.after[1:]) > 700
+    assert bracket.not_tried == int(bracket.after[1:]) - int(bracket.before[1:]) - 1 - 16
+
+
+def test_an_island_among_versions_that_do_not_build_is_found() -> None:
+    broken: dict[int, float | None] = dict.fromkeys((*range(2, 7), *range(9, 14)))
+    assert found(question(17), {0: 1.0, **broken, 7: 2.0, 14: 2.0}) == [("v1", "v7", 1.0)]
+
+
+def test_all_skipped_between_the_ends_is_one_bracket_with_each_name() -> None:
+    asked = question(5)
+    points = searched(asked, {0: 1.0, 1: None, 2: None, 3: None, 4: 2.0})
+    assert search.brackets(asked, points) == (
+        Bracket(before="v0", after="v4", change=1.0, skipped=("v1", "v2", "v3")),
+    )
+
+
+def test_two_versions_are_enough() -> None:
+    assert found(question(2), {0: 1.0, 1: 2.0}) == [("v0", "v1", 1.0)]
+
+
+def test_levels_that_go_up_and_down_still_end_in_a_step_between_neighbours() -> None:
+    asked = question(9)
+    points = searched(asked, {0: 0.0, 2: 3.0, 3: 0.0, 5: 3.0, 6: 0.0, 7: 3.0})
+    steps = search.brackets(asked, points)
+    assert {(each.before, each.after) for each in steps} == {("v6", "v7")}
+
+
+def test_packages_that_differ_beside_the_step_are_named() -> None:
+    asked = question(2)
+    points = {
+        "v0": BisectPoint(value=1.0, packages={"numpy": "2.3.0", "triton": "3.4.0", "six": "1.0"}),
+        "v1": BisectPoint(value=2.0, packages={"numpy": "2.4.0", "triton": "3.4.0", "idna": "3.0"}),
+    }
+    (bracket,) = search.brackets(asked, points)
+    assert bracket.also_changed == {
+        "idna": "none -> 3.0",
+        "numpy": "2.3.0 -> 2.4.0",
+        "six": "1.0 -> none",
+    }

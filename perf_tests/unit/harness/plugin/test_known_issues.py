@@ -50,6 +50,7 @@ def test_known_issues_are_watched_where_they_are_seen() -> None:
         "layerwise-casting-quantized",
         "lora-int8dq",
         "taylorseer-cogvideox",
+        "int8dq-shared-input",
     ]
 
 

@@ -1,0 +1,144 @@
+"""A search prepares ahead, spends its budget on measuring alone, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from perf_tests.harness.bisecting import running, search
+from perf_tests.harness.bisecting.commands import CandidateError, Commands
+from perf_tests.harness.bisecting.running import Bisection, Candidates, Prepared
+from perf_tests.harness.bisecting.search import BisectAnswer, BisectQuestion, brackets
+from perf_tests.harness.bisecting.state import resume
+
+
+class Fakes:
+    """Versions 0 to 8 with a step at 5; of each, what was asked and when."""
+
+    def __init__(self) -> None:
+        self.prepared: list[str] = []
+        self.held: set[str] = set()
+        self.held_at_most = 0
+        self.bad_end_is_there = threading.Event()
+        self.measured_with: dict[str, set[str]] = {}
+
+    def prepare(self, item: str) -> Prepared:
+        self.prepared.append(item)
+        self.held.add(item)
+        self.held_at_most = max(self.held_at_most, len(self.held))
+        if item == "8":
+            self.bad_end_is_there.set()
+        return Prepared()
+
+    def measure(self, item: str) -> tuple[float, float]:
+        self.bad_end_is_there.wait(10)
+        self.measured_with[item] = set(self.held)
+        return float(int(item) >= 5), 0.0
+
+    def discard(self, item: str) -> None:
+        self.held.discard(item)
+
+    def stop(self) -> None:
+        pass
+
+
+def bisection(candidates: Candidates, path: Path, budget_s: float = 60.0) -> Bisection:
+    return Bisection(candidates=candidates, path=path, budget_s=budget_s, say=lambda _: None)
+
+
+NINE = BisectQuestion(items=tuple(map(str, range(9))), probe="")
+
+
+def test_the_bad_end_is_prepared_while_the_good_one_is_measured(tmp_path: Path) -> None:
+    fakes = Fakes()
+    found = bisection(fakes, tmp_path / "b.json").run(resume(tmp_path / "b.json", NINE))
+    (step,) = brackets(NINE, found.points)
+    assert (step.before, step.after) == ("4", "5")
+    assert {"0", "8"} <= fakes.measured_with["0"]
+    assert resume(tmp_path / "b.json", NINE) == found
+
+
+def test_what_was_measured_is_removed_at_once_and_nothing_is_left(tmp_path: Path) -> None:
+    fakes = Fakes()
+    bisection(fakes, tmp_path / "b.json").run(resume(tmp_path / "b.json", NINE))
+    assert fakes.held == set()
+    assert fakes.held_at_most <= 4  # the one that is measured, two ahead, and a guess that came in between
+    assert fakes.prepared[:3] == ["0", "8", "4"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """One that versions move on, each of which is prepared only when it is needed."""
+    clock = Clock()
+    monkeypatch.setattr(running, "time", clock)
+    monkeypatch.setattr(running, "PREPARED_AHEAD", 0)
+    return clock
+
+
+class Clock:
+    """Seconds since a test began."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Timed(Fakes):
+    """Versions of which each takes 100 s to prepare and 10 s to measure; the fourth is measured in vain."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.bad_end_is_there.set()
+        self.clock = clock
+
+    def prepare(self, item: str) -> Prepared:
+        self.clock.now += 100
+        return super().prepare(item)
+
+    def measure(self, item: str) -> tuple[float, float]:
+        self.clock.now += 10
+        if item == "4":
+            raise CandidateError("no")
+        return super().measure(item)
+
+
+def test_the_budget_is_of_measuring_in_vain_or_not_and_not_of_preparing(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "b.json"
+    found = bisection(Timed(clock), path, budget_s=30.0).run(resume(path, NINE))
+    assert {item: point.seconds for item, point in found.points.items()} == {"0": 10.0, "8": 10.0, "4": 10.0}
+    assert clock.now == 330.0
+
+
+def test_what_is_prepared_in_vain_is_ended_with_the_search(tmp_path: Path) -> None:
+    commands = Commands(timeout_s=60.0)
+
+    class Builds(Fakes):
+        def prepare(self, item: str) -> Prepared:
+            if item not in ("0", "8"):
+                commands.run(("sleep", "60"))
+            return super().prepare(item)
+
+        def measure(self, item: str) -> tuple[float, float]:
+            return 1.0, 0.0
+
+        def stop(self) -> None:
+            commands.stop()
+
+    began = time.monotonic()
+    found = bisection(Builds(), tmp_path / "b.json").run(resume(tmp_path / "b.json", NINE))
+    assert search.answer(NINE, found.points) is BisectAnswer.NOT_REPRODUCED
+    assert time.monotonic() - began < 30
+
+
+def test_a_command_that_takes_too_long_ends_with_what_it_started(tmp_path: Path) -> None:
+    script = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
+    with pytest.raises(CandidateError, match=r"it took longer than 0\.5 s"):
+        Commands(timeout_s=0.5).run(("bash", "-c", script))
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}/cmdline").exists() and b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
