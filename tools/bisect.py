@@ -1,10 +1,13 @@
-"""Which version changed a number: over commits of a clone, or releases of a package.
+"""Which version changed a number: over commits of a clone, or releases or nights of a package.
 
-    python tools/bisect.py commits CLONE --good COMMIT --bad COMMIT --probe COMMAND [--build COMMAND]
-    python tools/bisect.py releases PACKAGE --versions 1.0,1.1 --probe COMMAND [--pins FILE] [-- UV ARGUMENTS]
+    python tools/bisect.py commits CLONE --good COMMIT --bad COMMIT [--build COMMAND] MEASURED
+    python tools/bisect.py releases PACKAGE --versions 1.0,1.1 [--pins FILE] MEASURED [-- UV ARGUMENTS]
+    python tools/bisect.py releases PACKAGE --index PAGE --good 1.0 --bad 1.4 ...
+    python tools/bisect.py nights PACKAGE --index PAGE --history DIR --good 2026-11-02 --bad 2026-11-20 ...
 
-The probe prints `{"value": 34.75}` as its last line, with "half" (half the 95 % interval) where it is noisy.
-It is run with VERSION, and TREE (of the commit) or PYTHON (of the release); a failing version is skipped.
+MEASURED is --probe COMMAND, whose last line is a number, or JSON such as `{"value": 34.75}` (or another
+--key), with "half" (half the 95 % interval) where it is noisy; or --case ID --metric NAME of this suite.
+A probe finds VERSION, PYTHON (the version's interpreter) and TREE (of a commit); what fails is skipped.
 The search is kept in --state and goes on from there. Exit code: 0 answered, 1 not yet, 2 refused.
 """
 

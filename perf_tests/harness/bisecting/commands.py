@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,9 @@ SKIPS = 125
 """The exit code by which a probe skips a version, as for `git bisect run`; so does any other failure."""
 END_TIMEOUT_S = 10.0
 SAID_LINES = 3
-"""Of what a failing command said, the last ones."""
+"""Of what a failing command said, the last ones: installers explain themselves in several."""
+EXCEPTION = re.compile(r"[\w.]+(Error|Exception)\b")
+"""How the last line of a traceback begins, which needs no other."""
 
 
 class CandidateError(Exception):
@@ -102,7 +105,8 @@ class Commands:
 
 def _why(code: int, said: str) -> str:
     lines = [line.strip() for line in harmless(said).splitlines() if line.strip()][-SAID_LINES:]
-    why = " / ".join(lines) or "it said nothing"
+    is_traceback = bool(lines) and EXCEPTION.match(lines[-1]) is not None
+    why = " / ".join(lines[-1:] if is_traceback else lines) or "it said nothing"
     return why if code == SKIPS else f"exit code {code}: {why}"
 
 

@@ -18,6 +18,7 @@ from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
 
 ROOT = Path(__file__).parents[3]
+TESTS = tuple(str(path) for path in sorted((ROOT / "perf_tests").glob("test_*.py")))
 GREEN, RED = 0, 1
 """Exit codes of pytest with which a session has measured; what it says of the row is not asked."""
 TWO_SIDED_95 = 1.96
@@ -36,6 +37,8 @@ class SuiteRow:
     commands: Commands
     options: tuple[str, ...] = ()
     """Further ones of pytest."""
+    # Else the first process would load more slowly, and warnings of what it compiles would be errors.
+    uv_arguments: tuple[str, ...] = ("--compile-bytecode",)
 
     def measure(self, folder: Path | None, variables: Mapping[str, str | None]) -> tuple[float, float]:
         """The median over the processes, and half its 95 % interval.
@@ -45,7 +48,7 @@ class SuiteRow:
         run_directory = self.out.absolute() / str(variables["VERSION"])
         python = variables["PYTHON"]
         command = (
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "perf_tests")),
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS),
             *(f"--perf-case={self.case}", f"--perf-python={python}", f"--perf-out={run_directory}"),
             *(f"--perf-processes={self.processes}", f"--perf-max-processes={self.processes}", *self.options),
         )
@@ -70,11 +73,16 @@ class SuiteRow:
         if found.missing is not None:
             raise CandidateError(found.missing)
         level = statistics.median(found.values)
-        return level, _half(level, found.values, PLATFORM_BY_ID[run.platform]) if metric.is_noisy else 0.0
+        return level, half_interval(
+            level, found.values, PLATFORM_BY_ID[run.platform]
+        ) if metric.is_noisy else 0.0
 
 
-def _half(level: float, values: Sequence[float], platform: Platform) -> float:
-    """Half the 95 % interval of the median of processes, whose noise is known, or else shown by them."""
+def half_interval(level: float, values: Sequence[float], platform: Platform) -> float:
+    """Half the 95 % interval of the median of processes, whose noise is known, or else shown by them.
+
+    Raises CandidateError for a single process whose noise nobody knows.
+    """
     if platform.process_noise is not None:
         return TWO_SIDED_95 * level * platform.process_noise.sd_pct / 100 / math.sqrt(len(values))
     if len(values) == 1:

@@ -37,6 +37,10 @@ class Measure(Protocol):
     def commands(self) -> Commands:
         """What runs its commands."""
 
+    @property
+    def uv_arguments(self) -> tuple[str, ...]:
+        """What it needs of `uv pip install`."""
+
     def measure(self, folder: Path | None, variables: Mapping[str, str | None]) -> tuple[float, float]:
         """Value and half its 95 % interval, of the version in `variables`. Raises CandidateError."""
 
@@ -50,6 +54,8 @@ class ShellProbe:
     key: str
     """Of the value in that object."""
     commands: Commands
+    # Compiling all that is installed takes longer than the few imports of most probes.
+    uv_arguments: tuple[str, ...] = ()
 
     def measure(self, folder: Path | None, variables: Mapping[str, str | None]) -> tuple[float, float]:
         """What the command printed last, run in `folder`. Raises CandidateError where it fails."""
@@ -149,7 +155,7 @@ class Releases:
         pins = ("-r", str(self.pins)) if self.pins else ()
         self._uv("venv", "--python", sys.executable, str(environment))
         into = ("--python", str(self._python(item)))
-        self._uv("pip", "install", *into, *pins, wanted, "--compile-bytecode", *self.arguments)
+        self._uv("pip", "install", *into, *pins, wanted, *self.measuring.uv_arguments, *self.arguments)
         listed = self._uv("pip", "list", *into, "--format", "json")
         return _prepared(self.package, item, listed, environment)
 

@@ -105,6 +105,7 @@ def test_ends_that_are_alike_are_an_answer(
         ("exit 125", "it said nothing"),
         ("echo no GPU >&2; exit 7", "exit code 7: no GPU"),
         ("echo no >&2; echo GPU >&2; kill $$", "exit code -15: no / GPU"),
+        ("echo '  line 1' >&2; echo 'ImportError: no GPU' >&2; exit 1", ": exit code 1: ImportError: no GPU"),
         ("echo hello", "the last line of a probe is a number, or JSON such as {\"value\": 1.5}, not 'hello'"),
         ("echo nan", "not 'nan'"),
         ("echo 1e999", "not '1e999'"),

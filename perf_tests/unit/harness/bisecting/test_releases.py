@@ -93,7 +93,7 @@ def test_uv_gets_the_pins_and_further_arguments_and_the_interpreter_of_the_suite
     assert made == ["venv", "--python", sys.executable, str(environment), "--quiet"]
     into = ["--python", str(environment / "bin" / "python")]
     pins = ["-r", str(tmp_path / "pins.txt")]
-    further = ["--compile-bytecode", "--index", "https://x.org", "--quiet"]
+    further = ["--index", "https://x.org", "--quiet"]
     assert installed == ["pip", "install", *into, *pins, "torchao==0.9.0", *further]
     assert listed == ["pip", "list", *into, "--format", "json", "--quiet"]
 
