@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 from perf_tests.harness.runs.record import (
     REASON_OF_PROGRESS,
@@ -59,6 +60,7 @@ def leading(verdicts: Iterable[Verdict]) -> list[Verdict]:
     return sorted(verdicts, key=lambda each: (SEVERITY.index(each.status), by_rule(each.metric)))
 
 
+@cache
 def by_rule(metric: str) -> int:
     """The place of the rule of `metric` among those that lead; behind all of them without one."""
     known = METRIC_BY_NAME.get(metric)
