@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NARROW, WIDE = 320, 1600
 """CSS pixels: a phone, which is also 1280 pixels at 400 %, and a large screen."""
+PAPER = 718
+"""CSS pixels of A4 between its usual margins."""
 FIRST_RESULT_LIMIT_S = 1.0
 SMALL = tuple(kind for kind in PAGES if kind != "full")
 OPEN = "(each) => (each.open = true)"
@@ -276,9 +278,10 @@ def test_page_without_scripts_has_every_case_and_no_controls(
 def test_paper_has_everything_that_is_folded_and_no_controls(
     browser: Browser, pages: dict[str, Path]
 ) -> None:
-    with opened(browser, pages["red"]) as page:
+    with opened(browser, pages["red"], width=PAPER) as page:
         page.tab.emulate_media(media="print")
 
+        assert too_wide(page) == []
         hidden = page.ask(
             "[...document.querySelectorAll('.body, pre, table, img, .chart')].filter((each) =>"
             " !each.checkVisibility({contentVisibilityAuto: true})).map((each) => each.className)"
