@@ -144,6 +144,17 @@ def test_even_a_mistake_of_ours_costs_no_verdict(
     assert evidence(suite).profile_problem == "KeyError: 'a kernel'"
 
 
+def test_with_several_cards_a_step_is_profiled_on_the_card_of_its_case(
+    suite: Suite, compared: Run, plug_gpus: Plug
+) -> None:
+    plug_gpus(2)
+    compared("--perf-gpus=all")
+    (run,) = suite.record().cases
+    found = evidence(suite)
+    assert found.step is not None
+    assert (suite.out / "logs" / run.processes[0].environment.unit / f"{FP8DQROW}.candidate.10.log").is_file()
+
+
 def test_a_resumed_session_keeps_what_is_recorded(suite: Suite, compared: Run) -> None:
     compared()
     (suite.out / FILES[Side.STABLE]).write_bytes(b"as it was")

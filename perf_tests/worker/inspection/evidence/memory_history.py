@@ -13,8 +13,8 @@ from perf_tests.protocol.profiles import Allocation, Snapshot, Snapshotted
 
 MOST = 5
 """Allocations that are named."""
-MAX_EVENTS = 200_000
-"""Of the history, so that it fits into the memory of the host."""
+MAX_EVENTS = 100_000
+"""Of the history, each of several KB."""
 MIB = 1 << 20
 MB = 1e6
 INTERNAL = ("/torch/", "??", "<frozen")
