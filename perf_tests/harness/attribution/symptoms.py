@@ -83,14 +83,19 @@ def _symptoms(
         if not is_green(run):
             own.setdefault(_failure(run), {})[run.id] = []
             continue
-        verdicts = red(run)
-        # A case that lacks its baseline lacks it for most of its metrics.
-        is_new = bool(verdicts) and verdicts[0].status is Status.NO_BASELINE
-        for verdict in verdicts[:1] if is_new else verdicts:
+        for verdict in _telling(red(run)):
             shows = _of_reference(verdict, by_id.get(run.reference or ""), is_green)
             found, symptom = (own, _symptom(run, verdict)) if shows is None else (of_references, shows)
             found.setdefault(symptom, {}).setdefault(run.id, []).append(verdict)
     return own, of_references
+
+
+def _telling(verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+    """Without those that lack a baseline, as most metrics of a case do where one does: they say nothing where
+    the case is worse, and one of them says it all where it is not."""
+    if verdicts and verdicts[0].status is Status.NO_BASELINE:
+        return verdicts[:1]
+    return [each for each in verdicts if each.status is not Status.NO_BASELINE]
 
 
 def _extend(shown: Shown, more: Shown) -> None:

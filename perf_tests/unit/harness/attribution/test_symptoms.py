@@ -127,6 +127,15 @@ def test_a_case_that_lacks_nothing_but_its_baseline_is_not_red_for_more() -> Non
     assert found(run("a", *lacks)) == [("", Status.NO_BASELINE, ("a",))]
 
 
+def test_a_case_that_is_worse_than_without_a_baseline_counts_once() -> None:
+    leaks = verdict("leaked_mib_per_image")
+    runs = [run("case", leaks, verdict("denoise_step_ms", Status.NO_BASELINE))]
+    told = causes(runs, lambda _: True)
+
+    assert [each.title() for each in told] == ["leaked_mib_per_image REGRESSED: 1 case"]
+    assert counts(runs, told) == "1 case: 1 red for 1 cause"
+
+
 def test_images_that_take_longer_and_longer_lead_before_the_mean_that_grows_with_them() -> None:
     slows, slower = verdict("slowing_pct"), verdict("denoise_step_ms", change_pct=12.0)
     ratio = verdict("speedup_vs_bf16", Status.SURPRISE, change_pct=12.0)
