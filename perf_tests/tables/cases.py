@@ -154,7 +154,7 @@ class Case:
         """The fp32 eager case that CPU time ratios are taken against."""
         return self.with_recipe(FP32_EAGER)
 
-    @property
+    @cached_property
     def is_reference(self) -> bool:
         """Whether the case is its own reference."""
         return self.build.recipe == bf16_twin(self.build.recipe)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 from perf_tests.tables.cases import Weights
@@ -63,6 +64,7 @@ def worker_environment(
     return {**allowed, **ALWAYS, "PYTHONPATH": search_path, **variables}
 
 
+@cache
 def _is_allowed(name: str) -> bool:
     if name in NOT_INHERITED or any(fnmatchcase(name.upper(), pattern) for pattern in SECRET_NAMES):
         return False

@@ -6,6 +6,7 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -85,10 +86,15 @@ def _worth_it(out: Path, record: RunRecord | None) -> Iterator[Path]:
         chain.from_iterable(map(_pictures, told)),
         sorted(str(path.relative_to(out)) for path in (out / LOGS).rglob("*.log")),
     )
+    is_inside = cache(partial(_is_inside, out.resolve()))
     for file in map(Path, dict.fromkeys(filter(None, found))):
-        path = out / file
-        if path.is_file() and path.resolve().is_relative_to(out.resolve()):  # an edited record names any file
+        path = out / file  # of an edited record, which may name any
+        if path.is_file() and is_inside(path if path.is_symlink() else path.parent):
             yield file
+
+
+def _is_inside(root: Path, path: Path) -> bool:
+    return path.resolve().is_relative_to(root)
 
 
 def _causes_by_turns(runs: Sequence[Run]) -> list[Run]:

@@ -34,8 +34,8 @@ def as_judged(metric: Metric, case: Case) -> Metric:
     where kernels are tuned that it counts."""
     if metric.where_tuned is not None and case.build.recipe.is_tuned:
         return _within(metric, metric.where_tuned)
-    unsteady = unsteady_of(case)
-    if unsteady is None or not (metric.is_noisy and metric.rests_on_step):
+    unsteady = unsteady_of(case) if metric.is_noisy and metric.rests_on_step else None
+    if unsteady is None:
         return metric
     lower = metric.better is Better.LOWER
     tolerance = Tolerance(relative_pct=unsteady.slower_pct if lower else unsteady.less_pct)
