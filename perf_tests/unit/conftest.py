@@ -8,7 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,9 +79,16 @@ SMALL_PICTURE = 16 * 16 * 3
 """Values of a picture of the fake worker."""
 
 
-def pytest_collection_finish() -> None:
-    """Spare the garbage collector thousands of tests whenever it looks at what their sessions left."""
-    gc.freeze()
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector thousands of tests, while they are made and whenever it looks at what their
+    sessions left."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 rebaseline: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "rebaseline.py"))["main"]
@@ -148,10 +155,12 @@ class QuietHost:
         return 0.0
 
 
-@pytest.fixture(autouse=True)
-def quiet_host(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def quiet_host() -> Iterator[None]:
     """A worker that does not answer in time is not excused by what else this machine does."""
-    monkeypatch.setattr(worker_process, "PressureMeter", QuietHost)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_process, "PressureMeter", QuietHost)
+        yield
 
 
 @pytest.fixture(scope="session")

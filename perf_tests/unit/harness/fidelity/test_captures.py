@@ -219,6 +219,7 @@ def test_large_pictures_are_compared_by_what_is_given_for_it_and_small_ones_here
     assert found == [(None, pytest.approx(40.0, abs=0.01))] * 2
 
 
+@pytest.mark.usefixtures("light_main")
 def test_other_processes_find_what_this_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captures, "LARGE_BYTES", 1)
     run = make_run(processes=(captured(tmp_path, "case", RAMP + 0.01, RAMP + 0.02),))

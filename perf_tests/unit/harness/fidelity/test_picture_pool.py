@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,12 +13,14 @@ import pytest
 
 from perf_tests.harness.fidelity.picture_pool import PicturePool, PoolEndedError
 from perf_tests.protocol.errors import PerfError
+from perf_tests.unit.harness.fidelity.pooled import die, pid_and, refuse
 
-# Each process of a pool imports this module: that of the sessions would take it a second.
+pytestmark = pytest.mark.usefixtures("light_main")
+
 ROOT = Path(__file__).resolve().parents[4]
 SESSION = """
 from perf_tests.harness.fidelity.picture_pool import PicturePool
-from perf_tests.unit.harness.fidelity.test_picture_pool import pid_and
+from perf_tests.unit.harness.fidelity.pooled import pid_and
 if __name__ == "__main__":
     print(PicturePool(1).map(pid_and, [0])[0][0], flush=True)
     input()
@@ -27,8 +28,9 @@ if __name__ == "__main__":
 SIGNALLED = """
 import os, signal, threading
 from perf_tests.harness.fidelity.picture_pool import PicturePool
-from perf_tests.unit.harness.fidelity.test_picture_pool import pid_and
+from perf_tests.unit.harness.fidelity.pooled import pid_and
 def signal_group(number, answered):
+    os.killpg(0, number)  # at once: answers of processes that run already take less than the time between two
     while not answered.wait(0.005):
         os.killpg(0, number)
 if __name__ == "__main__":
@@ -54,18 +56,6 @@ def pool() -> Iterator[PicturePool]:
     pool = PicturePool(2)
     yield pool
     pool.close()
-
-
-def pid_and(value: int) -> tuple[int, int]:
-    return os.getpid(), value
-
-
-def refuse(value: int) -> int:
-    raise PerfError(f"no picture {value}")
-
-
-def die(_value: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_answers_come_in_order_from_other_processes(pool: PicturePool) -> None:

@@ -138,13 +138,14 @@ def measured() -> tuple[Case, ...]:
 def draw(chance: random.Random, cases: Sequence[Case]) -> tuple[Planted, ...]:
     """Causes of different kinds that share no case."""
     found: list[Planted] = []
+    selected = _scopes(cases)
     for kind in chance.sample(sorted(KINDS), len(KINDS)):
         applies, switches = KINDS[kind]
         taken = {case_id for each in found for case_id in each.cases}
         scopes = [
             (scope, members)
-            for scope in _scopes(cases)
-            if SCOPES[0] <= len(members := _members(scope, cases)) <= SCOPES[1]
+            for scope, members in selected.items()
+            if SCOPES[0] <= len(members) <= SCOPES[1]
             and all(applies(case) for case in members)
             and taken.isdisjoint(case.id for case in members)
         ]
@@ -155,20 +156,18 @@ def draw(chance: random.Random, cases: Sequence[Case]) -> tuple[Planted, ...]:
     return tuple(found)
 
 
-def _scopes(cases: Sequence[Case]) -> list[str]:
-    """Globs that select by pipeline, by scheme, by both, or by pipeline and how it is compiled."""
+def _scopes(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    """Globs that select by pipeline, by scheme, by both, or by pipeline and how it is compiled -> what they
+    select."""
     ids = sorted({case.build.pipeline.id for case in cases})
     schemes = sorted({case.build.recipe.scheme.id for case in cases})
-    return [
+    globs = (
         *(f"{each}-*" for each in ids),
         *(f"*-{scheme}-*" for scheme in schemes),
         *(f"{each}-*-{scheme}-*" for each in ids for scheme in schemes),
         *(f"{each}-*-{mode}" for each in ids for mode in ("eager", "regional")),
-    ]
-
-
-def _members(scope: str, cases: Sequence[Case]) -> list[Case]:
-    return [case for case in cases if fnmatchcase(case.id, scope)]
+    )
+    return {glob: [case for case in cases if fnmatchcase(case.id, glob)] for glob in globs}
 
 
 def _measure(folder: Path, planted: Sequence[Planted]) -> None:

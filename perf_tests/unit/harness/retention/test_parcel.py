@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import runpy
 from pathlib import Path
@@ -45,11 +44,10 @@ def night_of(out: Path, red: dict[int, str], *, cases: int = 20, layers: int = 1
 
 
 def _run(out: Path, case_id: str, metric: str | None, build: BuildReport, processes: int) -> Run:
-    captures = []
-    for pair in range(4):
-        stem = f"captures/{case_id}.0.{pair}"
-        captures.append(Capture(array=f"{stem}.npy", sha256="0" * 64, image=f"{stem}.png"))
-        _file(out / f"{stem}.png", PICTURE)
+    stems = [f"captures/{case_id}.0.{pair}" for pair in range(4)]
+    captures = [Capture(array=f"{stem}.npy", sha256="0" * 64, image=f"{stem}.png") for stem in stems]
+    for capture in captures:
+        _file(out / capture.image, PICTURE)
     if metric == "psnr_db":
         for name in ("reference.png", "candidate.png", "heatmap.png"):
             _file(out / f"captures/{case_id}.0.0.{name}", PICTURE)
@@ -84,8 +82,8 @@ def _layers(count: int) -> dict[str, LayerError]:
 def _file(path: Path, size: int) -> None:
     """A file of that size, which takes no room on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    os.truncate(path, size)
+    with path.open("wb") as file:
+        file.truncate(size)
 
 
 def chosen(out: Path, limit_mb: float = parcel.LIMIT_MB) -> Parcel:

@@ -57,6 +57,7 @@ def make_test(
     )
 
 
+@cache
 def simulated(
     model: str, test: SequentialTest, *, effect_pct: float = 0.0, runs: int = RUNS, metrics: int = 60
 ) -> Tally:
