@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pynvml
 import pytest
+from _pytest.fixtures import FixtureFunctionDefinition, FixtureManager
 
 from perf_tests.harness.fidelity import image_metrics
 from perf_tests.harness.lanes import gpu_lock
@@ -209,6 +210,17 @@ class Interruptions:
         return self._calls
 
 
+LOOK_FOR_FIXTURES = FixtureManager.pytest_plugin_registered
+
+
+def look_where_fixtures_are(manager: FixtureManager, plugin: object, plugin_name: str) -> None:
+    """Replaces a look at every name of every plugin, a tenth of a session's time: most hold no fixtures."""
+    holders = [plugin] if isinstance(plugin, ModuleType) else type(plugin).mro()
+    names = (each for holder in holders for each in vars(holder).values())
+    if any(isinstance(each, FixtureFunctionDefinition) for each in names):
+        LOOK_FOR_FIXTURES(manager, plugin, plugin_name)
+
+
 class Suite:
     """The suite, run as a user runs it."""
 
@@ -286,6 +298,7 @@ def suite(pytester: pytest.Pytester, recorded: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pynvml, "nvmlInit", _no_library)
     monkeypatch.setattr(gpu_lock, "FOLDER", pytester.path)
     monkeypatch.setattr(pytester, "make_hook_recorder", Interruptions)
+    monkeypatch.setattr(FixtureManager, "pytest_plugin_registered", look_where_fixtures_are)
     started = Suite(pytester, recorded)
     yield started
     started.stop()
