@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from perf_tests.harness.attribution.symptoms import groups
 from perf_tests.harness.records.attributions import Attribution
 from perf_tests.harness.runs.directory import FINDINGS
 from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
@@ -24,7 +26,6 @@ from perf_tests.harness.telling.findings import (
     dumps,
 )
 from perf_tests.harness.verdicts.ab_comparison import time_of
-from perf_tests.harness.verdicts.case_status import leading
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.files import replace_atomically
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
@@ -33,6 +34,15 @@ MOST_PCT = 1e6
 """A larger change is of something that was next to nothing."""
 TOLD = (Status.REGRESSED,)
 Key = tuple[str, str, str, str, str]
+
+
+class _RedCase(NamedTuple):
+    """A case, for one of the causes that it is red for."""
+
+    run: Run
+    metric: str
+    status: Status
+    change_pct: float | None
 
 
 def write(folder: Path, record: RunRecord, baseline_of: Mapping[str, str]) -> None:
@@ -73,24 +83,33 @@ def findings_of(record: RunRecord, baseline_of: Mapping[str, str], run_id: str) 
 
 
 def _causes(runs: list[Run], attributions: tuple[Attribution, ...]) -> tuple[RedCause, ...]:
-    found: dict[Key, list[MemberChange]] = {}
-    for run in runs:
-        for key, change_pct in _lead(run):
-            told = change_pct if change_pct is not None and abs(change_pct) <= MOST_PCT else None
-            found.setdefault(key, []).append(MemberChange(case=run.id, change_pct=told))
-    return tuple(_cause(key, tuple(members), attributions) for key, members in found.items())
+    found: dict[Key, dict[str, MemberChange]] = {}
+    for run, metric, status, change_pct in (*_failed(runs), *_regressed(runs)):
+        recipe = CASES[run.id].build.recipe
+        key = run.platform, recipe.scheme.id, recipe.compile.value, metric, status.value
+        told = change_pct if change_pct is not None and abs(change_pct) <= MOST_PCT else None
+        found.setdefault(key, {}).setdefault(run.id, MemberChange(case=run.id, change_pct=told))
+    return tuple(_cause(key, tuple(members.values()), attributions) for key, members in found.items())
 
 
-def _lead(run: Run) -> Iterator[tuple[Key, float | None]]:
-    """What a red case is red for, first of all; nothing for one that is not, or whose verdict is no cause."""
-    recipe = CASES[run.id].build.recipe
-    kind = run.platform, recipe.scheme.id, recipe.compile.value
-    if run.failure is not None and run.status.is_error:
-        yield (*kind, BUILD, run.status.value), None
-        return
-    for verdict in leading(run.verdicts)[:1]:
-        if verdict.status in TOLD:
-            yield (*kind, _time(verdict), verdict.status.value), verdict.change_pct
+def _failed(runs: list[Run]) -> Iterator[_RedCase]:
+    """The cases that could not be measured as asked: whatever else is red in them follows from that."""
+    for run in filter(_has_failed, runs):
+        yield _RedCase(run, BUILD, run.status, None)
+
+
+def _regressed(runs: list[Run]) -> Iterator[_RedCase]:
+    """What each of the other cases regressed in, once a cause, by the verdict that leads in it."""
+    for platform in dict.fromkeys(run.platform for run in runs):
+        here = {run.id: run for run in runs if run.platform == platform}
+        for _, shown in groups(tuple(here.values()), lambda run: not _has_failed(run)):
+            for case_id, verdicts in shown.items():
+                for verdict in [each for each in verdicts if each.status in TOLD][:1]:
+                    yield _RedCase(here[case_id], _time(verdict), verdict.status, verdict.change_pct)
+
+
+def _has_failed(run: Run) -> bool:
+    return run.failure is not None and run.status.is_error
 
 
 def _cause(key: Key, members: tuple[MemberChange, ...], attributions: tuple[Attribution, ...]) -> RedCause:
@@ -114,7 +133,7 @@ def _cause(key: Key, members: tuple[MemberChange, ...], attributions: tuple[Attr
 def _outcome(run: Run, baseline_of: str | None) -> CaseOutcome:
     failed = run.failure is not None or run.status is Status.NOT_RUN
     red = {_time(verdict) for verdict in run.verdicts if verdict.status in TOLD}
-    if run.failure is not None and run.status.is_error:
+    if _has_failed(run):
         red.add(BUILD)
     undecided = {_time(each) for each in run.verdicts if not each.status.is_green and each.status not in TOLD}
     acknowledged = {_time(each) for each in run.verdicts if each.status is Status.ACKNOWLEDGED}

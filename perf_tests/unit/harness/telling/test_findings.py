@@ -155,6 +155,28 @@ def test_cases_that_are_red_alike_are_one_cause_with_its_attribution() -> None:
     assert findings.loads(findings.dumps(found)) == found
 
 
+def test_a_regression_of_few_cases_is_not_hidden_behind_another_one_of_many() -> None:
+    breaks = make_verdict("graph_breaks", Status.REGRESSED)
+    slower = make_verdict(STEP, Status.REGRESSED, change_pct=6.0)
+    many = [each for each in CASES if each.endswith("-fp8dqrow-regional")][:6]
+    runs = [
+        make_run(CASES[each], H100, verdicts=(slower, breaks) if number == 0 else (breaks,))
+        for number, each in enumerate(many)
+    ]
+    found = findings_of(make_record(*runs, references=()), {}, "0")
+
+    told = {cause.metric: [each.case for each in cause.members] for cause in found.causes}
+    assert told == {"graph_breaks": many, STEP: many[:1]}
+    assert findings.loads(findings.dumps(found)) == found
+
+
+def test_symptoms_of_the_same_cases_are_one_cause_by_the_one_that_leads() -> None:
+    both = make_verdict(STEP, Status.REGRESSED), make_verdict("graph_breaks", Status.REGRESSED)
+    runs = [make_run(CASES[each], H100, verdicts=both) for each in (FP8, FP8_B4)]
+    (cause,) = findings_of(make_record(*runs, references=()), {}, "0").causes
+    assert (cause.metric, len(cause.members)) == ("graph_breaks", 2)
+
+
 def test_a_case_that_could_not_be_measured_is_a_cause_by_its_status() -> None:
     run = make_run(CASES[FP8], H100, status=Status.OOM, failure=make_failure())
     found = findings_of(make_record(run), {}, "0")
