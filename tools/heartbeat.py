@@ -62,14 +62,16 @@ def _beat(options: argparse.Namespace, job: HostedJob) -> Iterator[str]:
 
 
 def _last_nights(history: Path, platform: str, today: date) -> list[StoredNight]:
-    """The last nights that count, measured something, and are not dated in days to come; the oldest first."""
+    """The last nights that count, measured something, and are not dated in days to come; the oldest first,
+    each with all of its attempts."""
     found: list[StoredNight] = []
     for path in sorted((history / platform).glob("*.jsonl.gz"), reverse=True):
         stored = files.read(path)
+        days = {each.night.night for each in found}
+        if len(days) == NIGHTS and stored.night.night not in days:
+            break
         if stored.night.counts and any(row.processes for row in stored.rows) and _day(stored) <= today:
             found.append(stored)
-        if len(found) == NIGHTS:
-            break
     return found[::-1]
 
 

@@ -16,18 +16,29 @@ UNJUDGED = frozenset({Status.NOT_RUN, Status.INVALID, Status.INCONCLUSIVE, Statu
 def unjudged(nights: Sequence[StoredNight]) -> dict[str, frozenset[Status]]:
     """Case -> why its metrics had no verdict, for the cases of which one had none in any of the last nights.
 
-    `nights` are those that count, the oldest first; fewer than `NIGHTS` say nothing.
+    `nights` are those that count, the oldest first; fewer than `NIGHTS` say nothing. Attempts of one night
+    are one: what any of them judged was judged.
     """
-    last = [_statuses(stored) for stored in nights[-NIGHTS:]]
+    attempts: dict[str, list[Mapping[tuple[str, str], str]]] = {}
+    for stored in nights:
+        attempts.setdefault(stored.night.night, []).append(_statuses(stored))
+    last = list(attempts.values())[-NIGHTS:]
     if len(last) < NIGHTS:
         return {}
     found: dict[str, set[Status]] = {}
-    for case, metric in last[-1]:
-        statuses = [each.get((case, metric), each.get((case, BUILD))) for each in last]
+    for case, metric in dict.fromkeys(pair for attempt in last[-1] for pair in attempt):
+        statuses = [_status(night, case, metric) for night in last]
         told = {Status(status) for status in statuses if status in UNJUDGED}
         if all(status in UNJUDGED for status in statuses):
             found.setdefault(case, set()).update(told)
     return {case: frozenset(told) for case, told in found.items()}
+
+
+def _status(night: Sequence[Mapping[tuple[str, str], str]], case: str, metric: str) -> str | None:
+    """That of the last of its attempts that gave a verdict; of the last one where none did."""
+    statuses = [each.get((case, metric), each.get((case, BUILD))) for each in night]
+    known = [status for status in statuses if status is not None]
+    return next((each for each in reversed(known) if each not in UNJUDGED), known[-1] if known else None)
 
 
 def _statuses(stored: StoredNight) -> Mapping[tuple[str, str], str]:

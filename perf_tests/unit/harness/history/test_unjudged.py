@@ -26,6 +26,7 @@ def night(day: int, **statuses: str) -> StoredNight:
 
 
 INVALID = night(1, build="PASS", step="INVALID")
+SPOILED = [INVALID, night(2, build="PASS", step="INVALID")]
 NOT_RUN = night(2, build="NOT_RUN(budget)")
 JUDGED = night(3, build="PASS", step="PASS")
 RED = night(3, build="PASS", step="REGRESSED")
@@ -33,26 +34,38 @@ FAILED = night(3, build="ERROR(oom)")
 
 
 def test_a_metric_without_a_verdict_in_three_nights_is_named_with_the_reasons() -> None:
-    assert unjudged([INVALID, NOT_RUN, INVALID]) == {"row": {Status.INVALID, Status.NOT_RUN}}
+    nights = [INVALID, NOT_RUN, night(3, build="PASS", step="INVALID")]
+    assert unjudged(nights) == {"row": {Status.INVALID, Status.NOT_RUN}}
 
 
 def test_a_case_that_was_never_run_is_named() -> None:
-    assert unjudged([NOT_RUN] * 3) == {"row": {Status.NOT_RUN}}
+    assert unjudged([night(day, build="NOT_RUN(budget)") for day in (1, 2, 3)]) == {"row": {Status.NOT_RUN}}
 
 
 @pytest.mark.parametrize("judged", [JUDGED, RED, FAILED], ids=["green", "red", "failed"])
 def test_one_night_with_a_verdict_is_enough(judged: StoredNight) -> None:
-    assert unjudged([INVALID, INVALID, judged]) == {}
-    assert unjudged([INVALID, judged, INVALID]) == {}
+    assert unjudged([*SPOILED, judged]) == {}
+    assert unjudged([INVALID, judged, night(4, build="PASS", step="INVALID")]) == {}
 
 
 def test_three_nights_are_the_last_ones() -> None:
-    assert unjudged([JUDGED, INVALID, INVALID, INVALID]) == {"row": {Status.INVALID}}
+    last = [night(day, build="PASS", step="INVALID") for day in (4, 5, 6)]
+    assert unjudged([JUDGED, *last]) == {"row": {Status.INVALID}}
+
+
+def test_attempts_of_one_night_are_one_night() -> None:
+    assert unjudged([INVALID, INVALID, INVALID]) == {}
+    assert unjudged([night(1, build="PASS", step="INVALID"), NOT_RUN, NOT_RUN]) == {}
+
+
+def test_a_verdict_of_any_attempt_is_one_of_the_night() -> None:
+    assert unjudged([*SPOILED, night(3, build="PASS", step="PASS"), night(3, build="NOT_RUN(budget)")]) == {}
+    assert unjudged([*SPOILED, night(3, build="NOT_RUN(budget)"), night(3, build="PASS", step="PASS")]) == {}
 
 
 def test_fewer_nights_say_nothing() -> None:
-    assert unjudged([INVALID, INVALID]) == {}
+    assert unjudged(SPOILED) == {}
 
 
 def test_a_case_that_is_new_has_had_no_three_nights() -> None:
-    assert unjudged([night(1), night(2), INVALID]) == {}
+    assert unjudged([night(1), night(2), night(3, build="PASS", step="INVALID")]) == {}

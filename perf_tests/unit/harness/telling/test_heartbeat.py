@@ -37,13 +37,14 @@ class Switch:
         processes: int = 1,
         platform: str = "h100",
         night: str | None = None,
+        attempt: int = 1,
         statuses: Mapping[str, str] = PASSED,
     ) -> None:
         """Put the night of a day in November on record."""
         header = NightHeader(
             format_version=1,
             night=night or f"2026-11-{day:02}",
-            run=str(day),
+            run=f"{day}-{attempt}",
             platform=platform,
             methodology=1,
             packages={},
@@ -129,6 +130,16 @@ def test_a_history_that_cannot_be_read_is_an_error(
 
 
 # Rows that no night judges
+
+
+def test_a_night_that_was_run_three_times_is_one_night(switch: Switch) -> None:
+    switch.record(1)
+    for attempt in (1, 2, 3):
+        switch.record(2, attempt=attempt, statuses={INT8: "INVALID"})
+    assert switch.look(2)[1:] == []
+    for day in (3, 4):
+        switch.record(day, statuses={INT8: "INVALID"})
+    assert switch.look(4)[1:] == ["create #1 Performance: rows on h100 that no night judges"]
 
 
 def test_rows_without_a_verdict_for_three_nights_are_one_issue(switch: Switch, github: FakeGitHub) -> None:
