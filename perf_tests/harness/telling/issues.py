@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -70,6 +70,8 @@ class IssueMemory(Struct):
     blame: Blame | None = None
     platform: Name | None = None
     """Of the cases, whose ids are the same on each; None in issues from before it was kept."""
+    baseline_of: Day | None = None
+    """Of the newest baseline that a case was red with; None in issues from before it was kept."""
 
     @property
     def green_nights(self) -> int:
@@ -101,6 +103,8 @@ def remembering(
 ) -> IssueMemory:
     """The memory after a night, maybe the last one again; `cause` is what was red, None for no single one."""
     blame = cause.blame if cause else None
+    everybody = {*(before.members if before else ()), *members}
+    red_with = _newest_baseline(everybody, findings) if letter == RED else None
     strip = before.strip if before else ""
     if before and before.last_night == findings.night:
         strip = strip[:-1]
@@ -109,11 +113,18 @@ def remembering(
         last_run=findings.run,
         last_night=findings.night,
         strip=f"{strip}{letter}"[-STRIP:],
-        members=tuple(sorted({*(before.members if before else ()), *members})),
+        members=tuple(sorted(everybody)),
         metric=before.metric if before else cause.metric if cause else None,
         blame=blame or (before.blame if before else None),
         platform=before.platform if before else None,
+        baseline_of=red_with or (before.baseline_of if before else None),
     )
+
+
+def _newest_baseline(case_ids: Collection[str], findings: NightFindings) -> str | None:
+    """When that of a case that is red tonight was recorded; None where none has one."""
+    red = (each for each in findings.outcomes if each.case in case_ids and each.red)
+    return max((each.baseline_of for each in red if each.baseline_of), default=None)
 
 
 def fingerprint(*parts: str) -> str:

@@ -214,7 +214,8 @@ def _why_closed(
     findings: NightFindings,
 ) -> str:
     """Why an issue whose members are all green is closed; empty where it stays open."""
-    if all(each and each.baseline_of and each.baseline_of > before.first_red for each in members):
+    red_with = max(before.first_red, before.baseline_of or "")
+    if all(each and each.baseline_of and each.baseline_of > red_with for each in members):
         commit = findings.commits.get(SUITE)
         named = f" with {commit}" if commit else ""
         return f"The change was accepted{named}: the baselines of all its cases are newer than it."

@@ -108,6 +108,40 @@ def test_a_change_that_was_accepted_closes_its_issue_and_names_the_commit(reposi
     ]
 
 
+def test_a_change_that_was_red_with_its_accepted_baseline_needs_three_green_nights(
+    repository: Repository,
+) -> None:
+    after(repository, night(1, cause(FP8)), night(3, recorded="2026-11-02"))
+    assert after(repository, night(5, cause(FP8), recorded="2026-11-02")) == ["reopen 1"]
+    assert after(repository, night(6, recorded="2026-11-02")) == ["update 1"]
+    assert after(repository, night(7, recorded="2026-11-06")) == ["close 1"]
+
+
+def test_what_only_another_metric_shows_with_the_accepted_baseline_is_red_with_it(
+    repository: Repository,
+) -> None:
+    after(repository, night(1, cause(FP8)))
+    other = night(3, cause(FP8, metric="weight_bytes"), recorded="2026-11-02")
+    outcomes = tuple(
+        msgspec.structs.replace(each, red=("denoise_step_ms", "weight_bytes")) if each.case == FP8 else each
+        for each in other.outcomes
+    )
+    after(repository, msgspec.structs.replace(other, outcomes=outcomes))
+    assert "close 1" not in after(repository, night(4, recorded="2026-11-02"))
+
+
+def test_changes_that_are_accepted_one_case_after_the_other_close_their_issue(repository: Repository) -> None:
+    def recorded(of: NightFindings, day: int, *case_ids: str) -> NightFindings:
+        outcomes = tuple(
+            msgspec.structs.replace(each, baseline_of=f"2026-11-{day:02}") if each.case in case_ids else each
+            for each in of.outcomes
+        )
+        return msgspec.structs.replace(of, outcomes=outcomes)
+
+    after(repository, night(1, cause(FP8, FP8_B4)), recorded(night(3, cause(FP8_B4)), 2, FP8))
+    assert after(repository, recorded(night(5, recorded="2026-11-04"), 2, FP8)) == ["close 1"]
+
+
 def elsewhere(of: NightFindings) -> NightFindings:
     """The same night on H200s, on which nothing is red."""
     outcomes = tuple(msgspec.structs.replace(each, platform="h200", red=()) for each in of.outcomes)
