@@ -16,6 +16,7 @@ from perf_tests.harness.runs.record import Status
 from perf_tests.harness.telling import findings
 from perf_tests.harness.telling.night import findings_of
 from perf_tests.protocol.errors import RecordError
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.platforms import H100
 from perf_tests.unit.builders import make_environment, make_failure, make_record, make_run, make_verdict
 from perf_tests.unit.conftest import CASES, ROOT
@@ -198,6 +199,14 @@ def test_what_is_not_the_codes_fault_is_no_cause_and_not_green(status: Status) -
 def test_a_fire_drill_does_not_count() -> None:
     run = make_run(CASES[FP8], H100, injected=("latency:+3%",))
     assert not findings_of(make_record(run), {}, "0").counts
+
+
+@pytest.mark.parametrize("status", [Status.REGRESSED, Status.INVALID])
+def test_a_night_in_which_nothing_is_green_can_be_told(status: Status) -> None:
+    verdicts = tuple(make_verdict(name, status) for name in METRIC_BY_NAME)
+    runs = [make_run(case, H100, verdicts=verdicts) for case in list(CASES.values())[:300]]
+    content = findings.dumps(findings_of(make_record(*runs, references=()), {}, "0"))
+    assert len(findings.loads(content).outcomes) == 300
 
 
 def test_a_night_of_all_rows_is_small() -> None:
