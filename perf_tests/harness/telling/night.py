@@ -10,7 +10,7 @@ from typing import NamedTuple
 from perf_tests.harness.attribution.symptoms import groups
 from perf_tests.harness.records.attributions import Attribution
 from perf_tests.harness.runs.directory import FINDINGS
-from perf_tests.harness.runs.record import Run, RunRecord, Status, Verdict
+from perf_tests.harness.runs.record import Run, RunRecord, Status
 from perf_tests.harness.telling.findings import (
     BUILD,
     CASES,
@@ -78,7 +78,7 @@ def findings_of(record: RunRecord, baseline_of: Mapping[str, str], run_id: str) 
         packages={name: before for name, (before, _, _) in versions.items() if VERSION.fullmatch(before)},
         commits={name: commit for name, commit in commits.items() if COMMIT.fullmatch(commit)},
         causes=_causes(runs, record.attributions),
-        outcomes=tuple(_outcome(run, baseline_of.get(run.id)) for run in runs),
+        outcomes=tuple(_outcomes(runs, _lacking(record), baseline_of)),
     )
 
 
@@ -105,7 +105,7 @@ def _regressed(runs: list[Run]) -> Iterator[_RedCase]:
         for _, shown in groups(tuple(here.values()), lambda run: not _has_failed(run)):
             for case_id, verdicts in shown.items():
                 for verdict in [each for each in verdicts if each.status in TOLD][:1]:
-                    yield _RedCase(here[case_id], _time(verdict), verdict.status, verdict.change_pct)
+                    yield _RedCase(here[case_id], _time(verdict.metric), verdict.status, verdict.change_pct)
 
 
 def _has_failed(run: Run) -> bool:
@@ -130,24 +130,51 @@ def _cause(key: Key, members: tuple[MemberChange, ...], attributions: tuple[Attr
     )
 
 
-def _outcome(run: Run, baseline_of: str | None) -> CaseOutcome:
+def _lacking(record: RunRecord) -> dict[str, set[str]]:
+    """Case -> the metrics that a verdict is owed on, by the names of the times behind them."""
+    lacking: dict[str, set[str]] = {}
+    for pair in record.missing:
+        case_id, _, metric = pair.partition(": ")
+        if case_id in CASES and (metric == BUILD or metric in METRIC_BY_NAME):
+            lacking.setdefault(case_id, set()).add(metric if metric == BUILD else _time(metric))
+    return lacking
+
+
+def _outcomes(
+    runs: list[Run], lacking: Mapping[str, set[str]], baseline_of: Mapping[str, str]
+) -> Iterator[CaseOutcome]:
+    for run in runs:
+        yield _outcome(run, lacking.get(run.id, set()), baseline_of.get(run.id))
+    # What a session that was killed never came to; all cases of a night are of one platform.
+    known = {run.id for run in runs}
+    for case_id, metrics in lacking.items():
+        if runs and case_id not in known:
+            yield CaseOutcome(
+                case=case_id, platform=runs[0].platform, measured=False, undecided=tuple(sorted(metrics))
+            )
+
+
+def _outcome(run: Run, lacks: set[str], baseline_of: str | None) -> CaseOutcome:
     failed = run.failure is not None or run.status is Status.NOT_RUN
-    red = {_time(verdict) for verdict in run.verdicts if verdict.status in TOLD}
+    red = {_time(each.metric) for each in run.verdicts if each.status in TOLD}
     if _has_failed(run):
         red.add(BUILD)
-    undecided = {_time(each) for each in run.verdicts if not each.status.is_green and each.status not in TOLD}
-    acknowledged = {_time(each) for each in run.verdicts if each.status is Status.ACKNOWLEDGED}
+    undecided = {
+        _time(each.metric)
+        for each in run.verdicts
+        if each.status is Status.ACKNOWLEDGED or not (each.status.is_green or each.status in TOLD)
+    }
     return CaseOutcome(
         case=run.id,
         platform=run.platform,
         measured=not failed and bool(run.verdicts),
         red=tuple(sorted(red)),
-        undecided=tuple(sorted((undecided | acknowledged) - red)),
+        undecided=tuple(sorted((undecided | lacks) - red)),
         baseline_of=baseline_of[: len("2026-01-31")] if baseline_of else None,
     )
 
 
-def _time(verdict: Verdict) -> str:
+def _time(metric: str) -> str:
     """The metric of a cause: of a noisy ratio the time that it is formed from."""
-    time = time_of(METRIC_BY_NAME[verdict.metric])
-    return time.name if time else verdict.metric
+    time = time_of(METRIC_BY_NAME[metric])
+    return time.name if time else metric

@@ -196,6 +196,18 @@ def test_what_is_not_the_codes_fault_is_no_cause_and_not_green(status: Status) -
     assert found.outcomes[0].undecided == (STEP,)
 
 
+def test_a_verdict_that_is_missing_is_not_green() -> None:
+    run = make_run(CASES[FP8], H100, verdicts=(make_verdict("weight_bytes", Status.PASS),))
+    lacking = (f"{FP8}: {STEP}", f"{FP8}: build", f"{INT8}: {STEP}")
+    found = findings_of(make_record(run, missing=lacking), {}, "0")
+
+    assert [(each.case, each.measured, each.undecided) for each in found.outcomes] == [
+        (FP8, True, ("build", STEP)),
+        (INT8, False, (STEP,)),
+    ]
+    assert findings.loads(findings.dumps(found)) == found
+
+
 def test_a_fire_drill_does_not_count() -> None:
     run = make_run(CASES[FP8], H100, injected=("latency:+3%",))
     assert not findings_of(make_record(run), {}, "0").counts
