@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from perf_tests.harness.history.night import FORMAT_VERSION, NightHeader, NightRow
 from perf_tests.protocol.errors import RecordError, UsageError
 from perf_tests.protocol.files import read_regular, replace_atomically
+from perf_tests.tables.platforms import PLATFORM_BY_ID
 
 NAME = re.compile(r"[\w.-]{1,80}")
 MAX_BYTES = 64 << 20
@@ -31,13 +33,10 @@ class StoredNight:
 def append(folder: Path, night: NightHeader, rows: Iterable[NightRow]) -> Path:
     """Write the file of a night; to write the same again changes nothing.
 
-    Raises UsageError where another content stands there already, and for a run that cannot name a file.
+    Raises UsageError where another content stands there already, for a run that cannot name a file, and for a
+    day or a platform that there is not.
     """
-    for name in (night.run, night.platform):
-        if not NAME.fullmatch(name):
-            raise UsageError(
-                f"{name!r} cannot be part of a file's name: use letters, digits, '.', '_' and '-'"
-            )
+    _check_names(night)
     path = folder / night.platform / f"{night.night}-{night.run}.jsonl.gz"
     content = dumps(night, rows)
     if path.exists() and read_regular(path) != content:
@@ -47,6 +46,26 @@ def append(folder: Path, night: NightHeader, rows: Iterable[NightRow]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(path, content)
     return path
+
+
+def _check_names(night: NightHeader) -> None:
+    """Raise UsageError for what a record should not say: the machine that wrote it is not trusted."""
+    if not NAME.fullmatch(night.run):
+        raise UsageError(
+            f"{night.run!r} cannot be part of a file's name: use letters, digits, '.', '_' and '-'"
+        )
+    if night.platform not in PLATFORM_BY_ID:
+        raise UsageError(f"the run is of {night.platform!r}: there is no such platform in this checkout")
+    if not _is_day(night.night):
+        raise UsageError(f"the run began on {night.night!r}, which is no day: measure again")
+
+
+def _is_day(text: str) -> bool:
+    """Whether it is a date as nights are named by."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def dumps(night: NightHeader, rows: Iterable[NightRow]) -> bytes:

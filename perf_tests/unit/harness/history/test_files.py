@@ -68,6 +68,20 @@ def test_a_run_that_is_no_file_name_is_refused(tmp_path: Path, run: str) -> None
         files.append(tmp_path, msgspec.structs.replace(NIGHT, run=run), [])
 
 
+@pytest.mark.parametrize("platform", ["..", ".", "h9000"])
+def test_a_platform_that_there_is_not_gets_no_folder(tmp_path: Path, platform: str) -> None:
+    with pytest.raises(UsageError, match="there is no such platform"):
+        files.append(tmp_path / "history", msgspec.structs.replace(NIGHT, platform=platform), [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("night", ["../../.git", "", "2026-13-01", "20261120", "yesterday"])
+def test_a_night_that_is_no_day_is_not_kept(tmp_path: Path, night: str) -> None:
+    with pytest.raises(UsageError, match="is no day"):
+        files.append(tmp_path / "history", msgspec.structs.replace(NIGHT, night=night), [])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"no gzip", gzip.compress(b""), gzip.compress(b"{}\n"), files.dumps(NIGHT, [ROW])[:-9]],
