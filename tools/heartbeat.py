@@ -51,10 +51,9 @@ def _beat(options: argparse.Namespace, job: HostedJob) -> Iterator[str]:
     yield f"the last night on record: {newest or 'none'}"
     github = job.github(writes=options.write)
     ours = by_fingerprint(github.issues(job.today - timedelta(days=2 * REOPENED_DAYS)))
-    actions = (
-        *silence.heartbeat(options.platform, newest, job.now(), ours),
-        *silence.unjudged(options.platform, unjudged(nights), NIGHTS, job.today, ours),
-    )
+    actions = silence.heartbeat(options.platform, newest, job.now(), ours)
+    if (found := unjudged(nights)) is not None:
+        actions += silence.unjudged(options.platform, found, NIGHTS, job.today, ours)
     if options.write:
         yield from send(actions, github, job.today)
     else:

@@ -13,23 +13,24 @@ UNJUDGED = frozenset({Status.NOT_RUN, Status.INVALID, Status.INCONCLUSIVE, Statu
 """Neither red nor green, for a reason that is not the code's."""
 
 
-def unjudged(nights: Sequence[StoredNight]) -> dict[str, frozenset[Status]]:
+def unjudged(nights: Sequence[StoredNight]) -> dict[str, frozenset[Status]] | None:
     """Case -> why its metrics had no verdict, for the cases of which one had none in any of the last nights.
 
-    `nights` are those that count, the oldest first; fewer than `NIGHTS` say nothing. Attempts of one night
-    are one: what any of them judged was judged.
+    `nights` are those that count, the oldest first; None for fewer than `NIGHTS`, which say nothing. Attempts
+    of one night are one: what any of them judged was judged. A last night that never came to a case judged
+    nothing of it.
     """
     attempts: dict[str, list[Mapping[tuple[str, str], str]]] = {}
     for stored in nights:
         attempts.setdefault(stored.night.night, []).append(_statuses(stored))
     last = list(attempts.values())[-NIGHTS:]
     if len(last) < NIGHTS:
-        return {}
+        return None
     found: dict[str, set[Status]] = {}
-    for case, metric in dict.fromkeys(pair for attempt in last[-1] for pair in attempt):
+    for case, metric in dict.fromkeys(pair for night in last for attempt in night for pair in attempt):
         statuses = [_status(night, case, metric) for night in last]
         told = {Status(status) for status in statuses if status in UNJUDGED}
-        if all(status in UNJUDGED for status in statuses):
+        if all(status in UNJUDGED for status in statuses[:-1]) and statuses[-1] in (*UNJUDGED, None):
             found.setdefault(case, set()).update(told)
     return {case: frozenset(told) for case, told in found.items()}
 

@@ -35,11 +35,13 @@ FAILED = night(3, build="ERROR(oom)")
 
 def test_a_metric_without_a_verdict_in_three_nights_is_named_with_the_reasons() -> None:
     nights = [INVALID, NOT_RUN, night(3, build="PASS", step="INVALID")]
-    assert unjudged(nights) == {"row": {Status.INVALID, Status.NOT_RUN}}
+    assert unjudged(nights) == {"row": frozenset({Status.INVALID, Status.NOT_RUN})}
 
 
 def test_a_case_that_was_never_run_is_named() -> None:
-    assert unjudged([night(day, build="NOT_RUN(budget)") for day in (1, 2, 3)]) == {"row": {Status.NOT_RUN}}
+    assert unjudged([night(day, build="NOT_RUN(budget)") for day in (1, 2, 3)]) == {
+        "row": frozenset({Status.NOT_RUN})
+    }
 
 
 @pytest.mark.parametrize("judged", [JUDGED, RED, FAILED], ids=["green", "red", "failed"])
@@ -50,12 +52,12 @@ def test_one_night_with_a_verdict_is_enough(judged: StoredNight) -> None:
 
 def test_three_nights_are_the_last_ones() -> None:
     last = [night(day, build="PASS", step="INVALID") for day in (4, 5, 6)]
-    assert unjudged([JUDGED, *last]) == {"row": {Status.INVALID}}
+    assert unjudged([JUDGED, *last]) == {"row": frozenset({Status.INVALID})}
 
 
 def test_attempts_of_one_night_are_one_night() -> None:
-    assert unjudged([INVALID, INVALID, INVALID]) == {}
-    assert unjudged([night(1, build="PASS", step="INVALID"), NOT_RUN, NOT_RUN]) == {}
+    assert unjudged([INVALID, INVALID, INVALID]) is None
+    assert unjudged([INVALID, NOT_RUN, NOT_RUN]) is None
 
 
 def test_a_verdict_of_any_attempt_is_one_of_the_night() -> None:
@@ -64,7 +66,11 @@ def test_a_verdict_of_any_attempt_is_one_of_the_night() -> None:
 
 
 def test_fewer_nights_say_nothing() -> None:
-    assert unjudged(SPOILED) == {}
+    assert unjudged(SPOILED) is None
+
+
+def test_a_night_that_never_came_to_a_case_gave_it_no_verdict() -> None:
+    assert unjudged([*SPOILED, night(3)]) == {"row": frozenset({Status.INVALID})}
 
 
 def test_a_case_that_is_new_has_had_no_three_nights() -> None:

@@ -132,6 +132,15 @@ def test_a_history_that_cannot_be_read_is_an_error(
 # Rows that no night judges
 
 
+def test_nights_that_are_lost_close_nothing(switch: Switch, github: FakeGitHub) -> None:
+    for day in (1, 2, 3):
+        switch.record(day, statuses={INT8: "INVALID"})
+    switch.look(3)
+    (switch.history / "h100" / "2026-11-01-1-1.jsonl.gz").unlink()
+    assert switch.look(3)[1:] == []
+    assert github.states == ["open"]
+
+
 def test_a_night_that_was_run_three_times_is_one_night(switch: Switch) -> None:
     switch.record(1)
     for attempt in (1, 2, 3):
