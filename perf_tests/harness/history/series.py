@@ -99,18 +99,23 @@ class SinceWhen:
     """None where no night before it was green."""
     first_red: NightHeader
     nights: int
-    """Red nights in a row; nights that say nothing neither count nor interrupt."""
+    """Red nights in a row, each once however often it was run; nights that say nothing neither count nor
+    interrupt."""
 
 
 def since_when(of: NightSeries) -> SinceWhen | None:
     """Since when the metric is red; None where the last night that says anything is green."""
     red: list[NightHeader] = []
+    last_green: NightHeader | None = None
     for point in reversed(of.points):
         if point.row.status in GREEN:
-            return SinceWhen(last_green=point.night, first_red=red[-1], nights=len(red)) if red else None
+            last_green = point.night
+            break
         if point.row.status in RED:
             red.append(point.night)
-    return SinceWhen(last_green=None, first_red=red[-1], nights=len(red)) if red else None
+    if not red:
+        return None
+    return SinceWhen(last_green=last_green, first_red=red[-1], nights=len({each.night for each in red}))
 
 
 # Drifts

@@ -97,6 +97,12 @@ def test_since_when_a_metric_is_red(statuses: str, answer: tuple[str | None, str
         assert (green, found.first_red.night[-2:], found.nights) == answer
 
 
+def test_a_night_that_was_run_again_is_one_red_night() -> None:
+    found = since_when(of(night(1), night(2, "REGRESSED"), night(2, "REGRESSED")))
+    assert found is not None
+    assert found.nights == 1
+
+
 # Drifts
 
 
