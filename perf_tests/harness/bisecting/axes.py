@@ -70,6 +70,8 @@ def releases(options: argparse.Namespace) -> Axis:
         raise UsageError(
             f"--versions {options.versions}: give two or more different ones, the good end first"
         )
+    for each in items:
+        listing.parsed(each)
     if options.index or options.good or options.bad:
         raise UsageError("--versions names the versions: leave out --index, --good and --bad")
     return _installed(options, items, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -23,14 +24,18 @@ def main(argv: Sequence[str] | None = None, description: str | None = None) -> i
     """
     own, further = _divided(sys.argv[1:] if argv is None else argv)
     options = _parser(description).parse_args(own, argparse.Namespace(uv=further))
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing runs on without us
     try:
-        return _searched(options)
+        with state.held(options.state):
+            return _searched(options)
     except PerfError as error:
         print(f"bisect: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print(f"bisect: stopped; what was measured is in {options.state}: run it again to go on")
         return NOT_YET
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _searched(options: argparse.Namespace) -> int:

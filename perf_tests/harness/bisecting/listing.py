@@ -108,6 +108,14 @@ def between(
     return tuple(map(str, found))
 
 
+def parsed(version: str) -> Version:
+    """A version, which may then name a folder. Raises UsageError for what is none."""
+    found = _version(version)
+    if found is None:
+        raise UsageError(f"{version!r} is no version")
+    return found
+
+
 def is_night(version: Version) -> bool:
     """Whether the version is that of a nightly build."""
     return version.dev is not None

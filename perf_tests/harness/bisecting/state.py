@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import msgspec
 
 from perf_tests.harness.bisecting.search import BisectPoint, BisectQuestion
 from perf_tests.protocol.base import Struct
-from perf_tests.protocol.errors import PerfError, RecordError
+from perf_tests.protocol.errors import PerfError, RecordError, UsageError
 from perf_tests.protocol.files import read_regular, replace_atomically
 
 FORMAT_VERSION = 2
@@ -66,6 +69,23 @@ def _check(path: Path, found: BisectState, question: BisectQuestion) -> None:
                 f"{path}: {item} has neither a value nor a reason why there is none, or has both, or a "
                 f"negative half: it was edited; {begin_anew}"
             )
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep the search in `path` from others, whose versions would lie in the same folders.
+
+    Raises UsageError where another process has it, or its folder cannot be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{path}: another process searches already: give another --state") from None
+        except OSError as error:
+            raise UsageError(f"the search cannot be kept in {path}: {error.strerror}") from error
+        yield
 
 
 def write(path: Path, state: BisectState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from perf_tests.harness.bisecting.cli import main
+from perf_tests.harness.bisecting.state import held
 from perf_tests.harness.bisecting.versions import Commits
 from perf_tests.unit.conftest import ROOT
 
@@ -187,6 +189,20 @@ def test_a_search_that_is_stopped_by_hand_keeps_what_it_has(
     assert json.loads(state.read_text())["points"].keys() == {commits[0], commits[-1]}
     assert len(git(folder, "worktree", "list").splitlines()) == 1
     assert bisect(clone, state) == 0
+
+
+def test_a_search_that_is_terminated_ends_its_probe(clone: tuple[Path, list[str]], tmp_path: Path) -> None:
+    probe = f"echo $$ > {tmp_path}/pid; kill -TERM {os.getpid()}; sleep 60"
+    assert bisect(clone, tmp_path / "b.json", probe=probe) == 1
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+
+
+def test_two_searches_do_not_share_a_state(
+    clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with held(tmp_path / "b.json"):
+        assert bisect(clone, tmp_path / "b.json") == 2
+    assert "another process searches already: give another --state" in capsys.readouterr().err
 
 
 def test_a_tree_that_a_killed_search_left_behind_is_made_anew(
