@@ -28,9 +28,10 @@ WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 PROBE = """
 import importlib, json, os, sys
 from importlib import metadata
-for name in sys.argv[1:]:
-    importlib.import_module(name)
-import torch
+try:
+    torch, *_ = [importlib.import_module(name) for name in sys.argv[1:]]
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
 specs = [getattr(each, "__spec__", None) for each in list(sys.modules.values())]
 cached = {os.path.relpath(each.cached, sys.prefix) for each in specs if getattr(each, "cached", None)}
 own = [each for each in sorted(cached) if not each.startswith(os.pardir)]

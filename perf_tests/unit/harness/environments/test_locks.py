@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.environments import disk
-from perf_tests.harness.environments.cells import Probed, cell_of, check
+from perf_tests.harness.environments.cells import PROBE, Probed, cell_of, check
 from perf_tests.harness.environments.locks import Lock, Locked, Resolver, Wheel, read_packages
 from perf_tests.harness.environments.torchao_clone import is_built_from
 from perf_tests.harness.environments.uv import InstallError, Uv
@@ -105,6 +107,13 @@ def test_a_wheel_without_a_local_tag_may_hold_a_build_that_has_one() -> None:
     check(cell, probed("2.14.1+cu130", torch="2.14.1", torchao="0.17.0"))
     with pytest.raises(InstallError, match=r"torch says that it is 2\.14\.0\+cu130, not 2\.14\.1"):
         check(cell, probed("2.14.0+cu130", torch="2.14.1", torchao="0.17.0"))
+
+
+def test_what_an_import_fails_with_is_said_in_a_line() -> None:
+    command = (sys.executable, "-I", "-c", PROBE, "no_such_module")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (1, "ModuleNotFoundError: No module named 'no_such_module'\n")
 
 
 def test_what_is_imported_has_bytecode() -> None:
