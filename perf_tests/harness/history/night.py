@@ -76,7 +76,7 @@ def night_of(
     commits = {name: found[1] for name, version in packages.items() if (found := COMMIT.search(version))}
     if record.plan is not None and record.plan.commit is not None:
         commits["suite"] = record.plan.commit
-    if not why_not and any(each.injected for each in runs):
+    if not why_not and any(each.injected for each in (*runs, *record.references)):
         why_not = "a fire drill"
     night = NightHeader(
         format_version=FORMAT_VERSION,

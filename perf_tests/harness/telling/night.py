@@ -74,7 +74,7 @@ def findings_of(record: RunRecord, baseline_of: Mapping[str, str], run_id: str) 
         format_version=FORMAT_VERSION,
         night=record.created_at[: len("2026-01-31")],
         run=run_id,
-        counts=not any(run.injected for run in runs),
+        counts=not any(run.injected for run in (*record.cases, *record.references)),
         packages={name: before for name, (before, _, _) in versions.items() if VERSION.fullmatch(before)},
         commits={name: commit for name, commit in commits.items() if COMMIT.fullmatch(commit)},
         causes=_causes(runs, record.attributions),

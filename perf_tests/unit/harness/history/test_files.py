@@ -148,6 +148,12 @@ def test_a_fire_drill_never_counts() -> None:
     assert (night.counts, night.why_not) == (False, "a fire drill")
 
 
+def test_a_fire_drill_of_a_reference_alone_does_not_count() -> None:
+    record = make_record(make_run(), references=(make_run(MINI_INT8WO, injected=("latency:+3%",)),))
+    night, _ = night_of(record, "cpu", "1", wheels={})
+    assert (night.counts, night.why_not) == (False, "a fire drill")
+
+
 def test_a_run_by_hand_says_why_it_does_not_count() -> None:
     night, _ = night_of(make_record(make_run()), "cpu", "1", wheels={}, why_not="a run by hand")
     assert (night.counts, night.why_not) == (False, "a run by hand")

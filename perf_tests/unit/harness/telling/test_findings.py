@@ -20,7 +20,7 @@ from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.platforms import H100
 from perf_tests.unit.builders import make_environment, make_failure, make_record, make_run, make_verdict
 from perf_tests.unit.conftest import CASES, ROOT
-from perf_tests.unit.harness.telling.nights import FP8, FP8_B4, INT8, STEP, cause, night
+from perf_tests.unit.harness.telling.nights import BF16, FP8, FP8_B4, INT8, STEP, cause, night
 
 main: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "tell.py"))["main"]
 HONEST = json.loads(findings.dumps(night(1, cause(FP8, FP8_B4, blame=Blame.TORCH))))
@@ -211,6 +211,12 @@ def test_a_verdict_that_is_missing_is_not_green() -> None:
 def test_a_fire_drill_does_not_count() -> None:
     run = make_run(CASES[FP8], H100, injected=("latency:+3%",))
     assert not findings_of(make_record(run), {}, "0").counts
+
+
+def test_a_fire_drill_of_a_reference_alone_does_not_count() -> None:
+    drilled = make_run(CASES[BF16], H100, injected=("latency:+3%",))
+    record = make_record(make_run(CASES[FP8], H100), references=(drilled,))
+    assert not findings_of(record, {}, "0").counts
 
 
 @pytest.mark.parametrize("status", [Status.REGRESSED, Status.INVALID])
