@@ -80,11 +80,11 @@ class Cell:
         return merged(self.layers)
 
 
-def cell_of(layers: tuple[Lock, ...], torchao: TorchaoWanted) -> Cell:
-    """The environment of these layers; its name is that of its content."""
+def cell_of(layers: tuple[Lock, ...], torchao: TorchaoWanted, python_version: str) -> Cell:
+    """The environment of these layers and that Python; its name is that of its content."""
     packages = merged(layers)
     content = {name: [locked.version, [w.sha256 for w in locked.wheels]] for name, locked in packages.items()}
-    key = wanted.digest(content, torchao)
+    key = wanted.digest(content, torchao, python_version)
     built = packages["torchao"].version if "torchao" in packages else torchao.commit[:12]
     return Cell(
         name=f"torch-{packages['torch'].version}-torchao-{built}-{key}", layers=layers, torchao=torchao
@@ -193,12 +193,13 @@ def close(home: Path, seal: CellSeal) -> None:
 
 
 def read_seal(home: Path) -> CellSeal | None:
-    """What is in the environment; None where it is half-built, or was changed since."""
+    """What is in the environment; None where it is half-built, was changed since, or its Python is gone."""
     try:
         seal = msgspec.json.decode((home / SEAL).read_bytes(), type=CellSeal)
     except (OSError, msgspec.DecodeError):
         return None
-    return seal if seal.listed == _listed(home) else None
+    is_whole = seal.listed == _listed(home) and (home / "bin" / "python").exists()
+    return seal if is_whole else None
 
 
 def remove(home: Path) -> None:

@@ -64,7 +64,8 @@ class SquareBuilder:
             torch, torchao = torches[square.torch(corner)], torchaos[square.torchao(corner)]
             problem = next((each for each in (torch, torchao) if isinstance(each, InstallError)), None)
             layers = tuple(each for each in (shared, torch, torchao) if isinstance(each, Lock))
-            cells[corner] = problem or cell_of(layers, square.torchao(corner))
+            python_version = self.resolver.python_version
+            cells[corner] = problem or cell_of(layers, square.torchao(corner), python_version)
         return cells
 
     def _python(self, cell: Cell | InstallError, seal: CellSeal | InstallError) -> str | MissingStack:

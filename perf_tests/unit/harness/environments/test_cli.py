@@ -158,6 +158,18 @@ def test_an_environment_that_was_changed_is_built_again(home: Path) -> None:
     assert (site / "sympy-1.14.0.dist-info").is_dir()
 
 
+def test_an_environment_whose_python_is_gone_is_built_again(home: Path) -> None:
+    assert build(home) == 0
+    python = next((home / "stacks" / "environments").glob(f"{GOOD}-*")) / "bin" / "python"
+    python.parent.chmod(0o755)
+    python.unlink()
+    python.symlink_to("/gone/bin/python3.12")  # as after the host has moved to another one
+
+    assert build(home) == 0
+
+    assert python.exists()
+
+
 def test_a_build_that_was_killed_halfway_is_found_and_done_again(home: Path) -> None:
     (home / "kill").touch()
     command = (sys.executable, str(ROOT / "tools" / "stacks.py"), *arguments(home))

@@ -18,6 +18,7 @@ from perf_tests.harness.environments.uv import InstallError, Uv
 from perf_tests.harness.environments.wanted import TorchaoWanted, TorchWanted
 
 COMMIT = "36027d82" + 32 * "0"
+PYTHON = "3.12.8 x86_64"
 LOCK = """\
 lock-version = "1.0"
 [[packages]]
@@ -90,7 +91,7 @@ def test_an_environment_holds_what_is_locked_and_nothing_else(
     torch: str, found: Mapping[str, str], says: str
 ) -> None:
     locks = (locked(torch="2.14.1+cu130", numpy="2.4.6"), locked(torchao="0.17.0"))
-    cell = cell_of(locks, TorchaoWanted(release="0.17.0"))
+    cell = cell_of(locks, TorchaoWanted(release="0.17.0"), PYTHON)
     packages = {"torch": "2.14.1+cu130", "numpy": "2.4.6", "torchao": "0.17", **found}
 
     if not says:
@@ -102,7 +103,9 @@ def test_an_environment_holds_what_is_locked_and_nothing_else(
 
 
 def test_a_wheel_without_a_local_tag_may_hold_a_build_that_has_one() -> None:
-    cell = cell_of((locked(torch="2.14.1"), locked(torchao="0.17.0")), TorchaoWanted(release="0.17.0"))
+    cell = cell_of(
+        (locked(torch="2.14.1"), locked(torchao="0.17.0")), TorchaoWanted(release="0.17.0"), PYTHON
+    )
 
     check(cell, probed("2.14.1+cu130", torch="2.14.1", torchao="0.17.0"))
     with pytest.raises(InstallError, match=r"torch says that it is 2\.14\.0\+cu130, not 2\.14\.1"):
@@ -117,7 +120,9 @@ def test_what_an_import_fails_with_is_said_in_a_line() -> None:
 
 
 def test_what_is_imported_has_bytecode() -> None:
-    cell = cell_of((locked(torch="2.14.1"), locked(torchao="0.17.0")), TorchaoWanted(release="0.17.0"))
+    cell = cell_of(
+        (locked(torch="2.14.1"), locked(torchao="0.17.0")), TorchaoWanted(release="0.17.0"), PYTHON
+    )
     bare = msgspec.structs.replace(
         probed("2.14.1", torch="2.14.1", torchao="0.17.0"), uncompiled=("a.pyc", "b.pyc")
     )
@@ -126,8 +131,15 @@ def test_what_is_imported_has_bytecode() -> None:
         check(cell, bare)
 
 
+def test_an_environment_of_another_python_is_another_one() -> None:
+    # What was built before and what is built today would otherwise differ in more than the two axes.
+    layers, torchao = (locked(torch="2.14.1"),), TorchaoWanted(commit=COMMIT)
+    names = {cell_of(layers, torchao, python).name for python in ("3.12.7 x86_64", "3.12.8 x86_64")}
+    assert len(names) == 2
+
+
 def test_a_commit_is_what_the_installed_torchao_says() -> None:
-    cell = cell_of((locked(torch="2.14.1"),), TorchaoWanted(commit=COMMIT))
+    cell = cell_of((locked(torch="2.14.1"),), TorchaoWanted(commit=COMMIT), PYTHON)
     assert cell.name.startswith("torch-2.14.1-torchao-36027d820000-")
 
     check(cell, probed("2.14.1", torch="2.14.1", torchao="0.19.0+git36027d82"))
@@ -141,7 +153,7 @@ def test_room_is_needed_for_what_no_environment_holds_yet() -> None:
         return Lock(path=Path(), packages=(Locked(name=name, version=version, wheels=(wheel,)),))
 
     good, new = sized("torch", "2.13.0", 2 * 10**9), sized("torch", "2.14.1", 10**9)
-    cells = [cell_of((torch,), TorchaoWanted(commit=COMMIT)) for torch in (good, new)]
+    cells = [cell_of((torch,), TorchaoWanted(commit=COMMIT), PYTHON) for torch in (good, new)]
 
     assert disk.needed_bytes(cells, ()) == 10 * 10**9
     assert disk.needed_bytes(cells[1:], cells[:1]) == 4 * 10**9
