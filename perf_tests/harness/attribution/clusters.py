@@ -67,7 +67,9 @@ class Suspect:
         if self.is_failure:
             return math.inf
         if self.compared is None or self.compared.ci_pct is None:
-            verdict = next(each for each in self.run.verdicts if each.metric == self.metric.name)
+            judged = {each.metric: each for each in self.run.verdicts}
+            ratios = (each for name, each in judged.items() if METRIC_BY_NAME[name].of == self.metric.name)
+            verdict = judged.get(self.metric.name) or next(ratios)  # of a time, only a ratio may gate
             return abs(verdict.change_pct or 0.0)
         low, high = self.compared.ci_pct
         return abs(self.compared.change_pct or 0.0) / (high - low) if high > low else math.inf

@@ -144,3 +144,11 @@ def test_certainty_is_the_change_in_its_own_errors() -> None:
     comparison = compared(run, 2.0)
     (suspect,) = suspects((run,), CASES, {run.id: comparison})
     assert suspect.score == pytest.approx(2.5)
+
+
+def test_a_red_ratio_whose_pairs_said_nothing_counts_by_its_own_change() -> None:
+    # Only the ratio gates on a CPU, so that no verdict is on the time that pairs would compare.
+    (cluster,) = clusters(suspects((red(FP8[0], "speedup_vs_bf16"),), CASES, {}))
+    assert cluster.suspects[0].metric.name == STEP
+    assert cluster.suspects[0].score == 2.0
+    assert measured(cluster) is None
