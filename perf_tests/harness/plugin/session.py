@@ -263,13 +263,13 @@ class PerfSession:
 
 
 def explain_red(session: PerfSession) -> None:
-    """Record what may explain what is red, and with `--perf-stacks` find out which package made it so, now
-    that every test has run."""
+    """With `--perf-stacks` find out which package made red what is red, and record what may explain it, now
+    that every test has run. In that order: the evidence takes what is left of the budget."""
     if session._campaign is None:
         return
     try:
-        session._ab.gather(session._campaign, session._directory.path, session._budget.lacks)
         session._ab.attribute(session._campaign, session._directory.path, session._budget.refusal)
+        session._ab.gather(session._campaign, session._directory.path, session._budget.lacks)
     except PerfError as error:
         session.problem = str(error)
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.plugin import ab_session
 from perf_tests.harness.processes import worker_process
+from perf_tests.harness.profiles.gathering import Gatherer
 from perf_tests.harness.records.attributions import Attribution, Blame, CellReport, Corner
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.telling import findings
@@ -227,6 +229,18 @@ def test_a_twin_that_did_not_move_excludes_nothing(suite: Suite, slow: Slow) -> 
 def test_a_fire_drill_is_in_the_stacks_with_the_new_torch(suite: Suite, slow: Slow) -> None:
     slow("--perf-inject=latency:+10%")
     assert attributions(suite)[STEP].blame is Blame.TORCH
+
+
+def test_whose_it_is_comes_before_what_only_explains_it(
+    suite: Suite, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spend(_gatherer: Gatherer, _found: object) -> None:
+        monkeypatch.setattr(Budget, "refusal", lambda *_: "the budget is spent")
+
+    monkeypatch.setattr(Gatherer, "gather", spend)
+    slow(new="slower:10", new_torch="slower:10")
+    assert attributions(suite)[STEP].blame is Blame.TORCH
+    assert Budget.refusal(None, "") == "the budget is spent"  # type: ignore[arg-type] # it is replaced
 
 
 def test_a_resumed_session_measures_no_diagonal_twice(suite: Suite, slow: Slow) -> None:
