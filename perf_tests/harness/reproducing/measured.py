@@ -11,7 +11,7 @@ from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.protocol.files import replace_atomically
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import STEP
-from perf_tests.tables.platforms import PLATFORMS
+from perf_tests.tables.platforms import PLATFORM_BY_ID
 
 PACKAGES = ("torch", "triton", "torchao", "diffusers")
 """Those that decide how long a step takes."""
@@ -29,10 +29,12 @@ def write(case: Case, run: Run, path: Path) -> None:
         )
     if why := obstacle(case):
         raise UsageError(f"{case.id}: no script of its own: {why}")
-    device = next(platform.device for platform in PLATFORMS if platform.id == run.platform)
+    platform = PLATFORM_BY_ID.get(run.platform)
+    if platform is None:
+        raise UsageError(f"{run.id}: there is no platform {run.platform} any more: use the commit of the run")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomically(path, script(case, device, path.name, tuple(about(run))).encode())
+        replace_atomically(path, script(case, platform.device, path.name, tuple(about(run))).encode())
     except OSError as error:
         raise PerfError(
             f"cannot write {path}: {error.strerror}; make room, or choose another file"
@@ -50,6 +52,9 @@ def about(run: Run) -> Iterator[str]:
         step = run.measured.get(STEP)
         took = "" if step is None else f"{step:.4g} ms per step "
         yield f"Measured: {took}on {device} with {stack}."
+        if environment.variables:
+            variables = ", ".join(f"{name}={value}" for name, value in environment.variables.items())
+            yield f"There, what the environment says was {variables}. Set it alike: this script does not."
     for verdict in run.verdicts:
         if verdict.status is Status.REGRESSED:
             yield f"{verdict.metric} {verdict.status.value}: {verdict.reason}"

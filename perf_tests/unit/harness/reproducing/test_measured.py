@@ -6,13 +6,22 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perf_tests.harness.reproducing import measured
 from perf_tests.harness.runs.record import Run, RunRecord, Status
 from perf_tests.harness.runs.record_file import RECORD, write_record
 from perf_tests.tables.platforms import H100
-from perf_tests.unit.builders import FLUX_FP8, MINI_INT8WO, make_record, make_run, make_verdict
+from perf_tests.unit.builders import (
+    FLUX_FP8,
+    MINI_INT8WO,
+    make_environment,
+    make_process,
+    make_record,
+    make_run,
+    make_verdict,
+)
 from perf_tests.unit.conftest import CASES, ROOT, TRAINED
 
 main: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "tools" / "reproduce.py"))["main"]
@@ -42,6 +51,21 @@ def test_a_drill_is_told_of() -> None:
     assert list(measured.about(make_run(injected=("latency:+3%",))))[-1] == (
         "That session injected latency:+3%, which this script does not."
     )
+
+
+def test_variables_that_decide_numbers_are_told() -> None:
+    environment = make_environment(variables={"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"})
+    run = make_run(processes=(make_process(environment=environment),))
+    assert list(measured.about(run))[1] == (
+        "There, what the environment says was OMP_NUM_THREADS=2, OMP_WAIT_POLICY=passive. Set it alike: this "
+        "script does not."
+    )
+
+
+def test_a_platform_that_is_gone_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = msgspec.structs.replace(make_run(), platform="v100")
+    assert main([str(stored(tmp_path, run)), run.id, f"--out={tmp_path / 'step.py'}"]) == 2
+    assert "there is no platform v100 any more: use the commit of the run" in capsys.readouterr().err
 
 
 def test_a_case_that_nobody_measured_is_refused_with_the_nearest(
