@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,17 +88,19 @@ class Gatherer:
     def _recorded(self, evidence: Evidence, wanted: Wanted, runner: PairRunner) -> Evidence:
         sides = (Side.STABLE, Side.CANDIDATE) if wanted.profile else (Side.CANDIDATE,)
         kernels: dict[Side, tuple[KernelTime, ...]] = {}
+        why = ""
         for side in sides:
             try:
-                evidence = self._of_side(evidence, wanted, runner, side, kernels)
+                for known in self._of_side(evidence, wanted, runner, side, kernels):
+                    evidence = known
             except SideError as error:
                 runner.launchers[side].raise_if_aborted()
                 why = f"{side}: {status_of(error.failure).value}: {error.failure.message}"
-                return _without(evidence, wanted, why)
-        if not all(kernels.get(side) for side in sides):
-            return evidence
-        step = step_change(kernels[Side.STABLE], kernels[Side.CANDIDATE])
-        return msgspec.structs.replace(evidence, step=step)
+                break
+        if all(kernels.get(side) for side in (Side.STABLE, Side.CANDIDATE)):
+            step = step_change(kernels[Side.STABLE], kernels[Side.CANDIDATE])
+            evidence = msgspec.structs.replace(evidence, step=step)
+        return _without(evidence, wanted, why) if why else evidence
 
     def _of_side(
         self,
@@ -107,7 +109,8 @@ class Gatherer:
         runner: PairRunner,
         side: Side,
         kernels: dict[Side, tuple[KernelTime, ...]],
-    ) -> Evidence:
+    ) -> Iterator[Evidence]:
+        """The evidence after each part: what comes next may end the worker."""
         case_id = evidence.id
         with runner.warmed_up(self.campaign.planned[case_id], side, INDEX) as replicate:
             if wanted.profile:
@@ -116,11 +119,11 @@ class Gatherer:
                 profiled = replicate.ask(asked, Profiled, Phase.PROFILE)
                 kernels[side] = profiled.kernels
                 evidence = _with_trace(evidence, side, trace, profiled)
+                yield evidence
             if wanted.snapshot and side is Side.CANDIDATE:
                 file = f"{PROFILES}/{case_id}.memory.pickle.gz"
                 request = Snapshot(file=str(self.out / file), limit_mb=LIMIT_MB)
-                evidence = _with_snapshot(evidence, file, replicate.ask(request, Snapshotted, Phase.PROFILE))
-        return evidence
+                yield _with_snapshot(evidence, file, replicate.ask(request, Snapshotted, Phase.PROFILE))
 
 
 def _with_trace(evidence: Evidence, side: Side, trace: str, profiled: Profiled) -> Evidence:
@@ -146,10 +149,11 @@ def _with_snapshot(evidence: Evidence, file: str, taken: Snapshotted) -> Evidenc
 
 def _without(evidence: Evidence, wanted: Wanted, why: str) -> Evidence:
     """The evidence, with why what was wanted and is not in it is missing."""
+    lacks_profile = wanted.profile and evidence.step is None
     lacks_snapshot = wanted.snapshot and not (evidence.snapshot or evidence.snapshot_problem)
     return msgspec.structs.replace(
         evidence,
-        profile_problem=why if wanted.profile else evidence.profile_problem,
+        profile_problem=why if lacks_profile else evidence.profile_problem,
         snapshot_problem=why if lacks_snapshot else evidence.snapshot_problem,
     )
 

@@ -42,7 +42,7 @@ def profile(subject: Subject, request: Profile) -> Profiled:
     )
 
 
-def snapshot(_subject: Subject, request: Snapshot) -> Snapshotted:
+def snapshot(subject: Subject, request: Snapshot) -> Snapshotted:
     """Two allocations."""
     _write(Path(request.file), b"a pickle")
     return Snapshotted(
@@ -52,7 +52,7 @@ def snapshot(_subject: Subject, request: Snapshot) -> Snapshotted:
         ),
         before_mib=24.0,
         peak_mib=110.5,
-        file=request.file,
+        file=f"{request.file}.other" if subject.has("snapshot-elsewhere") else request.file,
     )
 
 

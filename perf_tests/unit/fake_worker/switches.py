@@ -91,6 +91,7 @@ IN_AN_ANSWER: Mapping[str, str] = {
     "other-kernel": "another kernel does its work",
     "unprofiled": "the profiler refuses",
     "trace-elsewhere": "the trace is in another file than the one that was asked for",
+    "snapshot-elsewhere": "the snapshot is in another file than the one that was asked for",
 }
 
 TABLES = (AT_THE_START, INSTEAD_OF_AN_ANSWER, AT_A_TIMED_GENERATION, IN_AN_ANSWER)

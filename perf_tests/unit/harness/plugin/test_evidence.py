@@ -48,10 +48,15 @@ def compared(suite: Suite, plug_gpu: Plug, monkeypatch: pytest.MonkeyPatch) -> R
     monkeypatch.setattr(ab_session, "MIN_PAIRS", 2)
     plug_gpu()
 
-    def run(*arguments: str, stable_does: str = "", candidate_does: str = "slower:10") -> pytest.RunResult:
+    def run(
+        *arguments: str,
+        stable_does: str = "",
+        candidate_does: str = "slower:10",
+        tests: tuple[str, ...] = LATENCY,
+    ) -> pytest.RunResult:
         switches.update(stable=stable_does, candidate=candidate_does)
         command = ("-m", "h100", f"--perf-case={FP8DQROW}", "--perf-max-processes=1")
-        return suite.run(*command, "--perf-table=red", f"--perf-against={stable}", *arguments, tests=LATENCY)
+        return suite.run(*command, "--perf-table=red", f"--perf-against={stable}", *arguments, tests=tests)
 
     return run
 
@@ -118,6 +123,20 @@ def test_a_profile_that_fails_is_a_sentence_and_no_verdict_changes(
     assert found.traces == {"stable": FILES[Side.STABLE]}
     assert found.script
     assert f"{FILES[Side.STABLE]}; which kernels: candidate: " in text(result)
+
+
+def test_a_snapshot_that_fails_leaves_the_profile_that_was_taken_before(suite: Suite, compared: Run) -> None:
+    compared(
+        "--perf-inject=memory:+20%",
+        candidate_does="slower:10,slower-kernel:310,snapshot-elsewhere",
+        tests=(*LATENCY, *MEMORY),
+    )
+    found = evidence(suite)
+    assert found.snapshot_problem.startswith("candidate: ERROR(crash): ")
+    assert found.profile_problem == ""
+    assert found.step is not None
+    assert found.step.slower[0].more_us == 310.0
+    assert found.traces == {side.value: file for side, file in FILES.items()}
 
 
 def test_what_the_budget_has_no_time_for_is_not_begun(
