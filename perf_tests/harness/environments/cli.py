@@ -84,7 +84,7 @@ def _builder(
 
 def _prune(options: argparse.Namespace) -> int:
     homes = options.folder / ENVIRONMENTS
-    kept = frozenset(Path(python).parents[1] for path in options.keep for python in _pythons(path))
+    kept = frozenset(Path(python).parents[1].resolve() for path in options.keep for python in _pythons(path))
     unused = list(disk.unused(homes, options.unused_days, kept))
     freed = disk.remove_all(unused)
     cache = options.cache or options.folder / "cache"

@@ -40,11 +40,12 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def unused(folder: Path, days: float, kept: frozenset[Path]) -> Iterator[Path]:
-    """Environments in `folder`, not `kept`, that are half-built or that nobody has asked for in `days`."""
+    """Environments in `folder`, but for the resolved paths `kept`, that are half-built or not asked for in
+    `days`."""
     oldest = time.time() - days * DAY_S
     for home in sorted(folder.iterdir()) if folder.is_dir() else ():
         seal = home / SEAL
-        if home.absolute() not in kept and (not seal.exists() or seal.stat().st_mtime < oldest):
+        if home.resolve() not in kept and (not seal.exists() or seal.stat().st_mtime < oldest):
             yield home
 
 

@@ -381,3 +381,15 @@ def test_pruning_removes_what_was_not_asked_for_and_what_is_half_built(
     assert GOOD not in environments(home)
     assert NEW_TORCHAO in environments(home)
     assert len(environments(home)) == 3
+
+
+def test_pruning_keeps_stacks_that_are_written_under_another_name_of_the_folder(home: Path) -> None:
+    assert build(home) == 0
+    built = home / "stacks" / "environments"
+    for each in built.iterdir():
+        os.utime(each / "built.json", (0, 0))
+    (home / "link").symlink_to(home / "stacks")
+
+    assert main(["prune", str(home / "link"), f"--keep={home / 'stacks' / 'stacks.json'}"]) == 0
+
+    assert len(environments(home)) == 4
