@@ -235,7 +235,8 @@ class RunStore:
                 self._foreign = (*self._foreign, run)
         self.comparisons = {each.id: each for each in resumed.comparisons}
         self._diagonals = {each.id: each for each in resumed.diagonals}
-        self.evidence = tuple(each for each in resumed.evidence if each.id in self.cases)
+        known = {*self.cases, *(run.id for run in self._unselected)}
+        self.evidence = tuple(each for each in resumed.evidence if each.id in known)
 
     def _is_as_planned(self, run: Run) -> bool:
         now = self._blanks.get(run.id)

@@ -17,6 +17,7 @@ from perf_tests.unit.conftest import FP8DQROW, ROOT, Plug, Suite
 from perf_tests.unit.fake_worker.evidence import GEMM, REFUSED
 
 STEP = "denoise_step_ms"
+BF16 = "flux1-dev-b1-bf16-regional"
 LATENCY = (str(ROOT / "perf_tests" / "test_latency.py"),)
 MEMORY = (str(ROOT / "perf_tests" / "test_memory.py"),)
 FILES = {
@@ -180,6 +181,28 @@ def test_a_resumed_session_keeps_what_is_recorded(suite: Suite, compared: Run) -
     compared("--perf-resume")
     assert evidence(suite).step is not None
     assert (suite.out / FILES[Side.STABLE]).read_bytes() == b"as it was"
+
+
+def test_a_resumed_session_of_other_cases_keeps_what_is_recorded(suite: Suite, compared: Run) -> None:
+    compared()
+    before = evidence(suite)
+    suite.run("-m", "h100", f"--perf-case={BF16}", "--perf-max-processes=1", "--perf-resume", tests=LATENCY)
+    assert {each.id for each in suite.record().cases} == {FP8DQROW, BF16}
+    assert evidence(suite) == before
+
+
+def test_ctrl_c_while_it_is_recorded_loses_no_verdict(
+    suite: Suite, compared: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("perf_tests.harness.profiles.gathering.step_change", interrupt)
+    with pytest.raises(KeyboardInterrupt):  # which pytester passes on
+        compared()
+    assert suite.statuses(FP8DQROW)[STEP] is Status.REGRESSED
+    assert suite.record().missing == ()
+    assert suite.record().evidence == ()
 
 
 def test_a_red_peak_is_told_by_its_largest_allocations(suite: Suite, plug_gpu: Plug) -> None:
