@@ -12,7 +12,7 @@ from perf_tests.harness.environments import disk
 from perf_tests.harness.environments.cells import Cell, CellBuilder, CellSeal, cell_of
 from perf_tests.harness.environments.locks import Lock, Resolver
 from perf_tests.harness.environments.uv import InstallError
-from perf_tests.harness.environments.wanted import SquareWanted
+from perf_tests.harness.environments.wanted import OF_TORCH, SquareWanted
 from perf_tests.harness.records.attributions import Corner
 from perf_tests.protocol.errors import UsageError
 
@@ -59,6 +59,8 @@ class SquareBuilder:
             each: _attempt(self.resolver.torchao, each) for each in (square.good_torchao, square.new_torchao)
         }
         _check_torches(torches.values())
+        if moved := _moved(torches.values()):
+            self.say(f"the stacks differ with torch in {moved}, too: pin it in --pins")
         cells: dict[Corner, Cell | InstallError] = {}
         for corner in ORDER:
             torch, torchao = torches[square.torch(corner)], torchaos[square.torchao(corner)]
@@ -92,6 +94,16 @@ def _check_torches(torches: Iterable[Lock | InstallError]) -> None:
     builds = [each.versions["torch"] for each in torches if isinstance(each, Lock)]
     if len(builds) > len(set(builds)):
         raise UsageError(f"the good and the new torch are both {builds[0]}: there is nothing to tell apart")
+
+
+def _moved(torches: Iterable[Lock | InstallError]) -> str:
+    """Packages that only torch asks for, in two versions although its wheels need not pin them."""
+    locks = [each.versions for each in torches if isinstance(each, Lock)]
+    if len(locks) < 2:
+        return ""
+    good, new = locks
+    names = sorted(name for name in good.keys() & new.keys() if not OF_TORCH.fullmatch(name))
+    return ", ".join(f"{name} {good[name]} and {new[name]}" for name in names if good[name] != new[name])
 
 
 def _attempt(make: Callable[[A], T], asked: A) -> T | InstallError:

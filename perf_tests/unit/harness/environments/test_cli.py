@@ -111,6 +111,21 @@ def test_four_stacks_differ_in_torch_with_what_it_pins_and_torchao_only(
     )
 
 
+def test_what_moves_with_torch_although_its_wheel_does_not_pin_it_is_told(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As where the good torch was resolved weeks ago, and the new one today.
+    brings = {"sympy": "1.15.0", "triton": "3.8.0"}
+    index = {**INDEX, "torch==2.14.1": {"version": "2.14.1+cu130", "brings": brings}}
+    (home / "index.json").write_text(json.dumps(index))
+
+    assert build(home) == 0
+
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "the stacks differ with torch in sympy 1.14.0 and 1.15.0, too: pin it in --pins"
+    )
+
+
 def test_each_version_is_resolved_once_and_each_layer_is_compiled(built: tuple[Path, list[str]]) -> None:
     _, done = built
     assert [each.startswith("pip compile") for each in done].count(True) == 5  # shared, two of each axis
