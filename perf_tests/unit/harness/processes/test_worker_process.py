@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,6 +46,7 @@ from perf_tests.unit.conftest import QuietHost
 from perf_tests.unit.fake_worker.environment import ready
 from perf_tests.unit.fake_worker.switches import Switches
 from perf_tests.unit.forked_workers import START_PROCESS
+from perf_tests.unit.gone import is_gone, is_gone_within_5_s
 
 FAKE = ("-m", "perf_tests.unit.fake_worker")
 CASE = CPU_ROWS[1].case(Weights.SYNTHETIC)
@@ -88,21 +88,6 @@ def failure_of_load(tmp_path: Path, fake: str, timeout_s: float = GENEROUS_S) ->
         worker.ask(LOAD, Loaded, timeout_s)
     assert is_gone(worker.pid)
     return caught.value.failure
-
-
-def is_gone(pid: int) -> bool:
-    """A zombie whose new parent does not wait for it is gone as well."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def is_gone_within_5_s(pid: int) -> bool:
-    deadline = time.monotonic() + 5.0
-    while not is_gone(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return is_gone(pid)
 
 
 @pytest.mark.usefixtures("not_forked")
