@@ -37,13 +37,16 @@ class Candidates(Protocol):
         """Install or build a version. Raises CandidateError. Called from another thread, once a version."""
 
     def measure(self, item: str) -> tuple[float, float]:
-        """The value of a prepared version, and half its 95 % interval. Raises CandidateError."""
+        """The value of a prepared version, and half its 95 % interval. Raises CandidateError.
+
+        Called from another thread.
+        """
 
     def discard(self, item: str) -> None:
         """Remove what was prepared of a version, which is not measured again. Raises nothing."""
 
     def stop(self) -> None:
-        """End what is being prepared, because nobody needs it any more. Called from another thread."""
+        """End what is being prepared or measured, because nobody needs it any more."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,16 +65,20 @@ class Bisection:
 
         Raises PerfError where the file of the search cannot be written.
         """
-        pool = ThreadPoolExecutor(1)
+        # Ctrl-C strikes this thread alone: none that starts a process is struck before it knows the process.
+        ahead, measuring = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         try:
-            return self._search(begun, pool)
+            return self._search(begun, ahead, measuring)
         finally:
             self.candidates.stop()
-            pool.shutdown(cancel_futures=True)
+            for pool in (ahead, measuring):
+                pool.shutdown(cancel_futures=True)
             for item in self._prepared:
                 self.candidates.discard(item)
 
-    def _search(self, begun: BisectState, pool: ThreadPoolExecutor) -> BisectState:
+    def _search(
+        self, begun: BisectState, pool: ThreadPoolExecutor, measuring: ThreadPoolExecutor
+    ) -> BisectState:
         now, spent_s = begun, 0.0
         while (item := search.next_item(now.question, now.points)) is not None:
             if spent_s >= self.budget_s:
@@ -79,7 +86,7 @@ class Bisection:
                 break
             ahead = search.upcoming(now.question, now.points)[:PREPARED_AHEAD]
             self._prepare(pool, (item, *ahead))
-            point = self._measured(item)
+            point = self._measured(item, measuring)
             spent_s += point.seconds
             now = self._kept(now, item, point)
             del self._prepared[item]
@@ -94,14 +101,14 @@ class Bisection:
             if item not in self._prepared:
                 self._prepared[item] = pool.submit(self.candidates.prepare, item)
 
-    def _measured(self, item: str) -> BisectPoint:
+    def _measured(self, item: str, pool: ThreadPoolExecutor) -> BisectPoint:
         try:
             made = self._prepared[item].result()
         except CandidateError as error:
             return BisectPoint(reason=str(error))
         began = time.monotonic()
         try:
-            value, half = self.candidates.measure(item)
+            value, half = pool.submit(self.candidates.measure, item).result()
             point = BisectPoint(value=value, half=half)
         except CandidateError as error:
             point = BisectPoint(reason=str(error))

@@ -192,7 +192,11 @@ def test_a_search_that_is_stopped_by_hand_keeps_what_it_has(
     assert bisect(clone, state) == 0
 
 
-def test_a_search_that_is_terminated_ends_its_probe(clone: tuple[Path, list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("time", range(3))
+def test_a_search_that_is_terminated_ends_its_probe(
+    clone: tuple[Path, list[str]], tmp_path: Path, time: int
+) -> None:
+    """At once, while it still starts that one; not every time at the same moment."""
     probe = f"echo $$ > {tmp_path}/pid; kill -TERM {os.getpid()}; sleep 60"
     assert bisect(clone, tmp_path / "b.json", probe=probe) == 1
     assert is_gone_within_5_s(int((tmp_path / "pid").read_text()))
