@@ -18,14 +18,13 @@ from packaging.utils import canonicalize_name
 from perf_tests.harness.bisecting import commands
 from perf_tests.harness.bisecting.commands import CandidateError, Commands
 from perf_tests.harness.bisecting.running import Prepared
+from perf_tests.harness.environments.uv import OF_ANOTHER_ENVIRONMENT
 from perf_tests.harness.processes.plain_text import harmless
 from perf_tests.protocol.errors import UsageError
 
 GIT_TIMEOUT_S = 600.0
-OWN_ENVIRONMENT: Mapping[str, None] = dict.fromkeys(
-    ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
-)
-"""Variables that would have an environment find the packages of another one."""
+OWN_ENVIRONMENT: Mapping[str, None] = dict.fromkeys(OF_ANOTHER_ENVIRONMENT)
+"""What a command leaves out so that it uses the environment it is told to use."""
 BUILT_FROM = re.compile(r"""^git_version\b.*=\s*['"]([0-9a-f]{7,40})['"]""", re.MULTILINE)
 """As in `torch/version.py`."""
 

@@ -19,7 +19,7 @@ TIMEOUT_S = 3600.0
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SAID_CHARACTERS = 600
 """Of what a failing command said, the last ones: resolvers end with their reasons."""
-NOT_INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME")
+OF_ANOTHER_ENVIRONMENT = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME")
 """Variables that would point a command at another environment than the one it is told to use."""
 
 
@@ -60,7 +60,7 @@ def output_of(
     command: Sequence[str], *, folder: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> str:
     """What a command printed. Raises InstallError, with the end of what it said, where it fails."""
-    inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    inherited = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_ENVIRONMENT}
     try:
         done = subprocess.run(
             command,
