@@ -18,7 +18,8 @@ from packaging.utils import canonicalize_name
 from perf_tests.harness.bisecting import commands
 from perf_tests.harness.bisecting.commands import CandidateError, Commands
 from perf_tests.harness.bisecting.running import Prepared
-from perf_tests.harness.environments.uv import OF_ANOTHER_ENVIRONMENT
+from perf_tests.harness.environments.uv import OF_ANOTHER_ENVIRONMENT, InstallError
+from perf_tests.harness.environments.work_trees import WorkTrees
 from perf_tests.harness.processes.plain_text import harmless
 from perf_tests.protocol.errors import UsageError
 
@@ -97,11 +98,10 @@ class Commits:
 
     def prepare(self, item: str) -> Prepared:
         """Check the commit out, and build it."""
-        self.discard(item)  # of a search that was killed: nobody knows how far it had come
-        tree = self.folder.absolute() / item
+        tree = self.folder / item
         try:
-            _git(self.clone, "worktree", "add", "--detach", "--force", str(tree), item)
-        except UsageError as error:
+            WorkTrees(clone=self.clone).add(tree, item)
+        except InstallError as error:
             raise CandidateError(str(error)) from error
         if self.build:
             self.commands.run(shell(self.build), tree, self._variables(item))
@@ -113,12 +113,7 @@ class Commits:
 
     def discard(self, item: str) -> None:
         """Remove the work tree, if there is one."""
-        tree = self.folder.absolute() / item
-        if tree.exists():
-            try:
-                _git(self.clone, "worktree", "remove", "--force", str(tree))
-            except UsageError:  # git does not know it, or not any more
-                shutil.rmtree(tree, ignore_errors=True)
+        WorkTrees(clone=self.clone).remove(self.folder / item)
 
     def stop(self) -> None:
         """End what is being built."""

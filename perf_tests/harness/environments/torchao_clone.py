@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from perf_tests.harness.environments.uv import InstallError, Uv, output_of
 from perf_tests.harness.environments.wanted import TorchaoWanted
+from perf_tests.harness.environments.work_trees import WorkTrees
 from perf_tests.protocol.errors import UsageError
 
 WITHOUT_KERNELS = {"USE_CPP": "0"}
@@ -36,18 +36,13 @@ class TorchaoClone:
         imports torch, so that it is built beside the torch that is installed. Raises InstallError where it
         does not build.
         """
-        self._remove(tree)
-        tree.parent.mkdir(parents=True, exist_ok=True)
-        self._git("worktree", "add", "--quiet", "--detach", "--force", str(tree.absolute()), commit)
+        trees = WorkTrees(clone=self.path)
         try:
+            trees.add(tree, commit)
             built = ("--no-build-isolation", str(tree.absolute()))
             uv.install(environment, *built, variables=WITHOUT_KERNELS)
         finally:
-            self._remove(tree)
-
-    def _remove(self, tree: Path) -> None:
-        shutil.rmtree(tree, ignore_errors=True)
-        self._git("worktree", "prune")
+            trees.remove(tree)
 
     def _git(self, *arguments: str) -> str:
         return output_of(("git", "-C", str(self.path), *arguments))
