@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from perf_tests.harness.bisecting.commands import Commands
 from perf_tests.harness.bisecting.running import Candidates
 from perf_tests.harness.bisecting.suite_rows import SuiteRow
 from perf_tests.harness.bisecting.versions import Commits, Measure, Releases, ShellProbe
+from perf_tests.harness.environments.uv import require_uv
 from perf_tests.protocol.errors import UsageError
 from perf_tests.protocol.files import read_regular
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
@@ -101,8 +101,7 @@ def _between(
 
 
 def _installed(options: argparse.Namespace, items: tuple[str, ...], wheels: Mapping[str, str]) -> Axis:
-    if shutil.which("uv") is None:
-        raise UsageError("uv makes the environments, and is not on PATH: `pip install uv`")
+    require_uv()
     measure, probe = _measure(options)
     made = Releases(
         package=options.package,

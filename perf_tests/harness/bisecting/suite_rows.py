@@ -22,6 +22,8 @@ TESTS = tuple(str(path) for path in sorted((ROOT / "perf_tests").glob("test_*.py
 GREEN, RED = 0, 1
 """Exit codes of pytest with which a session has measured; what it says of the row is not asked."""
 TWO_SIDED_95 = 1.96
+MEDIAN_TO_MEAN_SD = math.sqrt(math.pi / 2)
+"""Standard error of the median of many normal values, over that of their mean; of three it is 1.16."""
 UNUSABLE = (Status.INVALID, Status.NOT_RUN, Status.UNSUPPORTED)
 
 
@@ -84,7 +86,8 @@ def half_interval(level: float, values: Sequence[float], platform: Platform) -> 
     Raises CandidateError for a single process whose noise nobody knows.
     """
     if platform.process_noise is not None:
-        return TWO_SIDED_95 * level * platform.process_noise.sd_pct / 100 / math.sqrt(len(values))
+        sd = level * platform.process_noise.sd_pct / 100 / math.sqrt(len(values))
+        return TWO_SIDED_95 * sd * (MEDIAN_TO_MEAN_SD if len(values) > 2 else 1.0)  # of two it is the mean
     if len(values) == 1:
         raise CandidateError(f"nobody knows the noise of {platform.id}: give --processes 3 or more")
     return max(values) - min(values)

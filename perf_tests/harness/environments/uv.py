@@ -37,8 +37,7 @@ class Uv:
         self, *arguments: str, folder: Path | None = None, variables: Mapping[str, str] | None = None
     ) -> str:
         """What uv printed. Raises InstallError where it fails, UsageError where there is none."""
-        if shutil.which("uv") is None:
-            raise UsageError("uv makes the environments, and is not on PATH: `pip install uv`")
+        require_uv()
         linked = {"UV_CACHE_DIR": str(self.cache.absolute()), "UV_LINK_MODE": "hardlink"}
         return output_of(("uv", *arguments), folder=folder, variables={**linked, **(variables or {})})
 
@@ -54,6 +53,12 @@ class Uv:
         """
         into = ("--quiet", "--python", str(environment.absolute() / "bin" / "python"))
         self.run("pip", "install", *into, "--no-deps", "--compile-bytecode", *arguments, variables=variables)
+
+
+def require_uv() -> None:
+    """Raises UsageError where there is no uv."""
+    if shutil.which("uv") is None:
+        raise UsageError("uv makes the environments, and is not on PATH: `pip install uv`")
 
 
 def output_of(

@@ -35,6 +35,8 @@ GRAPH_LAUNCH = "cudaGraphLaunch"
 """Name of the host's call that launches a CUDA graph, of whatever it consists."""
 OPERATOR = "cpu_op"
 """Category of an operator that runs on the host, whether it was called or is part of one that was."""
+EXTERNAL_ID = "External id"
+"""Argument that a kernel and the operator that launched it have in common."""
 MEMORY = "[memory]"
 """Name of an event that allocates or frees memory."""
 

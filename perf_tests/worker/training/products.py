@@ -11,15 +11,13 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from perf_tests.protocol.training import Float8Kernels
-from perf_tests.worker.inspection.kernels import KERNEL, OPERATOR, Event, KinetoRecorder
+from perf_tests.worker.inspection.kernels import EXTERNAL_ID, KERNEL, OPERATOR, Event, KinetoRecorder
 from perf_tests.worker.measure.clock import Clock
 
 T = TypeVar("T")
 
 SCALED_MM: Final = "aten::_scaled_mm"
 """The operator that multiplies in float8, called or compiled."""
-EXTERNAL_ID: Final = "External id"
-"""In a trace, what a kernel and the operator that launched it have in common."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

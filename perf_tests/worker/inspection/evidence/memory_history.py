@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perf_tests.protocol.files import replace_atomically
 from perf_tests.protocol.profiles import Allocation, Snapshot, Snapshotted
+from perf_tests.worker.inspection.evidence.kept_file import keep
 
 MOST = 5
 """Allocations that are named."""
 MAX_EVENTS = 100_000
 """Of the history, each of several KB."""
 MIB = 1 << 20
-MB = 1e6
 INTERNAL = ("/torch/", "??", "<frozen")
 """What the file of a frame contains that says little about who asked for memory."""
 ALLOCATED, FREED = "alloc", "free_requested"
@@ -40,7 +39,8 @@ def take(generate: Callable[[], object], allocator: Any, request: Snapshot) -> S
     if len(history) >= MAX_EVENTS:
         return Snapshotted(problem=f"a generation has more than {MAX_EVENTS} allocations")
     peak_mib, largest = at_peak(history)
-    problem = _write(taken, Path(request.file), request.limit_mb)
+    packed = gzip.compress(pickle.dumps(taken), mtime=0)
+    problem = keep("snapshot", packed, Path(request.file), request.limit_mb)
     return Snapshotted(
         largest=largest,
         before_mib=before_mib,
@@ -88,17 +88,4 @@ def where(frames: Iterable[Mapping[str, Any]]) -> str:
     for frame in (*telling, *known):
         name = "/".join(Path(frame["filename"]).parts[-3:])
         return f"{name}:{frame['line']} {frame['name']}"
-    return ""
-
-
-def _write(taken: Mapping[str, Any], file: Path, limit_mb: float) -> str:
-    """Why it was not kept; empty where it was."""
-    packed = gzip.compress(pickle.dumps(taken), mtime=0)
-    if len(packed) > limit_mb * MB:
-        return f"the snapshot takes {len(packed) / MB:.1f} MB, and {limit_mb:g} MB are kept"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomically(file, packed)
-    except OSError as error:
-        return f"the snapshot cannot be written: {error.strerror}"
     return ""

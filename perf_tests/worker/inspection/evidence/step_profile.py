@@ -10,12 +10,13 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity
 
-from perf_tests.protocol.files import replace_atomically
 from perf_tests.protocol.profiles import MAX_KERNELS, KernelTime, Profile, Profiled
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import STEP
 from perf_tests.tables.platforms import Device
+from perf_tests.worker.inspection.evidence.kept_file import is_too_large, keep
 from perf_tests.worker.inspection.kernels import (
+    EXTERNAL_ID,
     KERNEL,
     OPERATOR,
     Event,
@@ -31,11 +32,8 @@ ACTIVITIES = {
     Device.CPU: (ProfilerActivity.CPU,),
     Device.CUDA: (ProfilerActivity.CPU, ProfilerActivity.CUDA),
 }
-LINK = "External id"
-"""What a kernel and the operator that launched it have in common."""
 DIMENSIONS = "Input Dims"
 MAX_SHAPE = 120
-MB = 1e6
 
 
 def profile(
@@ -69,13 +67,13 @@ def of_gpu(events: Sequence[Event]) -> list[KernelTime]:
         link: shape
         for event in events
         if event.get("cat") == OPERATOR and (shape := _shape(event))
-        if (link := _arguments(event).get(LINK)) is not None
+        if (link := _arguments(event).get(EXTERNAL_ID)) is not None
     }
     return _summed(
         (
             str(event.get("name")),
             class_of(str(event.get("name"))) if event.get("cat") == KERNEL else COPIES,
-            shapes.get(_arguments(event).get(LINK), ""),
+            shapes.get(_arguments(event).get(EXTERNAL_ID), ""),
             float(event["dur"]),
         )
         for event in events
@@ -145,18 +143,14 @@ def _arguments(event: Event) -> Mapping[str, Any]:
 def write(events: Sequence[Event], file: Path, limit_mb: float) -> str:
     """Write the trace to `file`, without what the host did where it would be too large; why it was not kept,
     empty where it was."""
-    of_device = list(_of_the_device(events))
-    has_device = any(event.get("cat") in ON_DEVICE for event in of_device)
-    for kept in (list(events), *([of_device] if has_device else [])):
-        packed = gzip.compress(json.dumps({"traceEvents": kept}).encode(), mtime=0)
-        if len(packed) <= limit_mb * MB:
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                replace_atomically(file, packed)
-            except OSError as error:
-                return f"the trace cannot be written: {error.strerror}"
-            return ""
-    return f"the trace takes {len(packed) / MB:.1f} MB, and {limit_mb:g} MB are kept"
+    packed, of_device = _packed(events), list(_of_the_device(events))
+    if is_too_large(packed, limit_mb) and any(event.get("cat") in ON_DEVICE for event in of_device):
+        packed = _packed(of_device)
+    return keep("trace", packed, file, limit_mb)
+
+
+def _packed(events: Sequence[Event]) -> bytes:
+    return gzip.compress(json.dumps({"traceEvents": events}).encode(), mtime=0)
 
 
 def _of_the_device(events: Iterable[Event]) -> Iterator[Event]:
