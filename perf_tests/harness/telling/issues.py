@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from perf_tests.harness.records.attributions import Blame
+from perf_tests.harness.telling import bisect_command
 from perf_tests.harness.telling.findings import BUILD, Day, Name, NightFindings, RedCause, RunId
 from perf_tests.protocol.base import Struct
 
@@ -167,6 +168,7 @@ def of_cause(cause: RedCause, findings: NightFindings) -> Iterator[str]:
     """What an issue says of a cause that is red tonight."""
     yield from (_whose(cause), _table(cause), _stack(findings))
     yield f"Reproduce: `pytest --perf-case '{cause.members[0].case}'`"
+    yield from bisect_command.of_cause(cause, findings)
 
 
 def of_umbrella(causes: Sequence[RedCause], why: str, findings: NightFindings) -> Iterator[str]:

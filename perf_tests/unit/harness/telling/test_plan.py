@@ -243,6 +243,7 @@ def test_the_body_holds_names_numbers_and_commands_only(repository: Repository) 
     assert "Which package it comes from: torch." in body
     assert "torch `2.15.0.dev20261101`" in body
     assert f"Reproduce: `pytest --perf-case '{FP8}'`" in body
+    assert "`python tools/bisect.py nights torch " in body
     assert "@" not in body
 
 
