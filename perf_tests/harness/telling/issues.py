@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from perf_tests.harness.records.attributions import Blame
+from perf_tests.harness.runs.record import Status
 from perf_tests.harness.telling import bisect_command
 from perf_tests.harness.telling.findings import BUILD, Day, Name, NightFindings, RedCause, RunId
 from perf_tests.protocol.base import Struct
@@ -135,10 +136,12 @@ def fingerprint(*parts: str) -> str:
 
 # What it says
 
+OUTCOMES = {Status.REGRESSED: "regressed", Status.SURPRISE: "improved without explanation"}
+
 
 def title(cause: RedCause) -> str:
     """The title of an issue about `cause`."""
-    what = cause.status.value if cause.metric == BUILD else f"{cause.metric} regressed"
+    what = cause.status.value if cause.metric == BUILD else f"{cause.metric} {OUTCOMES[cause.status]}"
     return f"Performance: {cause.scheme} {cause.compile} on {cause.platform}: {what}"
 
 

@@ -18,6 +18,7 @@ from perf_tests.harness.telling.findings import (
     FORMAT_VERSION,
     PACKAGES,
     SUITE,
+    TOLD,
     VERSION,
     CaseOutcome,
     MemberChange,
@@ -32,7 +33,6 @@ from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 
 MOST_PCT = 1e6
 """A larger change is of something that was next to nothing."""
-TOLD = (Status.REGRESSED,)
 Key = tuple[str, str, str, str, str]
 
 
@@ -84,7 +84,7 @@ def findings_of(record: RunRecord, baseline_of: Mapping[str, str], run_id: str) 
 
 def _causes(runs: list[Run], attributions: tuple[Attribution, ...]) -> tuple[RedCause, ...]:
     found: dict[Key, dict[str, MemberChange]] = {}
-    for run, metric, status, change_pct in (*_failed(runs), *_regressed(runs)):
+    for run, metric, status, change_pct in (*_failed(runs), *_judged_red(runs)):
         recipe = CASES[run.id].build.recipe
         key = run.platform, recipe.scheme.id, recipe.compile.value, metric, status.value
         told = change_pct if change_pct is not None and abs(change_pct) <= MOST_PCT else None
@@ -98,8 +98,8 @@ def _failed(runs: list[Run]) -> Iterator[_RedCase]:
         yield _RedCase(run, BUILD, run.status, None)
 
 
-def _regressed(runs: list[Run]) -> Iterator[_RedCase]:
-    """What each of the other cases regressed in, once a cause, by the verdict that leads in it."""
+def _judged_red(runs: list[Run]) -> Iterator[_RedCase]:
+    """What each of the other cases is red for, once a cause, by the verdict that leads in it."""
     for platform in dict.fromkeys(run.platform for run in runs):
         here = {run.id: run for run in runs if run.platform == platform}
         for _, shown in groups(tuple(here.values()), lambda run: not _has_failed(run)):

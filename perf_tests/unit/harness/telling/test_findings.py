@@ -13,7 +13,7 @@ import pytest
 
 from perf_tests.harness.records.attributions import Amount, Attribution, Blame
 from perf_tests.harness.runs.record import Status
-from perf_tests.harness.telling import findings
+from perf_tests.harness.telling import findings, issues
 from perf_tests.harness.telling.night import findings_of
 from perf_tests.protocol.errors import RecordError
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
@@ -111,10 +111,10 @@ def test_what_is_planned_is_printed_and_nothing_is_sent(
 def test_issues_that_are_not_the_apis_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], known: str
 ) -> None:
-    file, issues = tmp_path / "findings.json", tmp_path / "issues.json"
+    file, known_file = tmp_path / "findings.json", tmp_path / "issues.json"
     file.write_bytes(findings.dumps(night(1)))
-    issues.write_text(known)
-    assert main([str(file), "--issues", str(issues)]) == 2
+    known_file.write_text(known)
+    assert main([str(file), "--issues", str(known_file)]) == 2
     assert "it holds issues as GitHub's API lists them" in capsys.readouterr().err
 
 
@@ -176,6 +176,24 @@ def test_symptoms_of_the_same_cases_are_one_cause_by_the_one_that_leads() -> Non
     runs = [make_run(CASES[each], H100, verdicts=both) for each in (FP8, FP8_B4)]
     (cause,) = findings_of(make_record(*runs, references=()), {}, "0").causes
     assert (cause.metric, len(cause.members)) == ("graph_breaks", 2)
+
+
+def test_what_is_better_than_can_be_is_a_cause_of_its_own() -> None:
+    runs = [
+        make_run(CASES[each], H100, verdicts=(make_verdict(STEP, status, change_pct=change),))
+        for each, status, change in ((FP8, Status.SURPRISE, -40.0), (FP8_B4, Status.REGRESSED, 1.5))
+    ]
+    found = findings_of(make_record(*runs, references=()), {}, "7-1")
+    assert {issues.title(each): each.members for each in found.causes} == {
+        "Performance: fp8dqrow regional on h100: denoise_step_ms improved without explanation": (
+            findings.MemberChange(case=FP8, change_pct=-40.0),
+        ),
+        "Performance: fp8dqrow regional on h100: denoise_step_ms regressed": (
+            findings.MemberChange(case=FP8_B4, change_pct=1.5),
+        ),
+    }
+    assert [each.red for each in found.outcomes] == [("denoise_step_ms",)] * 2
+    assert findings.loads(findings.dumps(found)) == found
 
 
 def test_a_case_that_could_not_be_measured_is_a_cause_by_its_status() -> None:
