@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +18,9 @@ from perf_tests.harness.bisecting import commands
 from perf_tests.harness.bisecting.commands import CandidateError, Commands
 from perf_tests.harness.bisecting.running import Prepared
 from perf_tests.harness.environments.uv import OF_ANOTHER_ENVIRONMENT, InstallError
-from perf_tests.harness.environments.work_trees import WorkTrees
-from perf_tests.harness.processes.plain_text import harmless
+from perf_tests.harness.environments.work_trees import WorkTrees, git
 from perf_tests.protocol.errors import UsageError
 
-GIT_TIMEOUT_S = 600.0
 OWN_ENVIRONMENT: Mapping[str, None] = dict.fromkeys(OF_ANOTHER_ENVIRONMENT)
 """What a command leaves out so that it uses the environment it is told to use."""
 BUILT_FROM = re.compile(r"""^git_version\b.*=\s*['"]([0-9a-f]{7,40})['"]""", re.MULTILINE)
@@ -82,14 +79,14 @@ class Commits:
     commands: Commands
 
     def between(self, good: str, bad: str) -> tuple[str, ...]:
-        """The commits from `good` to `bad`, both included. Raises UsageError where there is no such line."""
-        ends = [_git(self.clone, "rev-parse", "--verify", f"{each}^{{commit}}") for each in (good, bad)]
-        listed = _git(self.clone, "rev-list", "--first-parent", "--reverse", f"{ends[0]}..{ends[1]}")
+        """The commits from `good` to `bad`, both included. Raises PerfError where there is no such line."""
+        ends = [git(self.clone, "rev-parse", "--verify", f"{each}^{{commit}}") for each in (good, bad)]
+        listed = git(self.clone, "rev-list", "--first-parent", "--reverse", f"{ends[0]}..{ends[1]}")
         commits = listed.split()
         if not commits or commits[-1] != ends[1]:
             raise UsageError(f"{bad} does not come after {good} in {self.clone}")
         # Else their difference would be blamed on commits that do not build on the good end.
-        if ends[0] not in _git(self.clone, "rev-list", "--first-parent", ends[1]).split():
+        if ends[0] not in git(self.clone, "rev-list", "--first-parent", ends[1]).split():
             raise UsageError(
                 f"{good} is not on the first-parent line of {bad} in {self.clone}: give the commit where its "
                 f"branch left that line (`git merge-base {good} {bad}`)"
@@ -191,19 +188,3 @@ def _prepared(package: str, item: str, listed: str, environment: Path) -> Prepar
     sources = (path.read_text(encoding="utf-8", errors="replace") for path in places)
     commits = (match[1] for text in sources if (match := BUILT_FROM.search(text)))
     return Prepared(commit=next(commits, ""), packages=found)
-
-
-def _git(clone: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ("git", "-C", str(clone), *arguments),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=GIT_TIMEOUT_S,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", "") or str(error)
-        raise UsageError(f"git {arguments[0]} in {clone}: {harmless(str(said)).strip()}") from error
-    return done.stdout.strip()

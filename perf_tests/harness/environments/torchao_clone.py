@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from perf_tests.harness.environments.uv import InstallError, Uv, output_of
+from perf_tests.harness.environments.uv import InstallError, Uv
 from perf_tests.harness.environments.wanted import TorchaoWanted
-from perf_tests.harness.environments.work_trees import WorkTrees
+from perf_tests.harness.environments.work_trees import WorkTrees, git
 from perf_tests.protocol.errors import UsageError
 
 WITHOUT_KERNELS = {"USE_CPP": "0"}
@@ -24,10 +24,10 @@ class TorchaoClone:
     def commit(self, name: str) -> TorchaoWanted:
         """The commit that a branch, a tag or a digest names. Raises UsageError where there is none."""
         try:
-            found = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+            found = git(self.path, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
         except InstallError as error:
             raise UsageError(f"{self.path} has no commit {name}: fetch it first ({error})") from error
-        return TorchaoWanted(commit=found.strip())
+        return TorchaoWanted(commit=found)
 
     def install(self, uv: Uv, environment: Path, commit: str, tree: Path) -> None:
         """Build the commit in a work tree of its own, which goes afterwards, and install it.
@@ -43,9 +43,6 @@ class TorchaoClone:
             uv.install(environment, *built, variables=WITHOUT_KERNELS)
         finally:
             trees.remove(tree)
-
-    def _git(self, *arguments: str) -> str:
-        return output_of(("git", "-C", str(self.path), *arguments))
 
 
 def is_built_from(version: str, commit: str) -> bool:

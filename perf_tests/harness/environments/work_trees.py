@@ -1,17 +1,21 @@
-"""Work trees of a clone, one git at a time."""
+"""Clones: what git says of them, and further work trees, which one git at a time makes and removes."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from perf_tests.harness.environments.uv import InstallError, output_of
+from perf_tests.harness.environments.uv import InstallError
+from perf_tests.harness.processes.plain_text import harmless
 from perf_tests.harness.runs.file_lock import FileLock
 
+TIMEOUT_S = 600.0
 LOCK = "perf-tests-work-trees.lock"
-"""In the folder of the clone that all its work trees share."""
+"""In the folder that all work trees of a clone share."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,24 +29,40 @@ class WorkTrees:
 
     def add(self, tree: Path, commit: str) -> None:
         """Check a commit out into `tree`, in place of what is there. Raises InstallError where git fails."""
-        self.remove(tree)
+        if tree.exists():
+            self.remove(tree)
         tree.parent.mkdir(parents=True, exist_ok=True)
-        self._alone("add", "--quiet", "--detach", "--force", str(tree.absolute()), commit)
+        # Forced twice: a git that was killed while it made the tree has left it locked.
+        self._alone("add", "--quiet", "--detach", "--force", "--force", str(tree.absolute()), commit)
 
     def remove(self, tree: Path) -> None:
         """Remove a tree, if it is there, and what git knows of it. Raises nothing."""
         shutil.rmtree(tree, ignore_errors=True)
-        # Forced twice: a git that was killed while it made the tree has left it locked.
         with suppress(InstallError):  # git does not know it
             self._alone("remove", "--force", "--force", str(tree.absolute()))
 
     def _alone(self, *arguments: str) -> None:
-        shared = self.clone / self._git("rev-parse", "--git-common-dir").strip()
-        with _lock(shared / LOCK):
-            self._git("worktree", *arguments)
+        with _lock(_shared(self.clone) / LOCK):
+            git(self.clone, "worktree", *arguments)
 
-    def _git(self, *arguments: str) -> str:
-        return output_of(("git", "-C", str(self.clone), *arguments))
+
+def git(clone: Path, *arguments: str) -> str:
+    """What git printed of a clone, without the last line's end. Raises InstallError where it fails."""
+    command = ("git", "-C", str(clone), *arguments)
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", "") or str(error)
+        raise InstallError(f"git {arguments[0]} in {clone}: {harmless(str(said)).strip()}") from error
+    return done.stdout.strip()
+
+
+@cache
+def _shared(clone: Path) -> Path:
+    """The folder that all work trees of a clone share."""
+    return clone / git(clone, "rev-parse", "--git-common-dir")
 
 
 def _lock(path: Path) -> FileLock:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.environments.uv import InstallError, output_of
+from perf_tests.harness.environments import work_trees
+from perf_tests.harness.environments.uv import InstallError
 from perf_tests.harness.environments.work_trees import LOCK, WorkTrees
 from perf_tests.harness.runs.file_lock import FileLock, HeldError
 
@@ -54,17 +54,18 @@ def test_git_makes_and_removes_trees_while_others_are_locked_out(
     """Else about one of sixty that run at once fails: it reads what another has half written."""
     ran = []
 
-    def watched(command: Sequence[str]) -> str:
-        if "worktree" in command:
+    def watched(clone: Path, *arguments: str) -> str:
+        if arguments[0] == "worktree":
             with pytest.raises(HeldError):
                 FileLock(trees.clone / ".git" / LOCK)
-            ran.append(command[4])
-        return output_of(command)
+            ran.append(arguments[1])
+        return said(clone, *arguments)
 
-    monkeypatch.setattr("perf_tests.harness.environments.work_trees.output_of", watched)
+    said = work_trees.git
+    monkeypatch.setattr(work_trees, "git", watched)
     trees.add(tmp_path / "tree", "HEAD")
     trees.remove(tmp_path / "tree")
-    assert ran == ["remove", "add", "remove"]
+    assert ran == ["add", "remove"]
     FileLock(trees.clone / ".git" / LOCK).release()
 
 
@@ -78,7 +79,7 @@ def test_a_tree_waits_for_another_process(
             asked.append(wait)
             super().__init__(path)
 
-    monkeypatch.setattr("perf_tests.harness.environments.work_trees.FileLock", NotWaiting)
+    monkeypatch.setattr(work_trees, "FileLock", NotWaiting)
     with FileLock(trees.clone / ".git" / LOCK), pytest.raises(HeldError):
         trees.add(tmp_path / "tree", "HEAD")
     assert asked == [True]
@@ -86,8 +87,9 @@ def test_a_tree_waits_for_another_process(
 
 @pytest.mark.parametrize("lost", ["folder", "link"])
 @pytest.mark.parametrize("is_locked", [False, True])
-def test_what_a_git_that_was_killed_leaves_is_removed(
-    trees: WorkTrees, tmp_path: Path, lost: str, is_locked: bool
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_what_a_git_that_was_killed_leaves_is_removed_or_made_anew(
+    trees: WorkTrees, tmp_path: Path, lost: str, is_locked: bool, is_removed: bool
 ) -> None:
     tree = tmp_path / "tree"
     trees.add(tree, "HEAD")
@@ -97,12 +99,16 @@ def test_what_a_git_that_was_killed_leaves_is_removed(
         tree.rmdir()
     if is_locked:
         (trees.clone / ".git" / "worktrees" / "tree" / "locked").write_text("initializing")
-    trees.remove(tree)
-    assert (tree.exists(), known(trees)) == (False, ["clone"])
+    if is_removed:
+        trees.remove(tree)
+        assert (tree.exists(), known(trees)) == (False, ["clone"])
+    else:
+        trees.add(tree, "HEAD")
+        assert ((tree / "level").exists(), known(trees)) == (True, ["clone", "tree"])
 
 
 def test_a_clone_that_has_no_such_commit_says_so(trees: WorkTrees, tmp_path: Path) -> None:
-    with pytest.raises(InstallError, match=r"^git failed: .*invalid reference: absent$"):
+    with pytest.raises(InstallError, match=r"^git worktree in .*: .*invalid reference: absent$"):
         trees.add(tmp_path / "tree", "absent")
 
 
