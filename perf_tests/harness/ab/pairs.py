@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +16,7 @@ from perf_tests.harness.execution.built_twins import made_twin
 from perf_tests.harness.execution.launcher import Launcher
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.execution.replicate import Replicate
+from perf_tests.harness.lanes.waiting import all_or_failed
 from perf_tests.harness.processes.worker_process import Worker
 from perf_tests.harness.runs.record import Pair, Process, Schedule, Side
 from perf_tests.harness.runs.validity import CONTROL_CLOCK, CONTROLS
@@ -169,7 +170,7 @@ def _build(replicates: Mapping[Side, Replicate], at_once: int) -> None:
         try:
             for side, replicate in replicates.items():
                 builds[side] = pool.submit(replicate.build)
-            done, _ = wait(builds.values(), return_when=FIRST_EXCEPTION)
+            done = all_or_failed(builds.values())
             for side, build in builds.items():
                 if build in done:
                     with _attributed_to(side):

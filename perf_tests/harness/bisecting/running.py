@@ -15,6 +15,7 @@ from perf_tests.harness.bisecting import search, state
 from perf_tests.harness.bisecting.commands import CandidateError
 from perf_tests.harness.bisecting.search import BisectPoint
 from perf_tests.harness.bisecting.state import BisectState
+from perf_tests.harness.lanes.waiting import result_of
 
 PREPARED_AHEAD = 2
 """Versions that are prepared while one is measured: whichever comes next is then there."""
@@ -103,12 +104,12 @@ class Bisection:
 
     def _measured(self, item: str, pool: ThreadPoolExecutor) -> BisectPoint:
         try:
-            made = self._prepared[item].result()
+            made = result_of(self._prepared[item])
         except CandidateError as error:
             return BisectPoint(reason=str(error))
         began = time.monotonic()
         try:
-            value, half = pool.submit(self.candidates.measure, item).result()
+            value, half = result_of(pool.submit(self.candidates.measure, item))
             point = BisectPoint(value=value, half=half)
         except CandidateError as error:
             point = BisectPoint(reason=str(error))

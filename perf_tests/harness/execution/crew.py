@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from perf_tests.harness.execution.lane import Lane
 from perf_tests.harness.execution.launcher import AbortedError
 from perf_tests.harness.lanes.job_queue import Job, JobQueue
+from perf_tests.harness.lanes.waiting import result_of, until
 from perf_tests.protocol.errors import PerfError
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ class Crew:
         """
         self._start()
         with self._changed:
-            self._changed.wait_for(lambda: self._error or self._is_done(case_id) or self._is_at_rest())
+            until(self._changed, lambda: self._error or self._is_done(case_id) or self._is_at_rest())
         if self._error is not None:
             raise self._error
         if not self._is_done(case_id):
@@ -76,7 +77,7 @@ class Crew:
             self._asked[card].append(asked)
             self._changed.notify_all()
         try:
-            answer: T = asked.answer.result()
+            answer: T = result_of(asked.answer)
             return answer
         except CancelledError:
             raise self._error or AbortedError from None

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from perf_tests.harness.lanes.waiting import until_done
+
 
 class Afterwork:
     """Work on measured cases, in the order in which they were: by a thread of its own, or at once.
@@ -47,10 +49,9 @@ class Afterwork:
     def wait(self) -> None:
         """Until all is done. Raises what the first that failed has raised."""
         for key, future in tuple(self._waiting.items()):
-            error = future.exception()
+            until_done(future)
             del self._waiting[key]
-            if error is not None:
-                raise error
+            future.result()
 
     def close(self) -> None:
         """Finish, and say nothing of what fails. Idempotent."""

@@ -375,7 +375,7 @@ def test_ctrl_c_while_both_load_ends_both(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pairs, "wait", interrupted)
+    monkeypatch.setattr(pairs, "all_or_failed", interrupted)
     for side in Side:
         (tmp_path / "cache" / f"{FP8DQROW}.{side}").mkdir(parents=True)
     with pytest.raises(KeyboardInterrupt):

@@ -197,8 +197,9 @@ def test_a_search_that_is_terminated_ends_its_probe(
     clone: tuple[Path, list[str]], tmp_path: Path, time: int
 ) -> None:
     """At once, while it still starts that one; not every time at the same moment."""
-    probe = f"echo $$ > {tmp_path}/pid; kill -TERM {os.getpid()}; sleep 60"
+    probe = f"echo $$ > {tmp_path}/pid; kill -TERM {os.getpid()}; sleep 60; touch {tmp_path}/slept"
     assert bisect(clone, tmp_path / "b.json", probe=probe) == 1
+    assert not (tmp_path / "slept").exists()
     assert is_gone_within_5_s(int((tmp_path / "pid").read_text()))
 
 
