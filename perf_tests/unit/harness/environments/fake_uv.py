@@ -13,19 +13,24 @@ import re
 import signal
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-FAKE = Path(os.environ["FAKE"])
 PYTHON = """#!/bin/sh
 if [ -e "$0.broken" ]; then cat "$0.broken" >&2; exit 1; fi
 cat "$0.json"
 """
 
 
-def main(arguments: list[str]) -> None:
-    """Do what the command line asks for, and write it down."""
-    with (FAKE / "calls").open("a") as calls:
+def fake() -> Path:
+    """The folder of what it resolves from, and of what goes wrong."""
+    return Path(os.environ["FAKE"])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do what the command line asks for, and write it down. Exits where it would fail."""
+    with (fake() / "calls").open("a") as calls:
         print(*arguments, file=calls)
     assert os.environ["UV_LINK_MODE"] == "hardlink"
     match arguments:
@@ -43,7 +48,7 @@ def main(arguments: list[str]) -> None:
 
 def resolved(text: str) -> dict[str, str]:
     """What the index makes of the requirements in `text`."""
-    index = json.loads((FAKE / "index.json").read_text())
+    index = json.loads((fake() / "index.json").read_text())
     found: dict[str, str] = {}
     for name, version in re.findall(r"^\W*(?:dependencies = \[\")?([a-z]+)==([^\s\"]+)", text, re.MULTILINE):
         package = index.get(f"{name}=={version}")
@@ -74,12 +79,12 @@ def install(python: Path, rest: list[str]) -> None:
     else:
         assert os.environ["USE_CPP"] == "0"
         versions = {"torchao": Path(rest[-1], "version.txt").read_text().strip()}
-    if "torch" in versions and (FAKE / "kill").exists():
-        (FAKE / "kill").rename(FAKE / "orphan")
-        (FAKE / "orphan").write_text(str(os.getpid()))
+    if "torch" in versions and (fake() / "kill").exists():
+        (fake() / "kill").rename(fake() / "orphan")
+        (fake() / "orphan").write_text(str(os.getpid()))
         os.kill(os.getppid(), signal.SIGKILL)
         signal.pause()
-    if (others := FAKE / "installs").exists():
+    if (others := fake() / "installs").exists():
         versions |= {name: each for name, each in json.loads(others.read_text()).items() if name in versions}
     said["packages"] |= versions
     said["torch"] = said["packages"].get("torch", "")
@@ -88,7 +93,7 @@ def install(python: Path, rest: list[str]) -> None:
     for name, version in versions.items():
         info = python.parents[1] / "lib" / "python3.11" / "site-packages" / f"{name}-{version}.dist-info"
         info.mkdir(parents=True)
-    broken = FAKE / "does-not-import"
+    broken = fake() / "does-not-import"
     if broken.exists() and set(json.loads(broken.read_text())["with"]) <= set(said["packages"].values()):
         python.with_name("python.broken").write_text(json.loads(broken.read_text())["says"])
 

@@ -9,18 +9,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from perf_tests.harness.attribution.stacks import read_stacks
-from perf_tests.harness.environments import cells, disk
+from perf_tests.harness.environments import cells, disk, uv
 from perf_tests.harness.environments.cli import main
 from perf_tests.harness.records.attributions import Corner
 from perf_tests.harness.runs.file_lock import FileLock
 from perf_tests.protocol.errors import UsageError
 from perf_tests.unit.conftest import ROOT
+from perf_tests.unit.harness.environments import fake_uv
 
 INDEX = {
     "shared": {"numpy": "2.4.6"},
@@ -49,8 +50,30 @@ def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home_with_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each command of the stand-in is a process, as uv's are."""
     return prepared(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def home(home_with_processes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in runs in this process, since twenty interpreters a build take longer than all else."""
+    output_of = uv.output_of
+
+    def called(
+        command: Sequence[str], *, folder: Path | None = None, variables: Mapping[str, str] | None = None
+    ) -> str:
+        if command[0] != "uv":
+            return output_of(command, folder=folder, variables=variables)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder or Path.cwd())
+            for name, value in (variables or {}).items():
+                patch.setenv(name, value)
+            fake_uv.main(command[1:])
+        return ""
+
+    monkeypatch.setattr(uv, "output_of", called)
+    return home_with_processes
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +208,8 @@ def test_an_environment_whose_python_is_gone_is_built_again(home: Path) -> None:
     assert python.exists()
 
 
-def test_a_build_that_was_killed_halfway_is_found_and_done_again(home: Path) -> None:
+def test_a_build_that_was_killed_halfway_is_found_and_done_again(home_with_processes: Path) -> None:
+    home = home_with_processes
     (home / "kill").touch()
     command = (sys.executable, str(ROOT / "tools" / "stacks.py"), *arguments(home))
     killed = subprocess.run(command, capture_output=True, check=False)
@@ -233,7 +257,8 @@ def test_a_stack_that_does_not_import_is_named_and_the_others_stay(home: Path) -
     assert NEW_TORCHAO not in environments(home)
 
 
-def test_a_version_that_does_not_resolve_takes_its_stacks_only(home: Path) -> None:
+def test_a_version_that_does_not_resolve_takes_its_stacks_only(home_with_processes: Path) -> None:
+    home = home_with_processes
     assert build(home, "--new-torch=2.14.1", "--new-torchao=0.99.0") == 2
 
     found = written(home)
@@ -364,7 +389,8 @@ def test_a_commit_that_the_clone_has_not_is_refused(
     assert f"{folder} has no commit gone: fetch it first" in capsys.readouterr().err
 
 
-def test_two_builds_in_one_folder_wait_for_each_other(home: Path) -> None:
+def test_two_builds_in_one_folder_wait_for_each_other(home_with_processes: Path) -> None:
+    home = home_with_processes
     folder = home / "stacks"
     folder.mkdir()
     command = (sys.executable, str(ROOT / "tools" / "stacks.py"), *arguments(home))
