@@ -185,14 +185,7 @@ class GitHub:
         done_already: Callable[[], T | None] = lambda: None,
     ) -> T:
         self.sleep(WRITE_PAUSE_S)
-
-        def check() -> tuple[T, HttpAnswer] | None:
-            found = done_already()
-            return (
-                None if found is None else (found, HttpAnswer(status=HTTPStatus.OK, headers={}, content=b""))
-            )
-
-        return self._again(lambda: self._ask(method, url, content, expected), check)[0]
+        return self._again(lambda: self._ask(method, url, content, expected)[0], done_already)
 
     def _again(self, ask: Callable[[], T], done_already: Callable[[], T | None] = lambda: None) -> T:
         """The answer of `ask`, a few times over; a request that got none may have been carried out."""
