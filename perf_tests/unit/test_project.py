@@ -84,7 +84,7 @@ def test_unit_group_bounds_its_packages_as_the_project_does_and_has_none_of_the_
     group = pyproject()["dependency-groups"]["unit"]
     bounds = pyproject()["project"]["dependencies"]
 
-    of_tests = {"pytest-randomly>=5", "pytest-rerunfailures>=16", "pytest-xdist>=3.8"}
+    of_tests = {"jsonschema>=4.23", "pytest-randomly>=5", "pytest-rerunfailures>=16", "pytest-xdist>=3.8"}
     assert set(group) - set(bounds) == of_tests
     assert {Requirement(line).name for line in group} & {
         "torch",

@@ -26,6 +26,7 @@ while True:
 ENDS_BY_ITSELF = """
 import os, sys
 from perf_tests.worker import parent_watch
+parent_watch.GRACE_S = 60.0
 parent_watch.hold(int(sys.argv[1]))
 print("holding", flush=True)
 os.read(int(sys.argv[1]), 1)

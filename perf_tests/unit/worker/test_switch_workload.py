@@ -143,6 +143,7 @@ def generated_alone(case: Case) -> str:
 
 def test_garbage_is_collected_again_after_a_switch(make_case: Callable[..., Case]) -> None:
     session = built(make_case())
+    gc.unfreeze()
     session.compile(Compile())
     assert gc.get_freeze_count() > 0
     session.switch_workload(SwitchWorkload(case=make_case()))

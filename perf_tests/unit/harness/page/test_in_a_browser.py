@@ -32,11 +32,8 @@ FLAT = """document.styleSheets[0].insertRule(
 """Without shades at the sides of tables, which axe would take for the ground of all text in them."""
 TEXT_OF_CHARTS = "<text "
 """Axe sees no ground behind it; test_report_file.py computes the contrast of its colours."""
-SCROLLED = """(each) => new Promise((done) => {
-    const look = () => (each.scrollLeft > 0 ? done() : requestAnimationFrame(look));
-    look();
-})"""
-"""Waits until an element has scrolled to the right."""
+SCROLLED = "(each) => each.scrollLeft > 0"
+"""Whether an element has scrolled to the right."""
 FAULTY = """<!doctype html><title>Faulty</title><img src="https://example.invalid/a.png">
 <p style="color: #ccc; width: 2000px">faint and wide</p><script>throw new Error("broken")</script>"""
 
@@ -157,7 +154,7 @@ def test_what_is_wider_scrolls_within_itself_by_keyboard(browser: Browser, pages
         for each in wide:
             each.focus()
             page.tab.keyboard.press("ArrowRight")
-            each.evaluate(SCROLLED)
+            page.tab.wait_for_function(SCROLLED, arg=each.element_handle())
 
 
 def test_colours_follow_the_system_and_paper_is_white(browser: Browser, pages: dict[str, Path]) -> None:
@@ -187,8 +184,8 @@ def test_tab_reaches_every_control_and_the_focus_is_seen(browser: Browser, pages
 
 
 def walk(page: Opened) -> Iterator[dict[str, Any]]:
-    """What is focused, at each press of Tab, until the focus leaves the page."""
-    while True:
+    """What is focused, at each press of Tab, until it leaves the page, or could have been everywhere."""
+    for _ in range(page.ask("document.querySelectorAll('*').length")):
         page.tab.keyboard.press("Tab")
         focused = page.ask(
             """(() => {

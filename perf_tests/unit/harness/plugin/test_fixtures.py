@@ -82,7 +82,7 @@ FAULTS = {
 
 
 def test_a_fault_is_red_once_and_in_its_case_only(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
-    timeouts = dataclasses.replace(CPU.timeouts, generate_s=0.7)
+    timeouts = dataclasses.replace(CPU.timeouts, generate_s=2.0)
     on_platform(monkeypatch, dataclasses.replace(CPU, timeouts=timeouts))
     junit = suite.folder / "junit.xml"
     drills = [f"--perf-inject={fault}@{case_id}" for case_id, (fault, _) in FAULTS.items()]
@@ -100,7 +100,7 @@ def test_a_fault_is_red_once_and_in_its_case_only(suite: Suite, monkeypatch: pyt
     } == builds
     for case_id, (_, status) in FAULTS.items():
         assert (suite.case(case_id).status, suite.case(case_id).verdicts) == (status, ())
-    assert suite.case(BF16).reason.startswith("no answer to generate within 0.7 s")
+    assert suite.case(BF16).reason.startswith("no answer to generate within 2 s")
     assert suite.case(INT8WO).status is Status.PASS
     assert set(suite.statuses(INT8WO).values()) == {Status.PASS}
     assert suite.record().missing == ()

@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 
 import pytest
 
+from perf_tests.harness.processes.pipes import Pipes
 from perf_tests.harness.runs import journal
 from perf_tests.harness.runs.record import Status
 from perf_tests.unit.conftest import BF16, COMPILED, INT8WO, Suite, workers_of
@@ -248,6 +250,7 @@ def test_ctrl_c_keeps_finished_cases_and_leaves_no_worker(suite: Suite, forked_w
 
     def press() -> None:
         hung.append(until_it_hangs(suite, lambda: forked_workers.alive))
+        hung.append(until(asks_a_worker, timeout_s=20))
         os.kill(os.getpid(), signal.SIGINT)
 
     pressing = threading.Thread(target=press)
@@ -255,7 +258,7 @@ def test_ctrl_c_keeps_finished_cases_and_leaves_no_worker(suite: Suite, forked_w
     result = suite.run(*HANGING, no_reraise_ctrlc=True)
     pressing.join()
 
-    assert hung == [True]
+    assert hung == [True, True]
     assert forked_workers.alive == 0
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert_interrupted(suite, str(result.stdout))
@@ -264,8 +267,17 @@ def test_ctrl_c_keeps_finished_cases_and_leaves_no_worker(suite: Suite, forked_w
 HANGING = (*BOTH, f"--perf-inject=hang@{INT8WO}")
 
 
+def asks_a_worker() -> bool:
+    """Whether the main thread waits for an answer. In a fork that is no worker yet, Ctrl-C leaves a process
+    that ends with this one, which here does not end."""
+    frame: FrameType | None = sys._current_frames()[threading.main_thread().ident or 0]
+    while frame is not None and frame.f_code is not Pipes.receive.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
 def until_it_hangs(suite: Suite, workers: Callable[[], int]) -> bool:
-    """Wait for the workers of the second case and of its twin."""
+    """Wait for the workers of the second case, which hangs once it is asked to generate, and of its twin."""
     # The cache is not made by the worker, so that the log says how far it is.
     log = suite.out / "logs" / f"{INT8WO}.0.log"
     return until(log.exists, timeout_s=60) and until(lambda: workers() == 2, timeout_s=20)

@@ -65,7 +65,7 @@ def test_published_rows_are_measured_before_the_rest(h100: Suite) -> None:
     assert 0 < sum(was_published) < len(ids)
 
 
-def test_two_sessions_within_a_budget_record_all_rows_each_on_one_card(h100: Suite) -> None:
+def test_two_sessions_within_a_budget_record_all_rows(h100: Suite) -> None:
     first = h100.run(*UNSETTLED, *TWO, "--perf-processes=3", "--perf-budget=1s", tests=(BUILD,))
     assert first.ret == pytest.ExitCode.TESTS_FAILED
     assert {run.status for run in h100.record().cases} == {Status.NOT_RUN}, screen(first)

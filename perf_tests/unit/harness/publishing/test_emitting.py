@@ -184,7 +184,7 @@ def test_bytes_are_exact_beside_what_float32_holds() -> None:
     assert metric["extra_info"]["exact_bytes"] == "23802816768 23802816768"
     assert metric["extra_info"]["unit"] == "MiB"
     (stored,) = struct.unpack("f", struct.pack("f", BYTES))
-    assert stored != BYTES + 1 == 23_802_816_769.0
+    assert stored != BYTES
     assert metric["benchmark_values"][0] * 2**20 == BYTES
 
 
@@ -204,9 +204,9 @@ def test_entries_of_one_direction_are_what_the_action_reads(better: Better, name
     made = github_benchmark.entries(emittable(a_record()).measurements, better)
     read = json.loads(github_benchmark.dumps(made))
 
+    assert [each["name"] for each in read] == [f"flux1-dev-b1-fp8dqrow-regional {name} (h100)"]
     assert problems(read, "github-action-benchmark") == []
     assert problems([{**read[0], "value": "60.5"}], "github-action-benchmark") != []
-    assert [each["name"] for each in read] == [f"flux1-dev-b1-fp8dqrow-regional {name} (h100)"]
 
 
 def test_entry_has_the_value_that_was_judged_and_what_the_processes_span() -> None:

@@ -36,7 +36,7 @@ def script() -> str:
 
 @pytest.fixture
 def answers(tmp_path: Path) -> Path:
-    """Two runs of two nights each, one of which has no artifact any more."""
+    """Two runs, of two nights and of one."""
     folder = tmp_path / "answers"
     folder.mkdir()
     (folder / "runs").write_text("12\n11\n")

@@ -222,6 +222,3 @@ def test_a_fire_drill_with_nothing_to_drop_is_refused(
         WorkerError, match=r"drop the quantization of 63 modules, and the plan .* quantizes 62"
     ):
         applied(make_pipeline, searched, drop=63)
-
-
-# As a worker answers

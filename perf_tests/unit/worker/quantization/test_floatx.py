@@ -323,7 +323,8 @@ def test_a_compiled_layer_is_one_kernel_and_the_gemm(scheme: Scheme) -> None:
     torch.compiler.reset()
     inductor.reset()
     compiled: Any = torch.compile(model, fullgraph=True)
-    with torch.no_grad():
+    # The key of the caches on disk knows a tensor subclass by its name, not by its code.
+    with torch.no_grad(), torch._inductor.config.patch(force_disable_caches=True):
         assert torch.equal(compiled(activations), model(activations))
     assert inductor.generated_kernel_count == 1
 
