@@ -36,11 +36,13 @@ class Crew:
         self._changed = threading.Condition()
         self._asked: dict[str, deque[Asked]] = {unit: deque() for unit in self.lanes}
         self._threads: dict[str, threading.Thread] = {}
+        self._claimed: dict[str, list[Job]] = {unit: [] for unit in self.lanes}
+        """Jobs of references that the lane of a card took for one of its own."""
         self._resting: set[str] = set()
         self._error: BaseException | None = None
         self._is_stopping = False
         for unit, lane in self.lanes.items():
-            lane.claim = partial(self._queue.claim, unit=unit)
+            lane.claim = partial(self._claim, unit)
             lane.gives_up = partial(self._gives_up, unit, lane)
             lane.afterwork.on_done = self._notify
 
@@ -153,20 +155,30 @@ class Crew:
         """Whether every lane waits, and there is nothing left to wait for."""
         return self._resting == self.lanes.keys() and self._queue.is_empty
 
+    def _claim(self, unit: str, case_id: str) -> Job | None:
+        job = self._queue.claim(case_id, unit)
+        if job is not None:
+            self._claimed[unit].append(job)
+        return job
+
     def _measure(self, unit: str, lane: Lane, job: Job) -> None:
+        self._claimed[unit].clear()
         lane.measure_job(job)
         if unit not in self.retired:
             return
         lane.afterwork.wait()
-        left = tuple(case_id for case_id in job.cases if not self._is_done(case_id))
-        if left:
-            self._queue.put(replace(job, cases=left))
+        for begun in (*self._claimed[unit], job):
+            left = tuple(case_id for case_id in begun.cases if not self._is_done(case_id))
+            if left:
+                self._queue.put(replace(begun, cases=left))
 
     def _gives_up(self, unit: str, lane: Lane) -> bool:
         """Whether the card is broken, and the others measure what is left. The last one never gives up."""
+        # Without the lock: it asks the driver, which may take its time.
+        is_broken = unit not in self.retired and lane.is_broken
         with self._changed:
             is_last = len(self.retired.keys() - {unit}) == len(self.lanes) - 1
-            if unit not in self.retired and lane.is_broken and not is_last:
+            if is_broken and not is_last:
                 self.retired[unit] = f"{lane.failed_starts} of its cases in a row failed before they computed"
                 self._queue.retire(unit)
                 self._changed.notify_all()

@@ -111,6 +111,7 @@ class Lane:
         self._launcher.drop_spare()
         launcher = Launcher(self._launcher.out, stack, seen=seen, card=self.card, meter=self.meter)
         self.launchers.append(launcher)
+        self._launcher.raise_if_aborted()  # meanwhile, when this one was not among those to abort
         return launcher
 
     def measure_job(self, job: Job) -> None:

@@ -155,3 +155,73 @@ def test_the_error_of_a_question_is_raised_where_it_was_asked_and_ends_no_lane(t
         crew.ask("GPU-0", question)
     crew.wait_for("planned")
     assert set(two.measured) == {"planned"}
+
+
+class LosingLane(FakeLane):
+    """Its card is lost in the job of a reference, which it claims for another job."""
+
+    claim: Any
+    gives_up: Any
+    failed_starts = 1
+
+    def measure_job(self, job: Job) -> None:
+        if job.cases != ("needs a reference",):
+            super().measure_job(job)
+            return
+        assert self.claim("reference").cases == ("reference", "beside it")
+        self._measured["reference"] = self.card.unit
+        self.is_broken = True
+        assert self.gives_up()
+
+
+def test_what_is_left_of_a_reference_of_a_lost_card_is_measured_by_another() -> None:
+    measured: dict[str, str] = {}
+    lanes: list[Any] = [FakeLane("GPU-0", measured, ""), LosingLane("GPU-1", measured, "")]
+    jobs = (
+        Job(cases=("needs a reference",), family="f", home="GPU-1"),
+        Job(cases=("reference", "beside it"), family="f", home="GPU-1", urgency=1),
+    )
+    crew = Crew(lanes, jobs, measured.__contains__)
+    try:
+        for case_id in ("beside it", "needs a reference"):
+            crew.wait_for(case_id)
+    finally:
+        crew.stop()
+    assert measured == {"reference": "GPU-1", "beside it": "GPU-0", "needs a reference": "GPU-0"}
+
+
+class PonderingLane(FakeLane):
+    """A driver that answers late whether the card is lost."""
+
+    gives_up: Any
+    asked = threading.Event()
+    answer = threading.Event()
+
+    def measure_job(self, job: Job) -> None:
+        self.gives_up()
+        super().measure_job(job)
+
+    @property
+    def is_broken(self) -> bool:
+        self.asked.set()
+        assert self.answer.wait(2 * GENEROUS_S)
+        return False
+
+    @is_broken.setter
+    def is_broken(self, _: bool) -> None:
+        pass
+
+
+def test_a_driver_that_answers_late_holds_up_its_own_card_alone() -> None:
+    measured: dict[str, str] = {}
+    pondering = PonderingLane("GPU-1", measured, "")
+    lanes: list[Any] = [FakeLane("GPU-0", measured, ""), pondering]
+    jobs = (Job(cases=("lost",), family="f", home="GPU-1"), Job(cases=("other",), family="f", home="GPU-0"))
+    crew = Crew(lanes, jobs, measured.__contains__)
+    try:
+        ends(lambda: crew.wait_for("other"))
+        assert pondering.asked.wait(GENEROUS_S)
+        ends(lambda: crew.ask("GPU-0", lambda _: None))
+    finally:
+        pondering.answer.set()
+        crew.stop()

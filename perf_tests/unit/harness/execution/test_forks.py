@@ -166,7 +166,7 @@ def test_a_server_that_dies_costs_no_case(conduct: Conduct, started: list[str]) 
 
 
 def test_a_server_that_hangs_costs_no_case(conduct: Conduct, started: list[str]) -> None:
-    hasty = dataclasses.replace(CPU_ALONE.timeouts, import_s=2.0)
+    hasty = dataclasses.replace(CPU_ALONE.timeouts, import_s=4.0)
     platform = dataclasses.replace(CPU_ALONE, timeouts=hasty)
     campaign = conduct(BF16, INT8WO, platform=platform, forking=(*FORKING, "--hangs-after", "0"))
     assert [campaign.run(case_id).failure for case_id in (BF16, INT8WO)] == [None, None]
@@ -343,7 +343,7 @@ def test_a_spare_that_dies_costs_no_case(conduct: Conduct, started: list[str], s
 
 
 def test_a_spare_that_hangs_costs_no_case(conduct: Conduct, started: list[str]) -> None:
-    hasty = dataclasses.replace(GPU.timeouts, import_s=2.0)
+    hasty = dataclasses.replace(GPU.timeouts, import_s=4.0)
     platform = dataclasses.replace(GPU, timeouts=hasty)
     campaign = conduct(*ON_GPU, platform=platform, forking=(*FORKING, "--hangs-after=0"))
     assert [campaign.run(case_id).failure for case_id in ON_GPU] == [None] * 3

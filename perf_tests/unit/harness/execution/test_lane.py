@@ -4,6 +4,7 @@ window."""
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ import msgspec
 import pytest
 
 from perf_tests.harness.execution.campaign import Several
-from perf_tests.harness.execution.launcher import Launcher
+from perf_tests.harness.execution.lane import Lane
+from perf_tests.harness.execution.launcher import AbortedError, Launcher, Stack
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.processes.worker_process import Worker
@@ -223,3 +225,17 @@ def test_a_question_to_a_lane_waits_for_its_comparisons(conduct: Conduct, asked:
 def progress(record: RunRecord) -> list[tuple[str, Progress, int]]:
     """Of each case: how far it has come, and how many processes it has."""
     return [(run.id, run.progress, len(run.processes)) for run in record.cases]
+
+
+def test_ctrl_c_while_a_launcher_of_another_stack_is_made_ends_that_one_too(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = conduct(BF16, platform=GPU, several=of_one_card(BF16))
+    campaign.run(BF16)
+
+    def question(lane: Lane) -> None:
+        monkeypatch.setattr(Launcher, "drop_spare", lambda _: lane.abort())  # as Ctrl-C does meanwhile
+        lane.launcher(Stack(python=sys.executable))
+
+    with pytest.raises(AbortedError):
+        campaign.on_device(CARD.unit, question)
