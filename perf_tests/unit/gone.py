@@ -10,7 +10,7 @@ def is_gone(pid: int) -> bool:
     """A zombie whose new parent does not wait for it is gone as well."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may go between two system calls
         return True
 
 

@@ -6,10 +6,12 @@ import math
 import os
 import re
 import subprocess
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -57,39 +59,46 @@ class Commands:
 
         Raises CandidateError, with the end of what it said, where it fails.
         """
-        inherited = {**os.environ, **(variables or {})}
+        # Files, since whatever the command left running would hold a pipe open, and the search with it.
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            group = self._started(command, folder, {**os.environ, **(variables or {})}, output, errors)
+            try:
+                code = group.await_exit(self.timeout_s)
+            finally:
+                group.kill(END_TIMEOUT_S)
+                self._groups.discard(group)
+            self._raise_if_stopped()
+            if code is None:
+                raise CandidateError(f"it took longer than {self.timeout_s:g} s")
+            if code not in accepted:
+                raise CandidateError(_why(code, _written(errors) or _written(output)))
+            return _written(output)
+
+    def _started(
+        self,
+        command: Sequence[str],
+        folder: Path | None,
+        variables: Mapping[str, str | None],
+        output: IO[bytes],
+        errors: IO[bytes],
+    ) -> ProcessGroup:
         try:
             with self._starting:
                 self._raise_if_stopped()
                 process = subprocess.Popen(
                     command,
                     cwd=folder,
-                    env={name: value for name, value in inherited.items() if value is not None},
+                    env={name: value for name, value in variables.items() if value is not None},
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    errors="replace",
+                    stdout=output,
+                    stderr=errors,
                     start_new_session=True,
                 )
                 group = ProcessGroup(process)
                 self._groups.add(group)
         except OSError as error:
             raise CandidateError(harmless(str(error))) from error
-        try:
-            output, errors = process.communicate(timeout=self.timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise CandidateError(f"it took longer than {self.timeout_s:g} s") from error
-        finally:
-            group.kill(END_TIMEOUT_S)
-            self._groups.discard(group)
-            for pipe in (process.stdout, process.stderr):
-                if pipe is not None:
-                    pipe.close()
-        self._raise_if_stopped()
-        if process.returncode not in accepted:
-            raise CandidateError(_why(process.returncode, errors or output))
-        return output
+        return group
 
     def stop(self) -> None:
         """End the commands that run, with all that they started; no other is begun."""
@@ -101,6 +110,11 @@ class Commands:
     def _raise_if_stopped(self) -> None:
         if self._is_stopped:
             raise CandidateError("the search has ended")
+
+
+def _written(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def _why(code: int, said: str) -> str:

@@ -90,8 +90,8 @@ class Bisection:
             point = self._measured(item, measuring)
             spent_s += point.seconds
             now = self._kept(now, item, point)
-            del self._prepared[item]
             self.candidates.discard(item)
+            del self._prepared[item]  # afterwards: one that is stopped meanwhile is discarded at the end
         return now
 
     def _prepare(self, pool: ThreadPoolExecutor, wanted: tuple[str, ...]) -> None:
