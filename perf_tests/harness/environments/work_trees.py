@@ -29,29 +29,49 @@ class WorkTrees:
 
     def add(self, tree: Path, commit: str) -> None:
         """Check a commit out into `tree`, in place of what is there. Raises InstallError where git fails."""
-        if tree.exists():
-            self.remove(tree)
-        tree.parent.mkdir(parents=True, exist_ok=True)
-        # Forced twice: a git that was killed while it made the tree has left it locked.
-        self._alone("add", "--quiet", "--detach", "--force", "--force", str(tree.absolute()), commit)
+        with self._lock() as lock:
+            if tree.exists():
+                self._remove(tree, lock)
+            tree.parent.mkdir(parents=True, exist_ok=True)
+            # Forced twice: a git that was killed while it made the tree has left it locked.
+            options = ("--quiet", "--detach", "--force", "--force")
+            git(self.clone, "worktree", "add", *options, str(tree.absolute()), commit, lock=lock)
 
     def remove(self, tree: Path) -> None:
         """Remove a tree, if it is there, and what git knows of it. Raises nothing."""
+        with suppress(InstallError), self._lock() as lock:
+            self._remove(tree, lock)
+
+    def _remove(self, tree: Path, lock: FileLock) -> None:
         shutil.rmtree(tree, ignore_errors=True)
         with suppress(InstallError):  # git does not know it
-            self._alone("remove", "--force", "--force", str(tree.absolute()))
+            options = ("--force", "--force")
+            git(self.clone, "worktree", "remove", *options, str(tree.absolute()), lock=lock)
 
-    def _alone(self, *arguments: str) -> None:
-        with _lock(_shared(self.clone) / LOCK):
-            git(self.clone, "worktree", *arguments)
+    def _lock(self) -> FileLock:
+        path = _shared(self.clone) / LOCK
+        try:
+            return FileLock(path, wait=True)
+        except OSError as error:
+            why = f"cannot lock {path}, so that no other git makes a tree: {error.strerror}"
+            raise InstallError(why) from error
 
 
-def git(clone: Path, *arguments: str) -> str:
-    """What git printed of a clone, without the last line's end. Raises InstallError where it fails."""
+def git(clone: Path, *arguments: str, lock: FileLock | None = None) -> str:
+    """What git printed of a clone, without the last line's end. Raises InstallError where it fails.
+
+    git holds `lock`, too, so that nobody has it while git goes on after its parent was killed.
+    """
     command = ("git", "-C", str(clone), *arguments)
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=True,
+            pass_fds=(lock.descriptor,) if lock else (),
         )
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", "") or str(error)
@@ -63,12 +83,3 @@ def git(clone: Path, *arguments: str) -> str:
 def _shared(clone: Path) -> Path:
     """The folder that all work trees of a clone share."""
     return clone / git(clone, "rev-parse", "--git-common-dir")
-
-
-def _lock(path: Path) -> FileLock:
-    try:
-        return FileLock(path, wait=True)
-    except OSError as error:
-        raise InstallError(
-            f"cannot lock {path}, so that no other git makes a tree: {error.strerror}"
-        ) from error

@@ -43,9 +43,7 @@ class PicturePool:
         thread = threading.get_ident()
         executor = self._executor(thread)
         try:
-            with _held(signal.SIGINT):  # by the processes that are started now, too, until they have begun
-                answers = executor.map(function, *arguments)
-            return list(answers)
+            return list(_started(executor, function, *arguments))
         except BrokenProcessPool as error:
             with self._lock:
                 self._executors.pop(thread).shutdown()
@@ -72,6 +70,20 @@ class PicturePool:
                     initargs=(os.getpid(),),
                 )
             return self._executors[thread]
+
+
+def _started(
+    executor: ProcessPoolExecutor, function: Callable[..., T], *arguments: Iterable[Any]
+) -> Iterator[T]:
+    """The answers, once they are there; its processes are started if need be."""
+    try:
+        with _held(signal.SIGINT):  # by the processes that are started now, too, until they have begun
+            return executor.map(function, *arguments)
+    except BaseException:
+        # One that the executor has not noted takes the order to end from another, which is then waited for.
+        for process in tuple(executor._processes.values()):
+            process.kill()
+        raise
 
 
 @contextmanager

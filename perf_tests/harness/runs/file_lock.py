@@ -32,11 +32,21 @@ class FileLock:
         """
         self.path = path
         self._descriptor: int | None = None
-        while not self._is_held():
+        try:
+            while not self._is_held():
+                self.release()
+                self._descriptor = _open(path, 0o666 if of_all_users else 0o644)
+                self._lock(wait)
+            self._sign()
+        except BaseException:  # else nobody could release it: a full disk, or Ctrl-C
             self.release()
-            self._descriptor = _open(path, 0o666 if of_all_users else 0o644)
-            self._lock(wait)
-        self._sign()
+            raise
+
+    @property
+    def descriptor(self) -> int:
+        """For a child that is to hold the lock as well, until both have ended."""
+        assert self._descriptor is not None, "it is locked"
+        return self._descriptor
 
     def release(self) -> None:
         """Let others have the lock. Idempotent.
@@ -63,9 +73,6 @@ class FileLock:
             holder = _holder(self._descriptor)
             self.release()
             raise HeldError(holder) from error
-        except BaseException:
-            self.release()
-            raise
 
     def _is_held(self) -> bool:
         """Whether it holds the file of that name: its folder may have been renamed before it was locked."""

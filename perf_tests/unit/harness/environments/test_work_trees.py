@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,20 +54,32 @@ def test_git_makes_and_removes_trees_while_others_are_locked_out(
     trees: WorkTrees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else about one of sixty that run at once fails: it reads what another has half written."""
-    ran = []
+    ran: list[str] = []
+    said, rmtree = work_trees.git, shutil.rmtree
 
-    def watched(clone: Path, *arguments: str) -> str:
+    def is_held() -> bool:
+        with suppress(HeldError), FileLock(trees.clone / ".git" / LOCK):
+            return False
+        return True
+
+    def watched(clone: Path, *arguments: str, lock: FileLock | None = None) -> str:
         if arguments[0] == "worktree":
-            with pytest.raises(HeldError):
-                FileLock(trees.clone / ".git" / LOCK)
+            assert is_held()
+            assert lock is not None  # and git keeps it, should this process be killed
             ran.append(arguments[1])
-        return said(clone, *arguments)
+        return said(clone, *arguments, lock=lock)
 
-    said = work_trees.git
+    def emptied(path: Path, *, ignore_errors: bool) -> None:
+        assert is_held()
+        ran.append("rmtree")
+        rmtree(path, ignore_errors=ignore_errors)
+
     monkeypatch.setattr(work_trees, "git", watched)
+    monkeypatch.setattr(shutil, "rmtree", emptied)
+    (tmp_path / "tree").mkdir()
     trees.add(tmp_path / "tree", "HEAD")
     trees.remove(tmp_path / "tree")
-    assert ran == ["add", "remove"]
+    assert ran == ["rmtree", "remove", "add", "rmtree", "remove"]
     FileLock(trees.clone / ".git" / LOCK).release()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,24 @@ def is_alive(pid: int) -> bool:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_ctrl_c_as_a_process_starts_leaves_none_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two: the second is started, and not noted, as the signal strikes."""
+    start, started = SpawnProcess.start, list[SpawnProcess]()
+
+    def struck(process: SpawnProcess) -> None:
+        start(process)
+        started.append(process)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SpawnProcess, "start", struck)
+    pool = PicturePool(2)
+    with pytest.raises(KeyboardInterrupt):
+        pool.map(pid_and, range(2))
+    closing = threading.Thread(target=pool.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    started[1].kill()
+    assert not closing.is_alive(), "it waits for ever"
