@@ -39,8 +39,11 @@ class WorkTrees:
 
     def remove(self, tree: Path) -> None:
         """Remove a tree, if it is there, and what git knows of it. Raises nothing."""
-        with suppress(InstallError), self._lock() as lock:
-            self._remove(tree, lock)
+        try:
+            with self._lock() as lock:
+                self._remove(tree, lock)
+        except InstallError:  # perhaps the disk is too full for a lock, and this makes room
+            shutil.rmtree(tree, ignore_errors=True)
 
     def _remove(self, tree: Path, lock: FileLock) -> None:
         shutil.rmtree(tree, ignore_errors=True)

@@ -126,7 +126,13 @@ def test_a_clone_that_has_no_such_commit_says_so(trees: WorkTrees, tmp_path: Pat
         trees.add(tmp_path / "tree", "absent")
 
 
-def test_a_clone_that_cannot_be_locked_says_so(trees: WorkTrees, tmp_path: Path) -> None:
+def test_a_clone_that_cannot_be_locked_says_so_and_what_is_removed_goes(
+    trees: WorkTrees, tmp_path: Path
+) -> None:
     (trees.clone / ".git" / LOCK).mkdir()
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    trees.remove(tree)
+    assert not tree.exists()
     with pytest.raises(InstallError, match=rf"^cannot lock .*{LOCK}, so that .*: Is a directory$"):
         trees.add(tmp_path / "tree", "HEAD")
