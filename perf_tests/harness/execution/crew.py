@@ -36,8 +36,8 @@ class Crew:
         self._changed = threading.Condition()
         self._asked: dict[str, deque[Asked]] = {unit: deque() for unit in self.lanes}
         self._threads: dict[str, threading.Thread] = {}
-        self._claimed: dict[str, list[Job]] = {unit: [] for unit in self.lanes}
-        """Jobs of references that the lane of a card took for one of its own."""
+        self._taken: dict[str, list[Job]] = {unit: [] for unit in self.lanes}
+        """By a lane for its current task: its own job, and those of the references that this one needs."""
         self._resting: set[str] = set()
         self._error: BaseException | None = None
         self._is_stopping = False
@@ -107,6 +107,7 @@ class Crew:
             os.sched_setaffinity(0, lane.card.cores)  # of this thread, and of the workers that it starts
             while task := self._next(unit, lane):
                 task()
+                self._give_back(unit, lane)
                 self._notify()
         except AbortedError:
             pass
@@ -144,7 +145,8 @@ class Crew:
         if self._asked[unit]:  # which may be to time something
             return lane.afterwork.wait if lane.afterwork.is_left else self._asked[unit].popleft().reply
         if job := self._queue.take(unit):
-            return partial(self._measure, unit, lane, job)
+            self._taken[unit].append(job)
+            return partial(lane.measure_job, job)
         return lane.afterwork.wait if lane.afterwork.is_left else None
 
     def _notify(self) -> None:
@@ -158,19 +160,19 @@ class Crew:
     def _claim(self, unit: str, case_id: str) -> Job | None:
         job = self._queue.claim(case_id, unit)
         if job is not None:
-            self._claimed[unit].append(job)
+            self._taken[unit].append(job)
         return job
 
-    def _measure(self, unit: str, lane: Lane, job: Job) -> None:
-        self._claimed[unit].clear()
-        lane.measure_job(job)
-        if unit not in self.retired:
+    def _give_back(self, unit: str, lane: Lane) -> None:
+        """Let other cards have what a card that was given up has left of what it took."""
+        taken, self._taken[unit] = self._taken[unit], []
+        if unit not in self.retired or not taken:
             return
         lane.afterwork.wait()
-        for begun in (*self._claimed[unit], job):
-            left = tuple(case_id for case_id in begun.cases if not self._is_done(case_id))
+        for job in taken:
+            left = tuple(case_id for case_id in job.cases if not self._is_done(case_id))
             if left:
-                self._queue.put(replace(begun, cases=left))
+                self._queue.put(replace(job, cases=left))
 
     def _gives_up(self, unit: str, lane: Lane) -> bool:
         """Whether the card is broken, and the others measure what is left. The last one never gives up."""

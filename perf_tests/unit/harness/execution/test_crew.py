@@ -190,6 +190,25 @@ def test_what_is_left_of_a_reference_of_a_lost_card_is_measured_by_another() -> 
     assert measured == {"reference": "GPU-1", "beside it": "GPU-0", "needs a reference": "GPU-0"}
 
 
+def test_what_is_left_of_a_job_that_a_question_took_is_measured_by_another() -> None:
+    """As where an A/B needs a reference, and the card is lost in it."""
+    measured: dict[str, str] = {}
+    losing = LosingLane("GPU-1", measured, "")
+    lanes: list[Any] = [FakeLane("GPU-0", measured, ""), losing]
+    crew = Crew(lanes, (), measured.__contains__)
+
+    def question(lane: Any) -> None:
+        crew._queue.put(Job(cases=("reference", "beside it"), family="f", home="GPU-1"))
+        lane.measure_job(Job(cases=("needs a reference",), family="f"))
+
+    try:
+        crew.ask("GPU-1", question)
+        crew.wait_for("beside it")
+    finally:
+        crew.stop()
+    assert measured == {"reference": "GPU-1", "beside it": "GPU-0"}
+
+
 class PonderingLane(FakeLane):
     """A driver that answers late whether the card is lost."""
 
