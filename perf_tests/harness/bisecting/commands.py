@@ -17,6 +17,7 @@ import msgspec
 
 from perf_tests.harness.processes.plain_text import harmless
 from perf_tests.harness.processes.process_group import ProcessGroup
+from perf_tests.protocol.errors import PerfError
 
 SKIPS = 125
 """The exit code by which a probe skips a version, as for `git bisect run`; so does any other failure."""
@@ -57,10 +58,11 @@ class Commands:
     ) -> str:
         """What the command printed. None removes a variable from what it inherits.
 
-        Raises CandidateError, with the end of what it said, where it fails.
+        Raises CandidateError, with the end of what it said, where it fails, and PerfError where there is no
+        room for what it prints.
         """
         # Files, since whatever the command left running would hold a pipe open, and the search with it.
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        with _file() as output, _file() as errors:
             group = self._started(command, folder, {**os.environ, **(variables or {})}, output, errors)
             try:
                 code = group.await_exit(self.timeout_s)
@@ -110,6 +112,16 @@ class Commands:
     def _raise_if_stopped(self) -> None:
         if self._is_stopped:
             raise CandidateError("the search has ended")
+
+
+def _file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise PerfError(
+            f"what a command prints cannot be kept: {error.strerror}; make room, or point TMPDIR to a folder "
+            "that has some"
+        ) from error
 
 
 def _written(file: IO[bytes]) -> str:

@@ -81,7 +81,7 @@ def _started(
             return executor.map(function, *arguments)
     except BaseException:
         # One that the executor has not noted takes the order to end from another, which is then waited for.
-        for process in tuple(executor._processes.values()):
+        for process in tuple((executor._processes or {}).values()):
             process.kill()
         raise
 

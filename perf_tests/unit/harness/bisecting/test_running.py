@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ from perf_tests.harness.bisecting.commands import CandidateError, Commands
 from perf_tests.harness.bisecting.running import Bisection, Candidates, Prepared
 from perf_tests.harness.bisecting.search import BisectAnswer, BisectQuestion, brackets
 from perf_tests.harness.bisecting.state import resume
+from perf_tests.protocol.errors import PerfError
 from perf_tests.unit.gone import is_gone_within_5_s
 
 
@@ -143,6 +146,15 @@ def test_a_command_that_takes_too_long_ends_with_what_it_started(tmp_path: Path)
     with pytest.raises(CandidateError, match=r"it took longer than 3 s"):
         Commands(timeout_s=3.0).run(("bash", "-c", script))
     assert is_gone_within_5_s(int((tmp_path / "pid").read_text()))
+
+
+def test_without_room_for_what_a_command_prints_no_version_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(PerfError, match=r"cannot be kept: No space left on device; make room"):
+        Commands(timeout_s=60.0).run(("true",))
 
 
 def test_what_a_command_leaves_running_ends_with_it(tmp_path: Path) -> None:
