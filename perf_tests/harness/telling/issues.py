@@ -184,6 +184,16 @@ def of_umbrella(causes: Sequence[RedCause], why: str, findings: NightFindings) -
     yield _stack(findings)
 
 
+def of_controls(unmeasured: Sequence[str]) -> Iterator[str]:
+    """What an issue says of controls without a result; nothing where there are none."""
+    if unmeasured:
+        listed = ", ".join(f"`{each}`" for each in unmeasured)
+        yield (
+            f"The control (bf16 with the stack of the baselines) was not measured: {listed}. So nobody knows "
+            "whether the machine is to blame."
+        )
+
+
 def _whose(cause: RedCause) -> str:
     if cause.blame is None:
         return "Which package it comes from was not asked."

@@ -52,6 +52,13 @@ class NightToTell:
         """What is red on a platform."""
         return tuple(each for each in self.findings.causes if each.platform == platform)
 
+    def unmeasured_controls(self, platform: str) -> tuple[str, ...]:
+        """The controls of a platform that say nothing: neither red nor measured."""
+        outcomes = (each for control in self.controls for each in control.outcomes)
+        missing = (each.case for each in outcomes if each.platform == platform and not each.measured)
+        red = self.red_controls(platform)
+        return tuple(each for each in dict.fromkeys(missing) if each not in red)
+
     def red_controls(self, platform: str) -> tuple[str, ...]:
         """The cases that are red on a platform although nothing under test was installed."""
         causes = (cause for each in self.controls for cause in each.causes if cause.platform == platform)
@@ -95,6 +102,7 @@ def _subjects(night: NightToTell, ours: Mapping[str, ApiIssue]) -> Iterator[Issu
     for platform in night.platforms:
         causes, controls = night.causes(platform), night.red_controls(platform)
         why = _umbrella(night, platform, len(new))
+        remarks = (*issues.of_controls(night.unmeasured_controls(platform)), *night.links)
         for cause in causes:
             if why and cause in new:
                 continue
@@ -103,7 +111,7 @@ def _subjects(night: NightToTell, ours: Mapping[str, ApiIssue]) -> Iterator[Issu
                 platform=platform,
                 title=issues.title(cause),
                 members=tuple(each.case for each in cause.members),
-                parts=(*issues.of_cause(cause, findings), *night.links),
+                parts=(*issues.of_cause(cause, findings), *remarks),
                 cause=cause,
             )
         if why:
@@ -112,7 +120,7 @@ def _subjects(night: NightToTell, ours: Mapping[str, ApiIssue]) -> Iterator[Issu
                 platform=platform,
                 title=issues.UMBRELLA.format(platform=platform),
                 members=(*(each.case for cause in causes for each in cause.members), *controls),
-                parts=(*issues.of_umbrella(causes, why, findings), *night.links),
+                parts=(*issues.of_umbrella(causes, why, findings), *remarks),
                 cause=None,
             )
 

@@ -136,6 +136,17 @@ def test_a_red_control_blames_the_machine_in_one_issue(telling: Telling, github:
     assert github.states == ["closed"]
 
 
+def test_a_control_that_was_not_measured_is_told(telling: Telling, github: FakeGitHub) -> None:
+    without = [each for each in ALL if each != BF16]
+    telling.tell(night(1, cause(FP8)), "--write", control=night(1, measured=without))
+    assert (
+        f"The control (bf16 with the stack of the baselines) was not measured: `{BF16}`. So nobody knows "
+        "whether the machine is to blame."
+    ) in github.issues[0]["body"]
+    telling.tell(night(2, cause(FP8)), "--write", control=night(2))
+    assert "The control" not in github.issues[0]["body"]
+
+
 def test_a_control_is_red_in_a_green_night(telling: Telling) -> None:
     said = telling.tell(night(1), "--write", control=night(1, cause(BF16)))
     assert said == ["create #1 Performance: the host or the stack as a whole on h100"]
