@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from perf_tests.protocol.base import Struct
-from perf_tests.protocol.offloading import MemorySaving
+from perf_tests.protocol.offloading import MemorySaving, Placement
 from perf_tests.protocol.packages import LoadedPackages, Packages
 from perf_tests.protocol.profiles import Profile, Profiled, Snapshot, Snapshotted
 from perf_tests.protocol.reports import (
@@ -138,8 +138,7 @@ class Quantize(Struct, tag="quantize"):
     probe: bool = False
     """Whether to compare the transformer's output with its own before quantization (`output_sqnr_db`)."""
     plan: str | None = None
-    """File of the plan where the scheme has a search: followed if it exists, otherwise searched for and
-    written. None without a search."""
+    """File of the plan that a search has found, or is to find and write; None without a search."""
     layers: bool = False
     """Whether to compare each quantized layer of the transformer with its bf16 twin."""
     traces: tuple[Trace, ...] = ()
@@ -171,14 +170,13 @@ class Compile(Struct, tag="compile"):
     """File of compile-cache artifacts: loaded before compiling if it exists, otherwise written afterwards.
     None: neither."""
     tuned: str | None = None
-    """Folder of the kernels that were chosen by timing: read before compiling, and added to afterwards. None:
-    neither."""
+    """Folder of kernels chosen by timing: read before compiling, and added to afterwards. None: neither."""
     packages: str | None = None
     """Folder of what another worker was asked to `Package`; None where the recipe loads none."""
 
 
 class Generate(Struct, tag="generate"):
-    """Generate once, or train all steps of one seed, from the same adapters each time -> Generated."""
+    """Generate, train all steps of one seed from the same adapters, or answer a question -> Generated."""
 
     warmup: bool = False
     """The first warm-up also arms the injected faults, which need its timings."""
@@ -329,7 +327,9 @@ class Inspected(Struct, tag="inspected"):
     memory_saving: MemorySaving | None = None
     """None for a recipe that saves none."""
     training: TrainingReport | None = None
-    """None where the recipe generates."""
+    """None where the recipe does not train."""
+    placement: Placement | None = None
+    """None but for a model that is only quantized and moved."""
 
 
 class Failure(Struct, tag="failure"):

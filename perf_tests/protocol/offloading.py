@@ -1,4 +1,5 @@
-"""What a worker reports of a pipeline that keeps less than all of itself on the device."""
+"""What a worker reports of where weights are: of a pipeline that keeps less than all of itself on the device,
+and of a model that is only quantized and moved."""
 
 from __future__ import annotations
 
@@ -26,3 +27,17 @@ class MemorySaving(Struct):
     decodes: dict[str, int]
     """Method of the VAE -> how often one generation called it: `decode`, `_decode` for each part of a batch,
     and `tiled_decode`. Without methods that the VAE does not have."""
+
+
+class Placement(Struct):
+    """Where the parameters and buffers of a model are, before and after; bytes of tensor subclasses are those
+    of their inner tensors."""
+
+    device: str
+    """Type of the device that all of them are to end on."""
+    before: dict[str, int]
+    """Type of device -> bytes that were there before anything was quantized."""
+    after: dict[str, int]
+    """Type of device -> bytes that are there after the last answer."""
+    plain: dict[str, int]
+    """Class of modules -> how many have parameters of their own, none of them quantized."""

@@ -35,6 +35,22 @@ class Build:
     recipe: Recipe
     weights: Weights = Weights.SYNTHETIC
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a recipe of which more is asked than a model that generates nothing does."""
+        alone = Recipe(scheme=self.recipe.scheme, quantized_on=self.recipe.quantized_on)
+        if not self.pipeline.generates and (self.recipe != alone or self.recipe.scheme.search is not None):
+            raise ValueError(
+                f"{self.pipeline.id} is only quantized and moved, and {self.recipe.id} asks for more: name a "
+                "scheme without a search, and where to quantize"
+            )
+
+    @property
+    def activity(self) -> Activity:
+        """What is measured."""
+        if not self.pipeline.generates:
+            return Activity.QUANTIZING
+        return Activity.GENERATING if self.recipe.training is None else Activity.TRAINING
+
     @property
     def exclusions(self) -> dict[str, str]:
         """Linear modules the scheme leaves alone in this pipeline: pattern of qualified names -> reason."""
@@ -129,8 +145,8 @@ class Case:
 
     @cached_property
     def reference(self) -> Case:
-        """The bf16 twin; the case itself where it is one."""
-        return self.with_recipe(bf16_twin(self.build.recipe))
+        """The bf16 twin; the case itself where it is one, and where nothing would be compared with it."""
+        return self if self.is_reference else self.with_recipe(bf16_twin(self.build.recipe))
 
     @property
     def built_twin(self) -> Case | None:
@@ -140,8 +156,13 @@ class Case:
 
     @property
     def is_training(self) -> bool:
-        """Whether it trains, and shows no pictures."""
-        return self.build.recipe.activity is Activity.TRAINING
+        """Whether it trains."""
+        return self.build.activity is Activity.TRAINING
+
+    @property
+    def is_generating(self) -> bool:
+        """Whether it shows pictures or videos."""
+        return self.build.activity is Activity.GENERATING
 
     @property
     def steps(self) -> int:
@@ -157,7 +178,7 @@ class Case:
     @cached_property
     def is_reference(self) -> bool:
         """Whether the case is its own reference."""
-        return self.build.recipe == bf16_twin(self.build.recipe)
+        return not self.build.pipeline.generates or self.build.recipe == bf16_twin(self.build.recipe)
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: its cases are made once

@@ -11,13 +11,14 @@ from perf_tests.tables.cases import Row, Weights
 from perf_tests.tables.pipelines.auraflow import AURAFLOW
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B, COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX1_SCHNELL, FLUX_MINI
+from perf_tests.tables.pipelines.llama import LLAMA_MINI
 from perf_tests.tables.pipelines.pixart import PIXART_MINI, PIXART_SIGMA
 from perf_tests.tables.pipelines.rows import MINIATURES
 from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
 from perf_tests.tables.pipelines.spec import PipelineSpec, Workload
 from perf_tests.tables.platforms import A100, B200, CPU, H100, H200, Platform
 from perf_tests.tables.recipes import INT8_GEMM, NO_ONEDNN, CompileMode, Loader, Recipe, Setting
-from perf_tests.tables.rows import compile_modes, memory_ladder, reshaped, twinned
+from perf_tests.tables.rows import compile_modes, memory_ladder, quantized_alone, reshaped, twinned
 from perf_tests.tables.schemes.rows import (
     AUTOQUANT,
     BF16,
@@ -87,6 +88,7 @@ CPU_REGULAR_ROWS = (
         )
     ),
     reshaped.REGULAR_ON_CPU,
+    Row(pipeline=LLAMA_MINI, recipe=quantized_alone.REGULAR_ON_CPU, platforms=(CPU,)),
 )
 
 
@@ -128,9 +130,14 @@ def _cross_product(regular: tuple[Row, ...]) -> Iterator[Row]:
 
 
 def _further(regular: tuple[Row, ...]) -> Iterator[Row]:
-    for recipe in (*twinned.TWINNED, *trained.MINI_EXHAUSTIVE):
-        if recipe not in [row.recipe for row in regular]:
-            yield Row(pipeline=FLUX_MINI, recipe=recipe, platforms=(CPU,), exhaustive=True)
+    known = [(row.pipeline, row.recipe) for row in regular]
+    further = (
+        *((FLUX_MINI, recipe) for recipe in (*twinned.TWINNED, *trained.MINI_EXHAUSTIVE)),
+        *((LLAMA_MINI, recipe) for recipe in quantized_alone.PUBLISHED),
+    )
+    for pipeline, recipe in further:
+        if (pipeline, recipe) not in known:
+            yield Row(pipeline=pipeline, recipe=recipe, platforms=(CPU,), exhaustive=True)
 
 
 CPU_ROWS = (
@@ -317,6 +324,7 @@ COMBINATIONS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
     *compile_modes.ON_GPUS,
     *trained.ON_GPUS,
     *reshaped.ON_GPUS,
+    *quantized_alone.ON_GPUS,
 )
 """Pipeline, batch size, recipes."""
 

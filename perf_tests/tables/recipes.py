@@ -34,6 +34,8 @@ class Activity(StrEnum):
 
     GENERATING = "generating"
     TRAINING = "training"
+    QUANTIZING = "quantizing"
+    """A model is quantized and moved, once; then it answers the same questions."""
 
 
 class Loader(StrEnum):
@@ -277,11 +279,6 @@ class Recipe:
             ("graphed", self.cuda_graph),
         )
         return "-".join((self.scheme.id, self.compile, *(name for name, on in toggles if on)))
-
-    @property
-    def activity(self) -> Activity:
-        """What is measured."""
-        return Activity.GENERATING if self.training is None else Activity.TRAINING
 
     @property
     def trains_in_float8(self) -> bool:

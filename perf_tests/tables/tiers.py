@@ -76,6 +76,11 @@ UNRECORDED = (
     ),
     Unrecorded(
         platform=H100,
+        cases="llama-7b-*",
+        reason="new: no GPU has measured them yet, nor shown that it rounds as a CPU does",
+    ),
+    Unrecorded(
+        platform=H100,
         cases="flux1-dev*-lora*",
         reason="on an H200 they end in an illegal memory access, whose cause is not known",
     ),

@@ -40,9 +40,10 @@ BF16 = "flux-mini-b1-bf16-eager"
 INT8WO = "flux-mini-b1-int8wo-eager"
 LOADED = "flux-mini-b1-int8wo-eager-torchsave"
 TRAINED = "flux-mini-b1-bf16-eager-lora-fp8tensor"
+QUANTIZED = "llama-mini-b1-int8wo-eager-onhost"
 COMPILED = "flux-mini-b1-bf16-regional"
 FP8DQROW = "flux1-dev-b1-fp8dqrow-regional"
-RECORDED = ((CPU, (BF16, INT8WO, COMPILED, LOADED, TRAINED)), (H100, (FP8DQROW,)))
+RECORDED = ((CPU, (BF16, INT8WO, COMPILED, LOADED, TRAINED, QUANTIZED)), (H100, (FP8DQROW,)))
 CASES = {case.id: case for case in (row.case(Weights.SYNTHETIC) for row in MATRIX)}
 
 IDLE_PLUGINS = (

@@ -11,7 +11,7 @@ import argparse
 import os
 import traceback
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,6 +21,10 @@ from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.profiles import Profile, Snapshot
 from perf_tests.tables.recipes import Activity
 from perf_tests.worker import parent_watch
+
+if TYPE_CHECKING:
+    from perf_tests.worker.quantizing_session import QuantizingSession
+    from perf_tests.worker.training.session import TrainingSession
 
 
 def main() -> None:
@@ -51,7 +55,7 @@ def answer(request_fd: int, reply_fd: int) -> None:
         for line in requests:
             request = msgspec.json.decode(line, type=messages.Request)
             if isinstance(request, messages.Load):
-                handlers = sessions[request.case.build.recipe.activity]
+                handlers = sessions[request.case.build.activity]
             reply = _answer(request, handlers)
             _send(replies, reply)
             if isinstance(reply, messages.Failure):
@@ -76,12 +80,13 @@ def _start() -> tuple[messages.Ready, Mapping[Activity, Handlers]]:
 
     from perf_tests.worker.measure import environment
     from perf_tests.worker.measure.telemetry import GpuMonitor
+    from perf_tests.worker.quantizing_session import QuantizingSession
     from perf_tests.worker.session import WorkerSession
     from perf_tests.worker.training.session import TrainingSession
 
     environment.pin()
     monitor = GpuMonitor() if torch.cuda.is_available() else None
-    session, training = WorkerSession(monitor), TrainingSession(monitor)
+    session = WorkerSession(monitor)
     ready = messages.Ready(
         protocol_version=messages.PROTOCOL_VERSION,
         environment=environment.describe(monitor.describe() if monitor else None),
@@ -98,15 +103,22 @@ def _start() -> tuple[messages.Ready, Mapping[Activity, Handlers]]:
         Profile: session.profile,
         Snapshot: session.snapshot,
     }
-    # Nobody saves, packages or profiles what is trained, and no other case shares its worker.
-    of_training: Handlers = {
-        messages.Load: training.load,
-        messages.Quantize: training.quantize,
-        messages.Compile: training.compile,
-        messages.Generate: training.generate,
-        messages.Inspect: training.inspect,
+    return ready, {
+        Activity.GENERATING: generating,
+        Activity.TRAINING: _without_pictures(TrainingSession(monitor)),
+        Activity.QUANTIZING: _without_pictures(QuantizingSession(monitor)),
     }
-    return ready, {Activity.GENERATING: generating, Activity.TRAINING: of_training}
+
+
+def _without_pictures(session: TrainingSession | QuantizingSession) -> Handlers:
+    """Nobody saves, packages or profiles what generates nothing, and no other case shares its worker."""
+    return {
+        messages.Load: session.load,
+        messages.Quantize: session.quantize,
+        messages.Compile: session.compile,
+        messages.Generate: session.generate,
+        messages.Inspect: session.inspect,
+    }
 
 
 def _answer(request: messages.Request, handlers: Handlers) -> messages.Reply:

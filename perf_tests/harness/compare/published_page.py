@@ -10,7 +10,10 @@ from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.tables.published import PLATFORM_OF_GPU
 from perf_tests.tables.published_page import FigureUnit, Measured, Nothing, PageFigure, Saving
 
-SCALES: Mapping[FigureUnit | None, float] = {FigureUnit.GIB: 1.0 / MIB_PER_GIB}
+SCALES: Mapping[FigureUnit | None, float] = {
+    FigureUnit.GIB: 1.0 / MIB_PER_GIB,
+    FigureUnit.GB: 2**20 / 1e9,
+}
 """Unit of the page -> what a metric of ours is multiplied by; the others are in that unit already."""
 COMPARABLE = frozenset({FigureUnit.SECONDS, FigureUnit.GIB, FigureUnit.GB})
 """Units of which ours / theirs says something."""

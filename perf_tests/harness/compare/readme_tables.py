@@ -15,7 +15,7 @@ from perf_tests.harness.rebaseline import store
 from perf_tests.harness.rebaseline.candidates import CASES
 from perf_tests.protocol.errors import BaselineError, UsageError
 from perf_tests.protocol.files import read_regular
-from perf_tests.tables.pipelines.rows import PIPELINES
+from perf_tests.tables.pipelines.rows import MODELS
 from perf_tests.tables.platforms import PLATFORM_BY_ID
 from perf_tests.tables.published import PLATFORM_OF_GPU
 
@@ -27,7 +27,7 @@ BEGIN = f"<!-- {COMMAND} -->"
 END = "<!-- end of {platform} -->"
 SIGNIFICANT_DIGITS = 4
 POSITIONS = {
-    case: (PIPELINES.index(each.case.build.pipeline), each.case.workload.batch_size, position)
+    case: (MODELS.index(each.case.build.pipeline), each.case.workload.batch_size, position)
     for position, (case, each) in enumerate(CASES.items())
 }
 """Case id -> where its row stands: by pipeline, then by batch size, then as in the matrix."""

@@ -27,8 +27,9 @@ class Planned:
     @property
     def is_compared(self) -> bool:
         """Whether its layers and the transformer's answers are compared with bf16: not those of a case whose
-        pictures are its built twin's, nor while it trains."""
-        return not (self.verified_only or self.case.is_training or self.case.build.recipe.repeats_twin)
+        pictures are its built twin's, nor of one without pictures."""
+        repeats = self.case.build.recipe.repeats_twin
+        return self.case.is_generating and not (self.verified_only or repeats)
 
     @property
     def reference(self) -> Planned | None:

@@ -253,6 +253,7 @@ class Replicate:
             built_twin=self.made.report if self.made else None,
             memory_saving=self.inspected.memory_saving if self.inspected else None,
             training=self.inspected.training if self.inspected else None,
+            placement=self.inspected.placement if self.inspected else None,
         )
 
     def _twin_values(self) -> dict[str, float]:

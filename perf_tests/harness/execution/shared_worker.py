@@ -133,7 +133,7 @@ class SharedWorker:
         """The stem of the files that the first process of a case leaves to be compared; None for others, and
         for what shows no pictures."""
         index = subject.series.index
-        shows = index == 0 and not subject.planned.case.is_training
+        shows = index == 0 and subject.planned.case.is_generating
         return self.launcher.files.captures(subject.stem, index) if shows else None
 
     def _sample(self, replicate: Replicate, subject: Subject, capture: Path | None) -> None:

@@ -142,7 +142,7 @@ def _pairs(sources: PageSources, base: RunFile, candidate: RunFile) -> Mapping[s
             KeptRun(run=run, folder=folders[1]),
         )
         for run in sources.record.cases
-        if not CASES[run.id].case.is_training
+        if CASES[run.id].case.is_generating
     }
 
 

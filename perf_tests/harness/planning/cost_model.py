@@ -30,7 +30,7 @@ from perf_tests.harness.runs.projection import least_samples
 from perf_tests.harness.stats import precision
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.spec import STAGES, STEP, TRAIN_STEP
+from perf_tests.tables.metrics.spec import ANSWER, STAGES, STEP, TRAIN_STEP
 from perf_tests.tables.platforms import Platform, WorkerStart
 
 WARMUPS = 1
@@ -192,8 +192,8 @@ class _Stages:
 
 
 def _stages(entry: Entry) -> _Stages | None:
-    if TRAIN_STEP in entry.metrics:
-        step_ms = statistics.median(entry.metrics[TRAIN_STEP])
+    if alone := entry.metrics.get(TRAIN_STEP, entry.metrics.get(ANSWER)):
+        step_ms = statistics.median(alone)
         return _Stages(encode_ms=0.0, first_step_ms=step_ms, step_ms=step_ms, decode_ms=0.0)
     ms = {name: statistics.median(entry.metrics[name]) for name in STAGES if name in entry.metrics}
     if not {"encode_ms", "first_step_ms", "decode_ms"} <= ms.keys():
@@ -236,6 +236,8 @@ def _overhead(source: RecordedCase, stages: _Stages, platform: Platform) -> floa
 
 def _fidelity_s(case: Case, timed: Iterable[tuple[RecordedCase, _Stages]], known: KnownCosts) -> float | None:
     """Recording and comparing answers takes eager steps, and what belongs to pipeline and compile mode."""
+    if not case.build.pipeline.generates:
+        return None
     for each, before in timed:
         spent_s = each.entry.seconds.get(Phase.FIDELITY)
         if spent_s is not None:

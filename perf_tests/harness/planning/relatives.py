@@ -67,7 +67,7 @@ def compile_alike(case: Case, other: Case) -> bool:
 def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[object, ...]:
     """How far `other` is from `case`, as a sort key: the first difference decides.
 
-    In this order: the case itself; whether it trains; its pipeline, then its family, because architecture
+    In this order: the case itself; what is done with it; its pipeline, then its family, because architecture
     matters most; its recipe, at another workload; a recipe where both have published times, because a
     published ratio is better than none; what is compiled; what moves the weights, which may take longer than
     to use them; the scheme, or else no scheme, because each scheme is faster or slower in its own way and has
@@ -77,7 +77,7 @@ def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[
     mine, theirs = case.build, other.case.build
     return (
         other.case != case,
-        other.case.is_training is not case.is_training,
+        theirs.activity is not mine.activity,
         theirs.pipeline.id != mine.pipeline.id,
         theirs.pipeline.family != mine.pipeline.family,
         theirs.recipe.id != mine.recipe.id,

@@ -18,7 +18,7 @@ from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.known_issues import KNOWN_ISSUES, KnownIssue
 from perf_tests.tables.matrix import MATRIX
 from perf_tests.tables.metrics.spec import Group
-from perf_tests.tables.pipelines.rows import PIPELINES
+from perf_tests.tables.pipelines.rows import MODELS
 from perf_tests.tables.platforms import PLATFORMS, Device, Platform
 from perf_tests.tables.tiers import SMOKE
 
@@ -63,7 +63,7 @@ def markers() -> Iterator[str]:
     for platform in PLATFORMS:
         machine = platform.gpu.name if platform.gpu else "the CPU of any machine"
         yield f"{platform.id}: cases measured on {machine}"
-    for family in dict.fromkeys(pipeline.family for pipeline in PIPELINES):
+    for family in dict.fromkeys(pipeline.family for pipeline in MODELS):
         yield f"{family}: pipelines of the family {family}"
 
 

@@ -10,6 +10,7 @@ from perf_tests.harness.attribution.clusters import MAX_REPRESENTATIVES, Cluster
 PEAKS = frozenset({"peak_allocated_mib", "peak_reserved_mib", "peak_device_mib"})
 """Metrics of a GPU that a generation decides."""
 TRAINS = "it trains, and takes no denoise step"
+GENERATES_NOTHING = "it is only quantized and moved"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +55,8 @@ def _reasons(found: Iterable[Cluster]) -> Mapping[str, str]:
     for cluster in found:
         for each in cluster.suspects:
             case_id = each.run.id
-            if each.case.is_training:
-                reasons[case_id] = TRAINS
+            if not each.case.is_generating:
+                reasons[case_id] = TRAINS if each.case.is_training else GENERATES_NOTHING
             elif cluster.measured is None:
                 reasons.setdefault(case_id, f"{MAX_REPRESENTATIVES} others were recorded, which is the most")
             elif cluster.measured.run.id == case_id:

@@ -21,7 +21,10 @@ SHOWN = "shown"
 BY_PRIORITY = ("case", "verdict", "change", "metric", "now", "baseline", "limit")
 """The columns of the overview; the last ones are left out first where the width does not suffice."""
 LEAST_COLUMNS = 4
-HEADLINES = ("denoise_step_ms", "train_step_ms", "device_latency_s", "latency_s", "time_ratio_vs_fp32")
+HEADLINES = (
+    *("denoise_step_ms", "train_step_ms", "device_latency_s", "latency_s", "time_ratio_vs_fp32"),
+    "quantize_s",
+)
 """The metric shown of a case about which there is nothing else to say: the first that was judged."""
 
 NOT_COMPARED = f"{Status.NOT_COMPARED.value} with the baselines"

@@ -29,6 +29,7 @@ def obstacle(case: Case) -> str | None:
     own = next((each.target for each in calls if each.target.startswith(OURS)), None)
     reasons = (
         (case.is_training, "it trains adapters, in steps that this suite takes itself"),
+        (not case.build.pipeline.generates, "it is only quantized and moved, and takes no denoise step"),
         (recipe.is_packaged, "another process compiles and packages its blocks"),
         (recipe.scheme.search is not None, "how each layer is quantized was found by timing them"),
         (own is not None, f"it takes {own}, which is part of this suite"),
@@ -45,6 +46,7 @@ def script(case: Case, device: Device, file: str, about: Iterable[str] = ()) -> 
     `file` is what it will be called, and `about` sentences on what was measured. There must be no `obstacle`.
     """
     spec, transformer, vae = case.build.pipeline, *_modules(case)
+    assert spec.scheduler is not None, "there is an obstacle"
     embeddings, masks = SHAPES[spec.cls](case)
     config = case.build.config_of(case.build.recipe.scheme)
     calls = [each.call for each in case.build.recipe.settings if not each.inductor]

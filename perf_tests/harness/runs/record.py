@@ -13,7 +13,7 @@ from perf_tests.harness.records.process_ends import SamplingEnd, WarmUpEnd
 from perf_tests.harness.runs.plan import Plan
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.messages import Failure, FailureKind
-from perf_tests.protocol.offloading import MemorySaving
+from perf_tests.protocol.offloading import MemorySaving, Placement
 from perf_tests.protocol.reports import (
     Arrays,
     BuiltTwin,
@@ -170,7 +170,9 @@ class BuildReport(Struct):
     memory_saving: MemorySaving | None = None
     """None for a recipe that saves none."""
     training: TrainingReport | None = None
-    """None for a case that generates."""
+    """None for a case that does not train."""
+    placement: Placement | None = None
+    """None for a case that generates or trains."""
 
 
 class Process(Struct):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from perf_tests.harness.runs.record import BuildReport
-from perf_tests.harness.verdicts.checks import compiled, training
+from perf_tests.harness.verdicts.checks import compiled, placement, training
 from perf_tests.protocol.offloading import MemorySaving, OffloadedComponent
 from perf_tests.protocol.reports import (
     ORDINARY,
@@ -38,10 +38,7 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     else:
         for check in CHECKS:
             found.extend(check(case.build, build.quantization))
-    if build.step is None:
-        found.append("the worker did not look at what runs in a step")
-    else:
-        found.extend(compiled.blocks_that_ran_otherwise(recipe, build.step))
+    found.extend(_wrong_use(case, build))
     if build.state is None or build.final_state is None:
         found.append("the worker did not read its weights both before the first image and after the last")
     else:
@@ -52,6 +49,16 @@ def contradictions(case: Case, build: BuildReport) -> tuple[str, ...]:
     if case.built_twin is not None:
         found.extend(_unlike_built_twin(case, build))
     return tuple(found)
+
+
+def _wrong_use(case: Case, build: BuildReport) -> Iterator[str]:
+    recipe = case.build.recipe
+    if not case.build.pipeline.generates:
+        yield from placement.contradictions(recipe, build.placement, build.quantization)
+    elif build.step is None:
+        yield "the worker did not look at what runs in a step"
+    else:
+        yield from compiled.blocks_that_ran_otherwise(recipe, build.step)
 
 
 def _wrong_count(build: Build, quantization: Quantization) -> Iterator[str]:

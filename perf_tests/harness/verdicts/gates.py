@@ -23,9 +23,10 @@ def shown_metrics(case: Case, platform: Platform, group: Group | None = None) ->
 
 def is_verified_only(case: Case, platform: Platform) -> bool:
     """Whether `platform` only verifies `case`, and takes one sample: where times mean nothing, a case that
-    must equal its built twin has nothing of its own to show, training is the same each time, and one whose
-    shapes change is about what changes."""
-    is_of_few = case.built_twin is not None or case.is_training or case.build.recipe.reshaping is not None
+    must equal its built twin has nothing of its own to show, what makes no pictures is always the same, and
+    one whose shapes change is about what changes."""
+    reshaped = case.build.recipe.reshaping is not None
+    is_of_few = case.built_twin is not None or not case.is_generating or reshaped
     return platform.device is Device.CPU and is_of_few
 
 

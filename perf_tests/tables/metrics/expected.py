@@ -10,6 +10,7 @@ from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.metrics.host_bound import unsteady_of
 from perf_tests.tables.metrics.spec import IDENTICAL_DB
 from perf_tests.tables.pipelines.spec import PROMPTS, AnchorFloor, AnchorFloors
+from perf_tests.tables.recipes import Activity
 from perf_tests.tables.schemes.spec import Range
 
 
@@ -130,6 +131,15 @@ def checkpoint_overhead_bytes(case: Case) -> Range | None:
         return None
     source = "names, sizes and alignment take 227 to 405 bytes in the formats of November 2026"
     return Range(low=0, high=512, source=source)
+
+
+def quantize_peak_vs_needed(case: Case) -> Range | None:
+    """Of the peak of quantizing and moving, over the weights that must be on the device at once and three
+    times the largest of them in float32; None for a pipeline, whose other components are there, too."""
+    if case.build.activity is not Activity.QUANTIZING:
+        return None
+    source = "what quantizes one weight takes twice its size in float32, and no weight is there twice"
+    return Range(low=0.0, high=1.0, source=source)
 
 
 def resident_vs_largest(case: Case) -> Range | None:

@@ -11,7 +11,7 @@ from typing import Final
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.host_bound import is_busy_timed, is_host_bound
 from perf_tests.tables.platforms import Device
-from perf_tests.tables.recipes import Activity
+from perf_tests.tables.recipes import Activity, QuantizedOn
 from perf_tests.tables.schemes.spec import Range
 
 CONSTANT_STD: Final = 2 / 255
@@ -25,6 +25,8 @@ STEP_BUSY: Final = "step_busy_ms"
 """The metric of how long the device is busy in one: for rows whose steps wait for the host."""
 TRAIN_STEP: Final = "train_step_ms"
 """The same of training: the gradients of one batch, and the optimizer's step."""
+ANSWER: Final = "answer_ms"
+"""Of a model that is only quantized and moved: what it answers to a few tokens."""
 STAGES: Final = ("encode_ms", "first_step_ms", STEP, "decode_ms")
 """The metrics of a generation's stages, in the order in which they run."""
 
@@ -162,6 +164,8 @@ class Trait(StrEnum):
     """It has no built twin whose layers and pictures would be its own (`Recipe.repeats_twin`)."""
     FLOAT8_TRAINING = "float8 training"
     """Its frozen layers multiply in float8 while it trains."""
+    MOVED_WHOLE = "moved whole"
+    """All weights are moved to the device together, before or after they are quantized."""
     RESHAPED = "reshaped"
     """It generates in other shapes, too, with what is compiled."""
 
@@ -181,6 +185,7 @@ HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
     Trait.BUSY_TIMED: is_busy_timed,
     Trait.HOST_BOUND: is_host_bound,
     Trait.UNTWINNED: lambda case: not case.build.recipe.repeats_twin,
+    Trait.MOVED_WHOLE: lambda case: case.build.recipe.quantized_on is not QuantizedOn.MODULE,
     Trait.RESHAPED: lambda case: case.build.recipe.reshaping is not None,
     Trait.FLOAT8_TRAINING: lambda case: case.build.recipe.trains_in_float8,
 }
@@ -215,7 +220,9 @@ class Gate:
 
 GENERATING: Final = (Activity.GENERATING,)
 TRAINING: Final = (Activity.TRAINING,)
-EITHER: Final = (*GENERATING, *TRAINING)
+QUANTIZING: Final = (Activity.QUANTIZING,)
+UNTRAINED: Final = (*GENERATING, *QUANTIZING)
+ANY: Final = tuple(Activity)
 
 BY_RULE: Final = Gate()
 """The gate of a metric whose rule needs no tolerance."""
@@ -289,7 +296,7 @@ class Metric:
     def applies(self, case: Case) -> bool:
         """Whether it says anything about `case`."""
         exists = not self.component or self.component in case.build.pipeline.modules
-        is_about = exists and case.build.recipe.activity in self.activities
+        is_about = exists and case.build.activity in self.activities
         is_what_it_must_be = is_about and all(HAS_TRAIT[trait](case) for trait in self.only_for)
         return is_what_it_must_be and (self.expected is None or self.expected(case) is not None)
 

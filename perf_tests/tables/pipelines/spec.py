@@ -125,7 +125,8 @@ class PipelineSpec:
     """Where the licence is accepted, for gated repositories."""
     modules: dict[str, Module]
     tokenizers: dict[str, Tokenizer]
-    scheduler: Lazy
+    scheduler: Lazy | None
+    """None for a model that generates nothing: it is quantized and moved, and asked a question."""
     workload: Workload = field(metadata=NEVER)
     """The default; what a case runs is its own."""
     batch_argument: str
@@ -157,7 +158,12 @@ class PipelineSpec:
     def targets(self) -> tuple[str, ...]:
         """Everything of the stack that the pipeline is made of, as `"package:Name"`."""
         classes = (name for each in self.modules.values() for name in (each.cls, each.config_cls) if name)
-        return (self.cls, *classes, *self.scheduler.targets)
+        return (self.cls, *classes, *(self.scheduler.targets if self.scheduler else ()))
+
+    @property
+    def generates(self) -> bool:
+        """Whether it makes pictures or videos."""
+        return self.scheduler is not None
 
     def workload_of_batch(self, batch_size: int) -> Workload:
         """The default workload with another batch size."""

@@ -32,6 +32,7 @@ from perf_tests.protocol.reports import (
 )
 from perf_tests.tables.cases import Case
 from perf_tests.tables.recipes import CompileMode
+from perf_tests.unit.fake_worker import quantizing
 from perf_tests.unit.fake_worker.endings import Failed
 from perf_tests.unit.fake_worker.generating import capture
 from perf_tests.unit.fake_worker.pictures import write_arrays
@@ -144,7 +145,8 @@ def _groups(subject: Subject) -> tuple[ModuleGroup, ...]:
 
 
 def _quantization(subject: Subject) -> Quantization:
-    device = "cuda" if subject.has("stays-on-device") else "cpu"
+    on_device = subject.has("stays-on-device") or quantizing.begins_on_device(subject)
+    device = "cuda" if on_device else "cpu"
     return Quantization(
         expected_modules=0 if subject.case.build.recipe.scheme.weight is None else MODULES,
         groups=subject.groups,

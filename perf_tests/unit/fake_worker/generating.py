@@ -14,8 +14,8 @@ from perf_tests.protocol.messages import Fault, Generate, Generated
 from perf_tests.protocol.reports import Capture, Sample, Telemetry
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Device
-from perf_tests.tables.recipes import CompileMode
-from perf_tests.unit.fake_worker import training
+from perf_tests.tables.recipes import Activity, CompileMode
+from perf_tests.unit.fake_worker import quantizing, training
 from perf_tests.unit.fake_worker.endings import STRIKES, die_once
 from perf_tests.unit.fake_worker.pictures import NOISE, SIDE, npy, picture, png
 from perf_tests.unit.fake_worker.subject import Subject
@@ -40,7 +40,7 @@ def generate(subject: Subject, request: Generate) -> Generated:
         _strike(subject)
     subject.timed += not request.warmup
     slower = _slower(subject)
-    times = training.times(subject) if subject.case.is_training else _times(subject.case)
+    times = TIMES[subject.case.build.activity](subject)
     values = {
         **{name: tuple(value * slower for value in spans) for name, spans in times.items()},
         **_live(subject),
@@ -101,6 +101,13 @@ def _times(case: Case) -> dict[str, tuple[float, ...]]:
         "latency_s": ((15.0 + step_ms * (steps + 0.1)) / 1000,),
     }
     return {**times, "device_latency_s": times["latency_s"]}
+
+
+TIMES = {
+    Activity.GENERATING: lambda subject: _times(subject.case),
+    Activity.TRAINING: training.times,
+    Activity.QUANTIZING: quantizing.times,
+}
 
 
 def _slower(subject: Subject) -> float:

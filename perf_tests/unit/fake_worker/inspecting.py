@@ -11,8 +11,8 @@ from perf_tests.tables.metrics.host_bound import is_busy_timed
 from perf_tests.tables.metrics.spec import IDENTICAL_DB, STEP_BUSY
 from perf_tests.tables.pipelines.spec import PROMPTS
 from perf_tests.tables.platforms import Device
-from perf_tests.tables.recipes import CompileMode, Decoding
-from perf_tests.unit.fake_worker import training
+from perf_tests.tables.recipes import Activity, CompileMode, Decoding
+from perf_tests.unit.fake_worker import quantizing, training
 from perf_tests.unit.fake_worker.generating import PEAK_MIB
 from perf_tests.unit.fake_worker.pictures import NOISE, write_arrays
 from perf_tests.unit.fake_worker.subject import BYTES_PER_MODULE, Subject
@@ -51,7 +51,7 @@ def inspect(subject: Subject, request: Inspect) -> Inspected:
     recipe = subject.case.build.recipe
     peak_mib = PEAK_MIB * (1 + subject.amounts.get(Fault.MEMORY, 0.0) / 100)
     values = {**_sizes(subject), **_exact(subject), **_work(subject, peak_mib), **_of_recipe(subject)}
-    values |= training.values(subject) if subject.case.is_training else _after_changes(subject)
+    values |= VALUES[subject.case.build.activity](subject)
     values.pop(subject.argument("missing-metric") or "", None)
     noise = NOISE if subject.quantized else 0.0
     if subject.has("dequantizes"):
@@ -67,6 +67,7 @@ def inspect(subject: Subject, request: Inspect) -> Inspected:
         settings=_settings(subject),
         memory_saving=_saving(subject) if recipe.saves_memory else None,
         training=training.report(subject) if subject.case.is_training else None,
+        placement=None if subject.case.build.pipeline.generates else quantizing.placement(subject),
     )
 
 
@@ -147,6 +148,13 @@ def _after_changes(subject: Subject) -> dict[str, float]:
         "first_image_after_change_s": 12.5,
         "image_after_change_s": 0.5,
     }
+
+
+VALUES = {
+    Activity.GENERATING: _after_changes,
+    Activity.TRAINING: training.values,
+    Activity.QUANTIZING: quantizing.values,
+}
 
 
 # What the pipeline is like

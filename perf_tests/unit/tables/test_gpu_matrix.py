@@ -21,6 +21,7 @@ GPU_ROW_COUNTS = {
     "sd3-medium": 7,
     "pixart-sigma": 7,
     "auraflow": 7,
+    "llama-7b": 3,
 }
 
 

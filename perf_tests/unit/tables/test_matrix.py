@@ -8,6 +8,7 @@ import pytest
 
 from perf_tests.tables.cases import Case, Row, Weights
 from perf_tests.tables.matrix import MATRIX, UNCOMPILABLE
+from perf_tests.tables.pipelines.llama import LLAMA_MINI
 from perf_tests.tables.pipelines.rows import FULL_SIZE, MINIATURES
 from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.platforms import CPU, H100, PLATFORMS, Device, Platform
@@ -87,7 +88,7 @@ def test_what_cannot_be_compiled_names_the_versions_that_were_tried() -> None:
 def test_cross_product_alone_is_exhaustive() -> None:
     exhaustive = [row for row in MATRIX if row.exhaustive]
     assert {platform.id for row in exhaustive for platform in row.platforms} == {"cpu"}
-    assert {row.pipeline.id for row in exhaustive} == {pipeline.id for pipeline in MINIATURES}
+    assert {row.pipeline.id for row in exhaustive} == {pipeline.id for pipeline in (*MINIATURES, LLAMA_MINI)}
     assert all(row.workload is None for row in exhaustive)
 
 

@@ -87,6 +87,19 @@ def test_figures_that_mislead_say_so() -> None:
     assert "2.8 GiB more than in 2024" in remarks[Chapter.MEMORY, 31.7]
 
 
+def test_each_way_to_quantize_has_the_row_that_quantizes_there() -> None:
+    rows = {each.theirs: each.ours for each in PAGE if each.chapter is Chapter.QUANTIZING}
+    case, peak = "llama-7b-b1-int8wo-eager", "quantize_peak_reserved_mib"
+    assert rows == {
+        10.48: Measured(case=f"{case}-onhost", metric="quantize_s"),
+        6.99: Measured(case=f"{case}-onhost", metric=peak),
+        1.96: Measured(case=case, metric="quantize_s"),
+        14.50: Measured(case=case, metric=peak),
+        1.94: Measured(case=f"{case}-bymodule", metric="quantize_s"),
+        8.29: Measured(case=f"{case}-bymodule", metric=peak),
+    }
+
+
 def test_old_gpus_have_no_row_and_the_reason() -> None:
     (old,) = (each for each in PAGE if each.text.startswith("Turing and Volta"))
     assert isinstance(old.ours, Nothing)

@@ -15,7 +15,7 @@ from perf_tests.protocol.profiles import Profile, Snapshot
 from perf_tests.tables.recipes import Activity
 from perf_tests.worker.__main__ import _answer, _start
 
-NEVER_ASKED_OF_TRAINING = {
+NEVER_ASKED_WITHOUT_PICTURES = {
     messages.Save,
     messages.Package,
     messages.SwitchWorkload,
@@ -79,5 +79,6 @@ def test_a_worker_answers_every_request() -> None:
     _, sessions = _start()
     requests = set(typing.get_args(messages.Request))
     assert sessions[Activity.GENERATING].keys() == requests == messages.PHASE_OF_REQUEST.keys()
-    # Of what is trained nothing is saved, and it shares its worker with no other workload.
-    assert sessions[Activity.TRAINING].keys() == requests - NEVER_ASKED_OF_TRAINING
+    # Of what makes no pictures nothing is saved, and it shares its worker with no other workload.
+    for activity in (Activity.TRAINING, Activity.QUANTIZING):
+        assert sessions[activity].keys() == requests - NEVER_ASKED_WITHOUT_PICTURES

@@ -79,6 +79,7 @@ def _made(spec: PipelineSpec, name: str, dtype: torch.dtype, device: torch.devic
 
 
 def _synthetic(spec: PipelineSpec, dtype: torch.dtype, device: torch.device, given: Given) -> Any:
+    assert spec.scheduler is not None, f"{spec.id} is no pipeline"
     parts: dict[str, Any] = {"scheduler": construct(spec.scheduler), **given}
     for name, tokenizer in spec.tokenizers.items():
         parts[name] = offline(tokenizer)
@@ -90,6 +91,7 @@ def _synthetic(spec: PipelineSpec, dtype: torch.dtype, device: torch.device, giv
 
 def _pretrained(spec: PipelineSpec, dtype: torch.dtype, device: torch.device, given: Given) -> Any:
     pipeline = _from_cache(spec, spec.cls, dtype=dtype, **given)
+    assert spec.scheduler is not None, f"{spec.id} is no pipeline"
     pipeline.scheduler = construct(spec.scheduler)
     return pipeline.to(device)
 

@@ -8,6 +8,7 @@ from perf_tests.tables.metrics import expected
 from perf_tests.tables.metrics.spec import (
     BY_RULE_EVERYWHERE,
     TRAINING,
+    UNTRAINED,
     Better,
     Gate,
     Group,
@@ -154,6 +155,7 @@ METRICS = (
         rule=Rule.EXACT,
         gates=BY_RULE_EVERYWHERE,
         only_for=(Trait.UNTWINNED,),
+        activities=UNTRAINED,
     ),
     # Of all adapters together, in the first step, to those of bf16 eager in the same process.
     Metric(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from perf_tests.tables.metrics import expected
 from perf_tests.tables.metrics.spec import (
+    ANSWER,
+    ANY,
     BY_RULE,
     BY_RULE_EVERYWHERE,
     DRIFT_LIMIT_PCT,
-    EITHER,
-    GENERATING,
     INSTRUCTION_SET,
+    QUANTIZING,
     STEP,
     STEP_BUSY,
     TRAIN_STEP,
     TRAINING,
+    UNTRAINED,
     Better,
     Gate,
     Group,
@@ -117,7 +119,7 @@ METRICS = (
             reader=reader,
             gates={},
             per_unit=True,
-            activities=EITHER,
+            activities=ANY,
         )
         for name, units, better, reader in (
             ("mean_sm_clock_mhz", "MHz", Better.HIGHER, Reader.SAMPLES),
@@ -168,7 +170,7 @@ METRICS = (
             (
                 "load_s",
                 {Device.CUDA: Gate(tolerance=Tolerance(relative_pct=60.0, absolute=45.0))},
-                EITHER,
+                ANY,
                 (),
             ),
             (
@@ -178,7 +180,7 @@ METRICS = (
                     # A miniature takes 0.1 s, and 0.4 s on a busy machine.
                     Device.CPU: Gate(tolerance=Tolerance(absolute=4.0)),
                 },
-                GENERATING,
+                UNTRAINED,
                 (Trait.QUANTIZED, Trait.MADE_HERE),
             ),
         )
@@ -275,5 +277,23 @@ METRICS = (
         per_unit=True,
         needs_verification=True,
         activities=TRAINING,
+    ),
+    *(
+        Metric(
+            name=name,
+            units=units,
+            better=Better.LOWER,
+            group=Group.LATENCY,
+            reader=reader,
+            gates={},
+            per_unit=True,
+            needs_verification=True,
+            activities=QUANTIZING,
+            only_for=only_for,
+        )
+        for name, units, reader, only_for in (
+            ("move_s", "s", Reader.BUILD, (Trait.MOVED_WHOLE,)),  # a part of `quantize_s`
+            (ANSWER, "ms", Reader.SAMPLES, ()),
+        )
     ),
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from perf_tests.tables.metrics import expected
 from perf_tests.tables.metrics.spec import (
+    ANY,
     BY_RULE,
     BY_RULE_EVERYWHERE,
     DRIFT_LIMIT_PCT,
-    EITHER,
-    GENERATING,
+    UNTRAINED,
     Better,
     Gate,
     Group,
@@ -41,7 +41,7 @@ METRICS = (
         },
         drift_limit_pct=DRIFT_LIMIT_PCT,
         needs_verification=True,
-        activities=EITHER,
+        activities=ANY,
     ),
     *(
         Metric(
@@ -53,7 +53,7 @@ METRICS = (
             gates={Device.CUDA: gate},
             drift_limit_pct=DRIFT_LIMIT_PCT,
             needs_verification=True,
-            activities=EITHER,
+            activities=ANY,
         )
         for name, gate in (("peak_allocated_mib", ALLOCATED), ("peak_reserved_mib", RESERVED))
     ),
@@ -71,8 +71,8 @@ METRICS = (
             only_for=only_for,
         )
         for name, gates, activities, only_for in (
-            ("load_peak_allocated_mib", {Device.CUDA: ALLOCATED}, EITHER, ()),
-            ("load_peak_reserved_mib", {Device.CUDA: RESERVED}, EITHER, ()),
+            ("load_peak_allocated_mib", {Device.CUDA: ALLOCATED}, ANY, ()),
+            ("load_peak_reserved_mib", {Device.CUDA: RESERVED}, ANY, ()),
             (
                 "quantize_peak_allocated_mib",
                 # On a CPU, of the weights that are replaced and of those that replace them.
@@ -80,13 +80,13 @@ METRICS = (
                     Device.CUDA: ALLOCATED,
                     Device.CPU: Gate(tolerance=Tolerance(relative_pct=5.0, absolute=0.5)),
                 },
-                GENERATING,
+                UNTRAINED,
                 (Trait.QUANTIZED, Trait.MADE_HERE),
             ),
             (
                 "quantize_peak_reserved_mib",
                 {Device.CUDA: RESERVED},
-                GENERATING,
+                UNTRAINED,
                 (Trait.QUANTIZED, Trait.MADE_HERE),
             ),
         )
@@ -100,7 +100,7 @@ METRICS = (
             reader=Reader.BUILD,
             gates={},
             needs_verification=True,
-            activities=EITHER,
+            activities=ANY,
         )
         for name in ("peak_device_mib", "peak_rss_mib")
     ),

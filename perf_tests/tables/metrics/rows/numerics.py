@@ -8,7 +8,9 @@ from perf_tests.tables.metrics import expected
 from perf_tests.tables.metrics.spec import (
     BY_RULE,
     BY_RULE_EVERYWHERE,
+    GENERATING,
     TRAINING,
+    UNTRAINED,
     Better,
     Group,
     Metric,
@@ -16,6 +18,9 @@ from perf_tests.tables.metrics.spec import (
     Rule,
 )
 from perf_tests.tables.platforms import Device
+
+OF_MODELS = frozenset({"weight_bytes_vs_implied", "outputs_unlike_built", "quantize_peak_vs_needed"})
+"""Those that are also about a model that generates nothing."""
 
 METRICS = (
     *(
@@ -50,6 +55,7 @@ METRICS = (
             rule=Rule.EXPECTED_RANGE,
             expected=implied,
             gates=gates,
+            activities=UNTRAINED if name in OF_MODELS else GENERATING,
         )
         for name, units, implied, gates in (
             ("weight_bytes_vs_implied", "x", expected.weight_bytes_vs_implied, BY_RULE_EVERYWHERE),
@@ -65,6 +71,7 @@ METRICS = (
             ("graph_launches_per_step", "", expected.graph_launches_per_step, {Device.CUDA: BY_RULE}),
             ("package_copied_share", "x", expected.package_copied_share, BY_RULE_EVERYWHERE),
             # Only on a GPU is the host another place.
+            ("quantize_peak_vs_needed", "x", expected.quantize_peak_vs_needed, {Device.CUDA: BY_RULE}),
             ("resident_vs_largest", "x", expected.resident_vs_largest, {Device.CUDA: BY_RULE}),
             ("h2d_vs_needed", "x", expected.h2d_vs_needed, {Device.CUDA: BY_RULE}),
         )

@@ -6,6 +6,7 @@ from perf_tests.tables.metrics.spec import (
     BY_RULE_EVERYWHERE,
     COUNT_ELSEWHERE,
     TRAINING,
+    UNTRAINED,
     Better,
     Group,
     Metric,
@@ -26,6 +27,7 @@ METRICS = (
             rule=Rule.EXACT,
             gates=BY_RULE_EVERYWHERE,
             follows_search=True,
+            activities=UNTRAINED,
         )
         for name, units in (("quantized_modules", ""), ("weight_bytes", "B"))
     ),
@@ -41,6 +43,7 @@ METRICS = (
             gates=BY_RULE_EVERYWHERE,
             component=component,
             follows_search=True,
+            activities=UNTRAINED,
         )
         for component in ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")
     ),

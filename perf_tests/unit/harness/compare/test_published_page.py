@@ -117,7 +117,17 @@ def test_a_metric_that_was_not_measured_is_named() -> None:
 
 def test_a_chapter_that_we_do_not_measure_has_its_reason() -> None:
     assert line(Chapter.AHEAD_OF_TIME, 0.421).why == "no row of ours loads a packaged transformer yet"
-    assert "699" in str(line(Chapter.QUANTIZING, 10.48).why)
+
+
+def test_a_model_is_compared_in_the_seconds_with_moving_and_the_reserved_gigabytes() -> None:
+    case = CASES["llama-7b-b1-int8wo-eager-bymodule"]
+    run = measured(0.0, case=case, measured={"quantize_s": 1.5, "quantize_peak_reserved_mib": 8000.0})
+    seconds, peak = line(Chapter.QUANTIZING, 1.94, run), line(Chapter.QUANTIZING, 8.29, run)
+    assert seconds.ours == 1.5
+    assert peak.ours == pytest.approx(8.388608)
+    assert peak.ratio == pytest.approx(1.0119, abs=1e-4)
+    why = "llama-7b-b1-int8wo-eager-onhost is not in this run"
+    assert line(Chapter.QUANTIZING, 6.99, run).why == why
 
 
 def test_every_figure_has_a_line_in_the_order_of_the_page() -> None:

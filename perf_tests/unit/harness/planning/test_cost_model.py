@@ -20,6 +20,7 @@ from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.lazy import Lazy
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B
 from perf_tests.tables.pipelines.flux import FLUX_MINI
+from perf_tests.tables.pipelines.llama import LLAMA_7B
 from perf_tests.tables.platforms import CPU, WorkerStart
 from perf_tests.tables.recipes import CompileMode, Setting
 from perf_tests.tables.schemes.rows import BF16, FP8DQ, INT8DQ, INT8WO
@@ -70,6 +71,15 @@ def test_an_entry_without_seconds_is_estimated_from_its_metrics() -> None:
 def test_a_case_that_is_only_verified_generates_once_after_its_warm_up() -> None:
     known = KnownCosts(records=(record_of(case_of(), {"generate": 8.0}),))
     assert expected_cost(case_of(), STEADY, known, 1).seconds[Phase.GENERATE] == pytest.approx(4.0)
+
+
+def test_a_model_that_generates_nothing_answers_as_often_and_is_quantized_as_long_as_it_was() -> None:
+    case = make_case(LLAMA_7B, scheme=INT8WO)
+    spent = {"import": 0.5, "load": 12.0, "quantize": 2.0}
+    entry = msgspec.structs.replace(make_entry({"answer_ms": [50.0]}, case=case), seconds=spent)
+    cost = _expected(case, RecordedCase(case=case, entry=entry), record_of(case_of(), {"quantize": 9.0}))
+    assert cost.seconds == pytest.approx({**spent, "generate": 0.2, "compile": 0.1})
+    assert cost.source == case.id
 
 
 # To generate

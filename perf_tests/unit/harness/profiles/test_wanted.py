@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from perf_tests.harness.attribution.clusters import Suspect
-from perf_tests.harness.profiles.wanted import TRAINS, wanted
+from perf_tests.harness.profiles.wanted import GENERATES_NOTHING, TRAINS, wanted
 from perf_tests.harness.runs.record import Status
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import CPU, H100, Platform
@@ -74,3 +74,8 @@ def test_a_red_peak_of_a_cpu_has_no_snapshot() -> None:
 def test_what_trains_is_not_profiled() -> None:
     (found,) = wanted([slower(CASES[TRAINED])])
     assert (found.profile, found.no_profile) == (False, TRAINS)
+
+
+def test_what_is_only_quantized_and_moved_is_neither_profiled_nor_seen_allocating() -> None:
+    (found,) = wanted([larger(CASES["llama-7b-b1-int8wo-eager"])])
+    assert (found.snapshot, found.no_snapshot) == (False, GENERATES_NOTHING)

@@ -107,6 +107,7 @@ def test_guidance_doubles_embeddings_and_masks() -> None:
             "flux-mini-b1-bf16-eager-lora-fp8tensor",
             "it trains adapters, in steps that this suite takes itself",
         ),
+        ("llama-7b-b1-int8wo-eager", "it is only quantized and moved, and takes no denoise step"),
         ("flux-mini-b1-autoquant-eager", "how each layer is quantized was found by timing them"),
         (
             "flux-mini-b1-fp6_e3m2-eager",

@@ -8,7 +8,7 @@ import pytest
 from perf_tests.harness.verdicts.gates import gated_metrics, shown_metrics
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.rows import METRICS
-from perf_tests.tables.metrics.spec import TRAINING, Group, Metric, Trait
+from perf_tests.tables.metrics.spec import QUANTIZING, TRAINING, Group, Metric, Trait
 from perf_tests.tables.pipelines.flux import FLUX1_DEV_SLIM
 from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
 from perf_tests.tables.pipelines.sd3 import SD3_MINI
@@ -72,7 +72,8 @@ def test_metric_is_either_gated_or_shown_for_a_quantized_compiled_case() -> None
         "eager_blocks_after_change",
         "denoise_step_ms_vs_jit",
         *(m.name for m in METRICS if OF_OTHERS & {*m.only_for}),
-        *(m.name for m in METRICS if m.activities == TRAINING),
+        "quantize_peak_vs_needed",
+        *(m.name for m in METRICS if m.activities in (TRAINING, QUANTIZING)),
     }
     named = sorted(metric.name for metric in METRICS if metric.name not in of_others)
     assert sorted(metric.name for metric in (*gated, *shown)) == named
