@@ -14,7 +14,8 @@ from perf_tests.harness.attribution.shares import StackChange
 from perf_tests.harness.records.attributions import Amount
 from perf_tests.harness.runs.record import Comparison, Side, Status, Verdict
 from perf_tests.harness.stats import critical_values
-from perf_tests.harness.stats.location import log_mean, log_variance
+from perf_tests.harness.stats.location import log_mean
+from perf_tests.harness.stats.pair_noise import PairNoise, pair_noise
 from perf_tests.harness.verdicts import ab_comparison
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import Metric
@@ -47,14 +48,13 @@ def judge(question: PairQuestion, is_clear: IsClear, comparison: Comparison) -> 
     count = len(comparison.pairs)
     if count < question.least_pairs:
         return None
-    ratios = ab_comparison.ratios(comparison, question.time)
-    change = shares.of_pairs(log_mean(ratios), count, question.noise)
-    if count < question.most_pairs and not is_clear(change):
+    noise = _noise_of(comparison, question.time, question.noise)
+    change = change_of(comparison, question.time, question.noise)
+    is_undecided = not is_clear(change) or (noise.is_scattered and not noise.tells_its_own)
+    if is_undecided and count < question.most_pairs:
         return None
-    pair_sd_pct = question.noise.sd_pct * math.sqrt(2)
-    ratio = log_variance(ratios) / (pair_sd_pct / 100) ** 2
-    if ratio > critical_values.spread_limit(SPREAD_LEVEL, count, question.noise.dof):
-        reason = f"the pairs scatter {math.sqrt(ratio):.1f} times more than the platform's noise allows for"
+    if is_undecided and noise.is_scattered:
+        reason = f"the pairs scatter {noise.times:.1f} times more than the platform's noise allows for"
         return msgspec.structs.replace(comparison, status=Status.INCONCLUSIVE, reason=reason)
     verdict = _verdict(question.time, comparison, change)
     return msgspec.structs.replace(comparison, status=Status.PASS, reason="", verdicts=(verdict,))
@@ -78,8 +78,17 @@ def _verdict(time: Metric, comparison: Comparison, change: StackChange) -> Verdi
 
 
 def change_of(comparison: Comparison, time: Metric, noise: Noise) -> StackChange:
-    """The difference that a comparison with pairs has measured of the time."""
-    return shares.of_pairs(log_mean(ab_comparison.ratios(comparison, time)), len(comparison.pairs), noise)
+    """The difference that a comparison with pairs has measured of the time; `noise` is that of a process on
+    the platform, and pairs that scatter more are held to their own."""
+    of_pair = _noise_of(comparison, time, noise)
+    of_process = Noise(sd_pct=of_pair.noise.sd_pct / math.sqrt(2), dof=of_pair.noise.dof)
+    return shares.of_pairs(log_mean(ab_comparison.ratios(comparison, time)), of_pair.pairs, of_process)
+
+
+def _noise_of(comparison: Comparison, time: Metric, noise: Noise) -> PairNoise:
+    ratios = ab_comparison.ratios(comparison, time)
+    limit = critical_values.spread_limit(SPREAD_LEVEL, len(ratios), noise.dof)
+    return pair_noise(ratios, Noise(sd_pct=noise.sd_pct * math.sqrt(2), dof=noise.dof), limit)
 
 
 def in_percent(change: StackChange) -> Amount:

@@ -2,7 +2,8 @@
 
 The statistic of a pair is the ratio of its two processes' statistics (candidate / stable). `SequentialTest`
 judges the logarithms of the ratios as it judges processes: against a ratio of 1, which has no error, and with
-sqrt(2) times the platform's noise of a process.
+sqrt(2) times the platform's noise of a process. Where they scatter more than that, on a disturbed machine or
+because the new stack waits for the host, they are held to their own scatter (Student's t), and never pass.
 """
 
 from __future__ import annotations
@@ -23,9 +24,15 @@ from perf_tests.harness.runs.record import (
     Verdict,
     status_of,
 )
-from perf_tests.harness.stats import critical_values, observations
-from perf_tests.harness.stats.location import log_mean, log_variance
-from perf_tests.harness.stats.sequential_bounds import FAMILY_LEVEL, Bounds, SequentialTest
+from perf_tests.harness.stats import observations
+from perf_tests.harness.stats.location import log_mean
+from perf_tests.harness.stats.pair_noise import PairNoise, pair_noise
+from perf_tests.harness.stats.sequential_bounds import (
+    FAMILY_LEVEL,
+    REGRESSED_SHARE,
+    Bounds,
+    SequentialTest,
+)
 from perf_tests.harness.verdicts import build_checks
 from perf_tests.harness.verdicts.case_status import SEVERITY
 from perf_tests.harness.verdicts.gates import gated_metrics
@@ -44,6 +51,10 @@ LEVEL = 0.005
 case of every run is tested: a comparison is asked for, and has to see 1 % in five to ten pairs."""
 NO_COMMON_ERROR = 10**9
 """Processes of a baseline without error: a ratio of 1 is exact."""
+OWN_LEVEL = 0.01
+"""The level at which pairs must lie beyond 0 by their own scatter, too, to be red. Five pairs do not show that
+a machine is two or three times as noisy as the platform: equal stacks would be red there in 6 to 12 % of the
+comparisons, instead of 2 to 3. It costs 0.3 pairs where the slowdown is 1 %, none where it is larger."""
 MAX_DIFFERENCES = 4
 
 PEAKS = ("peak_device_mib", "peak_reserved_mib")
@@ -139,8 +150,7 @@ class PairDecision:
     """95 % interval, Student's t: of this look alone."""
     limit_pct: float
     """The slowdown beyond which this look is REGRESSED."""
-    spread_ratio: float
-    """Variance of the ratios over that of the platform's noise."""
+    noise: PairNoise
 
 
 def decide(test: SequentialTest, ratios: Sequence[float]) -> PairDecision:
@@ -149,24 +159,38 @@ def decide(test: SequentialTest, ratios: Sequence[float]) -> PairDecision:
     ValueError for a ratio that is not positive.
     """
     count, change = len(ratios), log_mean(ratios)
-    bounds, error = test.bounds(count), test.standard_error(count)
-    half = critical_values.change_limit(0.025, 1, (1,), test.noise.dof) * error
-    spread_ratio = log_variance(ratios) / (test.noise.sd_pct / 100) ** 2
+    bounds = test.bounds(count)
+    noise = pair_noise(ratios, test.noise, bounds.spread)
+    limit = _scattered_limit(test, noise) if noise.is_scattered else bounds.regressed
+    half = noise.half(0.025)
     return PairDecision(
-        status=_status(bounds, change, spread_ratio, is_last=count >= test.max_processes),
+        status=_status(bounds, change, limit, noise, is_last=count >= test.max_processes),
         change_pct=_pct(change),
         interval_pct=(_pct(change - half), _pct(change + half)),
-        limit_pct=_pct(bounds.regressed),
-        spread_ratio=spread_ratio,
+        limit_pct=_pct(limit),
+        noise=noise,
     )
 
 
-def _status(bounds: Bounds, change: float, spread_ratio: float, *, is_last: bool) -> Status | None:
-    if spread_ratio > bounds.spread:
+def _scattered_limit(test: SequentialTest, noise: PairNoise) -> float:
+    """The logarithm of the slowdown beyond which ratios that scatter too much are REGRESSED, on the only look
+    at them: one less certain ends the comparison."""
+    if not noise.tells_its_own:
+        return math.inf
+    return max(math.log1p(test.tolerance_pct / 100), noise.half(test.level * REGRESSED_SHARE))
+
+
+def _status(bounds: Bounds, change: float, limit: float, noise: PairNoise, *, is_last: bool) -> Status | None:
+    is_beyond = abs(change) > limit
+    if is_beyond and abs(change) > noise.own_half(OWN_LEVEL):
+        return _beyond(change)
+    if noise.is_scattered or (is_beyond and is_last):
         return Status.INCONCLUSIVE
-    if abs(change) > bounds.regressed:
-        return Status.REGRESSED if change > 0 else Status.IMPROVED
-    return Status.PASS if change < bounds.passed or is_last else None
+    return Status.PASS if not is_beyond and (change < bounds.passed or is_last) else None
+
+
+def _beyond(change: float) -> Status:
+    return Status.REGRESSED if change > 0 else Status.IMPROVED
 
 
 # A comparison
@@ -299,24 +323,26 @@ def _judged(comparison: Comparison, time: Metric, test: SequentialTest) -> Verdi
     )
 
 
+SCATTERED = "the pairs scatter {spread:.1f} times more than the platform's noise allows for"
+HELD_TO_THAT = f"; {SCATTERED}, and are held to their own scatter"
 SENTENCES = {
     Status.REGRESSED: "slower than {stable} on this device, now: {change}, beyond the limit {limit}",
     Status.IMPROVED: "faster than {stable} on this device, now: {change}, beyond the limit -{limit}",
     Status.PASS: "as fast as {stable} on this device, now: {change}, within the limit {limit}",
     Status.INCONCLUSIVE: (
-        "the pairs scatter {spread:.1f} times more than the platform's noise allows for: {change} against "
-        "{stable} says nothing; look for what disturbs the machine"
+        f"{SCATTERED}: {{change}} against {{stable}} says nothing; look for what disturbs the machine"
     ),
 }
 
 
 def _sentence(comparison: Comparison, decision: PairDecision) -> str:
     assert decision.status is not None, "only what is decided is said"
-    sentence = SENTENCES[decision.status].format(
+    held = decision.noise.is_scattered and decision.status is not Status.INCONCLUSIVE
+    sentence = (SENTENCES[decision.status] + HELD_TO_THAT * held).format(
         stable=stable_versions(comparison),
         change=change_in_words(decision.change_pct, decision.interval_pct),
         limit=f"{decision.limit_pct:.2f} %",
-        spread=math.sqrt(decision.spread_ratio),
+        spread=decision.noise.times,
     )
     return f"{sentence} ({len(comparison.pairs)} pairs, {comparison.schedule})"
 

@@ -33,9 +33,11 @@ MINI_EXHAUSTIVE = (
     *_lora(ON_CPU, CompileMode.EAGER, (None, Float8Recipe.ROWWISE)),
     *_lora(CHECKPOINTED_ON_CPU, CompileMode.EAGER, (Float8Recipe.TENSORWISE,)),
 )
-SLIM = _lora(Training(), CompileMode.REGIONAL, PRECISIONS)
+# Their gradients are out of reach otherwise: CUDNN_ATTENTION_BACKWARD of the known issues.
+ON_HOPPER = Training(cudnn_attention=False)
+SLIM = _lora(ON_HOPPER, CompileMode.REGIONAL, PRECISIONS)
 # 22 GiB of weights leave too little for what 57 blocks would keep for their gradients.
-FULL_SIZE = _lora(Training(checkpointing=True), CompileMode.REGIONAL, PRECISIONS)
+FULL_SIZE = _lora(dataclasses.replace(ON_HOPPER, checkpointing=True), CompileMode.REGIONAL, PRECISIONS)
 ON_GPUS: tuple[tuple[PipelineSpec, int, tuple[Recipe, ...]], ...] = (
     (FLUX1_DEV_SLIM, 1, SLIM),
     (FLUX1_DEV, 1, FULL_SIZE),

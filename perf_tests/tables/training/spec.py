@@ -7,7 +7,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final
 
-from perf_tests.tables.digest_fields import NEVER
+from perf_tests.tables.digest_fields import NEVER, UNLESS_DEFAULT
 
 FLOAT8_MULTIPLE: Final = 16
 """What must divide both sizes of a Linear module for the float8 products of a GPU to take it."""
@@ -34,6 +34,8 @@ class Training:
     """What the products of the frozen Linear modules are computed in; None: in the scheme's dtype."""
     checkpointing: bool = False
     """Compute the answers of each block again for its gradients, instead of keeping them."""
+    cudnn_attention: bool = field(default=True, metadata=UNLESS_DEFAULT)
+    """Whether PyTorch may compute attention and its gradients with cuDNN."""
     rank: int = 16
     learning_rate: float = 1e-4
     steps: int = 8

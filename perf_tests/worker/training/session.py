@@ -112,6 +112,7 @@ class TrainingSession:
     def quantize(self, _request: messages.Quantize) -> messages.Quantized:
         """Train in bf16, to compare with; then convert what the recipe converts, and add the adapters."""
         loaded, training = self._loaded, self._training
+        torch.backends.cuda.enable_cudnn_sdp(training.cudnn_attention)
         if training.checkpointing:
             self._loaded.pipeline.transformer.enable_gradient_checkpointing()
         wanted = float8.wanted(self._transformer, training)

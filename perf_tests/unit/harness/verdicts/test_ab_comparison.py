@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import random
 import re
 from typing import Any
 
@@ -7,7 +9,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.report import ab_comparison as report
-from perf_tests.harness.runs.record import Comparison, Pair, Process, Schedule, Side, Status
+from perf_tests.harness.runs.record import Comparison, Pair, Process, Side, Status
 from perf_tests.harness.verdicts.ab_clauses import applied, said
 from perf_tests.harness.verdicts.ab_comparison import (
     Question,
@@ -28,19 +30,17 @@ from perf_tests.tables.metrics.rows import UNITS
 from perf_tests.tables.platforms import CPU, H100, Noise
 from perf_tests.unit.builders import (
     FLUX_FP8,
-    GPU,
     MINI_INT8WO,
     make_build,
-    make_environment,
     make_failure,
     make_process,
     make_run,
-    make_sample,
     make_telemetry,
     make_verdict,
     metric_named,
 )
 from perf_tests.unit.conftest import CASES
+from perf_tests.unit.harness.verdicts.pairs import CANDIDATE, QUIET, SCATTERED, STABLE, compared, process
 
 BUSY = metric_named("step_busy_ms")
 SLIM = CASES["flux1-dev-slim-b1-fp8dqrow-regional"]
@@ -48,34 +48,6 @@ SLIM = CASES["flux1-dev-slim-b1-fp8dqrow-regional"]
 STEP, DECODE, SPEEDUP = (metric_named(name) for name in ("denoise_step_ms", "decode_ms", "speedup_vs_bf16"))
 TEST = pair_test(Noise(sd_pct=0.36, dof=24), level=0.005, max_pairs=10)
 """At the noise of the platform."""
-QUIET = (1.002, 0.997, 1.004, 0.999, 0.998)
-"""Ratios of five pairs of one stack, as far apart as two processes are."""
-STABLE = make_environment(gpu=GPU, packages={"torch": "2.12.0 (aaaaaaaaaa)", "torchao": "0.18.0"})
-CANDIDATE = make_environment(gpu=GPU, packages={"torch": "2.13.0 (bbbbbbbbbb)", "torchao": "0.18.0"})
-
-
-def process(step_ms: float, **changes: Any) -> Process:
-    telemetry = changes.pop("telemetry", None)
-    sample = make_sample({"denoise_step_ms": (step_ms,) * 3, "decode_ms": (10.0,)}, telemetry=telemetry)
-    return make_process(samples=(sample, sample), twin_samples=(), build=changes.pop("build", make_build()))
-
-
-def compared(*ratios: float, **changes: Any) -> Comparison:
-    """int8wo on two stacks, a pair for each ratio of the steps, 100 ms on the stable one."""
-    default = Comparison(
-        id=MINI_INT8WO.id,
-        digest=MINI_INT8WO.digest,
-        platform="h100",
-        pipeline="flux-mini",
-        against="/stable/bin/python",
-        schedule=Schedule.RESIDENT,
-        schedule_reason="2 x 400 MiB + 2048 MiB fit in 92 % of 81510 MiB",
-        status=Status.INCONCLUSIVE,
-        stable=STABLE,
-        candidate=CANDIDATE,
-        pairs=tuple(Pair(stable=process(100.0), candidate=process(100.0 * ratio)) for ratio in ratios),
-    )
-    return msgspec.structs.replace(default, **changes)
 
 
 def question(**tests: Any) -> Question:
@@ -119,8 +91,46 @@ def test_between_the_bounds_more_pairs_are_wanted_up_to_the_last() -> None:
     assert decide(TEST, undecided).status is Status.REGRESSED
 
 
-def test_pairs_that_lie_too_far_apart_say_nothing() -> None:
-    assert decide(TEST, (0.95, 1.08, 1.0, 0.93, 1.05)).status is Status.INCONCLUSIVE
+@pytest.mark.parametrize(
+    "ratios",
+    [(0.95, 1.08, 1.0, 0.93, 1.05), (1.0, 1.0, 1.001, 0.999, 1.258), (1.2, 1.4)],
+    ids=["either way", "one pair alone", "too few to tell"],
+)
+def test_pairs_that_lie_too_far_apart_say_nothing(ratios: tuple[float, ...]) -> None:
+    assert decide(TEST, ratios).status is Status.INCONCLUSIVE
+
+
+def test_pairs_that_scatter_are_red_where_their_own_scatter_leaves_no_doubt() -> None:
+    decision = decide(TEST, SCATTERED)
+    assert decision.status is Status.REGRESSED
+    assert (decision.change_pct, *decision.interval_pct, decision.limit_pct) == pytest.approx(
+        (19.70, 13.96, 25.73, 9.08), abs=0.01
+    )
+    assert decide(TEST, [1 / ratio for ratio in SCATTERED]).status is Status.IMPROVED
+
+
+def test_pairs_are_red_only_where_their_own_scatter_allows_it() -> None:
+    ratios = (1.000, 1.004, 1.012, 1.015, 1.019)
+    assert decide(TEST, ratios).status is None
+    assert decide(TEST, (*ratios, 1.010, 1.010)).status is Status.REGRESSED
+    at_last = (1.017, 1.003, 1.017, 1.003, 1.003, 1.001, 1.017, 1.003, 1.001, 1.0)
+    assert not decide(TEST, at_last).noise.is_scattered
+    assert decide(TEST, at_last).status is Status.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("sd_pct", "most_red_pct"), [(0.51, 0.3), (1.0, 3.5), (1.5, 5.5), (3.0, 5.0), (30.0, 1.2)]
+)
+def test_equal_stacks_are_hardly_red_on_a_machine_that_is_noisier_than_known(
+    sd_pct: float, most_red_pct: float
+) -> None:
+    chance = random.Random(f"pairs of {sd_pct}")
+    red = 0
+    for _ in range(2000):
+        ratios = [math.exp(chance.gauss(0, sd_pct / 100)) for _ in range(10)]
+        looks = (decide(TEST, ratios[:count]).status for count in range(5, 11))
+        red += next(filter(None, looks)) in (Status.REGRESSED, Status.IMPROVED)
+    assert red / 20 <= most_red_pct
 
 
 @pytest.mark.parametrize("ratios", [QUIET, slower(1.0), slower(-3.0)])
@@ -136,6 +146,16 @@ def test_larger_slowdown_of_all_pairs_stays_red() -> None:
 @pytest.mark.parametrize(("times", "each"), [(1, 0.005), (10, 0.005), (20, 0.0025), (60, 0.05 / 60)])
 def test_level_bounds_the_family(times: int, each: float) -> None:
     assert level(times) == pytest.approx(each)
+
+
+def test_a_verdict_on_pairs_that_scatter_says_so() -> None:
+    comparison = judged(*SCATTERED)
+    assert comparison.status is Status.REGRESSED
+    assert comparison.reason.startswith(
+        "denoise_step_ms: slower than torch 2.12.0 on this device, now: +19.70 %, 95 % interval +13.96 to "
+        "+25.73 %, beyond the limit 9.08 %; the pairs scatter 7.8 times more than the platform's noise "
+        "allows for, and are held to their own scatter"
+    )
 
 
 # What is compared
