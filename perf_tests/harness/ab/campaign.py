@@ -13,6 +13,7 @@ from perf_tests.harness.records.attributions import Corner
 from perf_tests.harness.runs.record import (
     REASON_OF_PROGRESS,
     Comparison,
+    Pair,
     Progress,
     Schedule,
     Side,
@@ -41,8 +42,8 @@ class PairCampaign:
         """The comparison of a measured case before its first pair.
 
         `against` is the interpreter of the stable stack, `python` that of the candidate where it is not the
-        session's. A resumed session gets its finished comparison back where nothing that it depends on has
-        changed. Raises what `Campaign.run` raises.
+        session's. A resumed session gets its comparison back, finished or with the pairs that it has, where
+        nothing that it depends on has changed. Raises what `Campaign.run` raises.
         """
         run = self._campaign.run(case_id)
         schedule, why = schedule_of(known_peak_mib, run.processes[0].environment.gpu)
@@ -61,17 +62,30 @@ class PairCampaign:
             python=python,
         )
         earlier = self._campaign.store.comparison(case_id, self._corners)
-        return earlier if earlier is not None and _is_settled(earlier, start) else start
+        if earlier is None or not _asks_the_same(earlier, start):
+            return start
+        if earlier.verdicts:
+            return earlier
+        if earlier.schedule is not schedule:
+            return start
+        return msgspec.structs.replace(
+            start, pairs=earlier.pairs, stable=earlier.stable, candidate=earlier.candidate
+        )
 
     def compare(self, start: Comparison, runner: PairRunner, judge: Judge, refuse: Refuse) -> Comparison:
         """Measure pairs until `judge` has enough of them or `refuse` gives a reason to stop.
 
-        The record is written after each pair. A comparison with verdicts is returned as it is. A failing side
-        ends the comparison with its failure. Raises PerfError where the record cannot be written.
+        The record is written after each pair. A comparison with verdicts is returned as it is, and pairs of
+        an earlier session that say nothing are measured again. A failing side ends the comparison with its
+        failure. Raises PerfError where the record cannot be written.
         """
         if start.verdicts:
             return start
-        comparison, judged = start, None
+        comparison, judged = start, judge(start) if start.pairs else None
+        if judged is not None and judged.verdicts:
+            return self._filed(judged)
+        if judged is not None:
+            comparison, judged = msgspec.structs.replace(start, pairs=()), None
         while judged is None:
             assert len(comparison.pairs) < MAX_PAIRS, "the rule decides at the last pair"
             if why := refuse(comparison.id):
@@ -79,8 +93,7 @@ class PairCampaign:
             else:
                 comparison = self._one_pair(comparison, runner)
                 judged = judge(comparison)
-            self._put(judged or comparison)
-            self._campaign.store.write()
+            self._filed(judged or comparison)
         return judged
 
     def _one_pair(self, comparison: Comparison, runner: PairRunner) -> Comparison:
@@ -95,17 +108,31 @@ class PairCampaign:
             stopped = msgspec.structs.replace(comparison, reason=reason)
             self._put(_with_environments(stopped, runner))
             raise
-        with_pair = msgspec.structs.replace(comparison, pairs=(*comparison.pairs, pair))
+        # Of a session before this one, with other packages or on another card, they are no pairs of these.
+        alike = (each for each in comparison.pairs if _is_like(each, pair))
+        with_pair = msgspec.structs.replace(comparison, pairs=(*alike, pair))
         return _with_environments(with_pair, runner)
+
+    def _filed(self, comparison: Comparison) -> Comparison:
+        self._put(comparison)
+        self._campaign.store.write()
+        return comparison
 
     def _put(self, comparison: Comparison) -> None:
         self._campaign.store.put_comparison(comparison, self._corners)
 
 
-def _is_settled(earlier: Comparison, now: Comparison) -> bool:
+def _asks_the_same(earlier: Comparison, now: Comparison) -> bool:
     names = ("digest", "platform", "against", "python", "injected")
-    same = all(getattr(earlier, name) == getattr(now, name) for name in names)
-    return same and bool(earlier.verdicts) and earlier.failure is None
+    return earlier.failure is None and all(getattr(earlier, name) == getattr(now, name) for name in names)
+
+
+def _is_like(one: Pair, other: Pair) -> bool:
+    of_one, of_other = (
+        [(side.environment.packages, side.environment.unit) for side in (pair.stable, pair.candidate)]
+        for pair in (one, other)
+    )
+    return of_one == of_other
 
 
 def _failed(comparison: Comparison, error: SideError) -> Comparison:

@@ -39,6 +39,14 @@ CASE = CASES[FP8DQROW]
 AGAINST = "/stable/bin/python"
 ENVIRONMENT = make_environment(gpu=GPU)
 PAIR = Pair(stable=make_process(environment=ENVIRONMENT), candidate=make_process(environment=ENVIRONMENT))
+ELSEWHERE, OLDER = (
+    Pair(stable=make_process(environment=environment), candidate=make_process(environment=ENVIRONMENT))
+    for environment in (
+        make_environment(gpu=msgspec.structs.replace(GPU, uuid="GPU-of-another-night")),
+        make_environment(gpu=GPU, packages={"torch": "2.12.0", "torchao": "0.18.0"}),
+    )
+)
+"""Pairs whose stable side is another one."""
 
 
 class Scripted(PairRunner):
@@ -187,10 +195,16 @@ def settled(start: Comparison) -> Comparison:
         pytest.param({"against": "/other/python"}, 5, id="with another stack"),
         pytest.param({"digest": "0" * 64}, 5, id="of another case"),
         pytest.param({"injected": ("latency:+3%",)}, 5, id="of a fire drill"),
-        pytest.param({"verdicts": ()}, 5, id="that was not finished"),
+        pytest.param({"verdicts": (), "pairs": (PAIR,) * 2}, 3, id="that was not finished"),
+        pytest.param({"verdicts": (), "pairs": (PAIR,) * 5}, 5, id="whose pairs say nothing"),
+        pytest.param({"verdicts": (), "pairs": (ELSEWHERE,) * 2}, 5, id="of another card"),
+        pytest.param({"verdicts": (), "pairs": (OLDER,) * 2}, 5, id="of other packages"),
+        pytest.param(
+            {"verdicts": (), "pairs": (PAIR,) * 2, "schedule": Schedule.RESIDENT}, 5, id="of another schedule"
+        ),
     ],
 )
-def test_a_comparison_is_resumed_only_if_it_is_finished_and_unchanged(
+def test_a_comparison_is_resumed_with_the_pairs_that_are_still_pairs_of_it(
     open_campaign: Open, changes: dict[str, Any], measured: int
 ) -> None:
     campaign = open_campaign()
@@ -199,8 +213,22 @@ def test_a_comparison_is_resumed_only_if_it_is_finished_and_unchanged(
     runner = Scripted(*[PAIR] * 5)
     pairs = PairCampaign(campaign)
     start = pairs.begin(FP8DQROW, AGAINST, None)
-    pairs.compare(start, runner, enough(5), never)
+    found = pairs.compare(start, runner, enough(5), never)
     assert len(runner.schedules) == measured
+    assert found.pairs == (PAIR,) * 5
+
+
+def test_pairs_that_were_measured_before_a_kill_are_judged_without_another(open_campaign: Open) -> None:
+    def judge(comparison: Comparison) -> Comparison | None:
+        return settled(comparison) if len(comparison.pairs) >= 5 else None
+
+    campaign = open_campaign()
+    before = settled(PairCampaign(campaign).begin(FP8DQROW, AGAINST, None))
+    campaign = open_campaign(comparisons=(msgspec.structs.replace(before, verdicts=()),))
+    pairs = PairCampaign(campaign)
+    found = pairs.compare(pairs.begin(FP8DQROW, AGAINST, None), Scripted(), judge, never)
+    assert found.status is Status.PASS
+    assert campaign.store.comparisons[FP8DQROW] == found
 
 
 def test_a_record_without_comparisons_is_read(tmp_path: Path) -> None:
