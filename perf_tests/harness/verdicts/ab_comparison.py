@@ -52,9 +52,9 @@ case of every run is tested: a comparison is asked for, and has to see 1 % in fi
 NO_COMMON_ERROR = 10**9
 """Processes of a baseline without error: a ratio of 1 is exact."""
 OWN_LEVEL = 0.01
-"""The level at which pairs must lie beyond 0 by their own scatter, too, to be red. Five pairs do not show that
-a machine is two or three times as noisy as the platform: equal stacks would be red there in 6 to 12 % of the
-comparisons, instead of 2 to 3. It costs 0.3 pairs where the slowdown is 1 %, none where it is larger."""
+"""The level at which pairs must lie beyond 0 by their own scatter, too, to be red. Five pairs do not show
+that a machine is two or three times as noisy as the platform: equal stacks would be red there in 6 to 12 % of
+the comparisons, instead of 2 to 3. It costs 0.3 pairs where the slowdown is 1 %, none where it is larger."""
 MAX_DIFFERENCES = 4
 
 PEAKS = ("peak_device_mib", "peak_reserved_mib")
