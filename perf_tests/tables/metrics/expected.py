@@ -247,11 +247,14 @@ def loss_difference_pct(case: Case) -> Range | None:
     return Range(low=0.0, high=training.largest_loss_difference_pct, source=source)
 
 
-def gradient_error_vs_redrawn(_case: Case) -> Range:
+def gradient_error_vs_redrawn(case: Case) -> Range | None:
     """Of the distance (1 - cosine) of the adapters' gradients to those of bf16 eager, over the distance of
-    those that bf16 has with other noise."""
-    source = "what a product rounds matters less to a gradient than which noise was drawn"
-    return Range(low=0.0, high=1.0, source=source)
+    those that bf16 has with other noise; None for what does not train."""
+    training = case.build.recipe.training
+    if training is None:
+        return None
+    source = "what products round matters little to a gradient, beside which noise was drawn"
+    return Range(low=0.0, high=training.largest_gradient_error_vs_redrawn, source=source)
 
 
 MOST_ALIKE_DB = 25.0

@@ -33,8 +33,13 @@ MINI_EXHAUSTIVE = (
     *_lora(ON_CPU, CompileMode.EAGER, (None, Float8Recipe.ROWWISE)),
     *_lora(CHECKPOINTED_ON_CPU, CompileMode.EAGER, (Float8Recipe.TENSORWISE,)),
 )
-# Their gradients are out of reach otherwise: CUDNN_ATTENTION_BACKWARD of the known issues.
-ON_HOPPER = Training(cudnn_attention=False)
+# With cuDNN, the gradients of attention end in an illegal memory access on Hopper: its kernel
+# `compute_dot_do_o` reads out of bounds (compute-sanitizer on an H200; torch 2.11, cuDNN 9.19). As its source
+# reads, torch keeps a plan by the layouts of query, key and value alone, and in FLUX the gradient that comes
+# in has another layout in single blocks, beside that of the MLP, than in double ones.
+# At full width 4608 tokens average out most of the noise: redrawn, it moves gradients by 0.23 % (1 - cosine),
+# and float8 by 1.12 (tensors) and 1.04 % (rows), 4.9 and 4.6 times as far (flux1-dev-slim on an H200).
+ON_HOPPER = Training(cudnn_attention=False, largest_gradient_error_vs_redrawn=10.0)
 SLIM = _lora(ON_HOPPER, CompileMode.REGIONAL, PRECISIONS)
 # 22 GiB of weights leave too little for what 57 blocks would keep for their gradients.
 FULL_SIZE = _lora(dataclasses.replace(ON_HOPPER, checkpointing=True), CompileMode.REGIONAL, PRECISIONS)

@@ -104,3 +104,15 @@ def test_training_on_a_gpu_is_timed_beside_the_same_in_bf16(suite: Suite, plug_g
     assert len(run.processes[0].samples) >= 5
     assert {"peak_allocated_mib", "kernels_per_train_step"} <= run.measured.keys()
     assert {each.status for each in run.verdicts} <= {Status.NO_BASELINE, Status.PASS}
+
+
+@pytest.mark.parametrize(("error", "status"), [(4.92, Status.PASS), (10.1, Status.REGRESSED)])
+def test_at_full_width_float8_may_move_a_gradient_further_than_redrawn_noise(
+    suite: Suite, plug_gpu: object, misbehave: Misbehave, error: float, status: Status
+) -> None:
+    plug_gpu()  # type: ignore[operator] # a fixture
+    misbehave(f"reports:gradient_error_vs_redrawn={error}@{SLIM}-fp8row")
+    suite.run(*ON_H100)
+
+    verdicts = {each.metric: each.status for each in suite.case(f"{SLIM}-fp8row").verdicts}
+    assert verdicts["gradient_error_vs_redrawn"] is status

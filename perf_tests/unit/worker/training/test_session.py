@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -76,6 +77,16 @@ class Trained:
         }
 
 
+def noting(noted: list[list[bool]], now: list[bool], call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call`, which also appends to `noted` what `now` holds by then."""
+
+    def wrapped(*arguments: Any) -> Any:
+        noted.append(list(now))
+        return call(*arguments)
+
+    return wrapped
+
+
 @pytest.fixture(scope="module")
 def in_bf16() -> Trained:
     return Trained(IN_BF16)
@@ -84,6 +95,21 @@ def in_bf16() -> Trained:
 @pytest.fixture(scope="module")
 def tensorwise() -> Trained:
     return Trained(TENSORWISE)
+
+
+@pytest.mark.parametrize("cudnn", [True, False])
+def test_attention_is_computed_with_cudnn_only_where_the_recipe_allows_it(
+    monkeypatch: pytest.MonkeyPatch, cudnn: bool
+) -> None:
+    allowed: list[bool] = []
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", allowed.append)
+    session = TrainingSession(None)
+    case = make_case(training=Training(steps=1, cudnn_attention=cudnn))
+    session.load(Load(case=case, device=Device.CPU))
+    trained_with: list[list[bool]] = []
+    monkeypatch.setattr(steps, "loss", noting(trained_with, allowed, steps.loss))
+    session.quantize(Quantize())
+    assert trained_with[0] == [cudnn]  # before the first step, that of bf16
 
 
 def test_training_in_bf16_is_what_it_is_compared_with(in_bf16: Trained) -> None:
