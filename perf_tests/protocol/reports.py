@@ -243,6 +243,9 @@ class CompileCache(Struct):
     to save; None where no file was asked for."""
     tuned: TunedChoices | None = None
     """None where nothing was to be tuned."""
+    began_empty: bool = False
+    """Whether nothing was in the cache before, so that what hit was compiled in the same phase: the second of
+    two blocks that are alike for the compiler."""
 
     @property
     def was_spared(self) -> bool:
@@ -256,10 +259,10 @@ class CompileCache(Struct):
 
     @property
     def state(self) -> str:
-        """`cold`, `warm`, or `mixed` where there were both hits and misses, or the cache was bypassed."""
-        if self.bypasses or (self.hits and self.misses):
+        """`cold`, `warm`, or `mixed` where the cache was bypassed, or spared a part of compiling."""
+        if self.bypasses or (self.hits and self.misses and not self.began_empty):
             return "mixed"
-        return "warm" if self.hits else "cold"
+        return "warm" if self.hits and not self.misses else "cold"
 
 
 # What was measured

@@ -164,6 +164,7 @@ def compile(
     """Load packages, or compile, by running `prime`; reading artifacts is part of it, writing them is not."""
     compiles = case_build.recipe.compiles
     file = Path(request.artifacts) if request.artifacts and compiles else None
+    began_empty = compiles and compile_cache.is_empty()
     before = counters.read()
     loaded.meter.reset()
     started_s = time.perf_counter()
@@ -182,6 +183,9 @@ def compile(
     if file and not done:
         done = compile_cache.save(file)
     loaded.meter.reset()
-    cache = counters.cache(counted, done, tuned.report()) if compiles else None
+    spared = done == compile_cache.LOADED
+    cache = counters.cache(counted, done, tuned.report(), began_empty=began_empty and not spared)
     compiled = CompiledWorkload(before=before, window=window)
-    return compiled, messages.Compiled(seconds=seconds, memory=window, cache=cache, packages=found)
+    return compiled, messages.Compiled(
+        seconds=seconds, memory=window, cache=cache if compiles else None, packages=found
+    )

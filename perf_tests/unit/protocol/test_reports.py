@@ -56,6 +56,13 @@ def test_the_state_of_the_compile_cache_follows_from_its_counters(
     assert CompileCache(hits=hits, misses=misses, bypasses=bypasses).state == state
 
 
+def test_graphs_that_one_phase_compiled_itself_leave_it_cold() -> None:
+    """Seen on an H200: of eight graphs of a training step, one was that of another kind of block."""
+    assert CompileCache(hits=1, misses=7, bypasses=0, began_empty=True).state == "cold"
+    assert CompileCache(hits=7, misses=0, bypasses=0, began_empty=True).state == "warm"
+    assert CompileCache(hits=1, misses=7, bypasses=1, began_empty=True).state == "mixed"
+
+
 def test_the_unit_of_an_environment_is_its_card_or_else_its_processor() -> None:
     assert environment(GPU).unit == "GPU-1"
     assert environment(None).unit == "some processor"

@@ -71,12 +71,18 @@ def _generated_kernels() -> int:
     return 0 if metrics is None else int(metrics.generated_kernel_count)
 
 
-def cache(counted: Counters, artifacts: str | None, tuned: TunedChoices | None = None) -> CompileCache:
-    """What the compile cache did between two readings; `artifacts` is what was done with its file."""
+def cache(
+    counted: Counters, artifacts: str | None, tuned: TunedChoices | None = None, *, began_empty: bool = False
+) -> CompileCache:
+    """What the compile cache did between two readings.
+
+    `artifacts` is what was done with its file, `began_empty` whether no graph was in it at the first one.
+    """
     return CompileCache(
         hits=counted.hits,
         misses=counted.misses,
         bypasses=counted.bypasses,
         artifacts=artifacts,
         tuned=tuned,
+        began_empty=began_empty,
     )

@@ -17,8 +17,17 @@ from perf_tests.protocol.messages import Failure, FailureKind, Phase
 
 LOADED = "loaded"
 SAVED = "saved"
+GRAPH_FOLDERS = ("fxgraph", "aotautograd")
+"""Where inductor and AOTAutograd keep graphs, in the folder of the cache."""
 EMPTY = "empty"
 """Compiling left nothing to save; the counter of bypasses tells why."""
+
+
+def is_empty() -> bool:
+    """Whether no graph is in this process's compile caches. Imports inductor, which takes seconds."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return not any(any(Path(cache_dir(), name).glob("*")) for name in GRAPH_FOLDERS)
 
 
 def load(file: Path) -> str | None:

@@ -23,11 +23,11 @@ import msgspec, torch
 from perf_tests.worker.inspection import counters
 from perf_tests.worker.model import compile_cache
 
-file, before = Path(sys.argv[1]), counters.read()
+file, before, began_empty = Path(sys.argv[1]), counters.read(), compile_cache.is_empty()
 done = compile_cache.load(file)
 torch.compile(torch.mm, dynamic=False)(torch.ones(8, 8), torch.ones(8, 8))
 done = done or compile_cache.save(file)
-cache = counters.cache(counters.read().since(before), done)
+cache = counters.cache(counters.read().since(before), done, began_empty=began_empty)
 sys.stdout.buffer.write(msgspec.json.encode(cache))
 """
 
@@ -47,6 +47,8 @@ def test_a_second_process_with_an_empty_cache_compiles_nothing(tmp_path: Path) -
     second = compiled_in_a_process(file, tmp_path / "second")
     assert (second.artifacts, second.state, second.hits, second.misses) == ("loaded", "warm", 1, 0)
     assert [each.name for each in file.parent.iterdir()] == ["case.bin"]
+    third = compiled_in_a_process(file, tmp_path / "first")
+    assert [each.began_empty for each in (first, second, third)] == [True, True, False]
 
 
 @pytest.mark.parametrize("content", [b"", b"not artifacts", bytes(1000)], ids=["empty", "text", "zeros"])
