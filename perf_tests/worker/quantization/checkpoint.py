@@ -100,7 +100,14 @@ def _write_pickle(pipeline: Any, folder: Path) -> None:
 
 
 def _read_pickle(build: Build, folder: Path, device: torch.device) -> Any:
-    return _assembled(build, torch.load(_file(folder, "pt"), map_location=device, weights_only=True), device)
+    state = torch.load(_file(folder, "pt"), map_location=_indexed(device), weights_only=True)
+    return _assembled(build, state, device)
+
+
+def _indexed(device: torch.device) -> torch.device:
+    """The same with its index: a tensor subclass takes what it is mapped to for its device, and `cuda` is not
+    the `cuda:0` of what it is made of, so that no parameter could be made from it."""
+    return torch.empty(0, device=device).device
 
 
 def _write_safetensors(pipeline: Any, folder: Path) -> None:
