@@ -7,6 +7,7 @@ import datetime
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,12 @@ def test_every_known_issue_has_its_script_an_owner_and_a_date(issue: KnownIssue)
 
 def test_known_issues_are_watched_where_they_are_seen() -> None:
     seen = {platform.id: [i.id for i in KNOWN_ISSUES if platform in i.platforms] for platform in (CPU, H100)}
-    assert seen["h100"] == ["int8wo-compiled-layer", "fp8-rows-of-zeros", "sparse-mm-host-memory"]
+    assert seen["h100"] == [
+        "int8wo-compiled-layer",
+        "fp8-rows-of-zeros",
+        "sparse-mm-host-memory",
+        "int8-autotuner-file",
+    ]
     assert seen["cpu"] == [
         "full-compile-rounding",
         "attention-backend-reset",
@@ -232,3 +238,46 @@ def test_an_issue_is_told_in_the_words_of_its_row() -> None:
         "fp8-rows-of-zeros: 1 of 2 rows are NaN, and one of them is zeros (https://"
     )
     assert "remove scheme_arguments of AURAFLOW" in judge(FP8_ZERO_ROWS, Reproduction(figure=0.0)).text
+
+
+# tools/repro/int8_autotuner.py, as far as it works without a GPU
+
+AUTOTUNER = runpy.run_path(str(ROOT / "tools" / "repro" / "int8_autotuner.py"))
+
+
+def products(**changes: dict[str, object]) -> list[Any]:
+    """The four variants as they were seen in source, with `changes` by name."""
+    off = {"first_call_s": 0.1, "product_ms": 0.15, "runs_tuned_kernel": False, "sha256": "p"}
+    of_file = {"shapes_in_file": 1, "file_sha256": "f"}
+    seen: dict[str, dict[str, object]] = {
+        "off": {**off, "shapes_in_file": 0, "file_sha256": None},
+        "tuned": {**off, **of_file, "runs_tuned_kernel": True},
+        "reused": {**off, **of_file, "runs_tuned_kernel": True},
+        "path-alone": {**off, **of_file},
+    }
+    return [
+        AUTOTUNER["Result"](variant=name, **{**each, **changes.get(name.replace("-", "_"), {})})
+        for name, each in seen.items()
+    ]
+
+
+def test_a_stored_kernel_is_ignored_until_its_path_alone_leads_to_it_or_the_autotuner_is_gone() -> None:
+    assert AUTOTUNER["ignored"](products()) == 1
+    assert AUTOTUNER["ignored"](products(path_alone={"runs_tuned_kernel": True})) == 0
+    assert AUTOTUNER["ignored"]([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"reused": {"runs_tuned_kernel": False}}, "no kernel scaled_matmul_kernel_with_block_pointers ran"),
+        ({"reused": {"file_sha256": "g"}}, "or was written again"),
+        ({"tuned": {"shapes_in_file": 2}}, "holds another number of shapes"),
+        ({"path_alone": {"sha256": "q"}}, "the products differ"),
+    ],
+)
+def test_an_autotuner_that_does_not_work_at_all_is_an_error(
+    changes: dict[str, dict[str, object]], says: str
+) -> None:
+    with pytest.raises(RuntimeError, match=says):
+        AUTOTUNER["ignored"](products(**changes))
