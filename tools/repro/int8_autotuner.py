@@ -4,7 +4,8 @@
     python tools/repro/int8_autotuner.py --ignored   # the same, as one line of JSON
 
 One product of FLUX.1-dev's attention (4608 tokens, 3072 -> 3072) through `torchao.kernel.int_scaled_matmul`,
-whose 960 configurations are trimmed to 12 before the first call: all of them take half an hour a shape.
+whose 960 configurations are trimmed to 12 before the first call: all of them take half an hour a shape. On an
+H200 with torch 2.11 and torchao 0.18 it takes 2.1 to 2.8 ms without, 0.19 to 0.26 ms with both variables.
 
 Cause: `TORCHAO_AUTOTUNER_DATA_PATH` names the file, but both call sites ask `TORCHAO_AUTOTUNER_ENABLE` first
 (torchao/kernel/intmm.py), so that the way to reuse a file that the README of diffusers-torchao gives, the
