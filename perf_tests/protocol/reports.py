@@ -239,13 +239,11 @@ class CompileCache(Struct):
     misses: int
     bypasses: int
     artifacts: str | None = None
-    """What was done with the file of artifacts: `loaded`, `saved`, or `empty` where compiling left nothing
-    to save; None where no file was asked for."""
+    """What was done with the file of artifacts: `loaded`, `saved`, or `empty`; None without one."""
     tuned: TunedChoices | None = None
     """None where nothing was to be tuned."""
     began_empty: bool = False
-    """Whether nothing was in the cache before, so that what hit was compiled in the same phase: the second of
-    two blocks that are alike for the compiler."""
+    """Whether no graph was in it before: what hit was compiled in the same phase."""
 
     @property
     def was_spared(self) -> bool:

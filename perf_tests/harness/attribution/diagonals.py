@@ -15,7 +15,7 @@ from perf_tests.harness.records.attributions import Amount
 from perf_tests.harness.runs.record import Comparison, Side, Status, Verdict
 from perf_tests.harness.stats import critical_values
 from perf_tests.harness.stats.location import log_mean
-from perf_tests.harness.stats.pair_noise import PairNoise, pair_noise
+from perf_tests.harness.stats.pairs import PairNoise, pair_noise
 from perf_tests.harness.verdicts import ab_comparison
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import Metric

@@ -25,6 +25,7 @@ from perf_tests.harness.profiles.gathering import Gatherer
 from perf_tests.harness.profiles.wanted import wanted
 from perf_tests.harness.records.attributions import Corner
 from perf_tests.harness.runs.record import Comparison, Run, RunRecord, Side, Verdict
+from perf_tests.harness.stats.pairs import pair_test
 from perf_tests.harness.verdicts import ab_clauses, ab_comparison
 from perf_tests.protocol.errors import UsageError
 from perf_tests.tables.cases import Case
@@ -176,7 +177,7 @@ class AbSession:
     def _question(self, case: Case, platform: Platform) -> ab_comparison.Question:
         level = ab_comparison.level(self._time_count)
         tests = {
-            time.name: ab_comparison.pair_test(self._noise(time, platform), level, MAX_PAIRS)
+            time.name: pair_test(self._noise(time, platform), level, MAX_PAIRS)
             for time in ab_comparison.times_of(case, platform)
         }
         return ab_comparison.Question(case=case, tests=tests, least_pairs=MIN_PAIRS)

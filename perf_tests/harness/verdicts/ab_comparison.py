@@ -1,14 +1,7 @@
-"""Two stacks on one device: which times are compared, and the test of their pairs; pure.
-
-The statistic of a pair is the ratio of its two processes' statistics (candidate / stable). `SequentialTest`
-judges the logarithms of the ratios as it judges processes: against a ratio of 1, which has no error, and with
-sqrt(2) times the platform's noise of a process. Where they scatter more than that, on a disturbed machine or
-because the new stack waits for the host, they are held to their own scatter (Student's t), and never pass.
-"""
+"""Two stacks on one device: which times are compared, and what their pairs say; pure."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +18,8 @@ from perf_tests.harness.runs.record import (
     status_of,
 )
 from perf_tests.harness.stats import observations
-from perf_tests.harness.stats.location import log_mean
-from perf_tests.harness.stats.pair_noise import PairNoise, pair_noise
-from perf_tests.harness.stats.sequential_bounds import (
-    FAMILY_LEVEL,
-    REGRESSED_SHARE,
-    Bounds,
-    SequentialTest,
-)
+from perf_tests.harness.stats.pairs import PairDecision, decide
+from perf_tests.harness.stats.sequential_bounds import FAMILY_LEVEL, SequentialTest
 from perf_tests.harness.verdicts import build_checks
 from perf_tests.harness.verdicts.case_status import SEVERITY
 from perf_tests.harness.verdicts.gates import gated_metrics
@@ -42,19 +29,11 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.host_bound import is_host_bound
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.metrics.spec import Metric
-from perf_tests.tables.platforms import Noise, Platform
+from perf_tests.tables.platforms import Platform
 
-TOLERANCE_PCT = 0.5
-"""Changes too small to matter. Smaller than against a baseline: card, day and driver are the same."""
 LEVEL = 0.005
 """Probability that a time of two equal stacks is red, at most. Higher than against a baseline, where every
 case of every run is tested: a comparison is asked for, and has to see 1 % in five to ten pairs."""
-NO_COMMON_ERROR = 10**9
-"""Processes of a baseline without error: a ratio of 1 is exact."""
-OWN_LEVEL = 0.01
-"""The level at which pairs must lie beyond 0 by their own scatter, too, to be red. Five pairs do not show
-that a machine is two or three times as noisy as the platform: equal stacks would be red there in 6 to 12 % of
-the comparisons, instead of 2 to 3. It costs 0.3 pairs where the slowdown is 1 %, none where it is larger."""
 MAX_DIFFERENCES = 4
 
 PEAKS = ("peak_device_mib", "peak_reserved_mib")
@@ -124,73 +103,6 @@ def stable_versions(comparison: Comparison) -> str:
 def level(times: int) -> float:
     """The level of each of the times that a session may compare, one or more (Bonferroni)."""
     return min(LEVEL, FAMILY_LEVEL / times)
-
-
-def pair_test(noise: Noise, level: float, max_pairs: int) -> SequentialTest:
-    """The test of one time over the pairs of one case; `noise` is that of a process on the platform."""
-    return SequentialTest(
-        noise=Noise(sd_pct=noise.sd_pct * math.sqrt(2), dof=noise.dof),
-        level=level,
-        baseline_processes=NO_COMMON_ERROR,
-        max_processes=max_pairs,
-        tolerance_pct=TOLERANCE_PCT,
-        surprise_pct=None,  # another stack may be faster
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PairDecision:
-    """One look at one time."""
-
-    status: Status | None
-    """PASS, IMPROVED, REGRESSED or INCONCLUSIVE; None: one more pair is wanted."""
-    change_pct: float
-    """Of the candidate, in percent of the stable stack's time."""
-    interval_pct: tuple[float, float]
-    """95 % interval, Student's t: of this look alone."""
-    limit_pct: float
-    """The slowdown beyond which this look is REGRESSED."""
-    noise: PairNoise
-
-
-def decide(test: SequentialTest, ratios: Sequence[float]) -> PairDecision:
-    """The decision on the ratios (candidate / stable) of two or more pairs, in any order.
-
-    ValueError for a ratio that is not positive.
-    """
-    count, change = len(ratios), log_mean(ratios)
-    bounds = test.bounds(count)
-    noise = pair_noise(ratios, test.noise, bounds.spread)
-    limit = _scattered_limit(test, noise) if noise.is_scattered else bounds.regressed
-    half = noise.half(0.025)
-    return PairDecision(
-        status=_status(bounds, change, limit, noise, is_last=count >= test.max_processes),
-        change_pct=_pct(change),
-        interval_pct=(_pct(change - half), _pct(change + half)),
-        limit_pct=_pct(limit),
-        noise=noise,
-    )
-
-
-def _scattered_limit(test: SequentialTest, noise: PairNoise) -> float:
-    """The logarithm of the slowdown beyond which ratios that scatter too much are REGRESSED, on the only look
-    at them: one less certain ends the comparison."""
-    if not noise.tells_its_own:
-        return math.inf
-    return max(math.log1p(test.tolerance_pct / 100), noise.half(test.level * REGRESSED_SHARE))
-
-
-def _status(bounds: Bounds, change: float, limit: float, noise: PairNoise, *, is_last: bool) -> Status | None:
-    is_beyond = abs(change) > limit
-    if is_beyond and abs(change) > noise.own_half(OWN_LEVEL):
-        return _beyond(change)
-    if noise.is_scattered or (is_beyond and is_last):
-        return Status.INCONCLUSIVE
-    return Status.PASS if not is_beyond and (change < bounds.passed or is_last) else None
-
-
-def _beyond(change: float) -> Status:
-    return Status.REGRESSED if change > 0 else Status.IMPROVED
 
 
 # A comparison
@@ -352,7 +264,3 @@ def change_in_words(change_pct: float, interval_pct: tuple[float, float] | None)
     assert interval_pct is not None, "every change comes with an interval"
     low, high = interval_pct
     return f"{change_pct:+.2f} %, 95 % interval {low:+.2f} to {high:+.2f} %"
-
-
-def _pct(log_change: float) -> float:
-    return math.expm1(log_change) * 100

@@ -13,6 +13,7 @@ from perf_tests.harness.attribution import shares
 from perf_tests.harness.attribution.shares import StackChange
 from perf_tests.harness.records.attributions import Blame
 from perf_tests.harness.runs.record import Status
+from perf_tests.harness.stats.pairs import decide, pair_test
 from perf_tests.harness.stats.sequential_bounds import SequentialTest
 from perf_tests.harness.verdicts import ab_comparison
 from perf_tests.tables.platforms import Noise
@@ -151,12 +152,12 @@ def test_a_true_share_lies_in_its_interval_in_95_of_100() -> None:
 
 
 def test_a_time_that_is_red_by_chance_is_not_reproduced_in_95_of_100() -> None:
-    test = ab_comparison.pair_test(NOISE, ab_comparison.level(208), max_pairs=10)
+    test = pair_test(NOISE, ab_comparison.level(208), max_pairs=10)
     assert 1 - confirmed(test, effect_pct=0.0) >= 0.95
 
 
 def test_a_slowdown_of_one_and_a_half_percent_is_confirmed() -> None:
-    test = ab_comparison.pair_test(NOISE, ab_comparison.LEVEL, max_pairs=10)
+    test = pair_test(NOISE, ab_comparison.LEVEL, max_pairs=10)
     assert confirmed(test, effect_pct=1.5) >= 0.95
 
 
@@ -166,7 +167,7 @@ def confirmed(test: SequentialTest, effect_pct: float) -> float:
     found = 0
     for _ in range(nights):
         logs = pairs(chance, effect_pct, 10)
-        looks = (ab_comparison.decide(test, [math.exp(each) for each in logs[:k]]) for k in range(5, 11))
+        looks = (decide(test, [math.exp(each) for each in logs[:k]]) for k in range(5, 11))
         found += next(each.status for each in looks if each.status) is Status.REGRESSED
     return found / nights
 

@@ -10,16 +10,15 @@ import pytest
 
 from perf_tests.harness.report import ab_comparison as report
 from perf_tests.harness.runs.record import Comparison, Pair, Process, Side, Status
+from perf_tests.harness.stats.pairs import decide, pair_test
 from perf_tests.harness.verdicts.ab_clauses import applied, said
 from perf_tests.harness.verdicts.ab_comparison import (
     Question,
-    decide,
     differences,
     is_asked,
     judge_comparison,
     known_peak_mib,
     level,
-    pair_test,
     stable_versions,
     time_of,
     times_of,
