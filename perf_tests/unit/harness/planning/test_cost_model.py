@@ -25,6 +25,7 @@ from perf_tests.tables.platforms import CPU, WorkerStart
 from perf_tests.tables.recipes import CompileMode, Setting
 from perf_tests.tables.schemes.rows import BF16, FP8DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import make_case, make_entry
+from perf_tests.unit.conftest import CASES
 from perf_tests.unit.harness.planning.records import STAGES, case_of, record_of
 
 REGIONAL, FULL = CompileMode.REGIONAL, CompileMode.FULL
@@ -347,6 +348,15 @@ def test_another_pipeline_says_how_long_compiling_takes_where_its_own_was_only_e
     cost = _expected(case_of(compile=REGIONAL, pipeline=COGVIDEOX_5B), *records)
     assert cost.source == case_of(pipeline=COGVIDEOX_5B).id
     assert cost.seconds[Phase.COMPILE] == pytest.approx(21.1)
+
+
+def test_a_row_that_trains_compiles_gradients_too() -> None:
+    trains = CASES["flux1-dev-b1-bf16-regional-lora-ckpt"]
+    generates = record_of(CASES["flux1-dev-b1-bf16-regional"], compile_cold_s=[15.9])
+    alone, trained = _expected(generates.case, generates), _expected(trains, generates)
+    assert alone.seconds[Phase.COMPILE] == pytest.approx(15.9)
+    # Less the 1.1 s of two steps, which either takes once.
+    assert trained.seconds[Phase.COMPILE] == pytest.approx(4 * (15.9 - 1.1) + 1.1)
 
 
 # To build
