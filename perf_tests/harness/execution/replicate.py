@@ -80,10 +80,11 @@ class Replicate:
     made: MadeTwin | None = None
     """None for a case without a built twin."""
 
-    def build(self, traces: tuple[Trace, ...] = ()) -> None:
+    def build(self, traces: tuple[Trace, ...] = (), *, layers: bool = True) -> None:
         """Load the pipeline, record the transformer's answers for `traces`, and quantize.
 
-        Raises WorkerError where the worker fails, like every method that asks the worker.
+        Without `layers`, no quantized layer is compared with its bf16 twin, as only what is judged by errors
+        needs. Raises WorkerError where the worker fails, like every method that asks the worker.
         """
         case, platform = self.planned.case, self.planned.platform
         folder = self.made.folder if self.made and case.build.recipe.is_loaded else None
@@ -97,7 +98,7 @@ class Replicate:
         quantize = Quantize(
             probe=platform.probe,
             plan=plan,
-            layers=self.planned.is_compared,
+            layers=layers and self.planned.is_compared,
             traces=traces,
             tensors=self.made is not None,
         )

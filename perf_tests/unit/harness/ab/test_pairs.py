@@ -179,6 +179,13 @@ def test_a_pair_is_measured_interleaved_and_only_the_candidate_is_slowed(
         assert ("peak_device_mib" in process.build.values) is not resident
         assert (process.build.memory["load"].device_mib is None) is resident
         assert process.build.values["peak_reserved_mib"] == 400.0
+        assert process.build.layers == {}
+
+
+def test_a_worker_of_one_stack_alone_compares_layers_too(tmp_path: Path) -> None:
+    """An error of a layer may be what a stack is asked for."""
+    process = make_runner(tmp_path).alone(Planned(CASE, QUICK), B, 0)
+    assert len(process.build.layers) > 0
 
 
 @pytest.mark.parametrize("schedule", [Schedule.RESIDENT, Schedule.BY_PROCESS])
