@@ -128,7 +128,7 @@ def loads(content: bytes) -> NightFindings:
         raise RecordError(f"the findings are larger than {MAX_BYTES} bytes: nothing is told")
     try:
         findings = msgspec.json.decode(content, type=NightFindings)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"the findings cannot be trusted: {harmless(str(error))[:200]}") from None
     if why := next(_strangers(findings), None):
         raise RecordError(f"the findings cannot be trusted: {why}")
