@@ -20,6 +20,7 @@ from perf_tests.harness.runs.record import (
     Status,
 )
 from perf_tests.protocol.messages import FailureKind
+from perf_tests.protocol.reports import Environment
 
 MIN_PAIRS, MAX_PAIRS = 5, 10
 """Fresh pairs before a comparison is first judged, and the most while it is undecided."""
@@ -108,7 +109,7 @@ class PairCampaign:
             stopped = msgspec.structs.replace(comparison, reason=reason)
             self._put(_with_environments(stopped, runner))
             raise
-        # Of a session before this one, with other packages or on another card, they are no pairs of these.
+        # Of a session before this one, with another stack or on another card, they are no pairs of these.
         alike = (each for each in comparison.pairs if _is_like(each, pair))
         with_pair = msgspec.structs.replace(comparison, pairs=(*alike, pair))
         return _with_environments(with_pair, runner)
@@ -129,10 +130,15 @@ def _asks_the_same(earlier: Comparison, now: Comparison) -> bool:
 
 def _is_like(one: Pair, other: Pair) -> bool:
     of_one, of_other = (
-        [(side.environment.packages, side.environment.unit) for side in (pair.stable, pair.candidate)]
-        for pair in (one, other)
+        [_stack_and_card(side.environment) for side in (pair.stable, pair.candidate)] for pair in (one, other)
     )
     return of_one == of_other
+
+
+def _stack_and_card(each: Environment) -> tuple[object, ...]:
+    """What two measurements must share; versions of CUDA and cuDNN are among the settings."""
+    driver = each.gpu.driver if each.gpu else None
+    return (each.python, each.packages, each.settings, each.variables, each.unit, driver)
 
 
 def _failed(comparison: Comparison, error: SideError) -> Comparison:

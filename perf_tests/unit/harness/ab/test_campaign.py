@@ -39,11 +39,14 @@ CASE = CASES[FP8DQROW]
 AGAINST = "/stable/bin/python"
 ENVIRONMENT = make_environment(gpu=GPU)
 PAIR = Pair(stable=make_process(environment=ENVIRONMENT), candidate=make_process(environment=ENVIRONMENT))
-ELSEWHERE, OLDER = (
+ELSEWHERE, OLDER, OTHER_CUDNN, OTHER_VARIABLE, OTHER_DRIVER = (
     Pair(stable=make_process(environment=environment), candidate=make_process(environment=ENVIRONMENT))
     for environment in (
         make_environment(gpu=msgspec.structs.replace(GPU, uuid="GPU-of-another-night")),
         make_environment(gpu=GPU, packages={"torch": "2.12.0", "torchao": "0.18.0"}),
+        msgspec.structs.replace(ENVIRONMENT, settings={**ENVIRONMENT.settings, "cudnn": "90100"}),
+        msgspec.structs.replace(ENVIRONMENT, variables={"TORCHINDUCTOR_MAX_AUTOTUNE": "1"}),
+        make_environment(gpu=msgspec.structs.replace(GPU, driver="580.1")),
     )
 )
 """Pairs whose stable side is another one."""
@@ -199,6 +202,9 @@ def settled(start: Comparison) -> Comparison:
         pytest.param({"verdicts": (), "pairs": (PAIR,) * 5}, 5, id="whose pairs say nothing"),
         pytest.param({"verdicts": (), "pairs": (ELSEWHERE,) * 2}, 5, id="of another card"),
         pytest.param({"verdicts": (), "pairs": (OLDER,) * 2}, 5, id="of other packages"),
+        pytest.param({"verdicts": (), "pairs": (OTHER_CUDNN,) * 2}, 5, id="of another cuDNN"),
+        pytest.param({"verdicts": (), "pairs": (OTHER_VARIABLE,) * 2}, 5, id="of another variable"),
+        pytest.param({"verdicts": (), "pairs": (OTHER_DRIVER,) * 2}, 5, id="of another driver"),
         pytest.param(
             {"verdicts": (), "pairs": (PAIR,) * 2, "schedule": Schedule.RESIDENT}, 5, id="of another schedule"
         ),
