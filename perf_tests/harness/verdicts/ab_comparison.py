@@ -237,6 +237,10 @@ def _judged(comparison: Comparison, time: Metric, test: SequentialTest) -> Verdi
 
 SCATTERED = "the pairs scatter {spread:.1f} times more than the platform's noise allows for"
 HELD_TO_THAT = f"; {SCATTERED}, and are held to their own scatter"
+UNSURE = (
+    "{change} against {stable} is beyond the limit {limit}, but may be chance by how far the pairs lie "
+    "apart: compare again"
+)
 SENTENCES = {
     Status.REGRESSED: "slower than {stable} on this device, now: {change}, beyond the limit {limit}",
     Status.IMPROVED: "faster than {stable} on this device, now: {change}, beyond the limit -{limit}",
@@ -249,8 +253,9 @@ SENTENCES = {
 
 def _sentence(comparison: Comparison, decision: PairDecision) -> str:
     assert decision.status is not None, "only what is decided is said"
-    held = decision.noise.is_scattered and decision.status is not Status.INCONCLUSIVE
-    sentence = (SENTENCES[decision.status] + HELD_TO_THAT * held).format(
+    scattered, unsure = decision.noise.is_scattered, decision.status is Status.INCONCLUSIVE
+    template = UNSURE if unsure and not scattered else SENTENCES[decision.status]
+    sentence = (template + HELD_TO_THAT * (scattered and not unsure)).format(
         stable=stable_versions(comparison),
         change=change_in_words(decision.change_pct, decision.interval_pct),
         limit=f"{decision.limit_pct:.2f} %",

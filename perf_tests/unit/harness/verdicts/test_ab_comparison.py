@@ -47,6 +47,8 @@ SLIM = CASES["flux1-dev-slim-b1-fp8dqrow-regional"]
 STEP, DECODE, SPEEDUP = (metric_named(name) for name in ("denoise_step_ms", "decode_ms", "speedup_vs_bf16"))
 TEST = pair_test(Noise(sd_pct=0.36, dof=24), level=0.005, max_pairs=10)
 """At the noise of the platform."""
+UNSURE = (1.017, 1.003, 1.017, 1.003, 1.003, 1.001, 1.017, 1.003, 1.001, 1.0)
+"""Beyond the limit of the last look, no further apart than the platform allows for, and perhaps chance."""
 
 
 def question(**tests: Any) -> Question:
@@ -112,9 +114,8 @@ def test_pairs_are_red_only_where_their_own_scatter_allows_it() -> None:
     ratios = (1.000, 1.004, 1.012, 1.015, 1.019)
     assert decide(TEST, ratios).status is None
     assert decide(TEST, (*ratios, 1.010, 1.010)).status is Status.REGRESSED
-    at_last = (1.017, 1.003, 1.017, 1.003, 1.003, 1.001, 1.017, 1.003, 1.001, 1.0)
-    assert not decide(TEST, at_last).noise.is_scattered
-    assert decide(TEST, at_last).status is Status.INCONCLUSIVE
+    assert not decide(TEST, UNSURE).noise.is_scattered
+    assert decide(TEST, UNSURE).status is Status.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,13 @@ def test_a_verdict_on_pairs_that_scatter_says_so() -> None:
         "denoise_step_ms: slower than torch 2.12.0 on this device, now: +19.70 %, 95 % interval +13.96 to "
         "+25.73 %, beyond the limit 9.08 %; the pairs scatter 7.8 times more than the platform's noise "
         "allows for, and are held to their own scatter"
+    )
+
+
+def test_pairs_that_do_not_scatter_too_much_are_not_said_to() -> None:
+    assert judged(*UNSURE).reason == (
+        "denoise_step_ms: +0.65 %, 95 % interval +0.31 to +0.98 % against torch 2.12.0 is beyond the limit "
+        "0.56 %, but may be chance by how far the pairs lie apart: compare again (10 pairs, resident)"
     )
 
 
