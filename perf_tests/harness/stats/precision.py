@@ -13,7 +13,7 @@ from perf_tests.harness.runs.stalls import generation_s
 from perf_tests.harness.stats.location import MAD_TO_SD, TRIMMED_ERROR, trimmed_mean
 from perf_tests.harness.stats.observations import NotMeasured, values_of
 from perf_tests.protocol.reports import Sample
-from perf_tests.tables.metrics.spec import STEP
+from perf_tests.tables.metrics.spec import STEP, TRAIN_STEP
 
 WITHIN_SHARE = 0.4
 """A process is sampled until the error of its statistic is this share of the noise between processes, which
@@ -63,13 +63,15 @@ def location_error_pct(samples: Sequence[Sample], name: str) -> float:
     return 100.0 * TRIMMED_ERROR * sd / math.sqrt(len(values)) / trimmed_mean(values)
 
 
-def generation_noise_pct(run: Run, name: str = STEP) -> float:
-    """How far the generations of a process lie apart: the largest of all processes, in percent.
+def generation_noise_pct(run: Run) -> float:
+    """How far the steps of a process's generations lie apart: the largest of all processes, in percent.
 
     1.4826 x the median absolute deviation, which estimates a standard deviation and is not moved by one
-    stalled generation. 0 where the processes hold fewer than three generations with `name`.
+    stalled generation. 0 where the processes hold fewer than three generations with steps, of denoising or
+    of training.
     """
-    return max((_spread_pct(process, name) for process in run.processes), default=0.0)
+    spreads_pct = (_spread_pct(process, name) for process in run.processes for name in (STEP, TRAIN_STEP))
+    return max(spreads_pct, default=0.0)
 
 
 def _spread_pct(process: Process, name: str) -> float:

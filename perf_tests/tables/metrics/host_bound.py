@@ -48,6 +48,20 @@ HOST_BOUND = tuple(
     )
 )
 
+# On an idle H200 the trained steps of bf16 lie 0.7 % apart in a process, at 42 ms. In float8, with twice the
+# kernels, the host had not yet found its pace: of 9 seeds the first took 50 (tensors) and 61 ms (rows), the
+# fastest 42 and 43, all at the full clock. Nothing records how long the device is busy in such a step.
+UNTIMED = (
+    HostBound(
+        cases="flux1-dev-slim-b1-bf16-regional-lora-fp8*",
+        wall=Unsteady(
+            slower_pct=150.0,
+            reason="host-bound: in one process on an idle host, steps of 43 ms took up to 62 ms",
+        ),
+    ),
+)
+"""Rows of which only the wall clock is recorded, though the host decides it."""
+
 
 def is_busy_timed(case: Case) -> bool:
     """Whether the time that a GPU is busy in a step is recorded."""
@@ -61,5 +75,6 @@ def is_host_bound(case: Case) -> bool:
 
 def unsteady_of(case: Case) -> Unsteady | None:
     """Why the steps of a case vary, and how widely their wall clock is limited; None where they do not."""
-    of_row = next((each.wall for each in HOST_BOUND if fnmatchcase(case.id, each.cases)), None)
+    rows = (*HOST_BOUND, *UNTIMED)
+    of_row = next((each.wall for each in rows if fnmatchcase(case.id, each.cases)), None)
     return case.build.recipe.scheme.unsteady or of_row

@@ -10,12 +10,13 @@ from perf_tests.tables.matrix import GPU_ROWS
 from perf_tests.tables.metrics.host_bound import (
     BUSY_TIMED,
     HOST_BOUND,
+    UNTIMED,
     is_busy_timed,
     is_host_bound,
     unsteady_of,
 )
 from perf_tests.tables.metrics.spec import STEP, STEP_BUSY
-from perf_tests.tables.platforms import H100
+from perf_tests.tables.platforms import H100, Device
 from perf_tests.unit.conftest import CASES
 
 SLIM = "flux1-dev-slim-b1-fp8dqrow-regional"
@@ -25,7 +26,7 @@ WHOLE = "flux1-dev-b1-fp8dqrow-regional"
 GPU_CASES = [row.case(Weights.SYNTHETIC) for row in GPU_ROWS]
 
 
-@pytest.mark.parametrize("glob", [BUSY_TIMED, *(each.cases for each in HOST_BOUND)])
+@pytest.mark.parametrize("glob", [BUSY_TIMED, *(each.cases for each in (*HOST_BOUND, *UNTIMED))])
 def test_every_glob_matches_rows_of_a_gpu(glob: str) -> None:
     assert [case.id for case in GPU_CASES if fnmatchcase(case.id, glob)]
 
@@ -66,3 +67,21 @@ def test_wall_clock_of_a_host_bound_row_has_a_wide_limit() -> None:
     (gate,) = step.gates.values()
     assert gate.tolerance.relative_pct == wall.slower_pct == 150.0
     assert unsteady_of(CASES[SLIM_BF16]) is None
+
+
+@pytest.mark.parametrize(
+    ("case_id", "step_pct", "speedup_pct"),
+    [
+        ("flux1-dev-slim-b1-bf16-regional-lora-fp8row", 150.0, 60.0),
+        ("flux1-dev-b1-bf16-regional-lora-fp8row-ckpt", 1.0, 1.5),
+    ],
+)
+def test_trained_steps_have_a_wide_limit_where_the_host_decides_them(
+    case_id: str, step_pct: float, speedup_pct: float
+) -> None:
+    gated = {each.name: each for each in gated_metrics(CASES[case_id], H100)}
+    limits = {name: gated[name].gates[Device.CUDA] for name in ("train_step_ms", "train_speedup_vs_bf16")}
+    assert {name: gate.tolerance.relative_pct for name, gate in limits.items()} == {
+        "train_step_ms": step_pct,
+        "train_speedup_vs_bf16": speedup_pct,
+    }

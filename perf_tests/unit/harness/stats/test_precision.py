@@ -38,6 +38,12 @@ def test_noisiest_process_counts() -> None:
     assert generation_noise_pct(make_run(processes=(calm, wild))) == pytest.approx(1.4826 * 10 / 110 * 100)
 
 
+def test_training_steps_lie_apart_as_those_of_denoising_do() -> None:
+    samples = tuple(make_sample({"train_step_ms": [each] * 7}) for each in (60.0, 50.0, 45.0))
+    run = make_run(processes=(make_process(samples=samples),))
+    assert generation_noise_pct(run) == pytest.approx(1.4826 * 5 / 50 * 100)
+
+
 def _images(count: int, sd_pct: float = 2.0, pattern_pct: float = 0.0) -> list[Sample]:
     """`count` images of 25 steps around 100 ms."""
     source = random.Random(11)
