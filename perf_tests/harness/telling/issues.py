@@ -30,6 +30,8 @@ WEIGHT = {SAYS_NOTHING: 0, GREEN: 1, RED: 2}
 STRIP = 30
 MAX_ROWS = 40
 """Cases that an issue lists; the others are counted."""
+A_CONTROL = "control (bf16 with the stack of the baselines)"
+NOBODY_KNOWS = "So nobody knows whether the machine is to blame."
 
 
 class ApiLabel(msgspec.Struct):
@@ -184,14 +186,14 @@ def of_umbrella(causes: Sequence[RedCause], why: str, findings: NightFindings) -
     yield _stack(findings)
 
 
-def of_controls(unmeasured: Sequence[str]) -> Iterator[str]:
-    """What an issue says of controls without a result; nothing where there are none."""
-    if unmeasured:
+def of_controls(unmeasured: Sequence[str] | None) -> Iterator[str]:
+    """What an issue says of controls without a result, None where there was no control; nothing where all
+    have one."""
+    if unmeasured is None:
+        yield f"No {A_CONTROL} was measured. {NOBODY_KNOWS}"
+    elif unmeasured:
         listed = ", ".join(f"`{each}`" for each in unmeasured)
-        yield (
-            f"The control (bf16 with the stack of the baselines) was not measured: {listed}. So nobody knows "
-            "whether the machine is to blame."
-        )
+        yield f"The {A_CONTROL} was not measured: {listed}. {NOBODY_KNOWS}"
 
 
 def _whose(cause: RedCause) -> str:

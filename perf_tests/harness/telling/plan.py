@@ -52,12 +52,14 @@ class NightToTell:
         """What is red on a platform."""
         return tuple(each for each in self.findings.causes if each.platform == platform)
 
-    def unmeasured_controls(self, platform: str) -> tuple[str, ...]:
-        """The controls of a platform that say nothing: neither red nor measured."""
-        outcomes = (each for control in self.controls for each in control.outcomes)
-        missing = (each.case for each in outcomes if each.platform == platform and not each.measured)
-        red = self.red_controls(platform)
-        return tuple(each for each in dict.fromkeys(missing) if each not in red)
+    def unmeasured_controls(self, platform: str) -> tuple[str, ...] | None:
+        """The controls of a platform that were not measured; None where there was none, and empty where one
+        of them is red, which tells enough."""
+        if self.red_controls(platform):
+            return ()
+        outcomes = [each for control in self.controls for each in control.outcomes]
+        here = [each for each in outcomes if each.platform == platform]
+        return tuple(dict.fromkeys(each.case for each in here if not each.measured)) if here else None
 
     def red_controls(self, platform: str) -> tuple[str, ...]:
         """The cases that are red on a platform although nothing under test was installed."""

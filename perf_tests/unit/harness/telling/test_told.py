@@ -147,6 +147,22 @@ def test_a_control_that_was_not_measured_is_told(telling: Telling, github: FakeG
     assert "The control" not in github.issues[0]["body"]
 
 
+def test_a_red_control_leaves_no_doubt_about_the_machine(telling: Telling, github: FakeGitHub) -> None:
+    without = [each for each in ALL if each != INT8]
+    telling.tell(night(1, cause(FP8)), "--write", control=night(1, cause(BF16), measured=without))
+    assert "bf16 is red with the stack of the baselines" in github.issues[0]["body"]
+    assert "nobody knows" not in github.issues[0]["body"]
+
+
+def test_a_night_whose_control_left_nothing_says_so(telling: Telling, github: FakeGitHub) -> None:
+    """Where its stack could not be installed, there is no file of it at all."""
+    telling.tell(night(1, cause(FP8)), "--write")
+    assert (
+        "No control (bf16 with the stack of the baselines) was measured. So nobody knows whether the machine "
+        "is to blame."
+    ) in github.issues[0]["body"]
+
+
 def test_a_control_is_red_in_a_green_night(telling: Telling) -> None:
     said = telling.tell(night(1), "--write", control=night(1, cause(BF16)))
     assert said == ["create #1 Performance: the host or the stack as a whole on h100"]
