@@ -31,7 +31,7 @@ class KnownIssue:
     deadline_s: float
     """For the whole script, imports included."""
     exhaustive: bool = False
-    """Watched with the cross product alone, because the main job can spare 4 s for a script at most."""
+    """Watched where it is asked for alone: the main job can spare 4 s for a script at most."""
     link: str
     owner: str
     """Who looks again when the row expires, or the defect is fixed."""
@@ -91,6 +91,8 @@ INT8_AUTOTUNER_FILE = KnownIssue(
     reproduces_from=1.0,
     platforms=(H100, H200),
     deadline_s=180.0,
+    # Gone from torchao's main branch since August 2026, which each night installs, and would be red for.
+    exhaustive=True,
     link="https://github.com/pytorch/ao/pull/4717",
     owner=OWNER,
     expires=EXPIRES,

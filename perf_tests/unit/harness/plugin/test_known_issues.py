@@ -169,6 +169,17 @@ def test_slow_scripts_run_with_the_cross_product_alone(suite: Suite) -> None:
     assert "test_known_issue[full-compile-rounding]" in by_id
 
 
+def test_a_night_does_not_watch_what_is_gone_from_the_torchao_that_it_installs(suite: Suite) -> None:
+    file = str(ROOT / "perf_tests" / "test_known_issues.py")
+    night, by_id = (
+        str(suite.run("--collect-only", "-q", *arguments, tests=(file,)).stdout)
+        for arguments in (("-m", "h100 and not unrecorded"), ("--perf-case=int8-autotuner-file",))
+    )
+    assert "test_known_issue[sparse-mm-host-memory]" in night
+    assert "int8-autotuner-file" not in night
+    assert "test_known_issue[int8-autotuner-file]" in by_id
+
+
 # What scripts print
 
 
