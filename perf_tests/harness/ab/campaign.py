@@ -92,7 +92,10 @@ class PairCampaign:
             if why := refuse(comparison.id):
                 judged = msgspec.structs.replace(comparison, reason=f"{_after(comparison)}{why}")
             else:
+                is_first = bool(start.pairs) and comparison.pairs == start.pairs
                 comparison = self._one_pair(comparison, runner)
+                if is_first:
+                    comparison = _of_one_stack(comparison)
                 judged = judge(comparison)
             self._filed(judged or comparison)
         return judged
@@ -109,9 +112,7 @@ class PairCampaign:
             stopped = msgspec.structs.replace(comparison, reason=reason)
             self._put(_with_environments(stopped, runner))
             raise
-        # Of a session before this one, with another stack or on another card, they are no pairs of these.
-        alike = (each for each in comparison.pairs if _is_like(each, pair))
-        with_pair = msgspec.structs.replace(comparison, pairs=(*alike, pair))
+        with_pair = msgspec.structs.replace(comparison, pairs=(*comparison.pairs, pair))
         return _with_environments(with_pair, runner)
 
     def _filed(self, comparison: Comparison) -> Comparison:
@@ -128,11 +129,17 @@ def _asks_the_same(earlier: Comparison, now: Comparison) -> bool:
     return earlier.failure is None and all(getattr(earlier, name) == getattr(now, name) for name in names)
 
 
-def _is_like(one: Pair, other: Pair) -> bool:
-    of_one, of_other = (
-        [_stack_and_card(side.environment) for side in (pair.stable, pair.candidate)] for pair in (one, other)
+def _of_one_stack(comparison: Comparison) -> Comparison:
+    """Without the pairs of an earlier session that had another stack or card than the last pair: they are no
+    pairs of these."""
+    lasts = [_sides(each) for each in comparison.pairs[-1:]]
+    return msgspec.structs.replace(
+        comparison, pairs=tuple(each for each in comparison.pairs if _sides(each) in lasts)
     )
-    return of_one == of_other
+
+
+def _sides(pair: Pair) -> list[tuple[object, ...]]:
+    return [_stack_and_card(side.environment) for side in (pair.stable, pair.candidate)]
 
 
 def _stack_and_card(each: Environment) -> tuple[object, ...]:

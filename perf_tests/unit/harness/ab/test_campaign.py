@@ -224,6 +224,27 @@ def test_a_comparison_is_resumed_with_the_pairs_that_are_still_pairs_of_it(
     assert found.pairs == (PAIR,) * 5
 
 
+def test_a_resumed_comparison_whose_workers_no_longer_fit_starts_again_by_process(
+    open_campaign: Open,
+) -> None:
+    campaign = open_campaign()
+    before = PairCampaign(campaign).begin(FP8DQROW, AGAINST, 14000.0)
+    campaign = open_campaign(comparisons=(msgspec.structs.replace(before, pairs=(PAIR,) * 2),))
+    full = SideError(B, make_failure(message="out of memory at 79 GiB"))
+    runner = Scripted(full, *[PAIR] * 5)
+    pairs = PairCampaign(campaign)
+    found = pairs.compare(pairs.begin(FP8DQROW, AGAINST, 14000.0), runner, enough(5), never)
+    assert runner.schedules == [Schedule.RESIDENT, *[Schedule.BY_PROCESS] * 5]
+    assert found.pairs == (PAIR,) * 5
+
+
+def test_pairs_of_one_session_are_kept_whatever_their_workers_report(open_campaign: Open) -> None:
+    campaign = open_campaign()
+    pairs = PairCampaign(campaign)
+    runner = Scripted(PAIR, OTHER_VARIABLE, PAIR, OTHER_VARIABLE, PAIR)
+    assert len(pairs.compare(pairs.begin(FP8DQROW, AGAINST, None), runner, enough(5), never).pairs) == 5
+
+
 def test_pairs_that_were_measured_before_a_kill_are_judged_without_another(open_campaign: Open) -> None:
     def judge(comparison: Comparison) -> Comparison | None:
         return settled(comparison) if len(comparison.pairs) >= 5 else None
