@@ -193,6 +193,8 @@ def twin_of(
 ) -> StackChange | None:
     """How much the bf16 twin of a suspect has moved; None without one, or where pairs said nothing of it."""
     twin = comparisons.get(suspect.run.reference or "")
-    if twin is None or not any(each.metric == suspect.metric.name for each in twin.verdicts):
+    verdicts = () if twin is None else twin.verdicts
+    said = {each.metric for each in verdicts if each.status is not Status.INCONCLUSIVE}
+    if twin is None or suspect.metric.name not in said:
         return None
     return diagonals.change_of(twin, suspect.metric, question.noise)
