@@ -114,11 +114,12 @@ def _noisy(run: Run, _record: RunRecord) -> str | None:
 
 
 def _stalled(run: Run, record: RunRecord) -> str | None:
-    """Why the host held up the encoders of a process, which are those of the reference unless quantized."""
+    """Why the host held up the encoders of a process, which are those of the reference unless quantized, or
+    copied to the device first."""
     recipe, platform = CASES[run.id].case.build.recipe, PLATFORM_BY_ID[run.platform]
     if platform.device not in ENCODE.gates:
         return None
-    reference = None if _quantizes_encoders(recipe) else reference_of(run, record)
+    reference = None if _encodes_otherwise(recipe) else reference_of(run, record)
     fastest_ms = min((*_encodes_ms(run), *(_encodes_ms(reference) if reference else ())), default=math.inf)
     for number, took_ms in enumerate(observations.observe(ENCODE, run, None).values, start=1):
         if took_ms > MOST_ENCODE_RATIO * fastest_ms:
@@ -130,8 +131,9 @@ def _stalled(run: Run, record: RunRecord) -> str | None:
     return None
 
 
-def _quantizes_encoders(recipe: Recipe) -> bool:
-    return any(name.startswith("text_encoder") for name in recipe.quantized_components)
+def _encodes_otherwise(recipe: Recipe) -> bool:
+    quantizes_encoders = any(name.startswith("text_encoder") for name in recipe.quantized_components)
+    return quantizes_encoders or recipe.offload is not None
 
 
 def _encodes_ms(run: Run) -> tuple[float, ...]:
