@@ -15,11 +15,10 @@ from perf_tests.harness.runs import environments
 from perf_tests.harness.runs.record import Run, RunRecord
 from perf_tests.harness.runs.record_file import read_stored
 from perf_tests.harness.stats import observations, sequential_bounds
-from perf_tests.harness.verdicts.gates import gated_metrics, shown_metrics
+from perf_tests.harness.verdicts.gates import as_judged, gated_metrics, shown_metrics
 from perf_tests.protocol.reports import Environment, LayerError
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.metrics.host_bound import unsteady_of
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.platforms import PLATFORM_BY_ID, Platform
 
@@ -200,6 +199,4 @@ def drift_of(entry: Entry, name: str) -> sequential_bounds.Drift | None:
 def shows_noise(case_id: str, name: str) -> bool:
     """Whether the noisy metric `name` of the case scatters as its platform does, and so shows its noise."""
     known = CASES.get(case_id)  # None: the matrix no longer has the case, which was steady
-    if known is None or unsteady_of(known.case) is None:
-        return True
-    return not METRIC_BY_NAME[name].rests_on_step
+    return known is None or as_judged(METRIC_BY_NAME[name], known.case).is_noisy

@@ -11,7 +11,7 @@ from perf_tests.harness.rebaseline.candidates import CASES, drift_of, reference_
 from perf_tests.harness.runs import validity
 from perf_tests.harness.runs.record import Progress, Run, RunRecord, Status
 from perf_tests.harness.stats import location, observations, precision, sequential_bounds
-from perf_tests.harness.verdicts.gates import gated_metrics
+from perf_tests.harness.verdicts.gates import as_judged, gated_metrics
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.host_bound import unsteady_of
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
@@ -151,6 +151,13 @@ def _most_noise_pct(case: Case) -> float:
     return MAX_NOISE_PCT if unsteady is None else max(MAX_NOISE_PCT, unsteady.slower_pct / 2)
 
 
+def _most_scatter_pct(case: Case, name: str) -> float:
+    """Of processes in the metric `name`, which is not tested but limited: half of the limit, too."""
+    gates = as_judged(METRIC_BY_NAME[name], case).gates.values()
+    limit_pct = max((gate.tolerance.relative_pct for gate in gates), default=0.0)
+    return max(_most_noise_pct(case), limit_pct / 2)
+
+
 def _unmeasured(run: Run, record: RunRecord) -> str | None:
     case, platform = CASES[run.id].case, PLATFORM_BY_ID[run.platform]
     for metric in gated_metrics(case, platform):
@@ -176,7 +183,7 @@ def objection_to_entry(case_id: str, entry: Entry, noise: Mapping[str, Noise]) -
         values = entry.metrics[name]
         why = _too_noisy(values, noise[name])
         if not shows_noise(case_id, name):
-            why = _too_unsteady(values, _most_noise_pct(CASES[case_id].case))
+            why = _too_unsteady(values, _most_scatter_pct(CASES[case_id].case, name))
         if why is not None:
             return f"its {len(values)} processes scatter too much: the standard deviation of {name} is {why}"
     return drifted(entry)

@@ -31,10 +31,12 @@ def is_verified_only(case: Case, platform: Platform) -> bool:
 
 
 def as_judged(metric: Metric, case: Case) -> Metric:
-    """The metric as it is judged for `case`: by a wide tolerance where the time of its steps is unsteady, or
-    where kernels are tuned that it counts."""
+    """The metric as it is judged for `case`: by a wide tolerance where the time of its steps is unsteady,
+    where weights are copied while it is taken, or where kernels are tuned that it counts."""
     if metric.where_tuned is not None and case.build.recipe.is_tuned:
         return _within(metric, metric.where_tuned)
+    if metric.where_offloaded is not None and case.build.recipe.offload is not None:
+        return dataclasses.replace(_within(metric, metric.where_offloaded), drift_limit_pct=None)
     unsteady = unsteady_of(case) if metric.is_noisy and metric.rests_on_step else None
     if unsteady is None:
         return metric

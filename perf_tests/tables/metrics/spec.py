@@ -289,6 +289,9 @@ class Metric:
     where_tuned: Tolerance | None = None
     """How far the value may lie from the baseline where each process chooses kernels by timing them
     (`Recipe.is_tuned`); None: as far as it may for other recipes."""
+    where_offloaded: Tolerance | None = None
+    """How far the value may lie from the baseline where weights are copied meanwhile, which takes as long as
+    the memory of the host; None: as far as it may for other recipes."""
     elsewhere: Tolerance | None = None
     """How far the value may lie from a baseline of other `same_packages` or `same_settings`, in either
     direction where the metric is `Better.EXACT`; None: the two are not compared."""

@@ -27,6 +27,9 @@ from perf_tests.tables.metrics.spec import (
 )
 from perf_tests.tables.platforms import Device
 
+COPYING = Tolerance(relative_pct=60.0, absolute=50.0)
+"""Of a time that copying weights is part of: only a change of kind is seen."""
+
 METRICS = (
     *(
         Metric(
@@ -41,10 +44,12 @@ METRICS = (
             precise=name == STEP,
             drift_limit_pct=DRIFT_LIMIT_PCT,
             needs_verification=True,
+            where_offloaded=where_offloaded,
         )
-        for name, tolerance, surprise in (
-            (STEP, Tolerance(relative_pct=0.75), Tolerance(relative_pct=10.0)),
-            ("decode_ms", Tolerance(relative_pct=2.0), Tolerance(relative_pct=20.0)),
+        for name, tolerance, surprise, where_offloaded in (
+            (STEP, Tolerance(relative_pct=0.75), Tolerance(relative_pct=10.0), None),
+            # Before the VAE comes, the transformer leaves: of FLUX.1-dev 22 GiB, to memory of the host.
+            ("decode_ms", Tolerance(relative_pct=2.0), Tolerance(relative_pct=20.0), COPYING),
         )
     ),
     Metric(

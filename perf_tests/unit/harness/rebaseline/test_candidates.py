@@ -173,3 +173,5 @@ def test_the_step_of_an_unsteady_scheme_does_not_show_the_noise_of_its_platform(
     assert candidates.shows_noise(UNSTEADY.id, "decode_ms")
     assert candidates.shows_noise(FLUX_FP8.id, "denoise_step_ms")
     assert candidates.shows_noise("removed-from-the-matrix", "denoise_step_ms")
+    assert not candidates.shows_noise("flux1-dev-b1-bf16-eager-modeloffload", "decode_ms")
+    assert candidates.shows_noise("flux1-dev-b1-bf16-eager-modeloffload", "denoise_step_ms")

@@ -291,6 +291,15 @@ def test_processes_of_an_unsteady_scheme_may_scatter_by_half_its_limit() -> None
     )
 
 
+@pytest.mark.parametrize(("slowest_ms", "is_refused"), [(1500.0, False), (1600.0, True)])
+def test_decoding_with_copies_of_weights_may_scatter_by_half_of_its_limit(
+    slowest_ms: float, is_refused: bool
+) -> None:
+    entry = make_entry({"decode_ms": [1000.0, slowest_ms]}, case=OFFLOADED)
+    why = objection_to_entry(OFFLOADED.id, entry, {"decode_ms": Noise(sd_pct=0.4, dof=9)})
+    assert (why is not None and "more than 30 %" in why) is is_refused
+
+
 @pytest.mark.parametrize(("now_mib", "is_too_far"), [(1.049, False), (1.051, True), (0.5, False)])
 def test_an_entry_may_drift_by_five_percent_for_the_worse(now_mib: float, is_too_far: bool) -> None:
     entry = make_entry({"model_memory_mib": [now_mib]}, first={"model_memory_mib": (1.0,)})

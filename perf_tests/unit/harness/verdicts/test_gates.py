@@ -14,6 +14,7 @@ from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
 from perf_tests.tables.pipelines.sd3 import SD3_MINI
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.tables.recipes import (
+    MODEL_OFFLOAD,
     OFFLOADS,
     SEQUENTIAL_OFFLOAD,
     CompileMode,
@@ -21,9 +22,10 @@ from perf_tests.tables.recipes import (
     Loader,
     Offload,
     QuantizedOn,
+    Recipe,
 )
 from perf_tests.tables.reshaping import Reshaping
-from perf_tests.tables.schemes.rows import AUTOQUANT, FP16, INT8DQ_SPARSE24, INT8WO
+from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, FP16, INT8DQ_SPARSE24, INT8WO
 from perf_tests.unit.builders import (
     FLUX_FP8,
     MINI_BF16,
@@ -159,6 +161,19 @@ def test_step_of_an_unsteady_scheme_alone_is_not_tested() -> None:
         "decode_ms",
         "speedup_vs_bf16",
     ]
+
+
+OFFLOADED = FLUX_FP8.with_recipe(Recipe(scheme=BF16, offload=MODEL_OFFLOAD))
+
+
+def test_decoding_that_waits_for_copies_of_weights_has_a_wide_limit() -> None:
+    decode = _gate_of("decode_ms", OFFLOADED)
+    (gate,) = decode.gates.values()
+    assert (gate.tolerance.relative_pct, gate.tolerance.absolute, gate.surprise) == (60.0, 50.0, None)
+    assert (decode.is_noisy, decode.drift_limit_pct) == (False, None)
+    assert _gate_of("denoise_step_ms", OFFLOADED).is_noisy
+    (of_resident,) = _gate_of("decode_ms", FLUX_FP8).gates.values()
+    assert of_resident.tolerance.relative_pct == 2.0
 
 
 def _gate_of(name: str, case: Case) -> Metric:
