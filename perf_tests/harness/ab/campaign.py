@@ -77,13 +77,13 @@ class PairCampaign:
         """Measure pairs until `judge` has enough of them or `refuse` gives a reason to stop.
 
         The record is written after each pair. A comparison with verdicts is returned as it is, and pairs of
-        an earlier session that say nothing are measured again. A failing side ends the comparison with its
-        failure. Raises PerfError where the record cannot be written.
+        an earlier session that say nothing are measured again, unless refused. A failing side ends the
+        comparison with its failure. Raises PerfError where the record cannot be written.
         """
         if start.verdicts:
             return start
         comparison, judged = start, judge(start) if start.pairs else None
-        if judged is not None and judged.verdicts:
+        if judged is not None and (judged.verdicts or refuse(start.id)):
             return self._filed(judged)
         if judged is not None:
             comparison, judged = msgspec.structs.replace(start, pairs=()), None

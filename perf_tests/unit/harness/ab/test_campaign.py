@@ -258,6 +258,17 @@ def test_pairs_that_were_measured_before_a_kill_are_judged_without_another(open_
     assert campaign.store.comparisons[FP8DQROW] == found
 
 
+def test_pairs_that_say_nothing_are_kept_where_there_is_no_time_for_others(open_campaign: Open) -> None:
+    campaign = open_campaign()
+    before = settled(PairCampaign(campaign).begin(FP8DQROW, AGAINST, None))
+    campaign = open_campaign(comparisons=(msgspec.structs.replace(before, verdicts=()),))
+    pairs = PairCampaign(campaign)
+    start = pairs.begin(FP8DQROW, AGAINST, None)
+    found = pairs.compare(start, Scripted(), enough(5), lambda case_id: "the budget of 60 s is spent")
+    assert found.pairs == (PAIR,) * 5
+    assert campaign.store.comparisons[FP8DQROW] == found
+
+
 def test_a_record_without_comparisons_is_read(tmp_path: Path) -> None:
     old = msgspec.to_builtins(make_record(make_run()))
     del old["comparisons"]
