@@ -118,6 +118,12 @@ def test_pairs_are_red_only_where_their_own_scatter_allows_it() -> None:
     assert decide(TEST, UNSURE).status is Status.INCONCLUSIVE
 
 
+def test_an_improvement_that_may_be_chance_is_no_slowdown_either() -> None:
+    decision = decide(TEST, tuple(1 / ratio for ratio in UNSURE))
+    assert (decision.status, decision.noise.is_scattered) == (Status.PASS, False)
+    assert decision.change_pct == pytest.approx(-0.64, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("sd_pct", "most_red_pct"), [(0.51, 0.3), (1.0, 3.5), (1.5, 5.5), (3.0, 5.0), (30.0, 1.2)]
 )
