@@ -71,8 +71,8 @@ def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[
     matters most; its recipe, at another workload; a recipe where both have published times, because a
     published ratio is better than none; what is compiled; what moves the weights, which may take longer than
     to use them; the scheme, or else no scheme, because each scheme is faster or slower in its own way and has
-    changed since it was published; the nearest size; and the most expensive, because a session that ends
-    early does no harm.
+    changed since it was published; where weights are quantized, which takes a hundred times as long on the
+    host; the nearest size; and the most expensive, because a session that ends early does no harm.
     """
     mine, theirs = case.build, other.case.build
     return (
@@ -87,6 +87,7 @@ def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[
         theirs.recipe.offload != mine.recipe.offload,
         theirs.recipe.scheme.id != mine.recipe.scheme.id,
         theirs.recipe.scheme.config is not None,
+        theirs.recipe.quantized_on is not mine.recipe.quantized_on,
         abs(math.log(case.workload.pixels / other.case.workload.pixels)),
         -max(other.entry.metrics.get(STEP, (0.0,))),
         other.case.id,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase, recorded_cases
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B
-from perf_tests.tables.recipes import LEAF_OFFLOAD, CompileMode
+from perf_tests.tables.recipes import LEAF_OFFLOAD, CompileMode, Loader, QuantizedOn, Recipe
 from perf_tests.tables.schemes.rows import BF16, FP8DQ, FP8DQROW, INT8DQ
 from perf_tests.unit.builders import make_baselines, make_case, make_entry
 from perf_tests.unit.harness.planning.records import case_of, record_of
@@ -46,6 +46,14 @@ def test_where_weights_wait_comes_before_the_scheme() -> None:
     resident, moved = record_of(case_of()), record_of(case_of(FP8DQ, offload=LEAF_OFFLOAD), step_ms=900.0)
     assert _nearest(case_of(FP8DQ), resident, moved) == resident.case.id
     assert _nearest(case_of(offload=LEAF_OFFLOAD), resident, moved) == moved.case.id
+
+
+def test_where_weights_are_quantized_comes_before_the_most_expensive() -> None:
+    host = case_of(INT8DQ).with_recipe(Recipe(scheme=INT8DQ, quantized_on=QuantizedOn.HOST))
+    slow, fast = record_of(host, step_ms=900.0), record_of(case_of(INT8DQ))
+    loaded = host.with_recipe(Recipe(scheme=INT8DQ, loader=Loader.TORCH_SAVE))
+
+    assert _nearest(loaded, slow, fast) == fast.case.id
 
 
 def test_the_same_scheme_comes_before_no_scheme_and_that_before_another() -> None:
