@@ -254,7 +254,8 @@ def gradient_error_vs_redrawn(case: Case) -> Range | None:
     if training is None:
         return None
     source = "what products round matters little to a gradient, beside which noise was drawn"
-    return Range(low=0.0, high=training.largest_gradient_error_vs_redrawn, source=source)
+    high = 1.0 if training.float8 is None else training.largest_gradient_error_vs_redrawn
+    return Range(low=0.0, high=high, source=source)
 
 
 MOST_ALIKE_DB = 25.0

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from perf_tests.tables.cases import Case
+from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.matrix import MATRIX
+from perf_tests.tables.metrics.expected import gradient_error_vs_redrawn
 from perf_tests.tables.metrics.rows import METRICS
-from perf_tests.tables.pipelines.flux import FLUX1_DEV
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM
 from perf_tests.tables.platforms import A100
 from perf_tests.tables.recipes import Activity, CompileMode, Loader
 from perf_tests.tables.schemes.rows import INT8WO
@@ -45,6 +46,17 @@ def test_id_says_that_a_case_trains_and_in_what(case: Case, case_id: str) -> Non
 def test_a_case_that_generates_has_no_steps_of_training() -> None:
     assert not MINI_BF16.is_training
     assert MINI_BF16.steps == 4
+
+
+def test_only_float8_may_move_a_gradient_further_than_redrawn_noise() -> None:
+    """Ten times as far is twice of what float8 does: no limit for bf16."""
+    limits = {
+        row.recipe.training.id: implied.high
+        for row in MATRIX
+        if row.pipeline == FLUX1_DEV_SLIM and row.recipe.training is not None
+        if (implied := gradient_error_vs_redrawn(row.case(Weights.SYNTHETIC)))
+    }
+    assert limits == {"lora": 1.0, "lora-fp8tensor": 10.0, "lora-fp8row": 10.0}
 
 
 def test_reference_of_training_trains_the_same_in_bf16() -> None:
