@@ -19,7 +19,7 @@ from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import ANSWER
 from perf_tests.tables.recipes import QuantizedOn
 from perf_tests.worker import phases
-from perf_tests.worker.inspection import counters, quantizing
+from perf_tests.worker.inspection import counters, probe, quantizing
 from perf_tests.worker.measure import memory
 from perf_tests.worker.measure.generate import quiet
 from perf_tests.worker.measure.memory import MIB, plain_tensors
@@ -52,6 +52,8 @@ class QuantizingSession:
     _case: Case
     _loaded: LoadedPipeline
     _compiled: CompiledWorkload
+    _unquantized: torch.Tensor
+    """The logits of the first question, before anything was quantized; on the host."""
     _before: dict[str, int]
     _values: dict[str, float]
 
@@ -64,13 +66,9 @@ class QuantizingSession:
         return model
 
     def load(self, request: messages.Load) -> messages.Loaded:
-        """Make the weights on the device, which is fastest, and move the model to the host."""
+        """Make the weights on the device, which is fastest, let the model answer, and move it to the host."""
         self._case = request.case
-        self._loaded, reply = phases.load(
-            request,
-            self._monitor,
-            lambda device: Model(build.component(request.case.build, TRANSFORMER, device).to(HOST)),
-        )
+        self._loaded, reply = phases.load(request, self._monitor, self._made)
         return reply
 
     def quantize(self, request: messages.Quantize) -> messages.Quantized:
@@ -106,6 +104,8 @@ class QuantizingSession:
     def compile(self, request: messages.Compile) -> messages.Compiled:
         """Answer for the first time; nothing is compiled."""
         self._compiled, reply = phases.compile(request, self._loaded, self._case.build, self._answer)
+        logits = _logits(self._model, self._tokens(0).to(self._loaded.device))
+        self._values["answer_sqnr_db"] = probe.sqnr_db(self._unquantized, logits.cpu())
         return reply
 
     def generate(self, request: messages.Generate) -> messages.Generated:
@@ -149,6 +149,11 @@ class QuantizingSession:
             ),
         )
 
+    def _made(self, device: torch.device) -> Model:
+        model = build.component(self._case.build, TRANSFORMER, device)
+        self._unquantized = _logits(model, self._tokens(0).to(device)).cpu()
+        return Model(model.to(HOST))
+
     def _quantize_and_move(self) -> tuple[reports.Quantization, float | None]:
         """What was quantized, and the seconds of moving; None where they cannot be told apart."""
         loaded, where = self._loaded, self._case.build.recipe.quantized_on
@@ -182,9 +187,9 @@ class QuantizingSession:
         logit that is not finite."""
         loaded, clock = self._loaded, self._loaded.stages.clock
         tokens = self._tokens(pair).to(loaded.device)
-        with torch.no_grad(), quiet(clock):
+        with quiet(clock):
             started_s, started = time.perf_counter(), clock.mark()
-            logits = self._model(input_ids=tokens, use_cache=False).logits
+            logits = _logits(self._model, tokens)
             loaded.faults.before_mark(ANSWER)
             ended = clock.mark()
             clock.synchronize()
@@ -207,6 +212,12 @@ class QuantizingSession:
         assert isinstance(count, int), "the row of the model says how many tokens it knows"
         generator = torch.Generator().manual_seed(workload.seed)
         return torch.randint(count, (workload.batch_size, workload.width), generator=generator)
+
+
+def _logits(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
+    return logits
 
 
 def bytes_by_device(model: nn.Module) -> dict[str, int]:

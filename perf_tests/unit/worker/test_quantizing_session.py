@@ -27,6 +27,7 @@ from perf_tests.protocol.messages import (
 from perf_tests.protocol.reports import BuiltTwin
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.expected import quantize_peak_vs_needed
+from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.pipelines.llama import LLAMA_MINI
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.recipes import QuantizedOn
@@ -100,6 +101,17 @@ def test_a_model_is_quantized_as_asked_for_and_answers_as_its_twin(case: Case, o
     assert whole.generated.sample.output_sha256 == on_device.generated.sample.output_sha256
     assert whole.quantized.converted == 22
     assert ("move_s" in whole.inspected.values) is (case is not BY_MODULE)
+
+
+def test_an_answer_comes_close_to_that_of_the_same_model_before_it_was_quantized(on_device: Whole) -> None:
+    assert on_device.inspected.values["answer_sqnr_db"] == pytest.approx(30.2, abs=0.4)
+
+
+def test_weights_of_another_scale_answer_too_far_away(on_device: Whole) -> None:
+    whole = Whole(ON_DEVICE, Injection(fault=Fault.SCALE, amount=50.0))
+    lost_db = on_device.inspected.values["answer_sqnr_db"] - whole.inspected.values["answer_sqnr_db"]
+    (gate,) = set(METRIC_BY_NAME["answer_sqnr_db"].gates.values())
+    assert lost_db > 10 > gate.tolerance.absolute
 
 
 def test_everything_but_embedding_and_norms_is_quantized(on_device: Whole) -> None:

@@ -7,6 +7,7 @@ import operator
 from perf_tests.tables.metrics import expected
 from perf_tests.tables.metrics.spec import (
     BY_RULE_EVERYWHERE,
+    QUANTIZING,
     TRAINING,
     UNTRAINED,
     Better,
@@ -156,6 +157,16 @@ METRICS = (
         gates=BY_RULE_EVERYWHERE,
         only_for=(Trait.UNTWINNED,),
         activities=UNTRAINED,
+    ),
+    # Of the answer to the first question, to that of the same model before it was quantized.
+    Metric(
+        name="answer_sqnr_db",
+        units="dB",
+        better=Better.HIGHER,
+        group=Group.FIDELITY,
+        reader=Reader.BUILD,
+        gates=dict.fromkeys(Device, Gate(tolerance=Tolerance(absolute=0.5))),
+        activities=QUANTIZING,
     ),
     # Of all adapters together, in the first step, to those of bf16 eager in the same process.
     Metric(

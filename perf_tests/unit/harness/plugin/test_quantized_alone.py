@@ -68,6 +68,7 @@ def test_a_module_that_was_left_unquantized_is_unproven_and_named(suite: Suite) 
         ("reports:quantize_peak_allocated_mib=60", "quantize_peak_allocated_mib"),
         ("reports:weight_bytes=1", "weight_bytes"),
         ("reports:operators_in_quantize=4899", "operators_in_quantize"),
+        ("reports:answer_sqnr_db=39.4", "answer_sqnr_db"),
         ("other-picture", "outputs_unlike_built"),
     ],
 )
