@@ -12,7 +12,7 @@ from perf_tests.unit.builders import GPU, MINI_INT8WO, make_build, make_environm
 QUIET = (1.002, 0.997, 1.004, 0.999, 0.998)
 """Ratios of five pairs of one stack, as far apart as two processes are."""
 SCATTERED = (1.26655, 1.16725, 1.14859, 1.22561, 1.18096)
-"""As seen on an H200: inductor fused nothing, and the host launches kernels as fast as it can."""
+"""As seen on an H200, where inductor fused nothing: steps of 112 to 134 ms instead of 98."""
 STABLE = make_environment(gpu=GPU, packages={"torch": "2.12.0 (aaaaaaaaaa)", "torchao": "0.18.0"})
 CANDIDATE = make_environment(gpu=GPU, packages={"torch": "2.13.0 (bbbbbbbbbb)", "torchao": "0.18.0"})
 
