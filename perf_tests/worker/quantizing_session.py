@@ -34,18 +34,6 @@ FLOAT32_COPIES: Final = 3
 """What quantizing one weight may take, in sizes of that weight in float32."""
 
 
-class Model:
-    """A language model, in the place of a pipeline with one component."""
-
-    def __init__(self, transformer: nn.Module) -> None:
-        self.transformer = transformer
-
-    @property
-    def components(self) -> dict[str, nn.Module]:
-        """As those of a pipeline."""
-        return {TRANSFORMER: self.transformer}
-
-
 class QuantizingSession:
     """Holds one model from `Load`, which leaves it on the host, to `Inspect`."""
 
@@ -149,10 +137,10 @@ class QuantizingSession:
             ),
         )
 
-    def _made(self, device: torch.device) -> Model:
+    def _made(self, device: torch.device) -> build.Alone:
         model = build.component(self._case.build, TRANSFORMER, device)
         self._unquantized = _logits(model, self._tokens(0).to(device)).cpu()
-        return Model(model.to(HOST))
+        return build.Alone(model.to(HOST))
 
     def _quantize_and_move(self) -> tuple[reports.Quantization, float | None]:
         """What was quantized, and the seconds of moving; None where they cannot be told apart."""

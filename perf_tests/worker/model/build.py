@@ -57,6 +57,18 @@ def empty(row: Module) -> nn.Module:
     return frozen
 
 
+class Alone:
+    """A transformer in the place of its pipeline, of which nothing else is there."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        self.transformer = transformer
+
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """As those of a pipeline."""
+        return {"transformer": self.transformer}
+
+
 def component(case_build: Build, name: str, device: torch.device) -> nn.Module:
     """One component of the pipeline of `case_build` on `device`, in its scheme's dtype, with the weights that
     it has there, and none of them to be trained.

@@ -38,18 +38,6 @@ WARM_UP_STEPS: Final[Mapping[Device, int | None]] = {Device.CPU: 1, Device.CUDA:
 """Steps of a warm-up; None: all of them, since a GPU has to reach its clocks."""
 
 
-class Trainee:
-    """The part of a pipeline that is trained: neither texts nor pictures are made."""
-
-    def __init__(self, transformer: nn.Module) -> None:
-        self.transformer = transformer
-
-    @property
-    def components(self) -> dict[str, nn.Module]:
-        """As those of a pipeline."""
-        return {TRANSFORMER: self.transformer}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InBf16:
     """What the same transformer did before anything was converted or compiled."""
@@ -105,7 +93,7 @@ class TrainingSession:
         self._loaded, reply = phases.load(
             request,
             self._monitor,
-            lambda device: Trainee(build.component(request.case.build, TRANSFORMER, device)),
+            lambda device: build.Alone(build.component(request.case.build, TRANSFORMER, device)),
         )
         return reply
 
