@@ -72,12 +72,11 @@ UNRECORDED = (
             cases=glob,
             reason="recorded on an H200, which rounds as its CPU does; no H100 has measured them yet",
         )
-        for glob in ("flux1-dev-b1-int8wo-eager-onhost", "flux1-dev-b1-int8wo-eager-bymodule")
-    ),
-    Unrecorded(
-        platform=H100,
-        cases="llama-7b-*",
-        reason="new: no GPU has measured them yet, nor shown that it rounds as a CPU does",
+        for glob in (
+            "flux1-dev-b1-int8wo-eager-onhost",
+            "flux1-dev-b1-int8wo-eager-bymodule",
+            "llama-7b-*",
+        )
     ),
     Unrecorded(
         platform=H100,
@@ -104,7 +103,7 @@ UNRECORDED = (
     Unrecorded(
         platform=H100,
         cases="flux1-schnell-*-torchsave",
-        reason="published as 0.660 and 0.735 s of an unnamed scope; an H200 has recorded bf16",
+        reason="published as 0.660 and 0.735 s of an unnamed scope; an H200 has recorded both",
     ),
     Unrecorded(
         platform=H100,
