@@ -15,7 +15,7 @@ SCALES: Mapping[FigureUnit | None, float] = {
     FigureUnit.GB: 2**20 / 1e9,
 }
 """Unit of the page -> what a metric of ours is multiplied by; the others are in that unit already."""
-COMPARABLE = frozenset({FigureUnit.SECONDS, FigureUnit.GIB, FigureUnit.GB})
+COMPARABLE = frozenset({FigureUnit.SECONDS, FigureUnit.GIB, FigureUnit.GB, FigureUnit.MILLISECONDS})
 """Units of which ours / theirs says something."""
 TIMES = frozenset({FigureUnit.SECONDS, FigureUnit.SAVED_PCT})
 """Units that may be projected."""

@@ -16,7 +16,7 @@ AUTOQUANT = CASES["flux1-dev-b1-autoquant-regional-noonednn"]
 COGVIDEOX = CASES["cogvideox-5b-b1-bf16-eager"]
 
 
-def line(chapter: Chapter, theirs: float, *runs: Run) -> PageLine:
+def line(chapter: Chapter, theirs: float | None, *runs: Run) -> PageLine:
     """The line of one figure, compared with `runs`."""
     found = compare(make_record(*runs, references=()), PAGE)
     (only,) = (each for each in found if (each.figure.chapter, each.figure.theirs) == (chapter, theirs))
@@ -115,8 +115,23 @@ def test_a_metric_that_was_not_measured_is_named() -> None:
     assert why.startswith("cogvideox-5b-b1-bf16-eager: peak_allocated_mib was not measured, it is ")
 
 
-def test_a_chapter_that_we_do_not_measure_has_its_reason() -> None:
-    assert line(Chapter.AHEAD_OF_TIME, 0.421).why == "no row of ours loads a packaged transformer yet"
+def test_what_we_do_not_measure_has_its_reason() -> None:
+    why = "ours is the first image of a process (first_image_s), not one call of its transformer"
+    assert line(Chapter.AHEAD_OF_TIME, 1.776).why == why
+
+
+def test_a_step_of_packages_is_compared_in_milliseconds() -> None:
+    run = measured(0.0, case=CASES["flux1-dev-b1-bf16-aoti"], measured={"denoise_step_ms": 133.8})
+    found = line(Chapter.AHEAD_OF_TIME, 421.0, run)
+    assert (found.ours, found.same_gpu) == (133.8, False)
+    assert found.ratio == pytest.approx(0.3178, abs=1e-4)
+
+
+def test_a_speed_up_of_training_stands_beside_no_figure() -> None:
+    trained = CASES["flux1-dev-b1-bf16-regional-lora-fp8tensor-ckpt"]
+    run = measured(0.0, case=trained, measured={"train_speedup_vs_bf16": 0.91})
+    found = line(Chapter.TRAINING, None, run)
+    assert (found.ours, found.ratio) == (0.91, None)
 
 
 def test_a_model_is_compared_in_the_seconds_with_moving_and_the_reserved_gigabytes() -> None:
