@@ -10,6 +10,7 @@ from perf_tests.harness.ab.pairs import PairRunner, SideError
 from perf_tests.harness.ab.schedule import builds_together, schedule_of
 from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.records.attributions import Corner
+from perf_tests.harness.runs.environments import stack_and_card
 from perf_tests.harness.runs.record import (
     REASON_OF_PROGRESS,
     Comparison,
@@ -20,7 +21,6 @@ from perf_tests.harness.runs.record import (
     Status,
 )
 from perf_tests.protocol.messages import FailureKind
-from perf_tests.protocol.reports import Environment
 
 MIN_PAIRS, MAX_PAIRS = 5, 10
 """Fresh pairs before a comparison is first judged, and the most while it is undecided."""
@@ -139,13 +139,7 @@ def _of_one_stack(comparison: Comparison) -> Comparison:
 
 
 def _sides(pair: Pair) -> list[tuple[object, ...]]:
-    return [_stack_and_card(side.environment) for side in (pair.stable, pair.candidate)]
-
-
-def _stack_and_card(each: Environment) -> tuple[object, ...]:
-    """What two measurements must share; versions of CUDA and cuDNN are among the settings."""
-    driver = each.gpu.driver if each.gpu else None
-    return (each.python, each.packages, each.settings, each.variables, each.unit, driver)
+    return [stack_and_card(side.environment) for side in (pair.stable, pair.candidate)]
 
 
 def _failed(comparison: Comparison, error: SideError) -> Comparison:

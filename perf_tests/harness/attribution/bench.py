@@ -11,12 +11,13 @@ from perf_tests.harness.ab.pairs import PairRunner, SideError
 from perf_tests.harness.attribution.attributing import PairJudge
 from perf_tests.harness.attribution.exact import CellError
 from perf_tests.harness.attribution.findings import Cells
-from perf_tests.harness.attribution.stacks import Stacks
+from perf_tests.harness.attribution.stacks import Stacks, contradiction
 from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.lane import Lane
 from perf_tests.harness.execution.launcher import Seen, Stack
-from perf_tests.harness.records.attributions import Corner
-from perf_tests.harness.runs.record import Comparison, Process, Run, Side, Status, status_of
+from perf_tests.harness.records.attributions import Corner, cell_id
+from perf_tests.harness.runs.environments import stack_and_card
+from perf_tests.harness.runs.record import CellProcess, Comparison, Process, Run, Side, Status, status_of
 from perf_tests.protocol.reports import Environment
 
 
@@ -39,7 +40,6 @@ class CampaignBench:
     """Why a case gets no further process; None where it does."""
     environments: dict[Corner, Environment] = field(default_factory=dict)
     """What the first worker of each stack reported."""
-    _processes: dict[tuple[str, Corner], Process] = field(default_factory=dict)
 
     def cells(self) -> Cells:
         """The stacks, as far as they are known by now."""
@@ -73,18 +73,46 @@ class CampaignBench:
     def alone(self, case_id: str, corner: Corner) -> Process:
         """The case in one process of one stack, measured once for all of its metrics.
 
-        Raises CellError where the process fails, or is not started.
+        A resumed session keeps what it has. Raises CellError where the process fails, or is not started, and
+        PerfError where the record cannot be written.
         """
-        key = case_id, corner
-        if key not in self._processes:
-            if why := self.refuse(case_id):
-                raise CellError(Status.NOT_RUN.value, why)
-            unit = _unit(self.campaign.run(case_id))
-            try:
-                self._processes[key] = self.campaign.on_device(unit, lambda lane: self._alone(lane, *key))
-            except SideError as error:
-                raise CellError(status_of(error.failure).value, error.failure.message) from error
-        return self._processes[key]
+        run, store = self.campaign.run(case_id), self.campaign.store
+        kept = store.cells.get(cell_id(case_id, corner))
+        if kept is not None and self._stands(kept, run):
+            self._saw(corner, kept.process.environment)
+            return kept.process
+        if why := self.refuse(case_id):
+            raise CellError(Status.NOT_RUN.value, why)
+        try:
+            process = self.campaign.on_device(_unit(run), lambda lane: self._alone(lane, case_id, corner))
+        except SideError as error:
+            raise CellError(status_of(error.failure).value, error.failure.message) from error
+        cell = CellProcess(
+            case=case_id,
+            digest=run.digest,
+            injected=run.injected,
+            corner=corner,
+            python=self.stacks.python(corner),
+            process=process,
+        )
+        with store.lock:
+            store.cells[cell.id] = cell
+            store.write()
+        return process
+
+    def _stands(self, kept: CellProcess, run: Run) -> bool:
+        """Whether a process, maybe of the session that this one resumes, is what would be measured now."""
+        now = (run.digest, run.injected, self.stacks.python(kept.corner))
+        environment, seen = kept.process.environment, self.environments.get(kept.corner)
+        if (kept.digest, kept.injected, kept.python) != now or _unit(run) not in (None, environment.unit):
+            return False
+        if seen is not None:
+            return stack_and_card(seen) == stack_and_card(environment)
+        # Of a stack that no worker of this session has told of, the others tell what it must hold.
+        packages = {corner: each.packages for corner, each in self.environments.items()}
+        if run.processes:
+            packages.setdefault(Corner.NEW, run.processes[-1].environment.packages)
+        return contradiction({**packages, kept.corner: environment.packages}) is None
 
     def _alone(self, lane: Lane, case_id: str, corner: Corner) -> Process:
         runner = self._runner(lane, {Side.CANDIDATE: corner})

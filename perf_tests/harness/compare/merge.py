@@ -208,6 +208,11 @@ def merged(shards: Sequence[PartialRun]) -> RunRecord:
             for shard in ordered
             for each in shard.record.diagonals
         ),
+        cells=tuple(
+            msgspec.structs.replace(each, process=_process(each.process, shard.folder))
+            for shard in ordered
+            for each in shard.record.cells
+        ),
         attributions=tuple(each for shard in ordered for each in shard.record.attributions),
         evidence=tuple(_located(each, shard.folder) for shard in ordered for each in shard.record.evidence),
     )

@@ -37,6 +37,11 @@ def diagonal_id(case_id: str, corners: tuple[Corner, Corner]) -> str:
     return f"{case_id} {corners[0]} {corners[1]}"
 
 
+def cell_id(case_id: str, corner: Corner) -> str:
+    """The id of a case in one process of one stack."""
+    return f"{case_id} {corner}"
+
+
 class Blame(StrEnum):
     """Where a change comes from."""
 

@@ -25,7 +25,16 @@ import msgspec
 
 from perf_tests.harness.records.attributions import Attribution
 from perf_tests.harness.records.evidence import Evidence
-from perf_tests.harness.runs.record import Comparison, Diagonal, Progress, Run, RunRecord, Status, Verdict
+from perf_tests.harness.runs.record import (
+    CellProcess,
+    Comparison,
+    Diagonal,
+    Progress,
+    Run,
+    RunRecord,
+    Status,
+    Verdict,
+)
 from perf_tests.protocol.base import Struct
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.files import replace_atomically
@@ -83,13 +92,14 @@ class JournalLine(Struct, omit_defaults=True):
     """Of cases."""
     comparisons: tuple[Comparison, ...] = ()
     diagonals: tuple[Diagonal, ...] = ()
+    cells: tuple[CellProcess, ...] = ()
     attributions: tuple[Attribution, ...] | None = None
     evidence: tuple[Evidence, ...] | None = None
 
     @property
     def holds_measurements(self) -> bool:
         """Whether it holds anything that a session could not find out again without measuring."""
-        return bool(self.cases or self.references or self.comparisons or self.diagonals)
+        return bool(self.cases or self.references or self.comparisons or self.diagonals or self.cells)
 
 
 # What changed
@@ -127,6 +137,7 @@ def change(before: RunRecord, now: RunRecord) -> JournalLine | None:
         ),
         comparisons=tuple(comparisons.values()),
         diagonals=tuple(_changed(_keyed(before.diagonals), _keyed(now.diagonals)).values()),
+        cells=tuple(_changed(_keyed(before.cells), _keyed(now.cells)).values()),
         attributions=None if now.attributions == before.attributions else now.attributions,
         evidence=None if now.evidence == before.evidence else now.evidence,
     )
@@ -139,12 +150,14 @@ def replay(record: RunRecord, lines: Iterable[bytes]) -> RunRecord:
     """
     cases, references = _keyed(record.cases), _keyed(record.references)
     comparisons, diagonals = _keyed(record.comparisons), _keyed(record.diagonals)
+    cells = _keyed(record.cells)
     for line in lines:
         change = msgspec.json.decode(line, type=JournalLine)
         cases |= _of(change.cases)
         references |= _of(change.references)
         comparisons |= _keyed(change.comparisons)
         diagonals |= _keyed(change.diagonals)
+        cells |= _keyed(change.cells)
         for each in change.judged:
             cases[each.id, each.number] = each.applied(cases[each.id, each.number])
         record = msgspec.structs.replace(
@@ -160,6 +173,7 @@ def replay(record: RunRecord, lines: Iterable[bytes]) -> RunRecord:
         references=tuple(references.values()),
         comparisons=tuple(comparisons.values()),
         diagonals=tuple(diagonals.values()),
+        cells=tuple(cells.values()),
     )
 
 

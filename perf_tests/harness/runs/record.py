@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from perf_tests.harness.records.attributions import Attribution, Corner, diagonal_id
+from perf_tests.harness.records.attributions import Attribution, Corner, cell_id, diagonal_id
 from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.records.process_ends import SamplingEnd, WarmUpEnd
@@ -31,8 +31,7 @@ from perf_tests.protocol.reports import (
 )
 from perf_tests.protocol.training import TrainingReport
 
-# 1: first format
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1  # the first format
 
 
 class Status(StrEnum):
@@ -308,6 +307,22 @@ class Diagonal(Struct):
         return diagonal_id(self.comparison.id, (self.candidate, self.stable))
 
 
+class CellProcess(Struct):
+    """A case in one process of one of the four stacks, for what a process tells exactly."""
+
+    case: str
+    digest: str
+    injected: tuple[str, ...]
+    corner: Corner
+    python: str
+    process: Process
+
+    @property
+    def id(self) -> str:
+        """What tells it from the others of a record."""
+        return cell_id(self.case, self.corner)
+
+
 class RunRecord(Struct):
     """One session: `run.json`."""
 
@@ -327,6 +342,8 @@ class RunRecord(Struct):
     """None in older records."""
     diagonals: tuple[Diagonal, ...] = ()
     """The further comparisons that attribution took; empty without `--perf-stacks`."""
+    cells: tuple[CellProcess, ...] = ()
+    """The single processes that attribution took; empty without `--perf-stacks`, and in older records."""
     attributions: tuple[Attribution, ...] = ()
     """Which package made what red, a cluster of cases each; empty without `--perf-stacks`."""
     evidence: tuple[Evidence, ...] = ()

@@ -17,6 +17,7 @@ from perf_tests.harness.runs.plan import Plan
 from perf_tests.harness.runs.record import (
     FORMAT_VERSION,
     REASON_OF_PROGRESS,
+    CellProcess,
     Comparison,
     Diagonal,
     Progress,
@@ -68,6 +69,8 @@ class RunStore:
         self.attributions: tuple[Attribution, ...] = ()
         self.evidence: tuple[Evidence, ...] = ()
         self._diagonals: dict[str, Diagonal] = {}
+        self.cells: dict[str, CellProcess] = {}
+        """Cases in one process of one of the four stacks of an attribution, by id."""
         self.missing: tuple[str, ...] = ()
         """The planned `case: metric` pairs without a verdict."""
         self._path = out / RECORD
@@ -200,6 +203,7 @@ class RunStore:
             comparisons=tuple(self.comparisons.values()),
             plan=self._plan,
             diagonals=tuple(self._diagonals.values()),
+            cells=tuple(self.cells.values()),
             attributions=self.attributions,
             evidence=self.evidence,
         )
@@ -235,6 +239,7 @@ class RunStore:
                 self._foreign = (*self._foreign, run)
         self.comparisons = {each.id: each for each in resumed.comparisons}
         self._diagonals = {each.id: each for each in resumed.diagonals}
+        self.cells = {each.id: each for each in resumed.cells}
         known = {*self.cases, *(run.id for run in self._unselected)}
         self.evidence = tuple(each for each in resumed.evidence if each.id in known)
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from perf_tests.harness.ab.pairs import PairRunner
+from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.plugin import ab_session
 from perf_tests.harness.processes import worker_process
 from perf_tests.harness.profiles.gathering import Gatherer
 from perf_tests.harness.records.attributions import Attribution, Blame, CellReport, Corner
-from perf_tests.harness.runs.record import Status
+from perf_tests.harness.runs.record import Process, Side, Status
 from perf_tests.harness.telling import findings
 from perf_tests.unit.conftest import FP8DQROW, INT8WO, ROOT, Plug, Suite
 
@@ -281,6 +283,68 @@ def test_an_exact_metric_is_attributed_by_one_process_a_stack(suite: Suite, chan
     assert "whose torchao 0.19.0: +2.51658e+07 B of +2.51658e+07 B; torch 2.14.0: +0 B" in text(result)
     (told,) = findings.read(suite.out / "findings.json").causes
     assert (told.metric, told.blame, told.torchao) == ("weight_bytes", Blame.TORCHAO, 25165824.0)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stacks in which a case was measured alone, by the folder of each."""
+    measured, measure = [], PairRunner.alone
+
+    def spy(runner: PairRunner, planned: Planned, side: Side, index: int) -> Process:
+        process = measure(runner, planned, side, index)
+        measured.append(runner.names[side])
+        return process
+
+    monkeypatch.setattr(PairRunner, "alone", spy)
+    return measured
+
+
+def test_a_resumed_session_measures_no_stack_twice(suite: Suite, changed: Slow, alone: list[str]) -> None:
+    twice = "doubles:weight_bytes"
+    changed(new=twice, new_torchao=twice)
+    before = suite.record()
+    assert sorted(alone) == ["good", "new_torch", "new_torchao"]
+    assert [each.corner for each in before.cells] == alone
+    alone.clear()
+    changed("--perf-resume", new=twice, new_torchao=twice)
+    assert alone == []
+    assert (suite.record().attributions, suite.record().cells) == (before.attributions, before.cells)
+
+
+def test_a_stack_that_was_measured_before_an_interruption_is_kept(
+    suite: Suite, changed: Slow, alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice, measure = "doubles:weight_bytes", PairRunner.alone
+
+    def interrupt_third(runner: PairRunner, planned: Planned, side: Side, index: int) -> Process:
+        if len(alone) == 2:
+            raise KeyboardInterrupt
+        return measure(runner, planned, side, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PairRunner, "alone", interrupt_third)
+        with pytest.raises(KeyboardInterrupt):  # which pytester passes on
+            changed(new=twice, new_torchao=twice)
+    kept = alone.copy()
+    changed("--perf-resume", new=twice, new_torchao=twice)
+    assert len(kept) == 2
+    assert sorted(alone) == ["good", "new_torch", "new_torchao"]
+    assert attributions(suite)["weight_bytes"].blame is Blame.TORCHAO
+
+
+def test_a_stack_that_holds_something_else_by_now_is_measured_again(
+    suite: Suite, changed: Slow, alone: list[str]
+) -> None:
+    twice = "doubles:weight_bytes"
+    changed(new=twice, new_torchao=twice)
+    record = json.loads((suite.out / "run.json").read_text())
+    (mixed,) = (each for each in record["cells"] if each["corner"] == "new_torch")
+    mixed["process"]["environment"]["packages"]["torch"] = "2.13.9"  # the new one is 2.14.0
+    (suite.out / "run.json").write_text(json.dumps(record))
+    alone.clear()
+    changed("--perf-resume", new=twice, new_torchao=twice)
+    assert alone == ["new_torch"]
+    assert attributions(suite)["weight_bytes"].blame is Blame.TORCHAO
 
 
 def test_a_stack_that_builds_something_else_is_unproven_not_guessed(suite: Suite, changed: Slow) -> None:

@@ -13,10 +13,17 @@ from perf_tests.harness.records.attributions import Amount, Attribution, Blame, 
 from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.runs.directory import prepare_run_directory, resume_run_directory
 from perf_tests.harness.runs.journal import Journal
-from perf_tests.harness.runs.record import Comparison, Diagonal, Run, RunRecord, Schedule, Status
+from perf_tests.harness.runs.record import CellProcess, Comparison, Diagonal, Run, RunRecord, Schedule, Status
 from perf_tests.harness.runs.record_file import read_record, read_stored, write_record
 from perf_tests.protocol.errors import PerfError, RecordError
-from perf_tests.unit.builders import MINI_BF16, make_environment, make_record, make_run, make_verdict
+from perf_tests.unit.builders import (
+    MINI_BF16,
+    make_environment,
+    make_process,
+    make_record,
+    make_run,
+    make_verdict,
+)
 
 BEGUN = make_record(make_run(MINI_BF16), references=())
 VERDICTS = (make_verdict("ssim", Status.REGRESSED),)
@@ -29,6 +36,17 @@ FILED = msgspec.structs.replace(
     ),
 )
 HISTORY = (BEGUN, MEASURED, FILED)
+
+
+def make_cell(corner: Corner) -> CellProcess:
+    return CellProcess(
+        case=MINI_BF16.id,
+        digest=MINI_BF16.digest,
+        injected=(),
+        corner=corner,
+        python=f"/{corner}/python",
+        process=make_process(),
+    )
 
 
 def make_comparison() -> Comparison:
@@ -107,8 +125,9 @@ def test_comparisons_of_two_pairs_of_stacks_and_what_they_say_are_kept(tmp_path:
         diagonals=(new_torch, alone),
         attributions=(answer,),
         evidence=(Evidence(id=MINI_BF16.id, script="repro/a.py"),),
+        cells=tuple(make_cell(corner) for corner in (Corner.NEW_TORCH, Corner.GOOD)),
     )
-    journal_of(tmp_path, BEGUN, first, both)
+    journal_of(tmp_path, BEGUN, first, msgspec.structs.replace(first, cells=both.cells[:1]), both)
     assert read_record(tmp_path) == both
 
 
