@@ -32,8 +32,8 @@ class CampaignBench:
     out: Path
     """The run directory."""
     stacks: Stacks
-    stack: Callable[[str], Stack]
-    """How workers of an interpreter are started."""
+    stack: Callable[[str, str], Stack]
+    """How workers of an interpreter are started, and what their stack is called."""
     peak_mib: Callable[[Run], float | None]
     """The largest known peak of a worker of the case."""
     refuse: Callable[[str], str | None]
@@ -126,7 +126,7 @@ class CampaignBench:
         return PairRunner(
             {
                 side: lane.launcher(
-                    self.stack(self.stacks.python(corner)), Seen(self.environments.get(corner))
+                    self.stack(self.stacks.python(corner), corner), Seen(self.environments.get(corner))
                 )
                 for side, corner in sides.items()
             },

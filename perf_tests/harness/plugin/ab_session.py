@@ -20,7 +20,7 @@ from perf_tests.harness.execution.lane import Lane
 from perf_tests.harness.execution.launcher import Seen, Stack
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.selection import PlatformBaselines, Selection
-from perf_tests.harness.processes.watch import Watch
+from perf_tests.harness.processes.watch import Watch, in_stack
 from perf_tests.harness.profiles.gathering import Gatherer
 from perf_tests.harness.profiles.wanted import wanted
 from perf_tests.harness.records.attributions import Corner
@@ -151,10 +151,11 @@ class AbSession:
         accepted = self._baselines.find(*self._selection.cases[run.id])
         return ab_comparison.known_peak_mib(run, accepted.entry.metrics if accepted else {})
 
-    def _stack(self, python: str) -> Stack:
+    def _stack(self, python: str, name: str) -> Stack:
         plans = self._options.autoquant_plans
         command = self._options.worker_command
-        return Stack(python=python, command=command, watch=self._watch, plans=plans and plans.absolute())
+        watch = in_stack(self._watch, name, MAX_PAIRS)
+        return Stack(python=python, command=command, watch=watch, plans=plans and plans.absolute())
 
     @cached_property
     def _time_count(self) -> int:
@@ -189,6 +190,8 @@ class AbSession:
 
     def _pair_runner(self, python: str | None, campaign: Campaign, out: Path, lane: Lane) -> PairRunner:
         """Of the session's stack, and beside it that of the interpreter `python`, if there is one."""
-        stable = {} if python is None else {Side.STABLE: lane.launcher(self._stack(python))}
-        candidate = lane.launcher(self._stack(self._options.python), Seen(campaign.store.environment))
-        return PairRunner({**stable, Side.CANDIDATE: candidate}, out)
+        pythons = {} if python is None else {Side.STABLE: python}
+        launchers = {side: lane.launcher(self._stack(each, side)) for side, each in pythons.items()}
+        own = self._stack(self._options.python, Side.CANDIDATE if pythons else "")
+        launchers[Side.CANDIDATE] = lane.launcher(own, Seen(campaign.store.environment))
+        return PairRunner(launchers, out)

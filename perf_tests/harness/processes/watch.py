@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perf_tests.protocol.messages import Phase
 
@@ -19,12 +19,27 @@ class Step:
     """Index of the process in the run of its case, from 0."""
     unit: str | None = None
     """UUID of the card, or the processor model; None before the worker has told."""
+    stack: str = ""
+    """What its stack is called, where the case is measured in several."""
 
 
 Watch = Callable[[Step], AbstractContextManager[None]]
 """Entered when a worker is asked for something, left with its answer or with the exception that came instead.
 With several cards it is entered from several threads. It must not raise: nothing is lost because of what is
 said."""
+
+
+def in_stack(watch: Watch, stack: str, counted: int) -> Watch:
+    """`watch`, told of steps in the stack of that name.
+
+    Processes are numbered up to `counted`; others than these belong to no row of them.
+    """
+
+    def tell(step: Step) -> AbstractContextManager[None]:
+        process = step.process if step.process < counted else 0
+        return watch(replace(step, stack=stack, process=process))
+
+    return tell
 
 
 def unwatched(_step: Step, /) -> AbstractContextManager[None]:

@@ -79,12 +79,16 @@ class TimeLeft:
     _ends_at: float | None = None
 
     def seconds(self, done: Collection[str], total: int, now: float) -> float | None:
-        """Seconds from `now` until the last of `total` cases is done; None where that cannot be told yet."""
+        """Seconds from `now` until the last of `total` cases is done.
+
+        None where that cannot be told yet, or no more: pairs of two stacks, and evidence on what is red, come
+        after the last case and take as long as they need.
+        """
         if len(done) != self._done:
             self._done = len(done)
             left_s = self._estimate(done, total, now)
             self._ends_at = None if left_s is None else now + left_s
-        return None if self._ends_at is None else max(0.0, self._ends_at - now)
+        return None if self._ends_at is None or self._ends_at <= now else self._ends_at - now
 
     def _estimate(self, done: Collection[str], total: int, now: float) -> float | None:
         elapsed, measured = now - self.started, set(done) - set(self.done_before)
@@ -117,7 +121,7 @@ class PhaseLines:
     """Unit -> what its card is called; empty with one device, which needs no name."""
     clock: Clock = time.monotonic
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _generating: dict[tuple[str, str | None], _Generating] = field(default_factory=dict)
+    _generating: dict[tuple[str, str | None, str], _Generating] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, step: Step) -> Iterator[None]:
@@ -136,7 +140,7 @@ class PhaseLines:
 
     def _began(self, step: Step) -> None:
         with self._lock:
-            key = (step.case_id, step.unit)
+            key = (step.case_id, step.unit, step.stack)
             generated = self._generating.pop(key, None) if step.phase is Phase.INSPECT else None
             if generated is not None:
                 text = f"generate {generated.count} times in {duration(generated.spent_s)}"
@@ -149,7 +153,7 @@ class PhaseLines:
             self.display.status(self._lane(step), "")
             return
         with self._lock:  # one line for all of them, when the process is inspected
-            generating = self._generating.setdefault((step.case_id, step.unit), _Generating())
+            generating = self._generating.setdefault((step.case_id, step.unit, step.stack), _Generating())
             generating.count += 1
             generating.spent_s += spent_s
 
@@ -159,8 +163,9 @@ class PhaseLines:
 
     def _line(self, step: Step, text: str) -> str:
         process = f"  process {step.process + 1}" if step.process else ""
+        stack = f"{' ' if process else '  '}in {step.stack}" if step.stack else ""
         lane = self._lane(step)
-        return "  ".join(filter(None, (self._where(), lane, f"{step.case_id}{process}", text)))
+        return "  ".join(filter(None, (self._where(), lane, f"{step.case_id}{process}{stack}", text)))
 
     def _lane(self, step: Step) -> str:
         return self.lanes.get(step.unit or "", "")

@@ -30,6 +30,7 @@ GOOD, NEW_TORCH, NEW_TORCHAO, NEW = (
     "versions:2.13.0+0.19.0",
     "versions:2.14.0+0.19.0",
 )
+SHOWN = ("stable", "candidate", "new_torch", "new_torchao")
 Plant = Callable[..., str]
 """Makes the file of `--perf-stacks`, with further switches of the fake worker for some corners."""
 
@@ -121,6 +122,8 @@ def test_a_slowdown_of_the_new_torch_is_blamed_on_torch(suite: Suite, slow: Slow
     assert "whose torch 2.14.0: +10.0 % (95 % interval" in text(result)
     assert "of +10.0 %; torchao 0.19.0: +0.0 %" in text(result)
     assert f"whose is {STEP} of fp8dqrow regional ({FP8DQROW}): torch 2.14.0" in text(result)
+    begun = {stack: f"s] {FP8DQROW} process 2 in {stack} load " for stack in SHOWN}
+    assert [stack for stack, line in begun.items() if line not in text(result)] == []
 
 
 def test_a_slowdown_of_the_new_torchao_is_blamed_on_torchao(suite: Suite, slow: Slow) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perf_tests.harness.processes.watch import Step
+from perf_tests.harness.processes.watch import Step, in_stack
 from perf_tests.harness.report.progress import (
     Lines,
     LiveLines,
@@ -112,6 +112,30 @@ def test_one_device_has_no_name_and_later_processes_are_numbered(
     assert screen.lines == ["[0/208, 9.4 s]  flux1-dev-b4-int8dq-regional  process 2  load 9.4 s"]
 
 
+def test_workers_of_several_stacks_are_told_apart(begin: Begin, screen: Screen, time: Time) -> None:
+    progress = begin()
+    good, new = (in_stack(progress, name, 10) for name in ("good", "new"))
+    for process in (3, 10):  # the last is beyond those that are counted
+        for watch, count in ((good, 2), (new, 1)):
+            for _ in range(count):
+                with watch(Step(case_id=CASE, phase=Phase.GENERATE, process=process)):
+                    time.now += 2.0
+        for watch in (good, new):
+            with watch(Step(case_id=CASE, phase=Phase.INSPECT, process=process)):
+                time.now += 1.0
+
+    assert [line.partition("]  ")[2].removeprefix(CASE) for line in screen.lines] == [
+        "  process 4 in good  generate 2 times in 4.0 s",
+        "  process 4 in good  inspect 1.0 s",
+        "  process 4 in new  generate 1 times in 2.0 s",
+        "  process 4 in new  inspect 1.0 s",
+        "  in good  generate 2 times in 4.0 s",
+        "  in good  inspect 1.0 s",
+        "  in new  generate 1 times in 2.0 s",
+        "  in new  inspect 1.0 s",
+    ]
+
+
 def test_all_generations_of_a_process_are_one_line(begin: Begin, screen: Screen, time: Time) -> None:
     progress = begin()
     for _ in range(5):
@@ -174,6 +198,24 @@ def test_without_a_forecast_the_time_left_is_unknown_until_a_case_is_done() -> N
 
     assert left.seconds(("old",), 4, 50.0) is None
     assert left.seconds(("old", "a"), 4, 100.0) == 200.0
+
+
+def test_a_forecast_that_was_wrong_is_not_repeated(begin: Begin, screen: Screen, time: Time) -> None:
+    progress = begin((), {f"case-{number}": 1.0 for number in range(208)})
+    spend(progress, time, Phase.LOAD, 200.0)
+    spend(progress, time, Phase.LOAD, 10.0)
+    assert [line.partition("]")[0] for line in screen.lines] == [
+        "[0/208, 3 min, about 10 s left",
+        "[0/208, 4 min",
+    ]
+
+
+def test_nothing_is_forecast_of_what_comes_after_the_last_case(
+    begin: Begin, screen: Screen, time: Time
+) -> None:
+    every = {f"case-{number}": 60.0 for number in range(208)}
+    spend(begin(every, every), time, Phase.LOAD, 12.0)  # of a pair, or of the evidence on a red case
+    assert screen.lines[0].startswith("[208/208, 12 s]  ")
 
 
 @pytest.mark.parametrize(
