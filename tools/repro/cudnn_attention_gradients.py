@@ -7,8 +7,8 @@ Attention of FLUX.1-dev's shapes (24 heads of 128, 4608 tokens, bf16) through
 `torch.nn.functional.scaled_dot_product_attention`, backwards twice with the same values of the gradient: once
 in memory of its own, as in double blocks, and once as columns of a wider one, as in single blocks, whose
 output stands beside that of the MLP. Expected are the gradients of flash attention. On an H200 with torch
-2.11 and cuDNN 9.19, each layout alone is right to 0.32 %, the wider one after the other is wrong by 141 %
-(1 would be noise without any gradient), and the other way round it ends in an illegal memory access.
+2.11 and cuDNN 9.19, each layout alone is right to 0.32 %, the wider one after the other is wrong by 141 %,
+as noise of their size would be, and the other way round it ends in an illegal memory access.
 
 Cause, as its source reads: torch builds a plan for the strides of that gradient, and finds it again by those
 of query, key, value and output alone (aten/src/ATen/native/cudnn/MHA.cpp). The same was seen, and mended,

@@ -59,7 +59,7 @@ def _line(figure: PageFigure, runs: Mapping[str, Run]) -> PageLine:
         figure=figure,
         ours=_value(figure.ours, runs) * SCALES.get(figure.unit, 1.0),
         why=None,
-        same_gpu=all(PLATFORM_OF_GPU.get(figure.gpu or "") == run.platform for run in found),
+        same_gpu=figure.gpu is None or all(PLATFORM_OF_GPU[figure.gpu] == run.platform for run in found),
         projected=figure.unit in TIMES and any(run.projected for run in found),
     )
 

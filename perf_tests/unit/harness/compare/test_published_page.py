@@ -132,6 +132,7 @@ def test_a_speed_up_of_training_stands_beside_no_figure() -> None:
     run = measured(0.0, case=trained, measured={"train_speedup_vs_bf16": 0.91})
     found = line(Chapter.TRAINING, None, run)
     assert (found.ours, found.ratio) == (0.91, None)
+    assert found.same_gpu  # the page names no GPU that ours could differ from
 
 
 def test_a_model_is_compared_in_the_seconds_with_moving_and_the_reserved_gigabytes() -> None:
