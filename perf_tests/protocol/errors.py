@@ -37,3 +37,7 @@ class WorkerError(PerfError):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+class StackChangedError(WorkerError):
+    """A worker with other packages than those before it: it says nothing of the case."""

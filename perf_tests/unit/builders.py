@@ -11,10 +11,10 @@ import msgspec
 
 from perf_tests.harness.baselines import files, transaction
 from perf_tests.harness.baselines.entry import Accepted, Baselines, Entry, Provenance
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.runs.record import (
     FORMAT_VERSION,
-    BuildReport,
     Process,
     Progress,
     Run,

@@ -10,7 +10,7 @@ from perf_tests.harness.ab.pairs import PairRunner, SideError
 from perf_tests.harness.ab.schedule import builds_together, schedule_of
 from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.records.attributions import Corner
-from perf_tests.harness.runs.environments import stack_and_card
+from perf_tests.harness.runs.environments import stack_of
 from perf_tests.harness.runs.record import (
     REASON_OF_PROGRESS,
     Comparison,
@@ -139,7 +139,8 @@ def _of_one_stack(comparison: Comparison) -> Comparison:
 
 
 def _sides(pair: Pair) -> list[tuple[object, ...]]:
-    return [stack_and_card(side.environment) for side in (pair.stable, pair.candidate)]
+    environments = [side.environment for side in (pair.stable, pair.candidate)]
+    return [(each.unit, *stack_of(each)) for each in environments]
 
 
 def _failed(comparison: Comparison, error: SideError) -> Comparison:

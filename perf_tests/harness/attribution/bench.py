@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from perf_tests.harness.ab.campaign import MAX_PAIRS, PairCampaign
@@ -11,13 +12,14 @@ from perf_tests.harness.ab.pairs import PairRunner, SideError
 from perf_tests.harness.attribution.attributing import PairJudge
 from perf_tests.harness.attribution.exact import CellError
 from perf_tests.harness.attribution.findings import Cells
-from perf_tests.harness.attribution.stacks import Stacks, contradiction
+from perf_tests.harness.attribution.stacks import Stacks
 from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.lane import Lane
 from perf_tests.harness.execution.launcher import Seen, Stack
 from perf_tests.harness.records.attributions import Corner, cell_id
-from perf_tests.harness.runs.environments import stack_and_card
+from perf_tests.harness.runs.environments import stack_of
 from perf_tests.harness.runs.record import CellProcess, Comparison, Process, Run, Side, Status, status_of
+from perf_tests.protocol.errors import StackChangedError, WorkerError
 from perf_tests.protocol.reports import Environment
 
 
@@ -40,6 +42,10 @@ class CampaignBench:
     """Why a case gets no further process; None where it does."""
     environments: dict[Corner, Environment] = field(default_factory=dict)
     """What the first worker of each stack reported."""
+    _own: set[str] = field(default_factory=set)
+    """The cells of this session, by id."""
+    _confirmed: dict[Corner, Environment | None] = field(default_factory=dict)
+    """What a worker of this session reported of each stack of which an earlier one has cells."""
 
     def cells(self) -> Cells:
         """The stacks, as far as they are known by now."""
@@ -71,56 +77,88 @@ class CampaignBench:
         return comparison
 
     def alone(self, case_id: str, corner: Corner) -> Process:
-        """The case in one process of one stack, measured once for all of its metrics.
+        """The case in one process of one stack, measured once for all of its metrics, failures included.
 
-        A resumed session keeps what it has. Raises CellError where the process fails, or is not started, and
-        PerfError where the record cannot be written.
+        A resumed session keeps what it has, if a worker says that the stack is still the same. Raises
+        CellError where the process fails, or is not started, and PerfError where the record cannot be
+        written.
         """
-        run, store = self.campaign.run(case_id), self.campaign.store
-        kept = store.cells.get(cell_id(case_id, corner))
-        if kept is not None and self._stands(kept, run):
-            self._saw(corner, kept.process.environment)
-            return kept.process
-        if why := self.refuse(case_id):
-            raise CellError(Status.NOT_RUN.value, why)
-        try:
-            process = self.campaign.on_device(_unit(run), lambda lane: self._alone(lane, case_id, corner))
-        except SideError as error:
-            raise CellError(status_of(error.failure).value, error.failure.message) from error
-        cell = CellProcess(
-            case=case_id,
-            digest=run.digest,
-            injected=run.injected,
-            corner=corner,
-            python=self.stacks.python(corner),
-            process=process,
-        )
-        with store.lock:
-            store.cells[cell.id] = cell
-            store.write()
-        return process
+        run = self.campaign.run(case_id)
+        kept = self.campaign.store.cells.get(cell_id(case_id, corner))
+        cell = kept if kept is not None and self._stands(kept, run) else self._measured(run, corner)
+        if cell.process is None:
+            assert cell.failure is not None, "a cell holds a process or a failure"
+            raise CellError(status_of(cell.failure).value, cell.failure.message)
+        return cell.process
 
     def _stands(self, kept: CellProcess, run: Run) -> bool:
         """Whether a process, maybe of the session that this one resumes, is what would be measured now."""
         now = (run.digest, run.injected, self.stacks.python(kept.corner))
-        environment, seen = kept.process.environment, self.environments.get(kept.corner)
-        if (kept.digest, kept.injected, kept.python) != now or _unit(run) not in (None, environment.unit):
+        if (kept.digest, kept.injected, kept.python) != now:
             return False
-        if seen is not None:
-            return stack_and_card(seen) == stack_and_card(environment)
-        # Of a stack that no worker of this session has told of, the others tell what it must hold.
-        packages = {corner: each.packages for corner, each in self.environments.items()}
-        if run.processes:
-            packages.setdefault(Corner.NEW, run.processes[-1].environment.packages)
-        return contradiction({**packages, kept.corner: environment.packages}) is None
+        if _unit(run) not in (None, kept.environment.unit):
+            return False
+        if kept.id in self._own:
+            return True
+        if kept.corner not in self._confirmed:
+            confirm = partial(self._confirm, run.id, kept.corner)
+            self._confirmed[kept.corner] = self.campaign.on_device(_unit(run), confirm)
+        live = self._confirmed[kept.corner]
+        return live is not None and stack_of(live) == stack_of(kept.environment)
 
-    def _alone(self, lane: Lane, case_id: str, corner: Corner) -> Process:
+    def _confirm(self, case_id: str, corner: Corner, lane: Lane) -> Environment | None:
+        """What a worker of the stack reports today, which builds nothing; None where it does not start."""
+        launcher = lane.launcher(self.stack(self.stacks.python(corner), corner))
+        try:
+            environment = launcher.start(self.campaign.planned[case_id], f"resume.{corner}", 0).environment
+        except WorkerError:
+            launcher.raise_if_aborted()
+            return None
+        finally:
+            launcher.kill_all()
+        self._saw(corner, environment)
+        return environment
+
+    def _measured(self, run: Run, corner: Corner) -> CellProcess:
+        if why := self.refuse(run.id):
+            raise CellError(Status.NOT_RUN.value, why)
+        cell = self.campaign.on_device(_unit(run), partial(self._alone, run, corner))
+        if cell.failure is not None and cell.failure.excuse:  # which the next metric need not meet
+            raise CellError(status_of(cell.failure).value, cell.failure.message)
+        self._own.add(cell.id)
+        store = self.campaign.store
+        with store.lock:
+            store.cells[cell.id] = cell
+            store.write()
+        return cell
+
+    def _alone(self, run: Run, corner: Corner, lane: Lane) -> CellProcess:
+        """Raises CellError for a worker that has not said which stack it has, or has another than before."""
         runner = self._runner(lane, {Side.CANDIDATE: corner})
+        process, failure = None, None
         try:
             # No pair has a log of that number.
-            return runner.alone(self.campaign.planned[case_id], Side.CANDIDATE, MAX_PAIRS)
+            process = runner.alone(self.campaign.planned[run.id], Side.CANDIDATE, MAX_PAIRS)
+        except SideError as error:
+            if isinstance(error.__cause__, StackChangedError):
+                raise CellError(Status.INVALID.value, str(error)) from error
+            failure = error.failure
         finally:
             self._saw(corner, runner.environment(Side.CANDIDATE))
+        environment = process.environment if process else runner.environment(Side.CANDIDATE)
+        if environment is None:
+            assert failure is not None, "a process knows its environment"
+            raise CellError(status_of(failure).value, failure.message)
+        return CellProcess(
+            case=run.id,
+            digest=run.digest,
+            injected=run.injected,
+            corner=corner,
+            python=self.stacks.python(corner),
+            environment=environment,
+            process=process,
+            failure=failure,
+        )
 
     def _runner(self, lane: Lane, sides: Mapping[Side, Corner]) -> PairRunner:
         return PairRunner(

@@ -209,7 +209,7 @@ def merged(shards: Sequence[PartialRun]) -> RunRecord:
             for each in shard.record.diagonals
         ),
         cells=tuple(
-            msgspec.structs.replace(each, process=_process(each.process, shard.folder))
+            msgspec.structs.replace(each, process=each.process and _process(each.process, shard.folder))
             for shard in ordered
             for each in shard.record.cells
         ),

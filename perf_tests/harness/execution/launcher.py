@@ -17,7 +17,7 @@ from perf_tests.harness.processes.usage import UsageMeter
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import COMMAND, Worker
 from perf_tests.harness.runs.environments import differences
-from perf_tests.protocol.errors import WorkerError
+from perf_tests.protocol.errors import StackChangedError, WorkerError
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment
 from perf_tests.tables.platforms import Device, Platform
@@ -146,7 +146,7 @@ class Launcher:
         if changes := differences(first.packages, worker.environment.packages):
             worker.kill()
             message = f"stack changed during the run: {', '.join(changes)}"
-            raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.IMPORT, message=message))
+            raise StackChangedError(Failure(kind=FailureKind.LOAD, phase=Phase.IMPORT, message=message))
 
     def quiet(self) -> AbstractContextManager[None]:
         """While nothing is imported for the next worker."""

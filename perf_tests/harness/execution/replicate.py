@@ -14,9 +14,10 @@ from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.processes import replies, reported
 from perf_tests.harness.processes.watch import Step, Watch, unwatched
 from perf_tests.harness.processes.worker_process import R, Worker
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.records.process_ends import SamplingEnd, WarmUpEnd
 from perf_tests.harness.runs import projection, stalls, validity
-from perf_tests.harness.runs.record import BuildReport, Process
+from perf_tests.harness.runs.record import Process
 from perf_tests.protocol.messages import (
     Compile,
     Compiled,

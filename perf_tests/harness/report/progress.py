@@ -81,8 +81,8 @@ class TimeLeft:
     def seconds(self, done: Collection[str], total: int, now: float) -> float | None:
         """Seconds from `now` until the last of `total` cases is done.
 
-        None where that cannot be told yet, or no more: pairs of two stacks, and evidence on what is red, come
-        after the last case and take as long as they need.
+        None where that cannot be told yet, or no more: which package made what red is found out after the
+        last case, and takes as long as it needs.
         """
         if len(done) != self._done:
             self._done = len(done)

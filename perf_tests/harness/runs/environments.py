@@ -22,20 +22,13 @@ def differences(before: Described, now: Described, names: Collection[str] | None
     ]
 
 
-def stack_and_card(environment: Environment) -> tuple[object, ...]:
+def stack_of(environment: Environment) -> tuple[object, ...]:
     """What measurements of two sessions must share, so that the later one goes on with those of the earlier.
 
     Versions of CUDA and cuDNN are among the settings.
     """
     driver = environment.gpu.driver if environment.gpu else None
-    return (
-        environment.python,
-        environment.packages,
-        environment.settings,
-        environment.variables,
-        environment.unit,
-        driver,
-    )
+    return environment.python, environment.packages, environment.settings, environment.variables, driver
 
 
 def _shown(value: str | None) -> str:

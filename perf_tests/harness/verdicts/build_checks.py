@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from perf_tests.harness.runs.record import BuildReport
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.verdicts.checks import compiled, placement, training
 from perf_tests.protocol.offloading import MemorySaving, OffloadedComponent
 from perf_tests.protocol.reports import (

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from perf_tests.harness.fidelity import image_metrics
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.records.fidelity import Fidelity
-from perf_tests.harness.runs.record import BuildReport, Run, Status, Verdict
+from perf_tests.harness.runs.record import Run, Status, Verdict
 from perf_tests.harness.stats import observations
 from perf_tests.harness.verdicts import build_checks
 from perf_tests.harness.verdicts.gates import gated_metrics

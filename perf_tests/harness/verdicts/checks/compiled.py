@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perf_tests.harness.runs.record import BuildReport
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.protocol.reports import StepReport
 from perf_tests.tables.recipes import CompileMode, Recipe
 

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from perf_tests.harness.execution.sampling import Answer, Decide, Series, fixed_samples
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.records.process_ends import SamplingEnd
-from perf_tests.harness.runs.record import BuildReport, Process, Run, Status
+from perf_tests.harness.runs.record import Process, Run, Status
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment
 from perf_tests.tables.platforms import CPU

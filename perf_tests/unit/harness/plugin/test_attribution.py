@@ -18,12 +18,14 @@ from perf_tests.harness.profiles.gathering import Gatherer
 from perf_tests.harness.records.attributions import Attribution, Blame, CellReport, Corner
 from perf_tests.harness.runs.record import Process, Side, Status
 from perf_tests.harness.telling import findings
-from perf_tests.unit.conftest import FP8DQROW, INT8WO, ROOT, Plug, Suite
+from perf_tests.unit.conftest import COMPILED, FP8DQROW, INT8WO, ROOT, Plug, Suite, rebaseline
 
 TWIN = "flux1-dev-b1-bf16-regional"
 STEP = "denoise_step_ms"
 LATENCY = (str(ROOT / "perf_tests" / "test_latency.py"),)
+PIXART = "pixart-sigma-b1-bf16-regional"
 QUANTIZATION = (str(ROOT / "perf_tests" / "test_quantization.py"),)
+COUNTED = (*QUANTIZATION, str(ROOT / "perf_tests" / "test_compile.py"))
 GOOD, NEW_TORCH, NEW_TORCHAO, NEW = (
     "versions:2.13.0+0.18.0",
     "versions:2.14.0+0.18.0",
@@ -294,9 +296,8 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     measured, measure = [], PairRunner.alone
 
     def spy(runner: PairRunner, planned: Planned, side: Side, index: int) -> Process:
-        process = measure(runner, planned, side, index)
         measured.append(runner.names[side])
-        return process
+        return measure(runner, planned, side, index)
 
     monkeypatch.setattr(PairRunner, "alone", spy)
     return measured
@@ -342,12 +343,84 @@ def test_a_stack_that_holds_something_else_by_now_is_measured_again(
     changed(new=twice, new_torchao=twice)
     record = json.loads((suite.out / "run.json").read_text())
     (mixed,) = (each for each in record["cells"] if each["corner"] == "new_torch")
-    mixed["process"]["environment"]["packages"]["torch"] = "2.13.9"  # the new one is 2.14.0
+    mixed["environment"]["packages"]["numpy"] = "1.0"
     (suite.out / "run.json").write_text(json.dumps(record))
     alone.clear()
     changed("--perf-resume", new=twice, new_torchao=twice)
     assert alone == ["new_torch"]
     assert attributions(suite)["weight_bytes"].blame is Blame.TORCHAO
+
+
+def test_stacks_that_were_replaced_after_an_interruption_are_measured_as_they_are(
+    suite: Suite, changed: Slow, alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice, measure = "doubles:weight_bytes", PairRunner.alone
+
+    def interrupt_new_torchao(runner: PairRunner, planned: Planned, side: Side, index: int) -> Process:
+        if runner.names[side] == "new_torchao":
+            raise KeyboardInterrupt
+        return measure(runner, planned, side, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PairRunner, "alone", interrupt_new_torchao)
+        with pytest.raises(KeyboardInterrupt):
+            changed(new=twice, new_torchao=twice)
+    alone.clear()
+    older = {"good": "versions:2.12.0+0.18.0", "new_torchao": f"versions:2.12.0+0.19.0,{twice}"}
+    changed("--perf-resume", new=twice, **older)
+    assert alone == ["good", "new_torchao"]
+    assert attributions(suite)["weight_bytes"].blame is Blame.TORCHAO
+
+
+def test_a_stack_that_fails_alone_is_not_asked_again(suite: Suite, changed: Slow, alone: list[str]) -> None:
+    fails = "segfault:quantize"
+    changed(new=fails, new_torchao=fails)
+    before = suite.record()
+    assert sorted(alone) == ["good", "new_torch", "new_torchao"]
+    alone.clear()
+    changed("--perf-resume", new=fails, new_torchao=fails)
+    assert alone == []
+    assert suite.record().attributions == before.attributions
+    assert attributions(suite)["build"].blame is Blame.TORCHAO
+
+
+def test_a_stack_that_has_changed_is_no_stack_that_fails_alike(
+    suite: Suite, plant: Plant, alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = (f"--perf-case={INT8WO}", f"--perf-case={COMPILED}", "--perf-table=red")
+    bad = f"doubles:weight_bytes@{INT8WO},escapes@{COMPILED}"  # the second is ERROR(load)
+    suite.run(*two, plant(new=bad, new_torchao=bad), tests=QUANTIZATION)
+    record = json.loads((suite.out / "run.json").read_text())
+    for cell in record["cells"]:
+        cell["environment"]["packages"]["numpy"] = "1.0"
+    (suite.out / "run.json").write_text(json.dumps(record))
+    before = {each.case: (each.blame, each.sentence) for each in suite.record().attributions}
+    alone.clear()
+    suite.run(*two, "--perf-resume", plant(new=bad, new_torchao=bad), tests=QUANTIZATION)
+    assert {each.case: (each.blame, each.sentence) for each in suite.record().attributions} == before
+    assert {blame for blame, _ in before.values()} == {Blame.TORCHAO}
+
+
+def test_cells_of_several_cards_are_measured_once_and_kept(
+    suite: Suite, plug_gpus: Plug, plant: Plant, alone: list[str]
+) -> None:
+    plug_gpus(2)
+    two = ("-m", "h100", f"--perf-case={FP8DQROW}", f"--perf-case={PIXART}", "--perf-gpus=2")
+    suite.baselines = suite.folder / "own"
+    suite.baselines.mkdir()
+    suite.run(*two, tests=COUNTED)
+    accept = ("apply", str(suite.out), "--only", "*", "--reason", "first", "--write")
+    assert rebaseline([*accept, "--baselines", str(suite.baselines)]) == 0
+    twice = "doubles:weight_bytes+quantized_modules+step_tflop"
+    stacks = plant(new=twice, new_torchao=twice)
+    suite.run(*two, stacks, tests=COUNTED)
+    units = {run.processes[0].environment.unit for run in suite.record().cases}
+    measured = {each.case for each in suite.record().attributions}
+    assert (len(units), len(measured)) == (2, 2)
+    assert sorted(alone) == sorted(2 * ["good", "new_torch", "new_torchao"])
+    alone.clear()
+    suite.run(*two, "--perf-resume", stacks, tests=COUNTED)
+    assert alone == []
 
 
 def test_a_stack_that_builds_something_else_is_unproven_not_guessed(suite: Suite, changed: Slow) -> None:

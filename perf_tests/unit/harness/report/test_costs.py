@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from perf_tests.harness.processes.usage import Usage
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.report.costs import seconds, table, tuning, usage
-from perf_tests.harness.runs.record import BuildReport, Process, Run, Status
+from perf_tests.harness.runs.record import Process, Run, Status
 from perf_tests.protocol.reports import CompileCache, Environment, TunedChoices
 
 ENVIRONMENT = Environment(

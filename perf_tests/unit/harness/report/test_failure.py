@@ -9,10 +9,11 @@ import pytest
 
 from perf_tests.harness.baselines.entry import Accepted, Entry, Provenance
 from perf_tests.harness.fidelity.heatmaps import Drawing, EarlierHeatMaps, HeatMaps, NoHeatMaps
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.report.failure import explain, explain_failure
 from perf_tests.harness.report.wording import format_change, format_value
-from perf_tests.harness.runs.record import BuildReport, Process, Run, Status, Verdict
+from perf_tests.harness.runs.record import Process, Run, Status, Verdict
 from perf_tests.harness.verdicts.gates import as_judged
 from perf_tests.protocol.messages import Failure, FailureKind, Phase
 from perf_tests.protocol.reports import Environment, Gpu, ModuleGroup, Quantization, Sample

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.records.fidelity import Fidelity
 from perf_tests.harness.report.pytest_benchmark import extra_info, machine_info
-from perf_tests.harness.runs.record import BuildReport, Process, Run, Status, Verdict
+from perf_tests.harness.runs.record import Process, Run, Status, Verdict
 from perf_tests.protocol.reports import Environment, Gpu, MemoryWindow
 
 REPLAYED = """

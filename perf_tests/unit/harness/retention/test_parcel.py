@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.records.evidence import Evidence
 from perf_tests.harness.retention import parcel
 from perf_tests.harness.retention.parcel import Parcel, choose
-from perf_tests.harness.runs.record import BuildReport, Run, Status
+from perf_tests.harness.runs.record import Run, Status
 from perf_tests.harness.runs.record_file import read_record, write_record
 from perf_tests.protocol.errors import PerfError
 from perf_tests.protocol.reports import Capture, LayerError

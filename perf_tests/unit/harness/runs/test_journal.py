@@ -45,6 +45,7 @@ def make_cell(corner: Corner) -> CellProcess:
         injected=(),
         corner=corner,
         python=f"/{corner}/python",
+        environment=make_environment(),
         process=make_process(),
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from perf_tests.harness.runs.record import BuildReport
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.verdicts.build_checks import contradictions
 from perf_tests.protocol.packages import Packages
 from perf_tests.protocol.reports import (

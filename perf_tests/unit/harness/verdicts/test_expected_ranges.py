@@ -6,8 +6,8 @@ import math
 import msgspec
 import pytest
 
+from perf_tests.harness.records.builds import BuildReport
 from perf_tests.harness.runs.record import (
-    BuildReport,
     Status,
     Verdict,
 )
