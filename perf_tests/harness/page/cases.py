@@ -125,6 +125,7 @@ def _failure(run: Run, sources: PageSources) -> str:
         environment=run.processes[0].environment if run.processes else None,
         heat_maps=None,  # they are on the page
         run_path=sources.where,
+        is_answered=ab_comparison.is_answered(run.id, metric, comparison, sources.record.attributions),
     )
     compared = ab_comparison.explanation(first, metric, comparison) if comparison else ()
     known = evidence_report.lines(sources.record.evidence, run.id, sources.where)

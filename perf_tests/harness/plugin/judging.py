@@ -189,9 +189,12 @@ class CaseJudge:
         others = [f"  also       {v.metric} {v.status.value}: {v.reason}" for v in rest]
         whose = ab_report.whose(run.id, METRIC_BY_NAME[first.metric], attributions)
         known = evidence_report.lines(evidence, run.id, str(self._options.out))
-        return "\n".join([self._explain_one(run, first, comparison), *whose, *known, *others])
+        text = self._explain_one(run, first, comparison, attributions)
+        return "\n".join([text, *whose, *known, *others])
 
-    def _explain_one(self, run: Run, judged: Verdict, comparison: Comparison | None) -> str:
+    def _explain_one(
+        self, run: Run, judged: Verdict, comparison: Comparison | None, attributions: Sequence[Attribution]
+    ) -> str:
         case, _ = self._selection.cases[run.id]
         metric = as_judged(METRIC_BY_NAME[judged.metric], case)
         text = failure.explain(
@@ -202,6 +205,7 @@ class CaseJudge:
             environment=run.processes[0].environment if run.processes else None,
             heat_maps=self._heat_maps(run, judged, metric),
             run_path=str(self._options.out),
+            is_answered=ab_report.is_answered(run.id, metric, comparison, attributions),
         )
         compared = ab_report.explanation(judged, metric, comparison) if comparison else ()
         return "\n".join([text, *compared])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from perf_tests.harness.records.attributions import Attribution
+from perf_tests.harness.records.attributions import Attribution, Blame
 from perf_tests.harness.report.terminal import aligned
 from perf_tests.harness.report.wording import flat, format_change, format_value, wrapped
 from perf_tests.harness.runs.plan import BUILD
-from perf_tests.harness.runs.record import Comparison, Verdict
+from perf_tests.harness.runs.record import Comparison, Status, Verdict
 from perf_tests.harness.verdicts import ab_clauses, ab_comparison
 from perf_tests.tables.metrics.spec import Metric
 
@@ -39,9 +39,26 @@ def whose(run_id: str, metric: Metric | None, attributions: Iterable[Attribution
 
     `metric` is None for a case that could not be measured as asked.
     """
-    name = BUILD if metric is None else (ab_comparison.time_of(metric) or metric).name
-    found = (each for each in attributions if each.metric == name and run_id in each.members)
+    found = _attributions_of(run_id, metric, attributions)
     return [line for each in found for line in wrapped("whose", _answer(run_id, each))]
+
+
+def is_answered(
+    run_id: str, metric: Metric, comparison: Comparison | None, attributions: Iterable[Attribution]
+) -> bool:
+    """Whether other stacks on the same card have shown that the code made the metric red, not the card."""
+    found = None if comparison is None else ab_clauses.verdict_on(comparison, metric)
+    if found is not None and found.status is Status.REGRESSED:
+        return True
+    blames = {each.blame for each in _attributions_of(run_id, metric, attributions)}
+    return bool(blames - {Blame.NOT_REPRODUCED, Blame.UNKNOWN})
+
+
+def _attributions_of(
+    run_id: str, metric: Metric | None, attributions: Iterable[Attribution]
+) -> list[Attribution]:
+    name = BUILD if metric is None else (ab_comparison.time_of(metric) or metric).name
+    return [each for each in attributions if each.metric == name and run_id in each.members]
 
 
 def _answer(run_id: str, attribution: Attribution) -> str:

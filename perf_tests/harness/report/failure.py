@@ -56,11 +56,13 @@ def explain(
     environment: Environment | None,
     heat_maps: Drawing | None,
     run_path: str,
+    is_answered: bool = False,
 ) -> str:
     """The failure text of one verdict: at most 24 lines.
 
     `environment` is the one the run was measured in; `heat_maps` were written for this verdict, None where
-    pictures do not explain it; `run_path` is the folder of run.json.
+    pictures do not explain it; `run_path` is the folder of run.json. `is_answered` says that other stacks
+    have shown where it comes from, so that no next step is guessed.
     """
     units = metric.units
     if accepted is not None and environment is not None:
@@ -76,7 +78,7 @@ def explain(
         *_line("limit", format_value(verdict.limit, units), verdict.reason),
         *_guards(run, metric),
         *_changed_since(accepted, environment),
-        *remedies.next_step(run, verdict, metric, accepted, environment),
+        *([] if is_answered else remedies.next_step(run, verdict, metric, accepted, environment)),
         *_pictures(heat_maps),
         *_injected(run),
         *remedies.accept(run, verdict.status, metric, accepted, run_path),

@@ -105,6 +105,7 @@ def text(
     environment: Environment | None = ENVIRONMENT,
     heat_maps: Drawing | None = None,
     run_path: str = ".perf/latest",
+    is_answered: bool = False,
 ) -> str:
     return explain(
         run=run,
@@ -114,6 +115,7 @@ def text(
         environment=environment,
         heat_maps=heat_maps,
         run_path=run_path,
+        is_answered=is_answered,
     )
 
 
@@ -448,6 +450,18 @@ def test_where_nothing_changed_the_next_step_is_named() -> None:
 def test_where_only_the_card_changed_the_other_card_is_the_next_step() -> None:
     first, *_ = next_steps(provenance=msgspec.structs.replace(SAME, unit="GPU-2"))
     assert first == "  next       measure on the card of the baseline, GPU-2"
+
+
+def test_a_count_is_the_same_on_the_other_card() -> None:
+    steps = next_steps(
+        provenance=msgspec.structs.replace(SAME, unit="GPU-2"), metric=METRIC_BY_NAME["kernels_per_step"]
+    )
+    assert steps == ["  next       look at what this checkout changed: git log --since 2026-11-20"]
+
+
+def test_where_other_stacks_have_answered_no_next_step_is_guessed() -> None:
+    assert next_steps(provenance=SAME) != []
+    assert next_steps(provenance=SAME, is_answered=True) == []
 
 
 def test_where_something_changed_no_next_step_is_guessed() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from perf_tests.harness.records.attributions import Attribution, Blame
 from perf_tests.harness.report import ab_comparison as report
 from perf_tests.harness.runs.record import Comparison, Pair, Process, Side, Status
 from perf_tests.harness.stats.pairs import decide, pair_test
@@ -26,6 +27,7 @@ from perf_tests.harness.verdicts.ab_comparison import (
 from perf_tests.protocol.messages import FailureKind
 from perf_tests.tables.metrics import host_bound
 from perf_tests.tables.metrics.rows import UNITS
+from perf_tests.tables.metrics.spec import Metric
 from perf_tests.tables.platforms import CPU, H100, Noise
 from perf_tests.unit.builders import (
     FLUX_FP8,
@@ -442,3 +444,38 @@ def test_a_busy_host_spoils_the_comparison_of_any_other_row() -> None:
     found = judge_comparison(question(step_busy_ms=TEST), of_slow_host(*QUIET, pressure_pct=60.0))
     assert found is not None
     assert (found.status, "the host was busy" in found.reason) == (Status.INVALID, True)
+
+
+def attributed(metric: str, blame: Blame) -> Attribution:
+    return Attribution(
+        case=MINI_INT8WO.id,
+        metric=metric,
+        scheme="int8wo",
+        compile="eager",
+        platform="h100",
+        blame=blame,
+        sentence="it was",
+        members=(MINI_INT8WO.id,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "comparison", "found", "answered"),
+    [
+        pytest.param(STEP, None, (), False, id="nobody-asked"),
+        pytest.param(STEP, judged(*slower(2.0)), (), True, id="confirmed"),
+        pytest.param(STEP, judged(*QUIET), (), False, id="not-confirmed"),
+        pytest.param(DECODE, judged(*slower(2.0)), (), False, id="another-time"),
+        pytest.param(STEP, None, (attributed("denoise_step_ms", Blame.TORCH),), True, id="torch"),
+        pytest.param(SPEEDUP, None, (attributed("denoise_step_ms", Blame.TORCH),), True, id="its-ratio"),
+        pytest.param(DECODE, None, (attributed("denoise_step_ms", Blame.TORCH),), False, id="not-of-it"),
+        pytest.param(STEP, None, (attributed("denoise_step_ms", Blame.UNKNOWN),), False, id="unknown"),
+        pytest.param(
+            STEP, None, (attributed("denoise_step_ms", Blame.NOT_REPRODUCED),), False, id="the-card"
+        ),
+    ],
+)
+def test_other_stacks_answer_where_they_name_the_code(
+    metric: Metric, comparison: Comparison | None, found: tuple[Attribution, ...], answered: bool
+) -> None:
+    assert report.is_answered(MINI_INT8WO.id, metric, comparison, found) is answered
