@@ -207,11 +207,12 @@ CASES: dict[str, Case] = {case.id: case for case in (row.case(Weights.SYNTHETIC)
         pytest.param("flux1-dev-b16-fp8dq-regional", H100, (2, 3), id="composed"),
         pytest.param("flux1-dev-b8-int8dq-eager-m3", H200, (2, 3), id="of-a-slow-scheme"),
         pytest.param("flux1-dev-b1-fp8dqrow-regional", H100, (4, 5), id="whole"),
-        pytest.param("cogvideox-5b-b1-bf16-regional-fused", H100, (4, 5), id="composed-video"),
+        pytest.param("cogvideox-5b-b1-bf16-regional-fused", H100, (2, 3), id="composed-video"),
+        pytest.param("cogvideox-5b-b1-bf16-eager-s4", H100, (4, 5), id="whole-video"),
         pytest.param("flux-mini-b1-int8wo-eager", CPU, (4, 5), id="cpu"),
     ],
 )
-def test_few_pairs_are_those_of_composed_images(
+def test_few_pairs_are_those_of_composed_rows(
     case_id: str, platform: Platform, expected: tuple[int, int]
 ) -> None:
     assert (pairs(CASES[case_id], platform), least_samples(CASES[case_id], platform)) == expected
