@@ -202,6 +202,8 @@ def _linear(activations: torch.Tensor, weight: Any, bias: torch.Tensor | None = 
     """`activations` (..., in_features) times the weight, for any number of tokens.
 
     As in torchao's former version, the product is rounded to bfloat16 before the scales of the tokens apply.
+    The result is contiguous, unlike there: with the strides of the transposed product, attention could only
+    be carried out by its unfused kernel.
     """
     _require_packed_for(weight, activations.device.type)
     flat = activations.reshape(-1, activations.shape[-1])
@@ -209,7 +211,7 @@ def _linear(activations: torch.Tensor, weight: Any, bias: torch.Tensor | None = 
     count = flat.shape[0]
     padded = nn.functional.pad(tokens.qdata, (0, 0, 0, -count % TOKENS_MULTIPLE))
     scaled: torch.Tensor = product(weight.qdata, padded, weight.scale).t()[:count] * tokens.scale
-    result = scaled.to(activations.dtype).reshape(*activations.shape[:-1], weight.shape[0])
+    result = scaled.contiguous().to(activations.dtype).reshape(*activations.shape[:-1], weight.shape[0])
     return result if bias is None else result + bias
 
 

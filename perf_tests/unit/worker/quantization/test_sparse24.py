@@ -206,6 +206,13 @@ def test_inputs_in_another_layout_give_the_same() -> None:
     assert torch.equal(linear(inputs.t().contiguous().t()), linear(inputs))
 
 
+def test_the_output_is_laid_out_as_that_of_an_ordinary_layer() -> None:
+    # Strides of the transposed product would keep every fused kernel of attention from its values.
+    output = sparse_linear()(torch.randn(2, 5, 192, dtype=torch.bfloat16))
+    assert output.shape == (2, 5, 64)
+    assert output.stride() == (320, 64, 1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def test_other_dtypes_are_given_back(dtype: torch.dtype) -> None:
     linear = sparse_linear(dtype=dtype)
