@@ -60,6 +60,8 @@ AURAFLOW = PipelineSpec(
     # The pipeline zeroes the rows of padded tokens, and rows of zeros have a scale of 0, which is divided by.
     scheme_arguments={"fp8dqrow": {"activation_value_lb": 1e-12}},
     single_row=("*norm*.linear", "time_step_proj.*"),
+    # `force_upcast` of SDXL's VAE.
+    upcasts_vae=True,
 )
 AURAFLOW_MINI = dataclasses.replace(
     AURAFLOW,

@@ -148,6 +148,8 @@ class PipelineSpec:
     """The id of the full-size pipeline that this one is, with small modules; None for all others."""
     one_output_per_prompt: bool = field(default=False, metadata=NEVER)
     """Whether the pipeline ignores `batch_argument`: a batch needs a list of prompts."""
+    upcasts_vae: bool = field(default=False, metadata=NEVER)
+    """Whether the pipeline turns a VAE in float16 into float32 when it first decodes, and leaves it so."""
     anchor: AnchorFloors | None = field(default=None, metadata=NEVER)
     """None where no anchor is committed for it (baselines/anchors/)."""
     batch_measured_steps: int | None = field(default=None, metadata=NEVER)

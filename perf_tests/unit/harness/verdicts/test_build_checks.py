@@ -12,13 +12,17 @@ from perf_tests.protocol.packages import Packages
 from perf_tests.protocol.reports import (
     BuiltTwin,
     CompileCache,
+    ComponentState,
+    PipelineState,
     Quantization,
     SettingReport,
     TunedChoices,
     WeightCount,
 )
+from perf_tests.tables.cases import Case
+from perf_tests.tables.pipelines.auraflow import AURAFLOW_MINI
 from perf_tests.tables.recipes import INT8_GEMM, CompileMode, Loader, QuantizedOn
-from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, INT4DQ, INT8DQ, INT8WO
+from perf_tests.tables.schemes.rows import AUTOQUANT, BF16, FP16, INT4DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import (
     COLD_CACHE,
     COMPILED_STEP,
@@ -293,6 +297,56 @@ def test_weights_of_other_values_are_a_contradiction() -> None:
     assert contradictions(MINI_INT8WO, make_build(final_state=make_state(checksum=5))) == (
         "values of the weights of transformer changed during generation",
     )
+
+
+def with_vae(dtype: str, weight_bytes: int, checksum: int) -> PipelineState:
+    """A transformer in float16, and a VAE with two linear modules."""
+    vae = ComponentState(weight_bytes=weight_bytes, checksum=checksum, convolutions=0, channels_last=0)
+    state = make_state(msgspec.structs.replace(PLAIN, dtype="float16"))
+    group = msgspec.structs.replace(PLAIN, component="vae", dtype=dtype, count=2)
+    return PipelineState(components={**state.components, "vae": vae}, groups=(*state.groups, group))
+
+
+@pytest.mark.parametrize(
+    ("case", "bytes_after", "said"),
+    [
+        pytest.param(make_case(AURAFLOW_MINI, scheme=FP16), 2000, (), id="its-pipeline-does-so"),
+        pytest.param(
+            make_case(AURAFLOW_MINI, scheme=FP16),
+            2004,
+            ("the size of the weights (2000 bytes before, 2004 after) of vae changed during generation",),
+            id="and-no-more",
+        ),
+        pytest.param(
+            make_case(scheme=FP16),
+            2000,
+            (
+                "before the first image, 2 Linear modules of vae were Parameter float16 with no scales and "
+                "unquantized activations (blocks.0.to_q, blocks.0.to_k)",
+                "after the last image, 2 Linear modules of vae are Parameter float32 with no scales and "
+                "unquantized activations (blocks.0.to_q, blocks.0.to_k)",
+                "the size of the weights (1000 bytes before, 2000 after) of vae changed during generation",
+            ),
+            id="another-pipeline",
+        ),
+    ],
+)
+def test_a_vae_in_float16_is_left_in_float32_where_its_pipeline_decodes_so(
+    case: Case, bytes_after: int, said: tuple[str, ...]
+) -> None:
+    build = make_build(
+        quantization=make_quantization(ORDINARY_TRANSFORMER, expected_modules=0),
+        state=with_vae("float16", 1000, 5),
+        final_state=with_vae("float32", bytes_after, 77),
+    )
+    assert contradictions(case, build) == said
+
+
+def test_a_vae_that_stays_in_float16_is_not_what_its_pipeline_decodes_with() -> None:
+    state = with_vae("float16", 1000, 5)
+    quantization = make_quantization(ORDINARY_TRANSFORMER, expected_modules=0)
+    build = make_build(quantization=quantization, state=state, final_state=state)
+    assert len(contradictions(make_case(AURAFLOW_MINI, scheme=FP16), build)) == 3
 
 
 def test_memory_format_that_is_lost_while_generating_is_a_contradiction() -> None:
