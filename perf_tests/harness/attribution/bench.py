@@ -123,7 +123,7 @@ class CampaignBench:
         if why := self.refuse(run.id):
             raise CellError(Status.NOT_RUN.value, why)
         cell = self.campaign.on_device(_unit(run), partial(self._alone, run, corner))
-        if cell.failure is not None and cell.failure.excuse:  # which the next metric need not meet
+        if cell.failure is not None and cell.failure.excuse:  # which another attempt need not meet
             raise CellError(status_of(cell.failure).value, cell.failure.message)
         self._own.add(cell.id)
         store = self.campaign.store

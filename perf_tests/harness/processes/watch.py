@@ -32,7 +32,7 @@ said."""
 def in_stack(watch: Watch, stack: str, counted: int) -> Watch:
     """`watch`, told of steps in the stack of that name.
 
-    Processes are numbered up to `counted`; others than these belong to no row of them.
+    The first `counted` processes are numbered; a later one is none of them, and has no number.
     """
 
     def tell(step: Step) -> AbstractContextManager[None]:
