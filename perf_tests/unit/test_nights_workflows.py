@@ -12,6 +12,7 @@ import pytest
 from perf_tests.unit.test_project import ROOT, WORKFLOWS, jobs, without_comments
 
 NIGHTLY = ROOT / ".github" / "workflows" / "nightly.yml"
+RECORD = ROOT / ".github" / "workflows" / "record.yml"
 HEARTBEAT = ROOT / ".github" / "workflows" / "heartbeat.yml"
 SCRIPT = ROOT / ".ci" / "nights"
 
@@ -198,3 +199,28 @@ def test_anything_else_prints_how_it_is_used(tmp_path: Path, arguments: tuple[st
     done = run(tmp_path, *arguments)
     assert done.returncode == 2
     assert ".ci/nights fetch FOLDER" in done.stderr
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_no_artifact_is_asked_for_by_the_attempt(workflow: Path) -> None:
+    """Repeating the failed jobs is another attempt, and what the green ones uploaded is of an earlier one."""
+    for job in jobs(workflow).values():
+        steps = [step for step in job.split("      - ") if "actions/download-artifact@" in step]
+        assert [step for step in steps if "run_attempt" in step] == []
+
+
+def test_a_repeated_job_that_publishes_uploads_another_name() -> None:
+    """Of one name there may be only one artifact for Pages in a run, all of its attempts together."""
+    night = jobs(NIGHTLY)
+
+    assert "name: github-pages-${{ github.run_attempt }}" in night["site"]
+    assert "pages: github-pages-${{ github.run_attempt }}" in night["site"]
+    assert "artifact_name: ${{ needs.site.outputs.pages }}" in night["publish"]
+
+
+@pytest.mark.parametrize("workflow", [NIGHTLY, RECORD], ids=lambda workflow: workflow.name)
+def test_what_waits_for_the_cards_waits_in_a_queue(workflow: Path) -> None:
+    """By default the next one to wait takes the place of the one that waits."""
+    group = without_comments(workflow).partition("\nconcurrency:\n")[2].partition("\n\n")[0]
+
+    assert [line.strip() for line in group.splitlines()[1:]] == ["cancel-in-progress: false", "queue: max"]
