@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -18,7 +19,7 @@ BUILD_OF_BF16 = (
     f"--perf-worker-module={FAKE_WORKER}",
     f"--perf-case={BF16}",
     "-o",
-    "cache_dir=/tmp/perf-tests-cache",
+    f"cache_dir={tempfile.gettempdir()}/perf-tests-cache-{os.getuid()}",
 )
 
 
