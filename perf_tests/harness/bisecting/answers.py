@@ -47,7 +47,11 @@ def lines(found: BisectState, url: CompareUrl) -> Iterator[str]:
         case BisectAnswer.NO_GOOD_END:
             yield f"no good end: {good} {_as(found, good)}"
         case BisectAnswer.NOT_REPRODUCED:
-            yield f"does not reproduce: {bad} {_as(found, bad)}, {good} {_as(found, good)}"
+            levels = f"{bad} {_as(found, bad)}, {good} {_as(found, good)}"
+            if question.bad_value is None and points[bad].value is not None:
+                yield f"the ends do not differ: {levels}; --bad-value says which of them is not as expected"
+            else:
+                yield f"does not reproduce: {levels}"
         case BisectAnswer.STEPS:
             so_far = "" if search.next_item(question, points) is None else "so far: "
             for bracket in search.brackets(question, points):

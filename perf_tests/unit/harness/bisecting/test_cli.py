@@ -93,13 +93,30 @@ def test_a_search_goes_on_where_its_budget_ended(
     assert "run it again to go on" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (("--bad-value=1",), "no good end: {good} is 1"),
+        (("--bad-value=0",), "does not reproduce: {bad} is 1, {good} is 1"),
+        (
+            (),
+            "the ends do not differ: {bad} is 1, {good} is 1; "
+            "--bad-value says which of them is not as expected",
+        ),
+    ],
+)
 def test_ends_that_are_alike_are_an_answer(
-    clone: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    clone: tuple[Path, list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    known: tuple[str, ...],
+    said: str,
 ) -> None:
     _, commits = clone
     fails = """printf '{"value": 1}\\n'"""
-    assert bisect(clone, tmp_path / "b.json", "--bad-value=1", probe=fails) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"no good end: {commits[0]} is 1"
+    assert bisect(clone, tmp_path / "b.json", *known, probe=fails) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == said.format(good=commits[0], bad=commits[-1])
 
 
 @pytest.mark.parametrize(
