@@ -13,6 +13,7 @@ from perf_tests.harness.attribution.attributing import PairJudge
 from perf_tests.harness.attribution.exact import CellError
 from perf_tests.harness.attribution.findings import Cells
 from perf_tests.harness.attribution.stacks import Stacks
+from perf_tests.harness.execution import resuming
 from perf_tests.harness.execution.campaign import Campaign
 from perf_tests.harness.execution.lane import Lane
 from perf_tests.harness.execution.launcher import Seen, Stack
@@ -110,12 +111,12 @@ class CampaignBench:
         """What a worker of the stack reports today, which builds nothing; None where it does not start."""
         launcher = lane.launcher(self.stack(self.stacks.python(corner), corner))
         try:
-            environment = launcher.start(self.campaign.planned[case_id], f"resume.{corner}", 0).environment
+            environment = resuming.reported(
+                launcher, self.campaign.planned[case_id], f"{resuming.STEM}.{corner}"
+            )
         except WorkerError:
             launcher.raise_if_aborted()
             return None
-        finally:
-            launcher.kill_all()
         self._saw(corner, environment)
         return environment
 

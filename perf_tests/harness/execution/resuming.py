@@ -9,9 +9,10 @@ from perf_tests.harness.execution.launcher import Launcher, Seen, Stack
 from perf_tests.harness.execution.planned import Planned
 from perf_tests.harness.runs.record import Progress, Run, RunRecord
 from perf_tests.protocol.errors import UsageError, WorkerError
+from perf_tests.protocol.reports import Environment
 
 STEM = "resume"
-"""What the log of the worker is called that only says which stack it has."""
+"""How the name of a log begins where the worker only says which stack it has."""
 
 
 def check_stack(resumed: RunRecord, selected: Sequence[Planned], stack: Stack, out: Path) -> None:
@@ -23,14 +24,22 @@ def check_stack(resumed: RunRecord, selected: Sequence[Planned], stack: Stack, o
     kept = [planned for planned in selected if planned.case.id in measured]
     if not kept or resumed.environment is None:
         return
-    launcher = Launcher(out, stack, seen=Seen(resumed.environment))
     try:
-        launcher.start(kept[0], STEM, 0)
+        reported(Launcher(out, stack, seen=Seen(resumed.environment)), kept[0], STEM)
     except WorkerError as error:
         raise UsageError(
             f"--perf-resume: {out} cannot be continued here: {error}; use the interpreter that it was begun "
             "with, or start anew without --perf-resume"
         ) from error
+
+
+def reported(launcher: Launcher, planned: Planned, stem: str) -> Environment:
+    """What a worker says of its stack. It builds nothing, and is gone afterwards; `stem` names its log.
+
+    Raises WorkerError where it does not start, or has another stack than the launcher has seen.
+    """
+    try:
+        return launcher.start(planned, stem, 0).environment
     finally:
         launcher.kill_all()
 

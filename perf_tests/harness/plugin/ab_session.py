@@ -190,8 +190,7 @@ class AbSession:
 
     def _pair_runner(self, python: str | None, campaign: Campaign, out: Path, lane: Lane) -> PairRunner:
         """Of the session's stack, and beside it that of the interpreter `python`, if there is one."""
-        pythons = {} if python is None else {Side.STABLE: python}
-        launchers = {side: lane.launcher(self._stack(each, side)) for side, each in pythons.items()}
-        own = self._stack(self._options.python, Side.CANDIDATE if pythons else "")
-        launchers[Side.CANDIDATE] = lane.launcher(own, Seen(campaign.store.environment))
-        return PairRunner(launchers, out)
+        stable = {} if python is None else {Side.STABLE: lane.launcher(self._stack(python, Side.STABLE))}
+        own = self._stack(self._options.python, Side.CANDIDATE if stable else "")
+        candidate = lane.launcher(own, Seen(campaign.store.environment))
+        return PairRunner({**stable, Side.CANDIDATE: candidate}, out)
