@@ -103,7 +103,7 @@ CUDNN_ATTENTION_GRADIENTS = KnownIssue(
     id="cudnn-attention-gradients",
     script="tools/repro/cudnn_attention_gradients.py",
     figure="error",
-    wording="is how far gradients of a second layout are from the right ones, 1 being the size of these",
+    wording="times their own norm is how far the gradients of a second layout are from the right ones",
     # 1.41 on an H200 (torch 2.11, cuDNN 9.19), where the layout that comes first is off by 0.003.
     reproduces_from=0.05,
     platforms=(H100, H200),

@@ -32,7 +32,7 @@ said."""
 def in_stack(watch: Watch, stack: str, counted: int) -> Watch:
     """`watch`, told of steps in the stack of that name.
 
-    The first `counted` processes are numbered; a later one is none of them, and has no number.
+    The first `counted` processes keep their numbers; a later one, which is measured alone, is told without.
     """
 
     def tell(step: Step) -> AbstractContextManager[None]:

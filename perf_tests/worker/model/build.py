@@ -58,7 +58,7 @@ def empty(row: Module) -> nn.Module:
 
 
 class Alone:
-    """A transformer in the place of its pipeline, of which nothing else is there."""
+    """A transformer that stands in for its pipeline, whose other components are not built."""
 
     def __init__(self, transformer: nn.Module) -> None:
         self.transformer = transformer

@@ -202,8 +202,8 @@ def _linear(activations: torch.Tensor, weight: Any, bias: torch.Tensor | None = 
     """`activations` (..., in_features) times the weight, for any number of tokens.
 
     As in torchao's former version, the product is rounded to bfloat16 before the scales of the tokens apply.
-    The result is contiguous, unlike there: with the strides of the transposed product, attention could only
-    be carried out by its unfused kernel.
+    The result is contiguous, unlike there: with the strides of the transposed product, attention would have
+    to take its unfused kernel.
     """
     _require_packed_for(weight, activations.device.type)
     flat = activations.reshape(-1, activations.shape[-1])
