@@ -9,7 +9,7 @@ from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.pipelines.auraflow import AURAFLOW
 from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B, COGVIDEOX_MINI
-from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX_MINI
+from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX1_SCHNELL, FLUX_MINI
 from perf_tests.tables.pipelines.pixart import PIXART_SIGMA
 from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
 from perf_tests.tables.pipelines.spec import PipelineSpec
@@ -79,6 +79,7 @@ LOWEST_PAIRS = tuple(
         (FLUX1_DEV, AUTOQUANT, 34.5, 0.994, ON_H100),
         (FLUX1_DEV, INT8DQ_SPARSE24, 13.7, 0.560, ON_H100),
         (FLUX1_DEV_SLIM, FP8DQROW, 34.3, 0.994, ON_H200),
+        (FLUX1_SCHNELL, FP8DQROW, 31.9, 0.991, ON_H200),
         (COGVIDEOX_5B, FP8DQROW, 23.3, 0.950, ON_H100),
         (SD3_MEDIUM, FP8DQROW, 28.8, 0.984, ON_H200),
         (PIXART_SIGMA, FP8DQROW, 30.2, 0.986, ON_H200),
