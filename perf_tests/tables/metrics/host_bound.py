@@ -63,6 +63,15 @@ UNTIMED = (
 )
 """Rows of which only the wall clock is recorded, though the host decides it."""
 
+COPYING = Unsteady(
+    slower_pct=60.0,
+    reason=(
+        "weights are copied in each step, so that it takes as long as the memory of the host: of five images "
+        "of one process on an idle host, four had steps of 493 to 509 ms, and the last of 560"
+    ),
+)
+"""Of every recipe that copies a module's weights for each of its calls: only a change of kind shows."""
+
 
 def is_busy_timed(case: Case) -> bool:
     """Whether the time that a GPU is busy in a step is recorded."""
@@ -78,4 +87,6 @@ def unsteady_of(case: Case) -> Unsteady | None:
     """Why the steps of a case vary, and how widely their wall clock is limited; None where they do not."""
     rows = (*HOST_BOUND, *UNTIMED)
     of_row = next((each.wall for each in rows if fnmatchcase(case.id, each.cases)), None)
-    return case.build.recipe.scheme.unsteady or of_row
+    recipe = case.build.recipe
+    copying = COPYING if recipe.offload is not None and recipe.offload.per_call else None
+    return recipe.scheme.unsteady or copying or of_row

@@ -14,6 +14,7 @@ from perf_tests.tables.pipelines.rows import MINIATURES, PIPELINES
 from perf_tests.tables.pipelines.sd3 import SD3_MINI
 from perf_tests.tables.platforms import CPU, H100, Platform
 from perf_tests.tables.recipes import (
+    LEAF_OFFLOAD,
     MODEL_OFFLOAD,
     OFFLOADS,
     SEQUENTIAL_OFFLOAD,
@@ -176,6 +177,15 @@ def test_decoding_that_waits_for_copies_of_weights_has_a_wide_limit() -> None:
     assert of_resident.tolerance.relative_pct == 2.0
 
 
+@pytest.mark.parametrize("offload", [SEQUENTIAL_OFFLOAD, LEAF_OFFLOAD], ids=lambda each: each.id)
+def test_steps_that_copy_weights_have_a_wide_limit(offload: Offload) -> None:
+    copying = FLUX_FP8.with_recipe(Recipe(scheme=BF16, offload=offload))
+    step, speedup = (_gate_of(name, copying) for name in ("denoise_step_ms", "speedup_vs_bf16"))
+    limits = [next(iter(each.gates.values())).tolerance.relative_pct for each in (step, speedup)]
+    assert limits == [60.0, 37.5]
+    assert [each.name for each in (step, speedup) if each.is_noisy or each.precise] == []
+
+
 def _gate_of(name: str, case: Case) -> Metric:
     (found,) = (metric for metric in gated_metrics(case, H100) if metric.name == name)
     return found
@@ -274,8 +284,8 @@ OF_OFFLOADING = {
 def test_case_that_offloads_is_judged_by_what_is_where_and_what_moves(offload: Offload) -> None:
     offloaded = make_case(scheme=INT8WO, offload=offload)
     gated, shown = ({m.name for m in of(offloaded, H100)} for of in (gated_metrics, shown_metrics))
-    assert PEAKS_OF_STAGES | OF_OFFLOADING | {"outputs_unlike_built"} <= gated
-    assert {"copies_under_kernels_pct", "offload_set_up_s"} <= shown
+    assert PEAKS_OF_STAGES | OF_OFFLOADING | {"outputs_unlike_built", "copies_under_kernels_pct"} <= gated
+    assert "offload_set_up_s" in shown
     assert not {"psnr_db", "layer_sqnr_db"} & (gated | shown)
 
 

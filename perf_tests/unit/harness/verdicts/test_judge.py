@@ -17,8 +17,8 @@ from perf_tests.harness.verdicts.judge import has_loaded_its_caches, judge_metri
 from perf_tests.protocol.reports import CompileCache, TunedChoices
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import CPU, H100, H200, Platform
-from perf_tests.tables.recipes import INT8_GEMM, CompileMode
-from perf_tests.tables.schemes.rows import INT8DQ, INT8DQ_SPARSE24
+from perf_tests.tables.recipes import INT8_GEMM, LEAF_OFFLOAD, CompileMode, Recipe
+from perf_tests.tables.schemes.rows import BF16, INT8DQ, INT8DQ_SPARSE24
 from perf_tests.unit.builders import (
     COLD_CACHE,
     FLUX_FP8,
@@ -60,6 +60,39 @@ def test_step_of_an_unsteady_scheme_may_take_twice_its_time(measured: float, sta
     assert verdict.status is status
     assert (verdict.limit, verdict.ci_pct, verdict.wants_more) == (1600.0, None, False)
     assert "host-bound, each product sets up cuSPARSELt anew" in verdict.reason
+
+
+FLUX_COPYING = FLUX_FP8.with_recipe(Recipe(scheme=BF16, offload=LEAF_OFFLOAD))
+
+
+@pytest.mark.parametrize(
+    ("measured", "status"),
+    [(493.0, Status.PASS), (560.0, Status.PASS), (799.0, Status.PASS), (801.0, Status.REGRESSED)],
+)
+def test_step_that_copies_weights_may_follow_the_memory_of_the_host(measured: float, status: Status) -> None:
+    run = make_run(FLUX_COPYING, H100, processes=_steps(measured))
+    entry = {"digest": FLUX_COPYING.digest}
+    verdict = judged("denoise_step_ms", [], [500.0], entry=entry, case=FLUX_COPYING, run=run)
+    assert verdict.status is status
+    assert (verdict.limit, verdict.ci_pct, verdict.wants_more) == (800.0, None, False)
+    assert "weights are copied in each step" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("accepted", "measured", "status"),
+    [
+        (27.4, 17.1, Status.PASS),  # copies that take 1.6 times as long
+        (27.4, 13.6, Status.REGRESSED),
+        (27.4, 0.0, Status.REGRESSED),  # no stream of their own
+        (0.0, 0.0, Status.PASS),  # offloaded by model
+    ],
+)
+def test_copies_stay_hidden_under_kernels(accepted: float, measured: float, status: Status) -> None:
+    build = make_build({"copies_under_kernels_pct": measured})
+    run = make_run(FLUX_COPYING, H100, processes=(make_process(build=build),))
+    entry = {"digest": FLUX_COPYING.digest}
+    verdict = judged("copies_under_kernels_pct", [], [accepted], entry=entry, case=FLUX_COPYING, run=run)
+    assert verdict.status is status
 
 
 def _steps(value_ms: float) -> tuple[Process, ...]:
