@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -153,8 +154,9 @@ def _platform_marks(platforms: Sequence[Platform], target: Target) -> list[pytes
 
 
 def kept_items(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """`items` without the cross product unless it is asked for, and without the cases of other shards; in the
-    order in which rows are recorded, where that is what the session is for.
+    """`items` without the cross product unless it is asked for, and without the cases of other shards; all
+    tests of a case one after another, and in the order in which rows are recorded, where that is what the
+    session is for.
 
     Raises PerfError where the baselines that tell the cost of a case cannot be read.
     """
@@ -162,12 +164,28 @@ def kept_items(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pyte
     kept = [item for item in items if not item.get_closest_marker("exhaustive") or _is_asked_for(item)]
     if session.options.records:
         kept = _in_recording_order(config, kept)
+    elif not session.options.measures_all_first:
+        kept = _case_by_case(kept)
     if session.options.shard is None:
         return kept
     mine = session.forecaster.shard(selection_of(config, kept))
     elsewhere = frozenset(item for item in kept if is_judging(item) and case_of(item).id not in mine)
     config.stash[ELSEWHERE] = elsewhere
     return [item for item in kept if item not in elsewhere]
+
+
+def _case_by_case(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """`items` with all tests of a case at the place of its first, and the other tests at their own.
+
+    pytest's order is module by module, where the first measures every case: a session that is cut off would
+    have judged none of them.
+    """
+    places: dict[str, int] = {}
+    order = [
+        places.setdefault(case_of(item).id, place) if is_judging(item) else place
+        for place, item in enumerate(items)
+    ]
+    return [item for _, item in sorted(zip(order, items, strict=True), key=itemgetter(0))]
 
 
 def _in_recording_order(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pytest.Item]:

@@ -74,6 +74,12 @@ class Options:
     """The four stacks that red metrics are attributed with; None: they are not attributed."""
 
     @property
+    def measures_all_first(self) -> bool:
+        """Whether every case is measured before the first is judged: one device that compares what is red
+        with another stack spends its budget on cases first. Several cards compare a case right after it."""
+        return self.against is not None and self.gpus is None
+
+    @property
     def worker_command(self) -> tuple[str, ...]:
         """How an interpreter is told to be a worker."""
         return ("-m", self.worker_module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -13,12 +14,41 @@ from perf_tests.unit.conftest import BF16, FP8DQROW, INT8WO, ROOT, Plug, Suite
 from perf_tests.unit.harness.plugin.sessions import (
     BOTH,
     BUILD,
+    LATENCY,
     NAMES,
     ONLY_BF16,
     ONLY_INT8WO,
     collected,
     screen,
 )
+
+# Order
+
+
+AGAINST = f"--perf-against={sys.executable}"
+COMPILED_BF16 = "flux1-dev-b1-bf16-regional"
+CASE_BY_CASE = [
+    f"test_{judge}[{case}]" for case in (COMPILED_BF16, FP8DQROW) for judge in ("build", "latency")
+]
+MODULE_BY_MODULE = [CASE_BY_CASE[place] for place in (0, 2, 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [
+        ((), CASE_BY_CASE),
+        ((AGAINST,), MODULE_BY_MODULE),
+        ((AGAINST, "--perf-gpus=all"), CASE_BY_CASE),
+    ],
+)
+def test_a_case_is_judged_before_the_next_is_measured_unless_one_device_compares(
+    suite: Suite, plug_gpus: Plug, options: tuple[str, ...], order: list[str]
+) -> None:
+    plug_gpus(2)
+    cases = (f"--perf-case={case}" for case in (COMPILED_BF16, FP8DQROW))
+    result = suite.run(*cases, *options, "-m", "h100", "--collect-only", "-q", tests=(BUILD, LATENCY))
+    assert [line.partition("::")[2] for line in result.outlines if "::" in line] == order
+
 
 # Selection
 
