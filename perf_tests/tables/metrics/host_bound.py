@@ -66,8 +66,8 @@ UNTIMED = (
 COPYING = Unsteady(
     slower_pct=60.0,
     reason=(
-        "weights are copied in each step, so that it takes as long as the memory of the host: of five images "
-        "of one process on an idle host, four had steps of 493 to 509 ms, and the last of 560"
+        "weights are copied in each step, which the memory of the host takes part in: of five images of one "
+        "process, at a load of 0.14 per core, four had steps of 493 to 509 ms, and the last of 560"
     ),
 )
 """Of every recipe that copies a module's weights for each of its calls: only a change of kind shows."""
