@@ -75,8 +75,10 @@ class Options:
 
     @property
     def measures_all_first(self) -> bool:
-        """Whether every case is measured before the first is judged: one device that compares what is red
-        with another stack spends its budget on cases first. Several cards compare a case right after it."""
+        """Whether every case is measured before the first is judged. One device that compares what is red
+        with another stack spends its budget on cases first; several cards compare each case once it is
+        measured.
+        """
         return self.against is not None and self.gpus is None
 
     @property
