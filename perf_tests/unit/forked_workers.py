@@ -18,6 +18,7 @@ from perf_tests.harness.processes.process_group import Leader
 from perf_tests.protocol.messages import Fork
 from perf_tests.unit import fake_worker
 from perf_tests.unit.fork_server import SWITCHES
+from perf_tests.unit.gone import is_gone
 
 START_PROCESS = worker_process.start_process
 START_LISTENING = fork_server.start_listening
@@ -36,7 +37,7 @@ class FakeWorkers:
     @property
     def alive(self) -> int:
         """How many of the workers have not ended."""
-        self._pids = [pid for pid in self._pids if Path(f"/proc/{pid}").exists()]
+        self._pids = [pid for pid in self._pids if not is_gone(pid)]
         return len(self._pids)
 
     def start_process(

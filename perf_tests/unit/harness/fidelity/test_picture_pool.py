@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from perf_tests.harness.fidelity.picture_pool import PicturePool, PoolEndedError
 from perf_tests.protocol.errors import PerfError
+from perf_tests.unit.gone import is_gone_within_5_s
 from perf_tests.unit.harness.fidelity.pooled import die, pid_and, refuse
 
 pytestmark = pytest.mark.usefixtures("light_main")
@@ -100,10 +100,7 @@ def test_the_processes_end_with_a_session_that_is_killed(tmp_path: Path) -> None
         assert session.stdout is not None
         pid = int(session.stdout.readline())
         session.kill()
-    deadline = time.monotonic() + 10
-    while is_alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not is_alive(pid)
+    assert is_gone_within_5_s(pid)
 
 
 def test_signals_to_the_group_of_the_session_end_no_process(tmp_path: Path) -> None:
@@ -119,14 +116,6 @@ def test_signals_to_the_group_of_the_session_end_no_process(tmp_path: Path) -> N
         check=False,
     )
     assert (done.stdout, done.returncode) == ("[0, 1, 2, 3]\n" * 2, 0), done.stderr
-
-
-def is_alive(pid: int) -> bool:
-    """Whether the process exists and has not ended."""
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_ctrl_c_as_a_process_starts_leaves_none_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
