@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from perf_tests.harness.execution.crew import Crew
-from perf_tests.harness.execution.lane import Callbacks, Lane, Work
-from perf_tests.harness.execution.launcher import Launcher, Seen, Stack
+from perf_tests.harness.execution.lane import Callbacks, Lane, Work, known_reference
+from perf_tests.harness.execution.launcher import AbortedError, Launcher, Seen, Stack
 from perf_tests.harness.execution.planned import Planned, PlannedCases
 from perf_tests.harness.execution.sampling import SamplingRules
 from perf_tests.harness.lanes.cards import LaneCard
@@ -72,7 +72,7 @@ class Campaign:
         self.store = RunStore(out, self.planned.blanks, start, lambda: seen.environment)
         self._callbacks = callbacks or Callbacks()
         self._arrays = ArrayFiles(out, self.planned.dependants, self.store)
-        work = Work(
+        self._work = Work(
             planned=self.planned,
             store=self.store,
             rules=rules,
@@ -80,11 +80,12 @@ class Campaign:
             arrays=self._arrays,
         )
         self._lanes = [
-            Lane(Launcher(out, stack, seen=seen, card=card), work, card.unit if card else start.unit)
+            Lane(Launcher(out, stack, seen=seen, card=card), self._work, card.unit if card else start.unit)
             for card in (several.cards if several else (None,))
         ]
         self._crew = Crew(self._lanes, several.jobs, self._is_done) if several else None
         self._unit = start.unit
+        self._is_aborted = False
         self._is_closed = False
 
     def clear_up(self) -> None:
@@ -136,19 +137,24 @@ class Campaign:
     def reference(self, case_id: str, unit: str | None = None) -> Run | None:
         """The run that a selected case is compared with, measured if need be; None where there is none.
 
-        `unit` is where the case was measured, None where the record says so. Raises what `run` raises.
+        `unit` is where the case was measured, None where the record says so. Raises what `run` raises, and
+        AbortedError after `abort` for one that is not measured.
         """
         planned = self.planned[case_id]
         run = self.store.cases.get(case_id)
         measured = run.processes[0].environment.unit if run and run.processes else self._unit
         wanted = unit or measured
+        if self._is_aborted:
+            return known_reference(self._work, planned, wanted)
         return self.on_device(wanted, lambda lane: lane.reference(planned, wanted))
 
     def on_device(self, unit: str | None, do: Callable[[Lane], T]) -> T:
         """What `do` returns, on the lane of the card `unit`, while nothing else is measured there.
 
-        Raises what `do` raises.
+        Raises what `do` raises, and AbortedError after `abort`.
         """
+        if self._is_aborted:
+            raise AbortedError
         return self._crew.ask(unit, do) if self._crew else do(self._lanes[0])
 
     def file(self, case_id: str, verdicts: tuple[Verdict, ...], status: Status, reason: str) -> Run:
@@ -162,12 +168,17 @@ class Campaign:
         """Note the planned `case: metric` pairs without a verdict; `close` writes them."""
         self.store.missing = missing
 
-    def interrupt(self) -> None:
-        """Kill all workers at once, then do what `close` does."""
+    def abort(self) -> None:
+        """Kill all workers at once: nothing more is measured, and what is can be judged until `close`."""
+        self._is_aborted = True
         if self._crew:
             self._crew.stop()
         else:
             self._lanes[0].launchers[0].kill_all()
+
+    def interrupt(self) -> None:
+        """Kill all workers at once, then do what `close` does."""
+        self.abort()
         self.close()
 
     def close(self) -> None:

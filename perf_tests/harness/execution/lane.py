@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from perf_tests.harness.execution.launcher import Launcher, Seen, Stack
+from perf_tests.harness.execution.launcher import AbortedError, Launcher, Seen, Stack
 from perf_tests.harness.execution.planned import Planned, PlannedCases, blank
 from perf_tests.harness.execution.sampling import SamplingRules, Series
 from perf_tests.harness.execution.shared_worker import SharedWorker, Subject, Twins
@@ -297,6 +297,18 @@ class Lane:
         run = subject.series.run
         if run.processes and not self._is_done(run.id, implicit=subject.implicit):
             self._store.put(_interrupted(run), implicit=subject.implicit, unit=self.unit)
+
+
+def known_reference(work: Work, planned: Planned, unit: str | None) -> Run | None:
+    """The run on `unit` that `planned` is compared with; None for a reference.
+
+    Raises AbortedError where nothing was measured to compare it with.
+    """
+    if planned.reference is None:
+        return None
+    if known := _usable(work, planned.reference, unit, with_arrays=False):
+        return known[0]
+    raise AbortedError
 
 
 def _usable(work: Work, reference: Planned, unit: str | None, *, with_arrays: bool) -> list[Run]:

@@ -177,8 +177,8 @@ def kept_items(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pyte
 def _case_by_case(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """`items` with all tests of a case at the place of its first, and the other tests at their own.
 
-    In pytest's order, module by module, the first module has every case measured: a session that is cut off
-    would have judged none of them. Where several cards run ahead of the tests, it still may not have.
+    In pytest's order, module by module, the first module has every case measured: a session that is killed
+    would have judged none of them, and nobody would hear of a red one before the last was measured.
     """
     places: dict[str, int] = {}
     order = [

@@ -10,6 +10,7 @@ import pytest
 
 from perf_tests.harness.plugin import known_issues
 from perf_tests.harness.plugin.collection import EXPLAINED, SESSION, judged_group
+from perf_tests.harness.plugin.judging import can_be_judged
 from perf_tests.harness.plugin.options import Options
 from perf_tests.harness.plugin.session import UNWRITABLE, PerfSession
 from perf_tests.harness.report import failure
@@ -77,8 +78,7 @@ class Judged:
 
     def _skip_unmeasured(self) -> None:
         __tracebackhide__ = True
-        failed = self._run.failure is not None and self._run.status is not Status.UNPROVEN
-        if failed or self._run.status is Status.NOT_RUN:
+        if not can_be_judged(self._run):
             self._skip(self._see_build())
 
     def _fail(self, text: str) -> NoReturn:

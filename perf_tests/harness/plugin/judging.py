@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -126,11 +126,6 @@ class CaseJudge:
         verdicts = (self._verdict(metric, run) for metric in metrics if not metric.needs_verification)
         return tuple(each for each in verdicts if each.status is not Status.INCONCLUSIVE)
 
-    def groups_with_noise(self, case_id: str) -> tuple[Group, ...]:
-        """The groups in which selected tests owe a verdict on a noisy metric of the case."""
-        noisy = (METRIC_BY_NAME[name] for name in self.ledger.owed_on(case_id) if name in NOISY)
-        return tuple(dict.fromkeys(metric.group for metric in noisy))
-
     def is_green(self, run: Run) -> bool:
         """Whether measuring `run` ended in a way that leaves the session green; its verdicts do not count."""
         case, platform = self._selection.cases[run.id]
@@ -156,7 +151,7 @@ class CaseJudge:
     def draw(self, run: Run, /) -> None:
         """Draw how the outputs of `run` differ from its reference's, while its arrays are there, where a
         verdict on that is red or lacks a baseline."""
-        if not run.processes or (run.failure is not None and run.status is not Status.UNPROVEN):
+        if not run.processes or not can_be_judged(run):
             return
         owed = (METRIC_BY_NAME[name] for name in sorted(self.ledger.owed_on(run.id) - {BUILD}))
         about_outputs = (metric for metric in owed if metric.reader.compares_outputs)
@@ -252,6 +247,18 @@ class CaseJudge:
                 noise=self._baselines.noise(platform), level=self.level, max_processes=self.max_processes
             ),
         )
+
+
+def groups_of(metrics: Set[str]) -> tuple[Group, ...]:
+    """The groups of the metrics that are named."""
+    return tuple(dict.fromkeys(METRIC_BY_NAME[name].group for name in sorted(metrics)))
+
+
+def can_be_judged(run: Run) -> bool:
+    """Whether there is anything to judge: an unproven run has counters and pictures, one that failed in
+    another way or was not started has not."""
+    failed = run.failure is not None and run.status is not Status.UNPROVEN
+    return not failed and run.status is not Status.NOT_RUN
 
 
 def outcome(run: Run, verdicts: Sequence[Verdict]) -> tuple[Status, str]:

@@ -26,6 +26,10 @@ class Ledger:
         """The metrics of the case that selected tests owe a verdict on, settled or not."""
         return {metric for owing, metric in self.owed if owing == case_id}
 
+    def open_on(self, case_id: str) -> set[str]:
+        """The metrics of the case that selected tests owe a verdict on, and that is not settled."""
+        return {metric for owing, metric in self.owed - self.settled if owing == case_id}
+
     def owed_by_case(self) -> dict[str, tuple[str, ...]]:
         """Case id -> the metrics that selected tests owe a verdict on, settled or not, sorted."""
         owed: dict[str, list[str]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,13 +13,13 @@ from pathlib import Path
 from perf_tests.harness.execution import resuming
 from perf_tests.harness.execution.campaign import Asides, Campaign
 from perf_tests.harness.execution.lane import Callbacks
-from perf_tests.harness.execution.launcher import Stack
+from perf_tests.harness.execution.launcher import AbortedError, Stack
 from perf_tests.harness.execution.sampling import SamplingRules
 from perf_tests.harness.fidelity.picture_pool import PicturePool
 from perf_tests.harness.lanes.cards import LaneCard
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.plugin.ab_session import AbSession
-from perf_tests.harness.plugin.judging import CaseJudge, outcome
+from perf_tests.harness.plugin.judging import CaseJudge, can_be_judged, groups_of, outcome
 from perf_tests.harness.plugin.options import REPOSITORY, Options
 from perf_tests.harness.plugin.selection import Forecaster, PlatformBaselines, Selection
 from perf_tests.harness.processes import checkout
@@ -36,6 +36,7 @@ from perf_tests.harness.telling import night as findings
 from perf_tests.harness.verdicts import verification
 from perf_tests.protocol.errors import PerfError, UsageError
 from perf_tests.tables.cases import Case
+from perf_tests.tables.metrics.rows import NOISY
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import Platform
 
@@ -195,7 +196,7 @@ class PerfSession:
         """Make the A/B that verdicts on `run` will ask for, while its card is free for it."""
         if run.failure is not None or run.status is Status.NOT_RUN:
             return
-        for group in self.judging.groups_with_noise(run.id):
+        for group in groups_of(self.judging.ledger.owed_on(run.id) & NOISY):
             self._compared(run, self.judging.verdicts(run, group))
 
     def measure(self, case_id: str) -> Run:
@@ -243,15 +244,16 @@ class PerfSession:
         return self._campaign.record if self._campaign else None
 
     def close(self, *, interrupted: bool) -> RunRecord | None:
-        """End all workers and note what was left unsaid; None where nothing was measured or asked for."""
+        """End all workers, judge what an interruption has left measured but not judged, and note what was
+        left unsaid; None where nothing was measured or asked for."""
         with self._held:
             if self._campaign is None:
                 return None
-            self._campaign.set_missing(self.judging.ledger.missing())
             if interrupted:
-                self._campaign.interrupt()
-            else:
-                self._campaign.close()
+                self._campaign.abort()
+                _judge_measured(self, self._campaign)
+            self._campaign.set_missing(self.judging.ledger.missing())
+            self._campaign.close()
             record, folder = self._campaign.record, self._directory.path
             findings.write(folder, record, self.baselines.recorded_at(self.selection))
             self.without_page = _page_problem(self.options, record, folder)
@@ -260,6 +262,18 @@ class PerfSession:
     def release(self) -> None:
         """Let other sessions have the run directory, as `close` does. Idempotent."""
         self._held.close()
+
+
+def _judge_measured(session: PerfSession, campaign: Campaign) -> None:
+    """Give the verdicts that are owed on measured cases, but for those that call for more to be measured:
+    cards run ahead of the tests, and a test module may have measured what the next one judges."""
+    for case_id in sorted(campaign.done):
+        run = session.measure(case_id)
+        session.settle_build(run)
+        owed = session.judging.ledger.open_on(case_id) if can_be_judged(run) else set()
+        for group in groups_of(owed):
+            with suppress(AbortedError):
+                session.judge(run, group)
 
 
 def explain_red(session: PerfSession) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from perf_tests.harness.plugin.fixtures import Judged
 from perf_tests.harness.runs.record import Run, Status
 from perf_tests.unit import fake_cards
 from perf_tests.unit.conftest import BF16, FP8DQROW, ROOT, Misbehave, Plug, Suite
-from perf_tests.unit.harness.plugin.sessions import BUILD, SCHNELL, killed_after, screen
+from perf_tests.unit.harness.plugin.sessions import BUILD, SCHNELL, killed_after, screen, until
 
 RECIPES = ("*-eager*", "bf16-regional", "fp8wo-regional")
 SIX = ("-m", "h100", *(f"--perf-case=flux1-schnell-b1-{recipe}" for recipe in RECIPES))
@@ -160,6 +161,21 @@ def test_cards_of_two_models_do_not_measure_together(suite: Suite, plug_gpus: Pl
     result = suite.run("-m", "h100", "--perf-gpus=all", tests=(BUILD,))
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"{CARD_0} is h100, but {CARD_1} is not" in screen(result)
+
+
+def test_an_interrupted_session_judges_what_its_cards_have_measured_ahead(
+    suite: Suite, plug_gpus: Plug, of_one_card: Verdicts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(judged: Judged) -> None:
+        assert until(lambda: len(judged._session.campaign.done) == 6, timeout_s=60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Judged, "check_build", interrupt)
+    result = suite.run(*SIX, "--perf-gpus=all", tests=JUDGED, no_reraise_ctrlc=True)
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert verdicts(suite) == of_one_card
+    assert suite.record().missing == ()
 
 
 def test_a_killed_session_goes_on_and_ends_with_the_same_verdicts(

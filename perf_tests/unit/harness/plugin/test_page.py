@@ -10,8 +10,8 @@ from perf_tests.harness.page import report_file
 from perf_tests.harness.page.sources import PageSources
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.runs.record_file import read_record
-from perf_tests.unit.conftest import INT8WO, Suite
-from perf_tests.unit.harness.plugin.sessions import BUILD, ONLY_INT8WO, Open, screen
+from perf_tests.unit.conftest import CASES, COMPILED, INT8WO, Suite
+from perf_tests.unit.harness.plugin.sessions import BUILD, ONLY_INT8WO, QUICK, Open, screen
 
 
 def test_session_writes_a_page_and_says_where(suite: Suite) -> None:
@@ -50,6 +50,7 @@ def test_page_that_cannot_be_made_costs_neither_the_night_nor_its_record(
 
 def test_interrupted_session_has_a_page_too(open_session: Open, tmp_path: Path) -> None:
     session = open_session()
+    session.select(CASES[COMPILED], QUICK, None)
     session.measure(INT8WO)
 
     session.close(interrupted=True)

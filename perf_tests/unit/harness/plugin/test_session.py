@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from perf_tests.harness.baselines import files
+from perf_tests.harness.execution.launcher import Launcher
 from perf_tests.harness.plugin.options import parse_drill
 from perf_tests.harness.records.process_ends import SamplingEnd
 from perf_tests.harness.runs.record import Status
 from perf_tests.harness.runs.record_file import read_record
+from perf_tests.harness.runs.store import RunStore
 from perf_tests.protocol.errors import BaselineError, PerfError
 from perf_tests.tables.metrics.spec import Group
 from perf_tests.tables.platforms import H100
 from perf_tests.unit.conftest import BF16, CASES, FP8DQROW, INT8WO, Misbehave
-from perf_tests.unit.harness.plugin.sessions import Open, on_h100
+from perf_tests.unit.harness.plugin.sessions import QUICK, Open, on_h100
 
 
 def test_a_selected_case_owes_what_its_tests_judge(open_session: Open) -> None:
@@ -65,7 +68,7 @@ def test_the_status_of_a_case_is_the_worst_of_all_its_groups(open_session: Open)
 def test_a_closed_session_records_the_missing_verdicts(open_session: Open, tmp_path: Path) -> None:
     session = open_session()
     session.measure(INT8WO)
-    session.close(interrupted=True)
+    session.close(interrupted=False)
     assert f"{INT8WO}: weight_bytes" in read_record(tmp_path / "run").missing
 
 
@@ -88,6 +91,70 @@ def test_a_run_directory_that_holds_something_else_is_refused(open_session: Open
     with pytest.raises(PerfError, match=r"holds 'thesis.tex', which is not part of a run"):
         open_session(out=tmp_path).measure(INT8WO)
     assert (tmp_path / "thesis.tex").exists()
+
+
+# What an interruption leaves
+
+
+def test_what_was_measured_before_an_interruption_is_judged(open_session: Open, tmp_path: Path) -> None:
+    session = open_session(drills=(parse_drill("latency:+150%"),))
+    session.select(CASES[INT8WO], QUICK, Group.LATENCY)
+    session.measure(INT8WO)
+    session.close(interrupted=True)
+
+    record = read_record(tmp_path / "run")
+    assert record.missing == ()
+    assert {each.metric: each.status for each in record.cases[0].verdicts} == {
+        "time_ratio_vs_fp32": Status.REGRESSED,
+        "step_tflop": Status.PASS,
+        "quantize_s": Status.PASS,
+        "quantized_modules": Status.PASS,
+        "weight_bytes": Status.PASS,
+        "transformer_bytes": Status.PASS,
+        "text_encoder_bytes": Status.PASS,
+        "text_encoder_2_bytes": Status.PASS,
+        "vae_bytes": Status.PASS,
+    }
+
+
+def test_nothing_is_measured_to_judge_what_was_interrupted(
+    open_session: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a worker is started")
+
+    session = open_session()
+    session.measure(INT8WO)
+    monkeypatch.setattr(RunStore, "usable_references", lambda *_, **__: [])
+    monkeypatch.setattr(Launcher, "spawn", refuse)
+    session.close(interrupted=True)
+
+    assert f"{INT8WO}: build" not in read_record(tmp_path / "run").missing
+    assert f"{INT8WO}: weight_bytes" in read_record(tmp_path / "run").missing
+
+
+def test_a_time_that_calls_for_another_stack_stays_owed_after_an_interruption(
+    tmp_path: Path, recorded: Path
+) -> None:
+    drills = (parse_drill("latency:+6%"),)
+    session = on_h100(tmp_path / "run", recorded, drills=drills, against=sys.executable)
+    session.select(CASES[FP8DQROW], H100, Group.MEMORY)
+    session.measure(FP8DQROW)
+    session.close(interrupted=True)
+
+    record = read_record(tmp_path / "run")
+    assert f"{FP8DQROW}: denoise_step_ms" in record.missing
+    assert not [each for each in record.missing if "peak" in each]
+    assert {each.status for each in record.cases[0].verdicts} == {Status.PASS}
+
+
+def test_a_failure_before_an_interruption_is_owed_nothing(open_session: Open, tmp_path: Path) -> None:
+    session = open_session(drills=(parse_drill(f"oom@{INT8WO}"),))
+    session.measure(INT8WO)
+    session.close(interrupted=True)
+
+    record = read_record(tmp_path / "run")
+    assert (record.cases[0].status, record.cases[0].verdicts, record.missing) == (Status.OOM, (), ())
 
 
 # How many processes, how many samples
