@@ -11,6 +11,8 @@ What each phase takes in one fresh process:
 * fidelity: as in the nearest record that has it, and `FIDELITY_STEPS` times what a step takes longer.
 * generate: as recorded; otherwise from the nearest record, times (this generation / that generation), both
   composed of their stages: encode + first step + further steps + decode.
+* built twin: as in the nearest record of the pipeline; otherwise what it takes to build and to generate once,
+  unless it packages.
 * compile: contains a generation of two steps. What the nearest record of the same compile mode took beyond
   its own two steps, plus this case's two steps; with gradients, `COMPILING_GRADIENTS` times as much. A first
   process also takes what its recipe tunes by timing, unless an earlier run has left its choices; a record
@@ -19,19 +21,19 @@ What each phase takes in one fresh process:
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.planning import relatives
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
+from perf_tests.harness.planning.stages import StageTimes, scaled_to, stages_of
 from perf_tests.harness.runs.projection import least_samples
 from perf_tests.harness.stats import precision
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.spec import ANSWER, STAGES, STEP, TRAIN_STEP
 from perf_tests.tables.platforms import Platform, WorkerStart
 
 COMPILING_GRADIENTS = 4.0
@@ -66,6 +68,9 @@ LEAST_LOAD_S = 1.0
 LEAST_IMPORT_S = 2.0
 """What importing takes at least, wherever it happens: a worker that imported ahead waits for less, and tells
 nothing by it."""
+
+BUILDING = (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE)
+TimedRecord = tuple[RecordedCase, StageTimes]
 
 
 class CostBasis(StrEnum):
@@ -117,14 +122,14 @@ def expected_cost(
     """What `case` takes on `platform` in one process of its own with `samples` timed generations.
 
     `samples` of None stands for as many as it had when it was recorded, or as it usually has. The time to
-    generate is scaled from the nearest record that has one (see `_scaled`).
+    generate is scaled from the nearest record that has one (see `stages.scaled_to`).
     """
     nearest = known.nearest_first(case)
-    timed = [(each, stages) for each in nearest if (stages := _stages(each.entry)) is not None]
+    timed = [(each, stages) for each in nearest if (stages := stages_of(each.entry)) is not None]
     if not timed:
         return UNKNOWN
     source, before = timed[0]
-    stages = _scaled(before, case, source, known)
+    stages = scaled_to(before, case, source, known)
     generation_s = stages.latency_s(case.steps) * _overhead(source, before, platform)
     samples = (
         samples or _recorded_samples(case, source, platform) or usual_samples(case, platform, generation_s)
@@ -141,7 +146,7 @@ def expected_cost(
         Phase.GENERATE: generation_s * generations(case, samples),
         Phase.FIDELITY: _fidelity_s(case, timed, known),
         Phase.SWITCH_WORKLOAD: _first(nearest, Phase.SWITCH_WORKLOAD),
-        **_built_twin_s(case, nearest),
+        Phase.BUILT_TWIN: _built_twin_s(case, platform, known, nearest),
     }
     return ProcessCost(
         seconds={phase: seconds for phase, seconds in found.items() if seconds is not None},
@@ -174,60 +179,7 @@ def _basis(case: Case, source: RecordedCase) -> CostBasis:
 # To generate
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Stages:
-    """Median milliseconds of the stages of a generation."""
-
-    encode_ms: float
-    first_step_ms: float
-    step_ms: float
-    decode_ms: float
-
-    def latency_s(self, steps: int) -> float:
-        return (self.encode_ms + self.first_step_ms + (steps - 1) * self.step_ms + self.decode_ms) / 1e3
-
-    def scaled(self, *, encode: float, step: float, decode: float) -> _Stages:
-        return _Stages(
-            encode_ms=self.encode_ms * encode,
-            first_step_ms=self.first_step_ms * step,
-            step_ms=self.step_ms * step,
-            decode_ms=self.decode_ms * decode,
-        )
-
-
-def _stages(entry: Entry) -> _Stages | None:
-    if alone := entry.metrics.get(TRAIN_STEP, entry.metrics.get(ANSWER)):
-        step_ms = statistics.median(alone)
-        return _Stages(encode_ms=0.0, first_step_ms=step_ms, step_ms=step_ms, decode_ms=0.0)
-    ms = {name: statistics.median(entry.metrics[name]) for name in STAGES if name in entry.metrics}
-    if not {"encode_ms", "first_step_ms", "decode_ms"} <= ms.keys():
-        return None
-    return _Stages(
-        encode_ms=ms["encode_ms"],
-        first_step_ms=ms["first_step_ms"],
-        # A generation of one step has no later one.
-        step_ms=ms.get(STEP, ms["first_step_ms"]),
-        decode_ms=ms["decode_ms"],
-    )
-
-
-def _scaled(stages: _Stages, case: Case, source: RecordedCase, known: KnownCosts) -> _Stages:
-    """The stages of `case`, scaled from `stages`, which are those of `source`.
-
-    A step scales with the published seconds per step where both cases have them, otherwise with the pixels;
-    decoding scales with the pixels; encoding does not scale, since the prompt is the same. Where `case` is
-    the fp32 twin that was measured along with the source, all of them scale with the measured ratio.
-    """
-    of_twin = source.entry.metrics.get("time_ratio_vs_fp32")
-    if of_twin is not None and case == source.case.fp32_twin:
-        slower = 1 / statistics.median(of_twin)
-        return stages.scaled(encode=slower, step=slower, decode=slower)
-    sizes = case.workload.pixels / source.case.workload.pixels
-    published = known.published_ratio(case, source.case)
-    return stages.scaled(encode=1.0, step=sizes if published is None else published, decode=sizes)
-
-
-def _overhead(source: RecordedCase, stages: _Stages, platform: Platform) -> float:
+def _overhead(source: RecordedCase, stages: StageTimes, platform: Platform) -> float:
     """Host seconds spent on the source's generations / the seconds of their stages; 1 where it is unknown."""
     spent_s = source.entry.seconds.get(Phase.GENERATE)
     if spent_s is None:
@@ -238,14 +190,14 @@ def _overhead(source: RecordedCase, stages: _Stages, platform: Platform) -> floa
     return spent_s / (generations(source.case, samples) * generated_s)
 
 
-def _fidelity_s(case: Case, timed: Iterable[tuple[RecordedCase, _Stages]], known: KnownCosts) -> float | None:
+def _fidelity_s(case: Case, timed: Iterable[TimedRecord], known: KnownCosts) -> float | None:
     """Recording and comparing answers takes eager steps, and what belongs to pipeline and compile mode."""
     if not case.build.pipeline.generates:
         return None
     for each, before in timed:
         spent_s = each.entry.seconds.get(Phase.FIDELITY)
         if spent_s is not None:
-            longer_ms = _scaled(before, case, each, known).step_ms - before.step_ms
+            longer_ms = scaled_to(before, case, each, known).step_ms - before.step_ms
             return max(spent_s * LEAST_FIDELITY, spent_s + FIDELITY_STEPS * longer_ms / 1e3)
     return None
 
@@ -255,8 +207,8 @@ def _fidelity_s(case: Case, timed: Iterable[tuple[RecordedCase, _Stages]], known
 
 def _compile_s(
     case: Case,
-    stages: _Stages,
-    timed: Iterable[tuple[RecordedCase, _Stages]],
+    stages: StageTimes,
+    timed: Iterable[TimedRecord],
     compile_s: Callable[[RecordedCase], float | None],
     *,
     tuning_s: float,
@@ -312,11 +264,25 @@ def _load_s(case: Case, nearest: Sequence[RecordedCase], platform: Platform) -> 
     return loads[0][1] if loads else None
 
 
-def _built_twin_s(case: Case, nearest: Iterable[RecordedCase]) -> dict[Phase, float | None]:
-    if case.built_twin is None:
-        return {}
-    twinned = (each for each in nearest if each.case.built_twin is not None)
-    return {Phase.BUILT_TWIN: _first(twinned, Phase.BUILT_TWIN)}
+def _built_twin_s(
+    case: Case, platform: Platform, known: KnownCosts, nearest: Iterable[RecordedCase]
+) -> float | None:
+    twin, is_packaged = case.built_twin, case.build.recipe.is_packaged
+    if twin is None:
+        return None
+    alike = (
+        each
+        for each in nearest
+        if each.case.build.pipeline.id == case.build.pipeline.id
+        and each.case.build.recipe.is_packaged is is_packaged
+    )
+    recorded_s = _first(alike, Phase.BUILT_TWIN)
+    if recorded_s is not None or is_packaged:
+        return recorded_s
+    seconds = expected_cost(twin, platform, known, 1).seconds
+    phases = (*BUILDING, Phase.COMPILE) if twin.build.recipe.compiles else BUILDING
+    built_s = math.fsum(seconds.get(phase, 0.0) for phase in phases)
+    return built_s + seconds.get(Phase.GENERATE, 0.0) / generations(twin, 1)
 
 
 def _warm_load_s(

@@ -22,7 +22,7 @@ from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B
 from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.pipelines.llama import LLAMA_7B
 from perf_tests.tables.platforms import CPU, WorkerStart
-from perf_tests.tables.recipes import CompileMode, Setting
+from perf_tests.tables.recipes import LEAF_OFFLOAD, MODEL_OFFLOAD, CompileMode, Setting
 from perf_tests.tables.schemes.rows import BF16, FP8DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import make_case, make_entry
 from perf_tests.unit.conftest import CASES
@@ -273,6 +273,43 @@ def test_a_platform_that_fixes_the_number_of_samples_does_not_ask_how_many_were_
     entry = make_entry(STAGES, case=case, seconds={"generate": 10 * 2.0}, samples=9)
     known = KnownCosts(records=(RecordedCase(case=case, entry=entry),))
     assert expected_cost(case, CPU, known).seconds[Phase.GENERATE] == pytest.approx(6 * 2.0)
+
+
+# The built twin
+
+RESIDENT = {"import": 2.0, "load": 12.0, "quantize": 0.4, "compile": 5.0, "generate": 7.6}
+
+
+@pytest.mark.parametrize(
+    ("mode", "seconds"),
+    [
+        pytest.param(CompileMode.EAGER, 14.4 + 1.9, id="eager"),
+        pytest.param(REGIONAL, 19.4 + 1.9, id="compiled"),
+    ],
+)
+def test_a_built_twin_without_a_record_takes_what_building_and_one_generation_do(
+    mode: CompileMode, seconds: float
+) -> None:
+    case = case_of(compile=mode, offload=MODEL_OFFLOAD)
+    cost = _expected(case, record_of(case_of(compile=mode), RESIDENT))
+    assert cost.seconds[Phase.BUILT_TWIN] == pytest.approx(seconds)
+
+
+def test_a_built_twin_takes_what_another_of_its_pipeline_did_and_not_of_another_one() -> None:
+    case = case_of(offload=MODEL_OFFLOAD)
+    another = case_of(pipeline=COGVIDEOX_5B, offload=LEAF_OFFLOAD)
+    records = (record_of(another, {**RESIDENT, "built-twin": 90.0}), record_of(case_of(), RESIDENT))
+    assert _expected(case, *records).seconds[Phase.BUILT_TWIN] == pytest.approx(16.3)
+
+    own = record_of(case_of(offload=LEAF_OFFLOAD), {**RESIDENT, "built-twin": 30.0})
+    assert _expected(case, *records, own).seconds[Phase.BUILT_TWIN] == 30.0
+
+
+def test_what_packaging_takes_is_unknown_without_a_record_of_it() -> None:
+    resident = record_of(case_of(compile=REGIONAL), RESIDENT)
+    offloaded = record_of(case_of(offload=LEAF_OFFLOAD), {**RESIDENT, "built-twin": 30.0})
+    cost = _expected(case_of(compile=CompileMode.AOTI), resident, offloaded)
+    assert Phase.BUILT_TWIN not in cost.seconds
 
 
 # To compile
