@@ -36,6 +36,17 @@ def test_no_workflow_hides_a_failure(workflow: Path) -> None:
     assert not re.search(r"\|\| *(true|:)(?!\w)|set \+e", text)
 
 
+def test_all_parts_of_a_night_measure_the_versions_that_one_job_has_resolved() -> None:
+    night = jobs(NIGHTLY)
+
+    assert "needs: versions" in night["h100"]
+    outputs = {"TORCH_VERSION": "torch", "TORCHAO_REF": "torchao", "DIFFUSERS_REF": "diffusers"}
+    for name, output in outputs.items():
+        assert f"{output}: ${{{{ steps.versions.outputs.{name} }}}}" in night["versions"]
+        assert f"{name}: ${{{{ needs.versions.outputs.{output} }}}}" in night["h100"]
+    assert "matrix" not in night["versions"]
+
+
 def test_only_one_job_of_a_night_writes_issues_and_another_one_the_history() -> None:
     night = jobs(NIGHTLY)
 

@@ -15,6 +15,7 @@ echo "uv $*" >> "$CALLS"
 case "$1 $2" in
     "venv "*) mkdir -p "$PERF_HOME/env" ;;
     "pip show") echo "Name: $5"; echo "Version: $(cat "$CALLS.$5")" ;;
+    "pip compile") echo "$(cat)==2.16.0.dev20261128+cu130" ;;
     "pip freeze") echo "torch==$(cat "$CALLS.torch")"; echo "pillow==13.0.0" ;;
 esac
 """
@@ -75,6 +76,61 @@ def test_nightly_holds_what_is_under_test_and_pins_the_rest_as_recorded(home: Pa
     assert f"--no-build-isolation --no-deps {home}/home/torchao-env\n" in calls
 
 
+def test_nightly_takes_the_torch_that_is_named_and_else_the_newest(home: Path) -> None:
+    _, newest = run(home, "nightly", environment_of(home), "h100")
+    assert f"--index-url {INDEX} torch setuptools wheel\n" in newest
+    _, named = run(home, "nightly", environment_of(home), "h100", TORCH_VERSION="2.16.0.dev20261127+cu130")
+    assert f"--index-url {INDEX} torch==2.16.0.dev20261127+cu130 setuptools wheel\n" in named
+
+
+@pytest.fixture
+def torchao(home: Path) -> tuple[str, str]:
+    """A repository in the place of torchao's, for the real git: commits of tag v0.19.0 and branch main."""
+
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.example")
+        return subprocess.check_output(("git", "-C", str(home / "ao"), *who, *arguments), text=True).strip()
+
+    (home / "git").unlink()
+    (home / "ao").mkdir()
+    git("init", "--quiet", "--initial-branch=main")
+    git("commit", "--quiet", "--allow-empty", "--message=released")
+    git("tag", "--annotate", "--message=0.19.0", "v0.19.0")
+    git("branch", "release/main")
+    git("commit", "--quiet", "--allow-empty", "--message=newer")
+    return git("rev-parse", "v0.19.0^{commit}"), git("rev-parse", "main")
+
+
+def versions(home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The finished script, asked for the versions of a night."""
+    instead = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{home}/ao.insteadOf"}
+    theirs = {"GIT_CONFIG_VALUE_0": "https://github.com/pytorch/ao"}
+    done, _ = run(home, "versions", **instead, **theirs, **variables)
+    return done
+
+
+def test_versions_are_those_of_now_as_variables_of_a_later_nightly(
+    home: Path, torchao: tuple[str, str]
+) -> None:
+    released, newest = torchao
+    torch = "TORCH_VERSION=2.16.0.dev20261128+cu130"
+
+    assert versions(home).stdout.split("\n") == [torch, f"TORCHAO_REF={newest}", "DIFFUSERS_REF=", ""]
+    assert f"TORCHAO_REF={released}\n" in versions(home, TORCHAO_REF="v0.19.0").stdout
+    assert f"TORCHAO_REF={released}\n" in versions(home, TORCHAO_REF=released).stdout
+    assert "TORCH_VERSION=2.15.0\n" in versions(home, TORCH_VERSION="2.15.0").stdout
+
+
+@pytest.mark.usefixtures("torchao")
+def test_what_names_no_commit_is_no_version(home: Path) -> None:
+    done = versions(home, TORCHAO_REF="mian")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "https://github.com/pytorch/ao has no branch and no tag mian: name one, or give the full hash" in (
+        done.stderr
+    )
+
+
 @pytest.mark.parametrize("kind", ["recorded", "nightly"])
 def test_all_that_is_installed_has_its_bytecode(home: Path, kind: str) -> None:
     _, calls = run(home, kind, environment_of(home), "h100")
@@ -108,6 +164,7 @@ def test_a_stable_torch_is_no_nightly(home: Path) -> None:
     [
         (("recorded",), {}, 2, ".ci/stack recorded VENV PLATFORM"),
         (("weekly", "env", "h100"), {}, 2, ".ci/stack recorded VENV PLATFORM"),
+        (("versions", "env", "h100"), {}, 2, ".ci/stack versions "),
         (
             ("recorded", "env", "b200"),
             {},
@@ -117,7 +174,7 @@ def test_a_stable_torch_is_no_nightly(home: Path) -> None:
         (("recorded", "env", "h100"), {"TORCH_INDEX": ""}, 1, "TORCH_INDEX: set it to the package index"),
         (("recorded", "env", "h100"), {"PERF_HOME": ""}, 1, "PERF_HOME: set it to a folder that is kept"),
     ],
-    ids=["few", "kind", "platform", "index", "home"],
+    ids=["few", "kind", "many", "platform", "index", "home"],
 )
 def test_what_cannot_be_installed_is_refused_before_anything_is(
     home: Path, arguments: tuple[str, ...], variables: dict[str, str], code: int, says: str
