@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from perf_tests.unit.git import git
+
 SCRIPT = Path(__file__).parents[2] / ".ci" / "stack"
 INDEX = "https://index.example/cu130"
 UV = """#!/bin/sh
@@ -86,19 +88,15 @@ def test_nightly_takes_the_torch_that_is_named_and_else_the_newest(home: Path) -
 @pytest.fixture
 def torchao(home: Path) -> tuple[str, str]:
     """A repository in the place of torchao's, for the real git: commits of tag v0.19.0 and branch main."""
-
-    def git(*arguments: str) -> str:
-        who = ("-c", "user.name=a", "-c", "user.email=a@b.example")
-        return subprocess.check_output(("git", "-C", str(home / "ao"), *who, *arguments), text=True).strip()
-
     (home / "git").unlink()
-    (home / "ao").mkdir()
-    git("init", "--quiet", "--initial-branch=main")
-    git("commit", "--quiet", "--allow-empty", "--message=released")
-    git("tag", "--annotate", "--message=0.19.0", "v0.19.0")
-    git("branch", "release/main")
-    git("commit", "--quiet", "--allow-empty", "--message=newer")
-    return git("rev-parse", "v0.19.0^{commit}"), git("rev-parse", "main")
+    repository = home / "ao"
+    repository.mkdir()
+    git(repository, "init", "--quiet", "--initial-branch=main")
+    git(repository, "commit", "--quiet", "--allow-empty", "--message=released")
+    git(repository, "tag", "--annotate", "--message=0.19.0", "v0.19.0")
+    git(repository, "branch", "release/main")
+    git(repository, "commit", "--quiet", "--allow-empty", "--message=newer")
+    return git(repository, "rev-parse", "v0.19.0^{commit}"), git(repository, "rev-parse", "main")
 
 
 def versions(home: Path, **variables: str) -> subprocess.CompletedProcess[str]:

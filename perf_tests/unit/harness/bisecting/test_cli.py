@@ -14,16 +14,11 @@ from perf_tests.harness.bisecting.cli import main
 from perf_tests.harness.bisecting.state import held
 from perf_tests.harness.bisecting.versions import Commits
 from perf_tests.unit.conftest import ROOT
+from perf_tests.unit.git import git
 from perf_tests.unit.gone import is_gone_within_5_s
 
 PROBE = """printf '{"value": %s}\\n' "$(cat level)" """
 BUILD = "test ! -e broken || { echo 'error: unknown type name' >&2; exit 1; }"
-
-
-def git(folder: Path, *arguments: str) -> str:
-    settings = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
-    command = ("git", "-C", str(folder), *settings, *arguments)
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")

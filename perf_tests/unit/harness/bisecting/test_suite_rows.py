@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,17 +12,12 @@ from perf_tests.harness.bisecting.commands import CandidateError
 from perf_tests.harness.bisecting.suite_rows import half_interval
 from perf_tests.tables.platforms import CPU, H100
 from perf_tests.unit.conftest import FAKE_WORKER, INT8WO
+from perf_tests.unit.git import git
 
 BUILD = f"""mkdir -p .venv/bin && {{
     echo '#!/bin/sh'
     echo "PERF_FAKE=$(cat switches) exec {sys.executable} "'"$@"'
 }} > .venv/bin/python && chmod +x .venv/bin/python"""
-
-
-def git(folder: Path, *arguments: str) -> str:
-    settings = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
-    command = ("git", "-C", str(folder), *settings, *arguments)
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def bisect(folder: Path, recorded: Path, switches: tuple[str, ...], *more: str) -> tuple[int, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,12 +12,7 @@ from perf_tests.harness.environments import work_trees
 from perf_tests.harness.environments.uv import InstallError
 from perf_tests.harness.environments.work_trees import LOCK, WorkTrees
 from perf_tests.harness.runs.file_lock import FileLock, HeldError
-
-
-def git(folder: Path, *arguments: str) -> str:
-    settings = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
-    command = ("git", "-C", str(folder), *settings, *arguments)
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+from perf_tests.unit.git import git
 
 
 @pytest.fixture
