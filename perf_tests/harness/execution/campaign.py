@@ -176,11 +176,6 @@ class Campaign:
         else:
             self._lanes[0].launchers[0].kill_all()
 
-    def interrupt(self) -> None:
-        """Kill all workers at once, then do what `close` does."""
-        self.abort()
-        self.close()
-
     def close(self) -> None:
         """End all workers and write the record. Idempotent."""
         if self._is_closed:

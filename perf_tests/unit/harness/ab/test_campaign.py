@@ -168,7 +168,8 @@ def test_ctrl_c_keeps_the_pairs_that_were_measured(open_campaign: Open, tmp_path
     start = pairs.begin(FP8DQROW, AGAINST, 14000.0)
     with pytest.raises(KeyboardInterrupt):
         pairs.compare(start, Scripted(PAIR, PAIR, KeyboardInterrupt()), enough(5), never)
-    campaign.interrupt()
+    campaign.abort()
+    campaign.close()
 
     (written,) = read_record(tmp_path).comparisons
     assert (len(written.pairs), written.status) == (2, Status.INCONCLUSIVE)

@@ -108,7 +108,8 @@ def test_an_interrupted_campaign_kills_its_workers_and_writes_what_it_has(
     campaign = conduct(BF16, platform=CPU_FAST)
     campaign.run(BF16)
     (tmp_path / "run.jsonl").unlink()
-    campaign.interrupt()
+    campaign.abort()
+    campaign.close()
     assert living_workers() == []
     assert read_record(tmp_path) == campaign.record
 
@@ -122,7 +123,8 @@ def test_ctrl_c_in_the_first_process_leaves_no_entry_and_no_worker(
     with pytest.raises(KeyboardInterrupt):
         campaign.run(COMPILED)
     assert living_workers() == []
-    campaign.interrupt()
+    campaign.abort()
+    campaign.close()
     assert [run.id for run in read_record(tmp_path).cases] == [BF16]
 
 
@@ -133,7 +135,8 @@ def test_ctrl_c_in_a_later_process_keeps_the_finished_ones(
     campaign = conduct(COMPILED, decide=fixed_processes(3))
     with pytest.raises(KeyboardInterrupt):
         campaign.run(COMPILED)
-    campaign.interrupt()
+    campaign.abort()
+    campaign.close()
     (run,) = read_record(tmp_path).cases
     assert (run.status, run.reason, len(run.processes)) == (Status.INCONCLUSIVE, "interrupted", 2)
     assert not (tmp_path / "cache" / COMPILED).exists()

@@ -226,7 +226,8 @@ def test_ctrl_c_leaves_no_process_while_a_forked_worker_generates(
     interrupt_at(monkeypatch, Generate, 2)
     with pytest.raises(KeyboardInterrupt):
         campaign.run(INT8WO)
-    campaign.interrupt()
+    campaign.abort()
+    campaign.close()
     assert living_children() <= before
     assert [run.id for run in campaign.record.cases if run.processes] == [BF16]
 
@@ -242,7 +243,8 @@ def test_ctrl_c_while_a_worker_is_forked_ends_the_server(
     campaign = conduct(BF16, forking=FORKING)
     with pytest.raises(KeyboardInterrupt):
         campaign.run(BF16)
-    campaign.interrupt()
+    campaign.abort()
+    campaign.close()
     # Whoever adopted the worker that was forked: it ends, because nobody holds the other ends of its pipes.
     for pid in living_workers():
         os.waitpid(int(pid), 0)
@@ -375,7 +377,8 @@ def test_ctrl_c_leaves_no_spare(conduct: Conduct, monkeypatch: pytest.MonkeyPatc
     interrupt_at(monkeypatch, Generate, 2)  # the sample, while the spare is stopped
     with pytest.raises(KeyboardInterrupt):
         campaign.run(FLUX_DEV)
-    campaign.interrupt()
+    campaign.abort()
+    campaign.close()
     assert living_children() <= before
 
 

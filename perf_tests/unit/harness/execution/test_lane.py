@@ -199,7 +199,8 @@ def test_ctrl_c_keeps_a_case_that_is_being_compared(conduct: Conduct, asked: Ask
     assert campaign.run(BF16).failure is None
     assert asked.wait_for(FP8WO, Load.__name__)
     stopped.set()
-    campaign.interrupt()
+    campaign.abort()
+    campaign.close()
     assert progress(read_record(tmp_path))[:2] == [
         (BF16, Progress.MEASURED, 1),
         (INT8WO, Progress.MEASURED, 1),

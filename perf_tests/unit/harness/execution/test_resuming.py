@@ -74,7 +74,8 @@ def test_a_run_that_is_interrupted_and_resumed_leaves_the_record_of_an_undisturb
         campaign = conduct(*PLAN, decide=fixed_processes(2), out=half)
         with pytest.raises(KeyboardInterrupt):
             run_all(campaign)
-        campaign.interrupt()
+        campaign.abort()
+        campaign.close()
     left = read_record(half)
     finished = {run.id: run for run in left.cases if run.reason != "interrupted"}
     resumed = conduct(*PLAN, decide=fixed_processes(2), out=half, resumed=left)
@@ -95,7 +96,8 @@ def test_a_run_that_was_interrupted_after_its_last_process_is_finished_without_a
     campaign = conduct(BF16, prepare=interrupted)
     with pytest.raises(KeyboardInterrupt):
         campaign.run(BF16)
-    campaign.interrupt()
+    campaign.abort()
+    campaign.close()
     left = read_record(tmp_path)
     assert left.cases[0].reason == "interrupted"
     resumed = conduct(BF16, resumed=left)
@@ -186,7 +188,8 @@ def test_a_case_that_was_begun_on_another_card_is_begun_anew(
         campaign = conduct(case, platform=GPU, decide=fixed_processes(3))
         with pytest.raises(KeyboardInterrupt):
             campaign.run(case)
-        campaign.interrupt()
+        campaign.abort()
+        campaign.close()
     left = read_record(tmp_path)
     (begun,) = (moved(run, began_on) for run in left.cases)
     assert len(begun.processes) == 1
