@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from perf_tests.unit.git import git
 from perf_tests.unit.test_project import ROOT, WORKFLOWS, jobs, without_comments
 
 NIGHTLY = ROOT / ".github" / "workflows" / "nightly.yml"
@@ -45,6 +46,7 @@ def test_all_parts_of_a_night_measure_the_versions_that_one_job_has_resolved() -
         assert f"{output}: ${{{{ steps.versions.outputs.{name} }}}}" in night["versions"]
         assert f"{name}: ${{{{ needs.versions.outputs.{output} }}}}" in night["h100"]
     assert "matrix" not in night["versions"]
+    assert all(f'"${{{name}:?' in night["h100"] for name in ("TORCH_VERSION", "TORCHAO_REF"))
 
 
 def test_only_one_job_of_a_night_writes_issues_and_another_one_the_history() -> None:
@@ -154,12 +156,6 @@ def test_tools_know_the_options_that_workflows_give_them(
 
 
 # The branch of the nights
-
-
-def git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ("git", "-C", str(folder), *arguments), check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 def run(remote: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
