@@ -11,8 +11,8 @@ What each phase takes in one fresh process:
 * fidelity: as in the nearest record that has it, and `FIDELITY_STEPS` times what a step takes longer.
 * generate: as recorded; otherwise from the nearest record, times (this generation / that generation), both
   composed of their stages: encode + first step + further steps + decode.
-* built twin: as in the nearest record of the pipeline; otherwise what it takes to build and to generate once,
-  unless it packages.
+* built twin: as in the nearest record of the same pipeline; otherwise what building it and one generation
+  take. Unknown where it packages and no record does.
 * compile: contains a generation of two steps. What the nearest record of the same compile mode took beyond
   its own two steps, plus this case's two steps; with gradients, `COMPILING_GRADIENTS` times as much. A first
   process also takes what its recipe tunes by timing, unless an earlier run has left its choices; a record
@@ -70,7 +70,10 @@ LEAST_IMPORT_S = 2.0
 nothing by it."""
 
 BUILDING = (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE)
+"""What a worker does before it compiles."""
+
 TimedRecord = tuple[RecordedCase, StageTimes]
+"""A record that has stage times, and these."""
 
 
 class CostBasis(StrEnum):

@@ -1,4 +1,4 @@
-"""What the stages of a generation take, and what those of another case do; pure."""
+"""How long each stage of a generation takes, as recorded and as scaled to another case; pure."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ class StageTimes:
     decode_ms: float
 
     def latency_s(self, steps: int) -> float:
+        """Seconds of a generation with that many steps."""
         return (self.encode_ms + self.first_step_ms + (steps - 1) * self.step_ms + self.decode_ms) / 1e3
 
     def scaled(self, *, encode: float, step: float, decode: float) -> StageTimes:
+        """The same stages, each as many times as long."""
         return StageTimes(
             encode_ms=self.encode_ms * encode,
             first_step_ms=self.first_step_ms * step,
@@ -33,7 +35,10 @@ class StageTimes:
 
 
 def stages_of(entry: Entry) -> StageTimes | None:
-    """Those of a record; None where it does not have all of them."""
+    """The stage times of a baseline entry; None where it lacks one of them.
+
+    Training and a single answer have nothing but steps.
+    """
     if alone := entry.metrics.get(TRAIN_STEP, entry.metrics.get(ANSWER)):
         step_ms = statistics.median(alone)
         return StageTimes(encode_ms=0.0, first_step_ms=step_ms, step_ms=step_ms, decode_ms=0.0)

@@ -250,13 +250,13 @@ class CaseJudge:
 
 
 def groups_of(metrics: Set[str]) -> tuple[Group, ...]:
-    """The groups of the metrics that are named."""
+    """The groups that the metrics of these names belong to, each once."""
     return tuple(dict.fromkeys(METRIC_BY_NAME[name].group for name in sorted(metrics)))
 
 
 def can_be_judged(run: Run) -> bool:
-    """Whether there is anything to judge: an unproven run has counters and pictures, one that failed in
-    another way or was not started has not."""
+    """Whether `run` has anything to judge: an unproven one has counters and pictures, one that failed in
+    another way or was not started has neither."""
     failed = run.failure is not None and run.status is not Status.UNPROVEN
     return not failed and run.status is not Status.NOT_RUN
 

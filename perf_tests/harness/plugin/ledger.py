@@ -27,7 +27,7 @@ class Ledger:
         return {metric for owing, metric in self.owed if owing == case_id}
 
     def open_on(self, case_id: str) -> set[str]:
-        """The metrics of the case that selected tests owe a verdict on, and that is not settled."""
+        """The metrics of the case that selected tests still owe a verdict on."""
         return {metric for owing, metric in self.owed - self.settled if owing == case_id}
 
     def owed_by_case(self) -> dict[str, tuple[str, ...]]:

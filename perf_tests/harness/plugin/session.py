@@ -265,8 +265,8 @@ class PerfSession:
 
 
 def _judge_measured(session: PerfSession, campaign: Campaign) -> None:
-    """Give the verdicts that are owed on measured cases, but for those that call for more to be measured:
-    cards run ahead of the tests, and a test module may have measured what the next one judges."""
+    """Give the verdicts that are still owed on measured cases: cards run ahead of the tests, and one test
+    module may have measured what the next one judges. What calls for further measurements stays owed."""
     for case_id in sorted(campaign.done):
         run = session.measure(case_id)
         session.settle_build(run)
