@@ -1,5 +1,6 @@
 """What one case will cost: seconds per phase, from its own baseline or from those of its relatives.
 
+The own baseline of another GPU counts as that of this one, with its generations scaled (see `elsewhere`).
 What each phase takes in one fresh process:
 
 * import, load: independent of what is done to the pipeline afterwards, so the median over everything that the
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from perf_tests.harness.planning import relatives
+from perf_tests.harness.planning.elsewhere import recorded_elsewhere
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.harness.planning.stages import StageTimes, scaled_to, stages_of
 from perf_tests.harness.runs.projection import least_samples
@@ -81,6 +83,8 @@ class CostBasis(StrEnum):
 
     RECORDED = "recorded"
     """The case's own baseline has its seconds."""
+    ELSEWHERE = "elsewhere"
+    """Another GPU has recorded the case, and both have recorded another one."""
     ESTIMATED = "estimated"
     """From a record of the same pipeline."""
     GUESSED = "guessed"
@@ -127,7 +131,8 @@ def expected_cost(
     `samples` of None stands for as many as it had when it was recorded, or as it usually has. The time to
     generate is scaled from the nearest record that has one (see `stages.scaled_to`).
     """
-    nearest = known.nearest_first(case)
+    elsewhere = recorded_elsewhere(case, known)
+    nearest = [*([] if elsewhere is None else [elsewhere]), *known.nearest_first(case)]
     timed = [(each, stages) for each in nearest if (stages := stages_of(each.entry)) is not None]
     if not timed:
         return UNKNOWN
@@ -154,7 +159,7 @@ def expected_cost(
     return ProcessCost(
         seconds={phase: seconds for phase, seconds in found.items() if seconds is not None},
         compile_again_s=cold_s if cold_s is None or again_s is None else again_s,
-        basis=_basis(case, source),
+        basis=CostBasis.ELSEWHERE if source is elsewhere else _basis(case, source),
         source=source.case.id,
     )
 

@@ -30,6 +30,8 @@ class KnownCosts:
     """All that is known about one platform."""
 
     records: tuple[RecordedCase, ...] = ()
+    elsewhere: tuple[tuple[RecordedCase, ...], ...] = ()
+    """The records of each other GPU; empty for a CPU."""
     published_s: Published = field(default_factory=dict)
     is_tuned: bool = False
     """Whether an earlier run has left what it chose by timing."""

@@ -21,7 +21,7 @@ from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.planning import recording, relatives, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.planning.cost_model import CostBasis
-from perf_tests.harness.planning.relatives import KnownCosts
+from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.harness.plugin.options import Drill, Options
 from perf_tests.harness.rebaseline import store
 from perf_tests.harness.runs.record import RunRecord
@@ -247,15 +247,26 @@ class Forecaster:
 
     def _known(self, selection: Selection) -> dict[str, KnownCosts]:
         published_s = published.latencies_s(self._options.baselines / "published")
-        every_case = [row.case(self._options.weights) for row in MATRIX]
         platforms = {platform.id: platform for _, platform in selection.cases.values()}
         return {
             platform.id: KnownCosts(
-                records=relatives.recorded_cases(self._baselines.of(platform), every_case),
+                records=self._records(platform),
+                elsewhere=tuple(self._records(other) for other in _other_gpus(platform)),
                 published_s=published_s,
             )
             for platform in platforms.values()
         }
+
+    def _records(self, platform: Platform) -> tuple[RecordedCase, ...]:
+        every_case = (row.case(self._options.weights) for row in MATRIX)
+        return relatives.recorded_cases(self._baselines.of(platform), every_case)
+
+
+def _other_gpus(platform: Platform) -> tuple[Platform, ...]:
+    """The GPUs beside `platform`; none for a CPU, whose times say nothing about theirs."""
+    if platform.gpu is None:
+        return ()
+    return tuple(each for each in PLATFORMS if each.gpu is not None and each is not platform)
 
 
 def _has_choices(compile_cache: Path | None) -> bool:

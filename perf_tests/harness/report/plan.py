@@ -20,6 +20,7 @@ TITLES = {
 }
 BASES = {
     CostBasis.RECORDED: "recorded",
+    CostBasis.ELSEWHERE: "recorded on another GPU",
     CostBasis.ESTIMATED: "estimated from {source}",
     CostBasis.GUESSED: "guessed from {source}",
     CostBasis.UNKNOWN: "unknown",

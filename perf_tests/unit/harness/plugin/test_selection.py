@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from perf_tests.harness.planning.cost_model import CostBasis
 from perf_tests.harness.plugin.options import parse_drill
 from perf_tests.harness.plugin.selection import Forecaster, PlatformBaselines, Selection, check_globs, nearest
 from perf_tests.protocol.errors import UsageError
@@ -81,6 +82,23 @@ def test_what_an_earlier_run_chose_by_timing_is_not_expected_again_but_budgeted(
         compiling_s.append(costs[TUNED].seconds[Phase.COMPILE])
         assert forecaster.budget(selection).refusal(TUNED) is not None
     assert compiling_s[0] - compiling_s[1] == pytest.approx(160.0)
+
+
+def test_what_one_gpu_lacks_is_planned_from_another_but_a_cpu_from_none(tmp_path: Path) -> None:
+    baselines, case = tmp_path / "baselines", GPU_CASES["flux1-dev-b1-bf16-regional"]
+    shutil.copytree(ROOT / "baselines", baselines)
+    (baselines / "h100" / case.build.pipeline.id / f"{case.id}.json").unlink()
+    selection = Selection()
+    selection.add(case, H100)
+    selection.add(CASES[BF16], CPU)
+
+    costs = (
+        Forecaster(make_options(baselines=baselines), PlatformBaselines(baselines)).forecast(selection).costs
+    )
+
+    basis = {cost.case.id: cost.basis for cost in costs}
+    assert basis[case.id] is CostBasis.ELSEWHERE
+    assert basis[BF16] is CostBasis.RECORDED
 
 
 def test_a_budget_is_unlimited_without_the_option(recorded: Path) -> None:
