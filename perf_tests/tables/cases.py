@@ -160,6 +160,12 @@ class Case:
         return self.build.activity is Activity.TRAINING
 
     @property
+    def is_compared(self) -> bool:
+        """Whether its layers and the transformer's answers are compared with bf16: not those of a case whose
+        pictures are its built twin's, nor of one without pictures."""
+        return self.is_generating and not self.build.recipe.repeats_twin
+
+    @property
     def is_generating(self) -> bool:
         """Whether it shows pictures or videos."""
         return self.build.activity is Activity.GENERATING

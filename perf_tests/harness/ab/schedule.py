@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from perf_tests.harness.execution.planned import Planned
-from perf_tests.harness.execution.replicate import BUILT
 from perf_tests.harness.runs.record import Run, Schedule, Side
+from perf_tests.protocol.messages import Phase
 from perf_tests.protocol.reports import Gpu
 
 RESERVE_MIB = 2048.0
@@ -12,6 +12,8 @@ RESERVE_MIB = 2048.0
 USABLE = 0.92
 """The share of a card's memory that two workers may use together."""
 MIB_PER_GIB = 1024
+BUILDING = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
+"""Phases in which weights that are not quantized yet may be on the card."""
 
 
 def order(generations: int) -> tuple[Side, ...]:
@@ -51,7 +53,7 @@ def builds_together(planned: Planned, run: Run) -> bool:
         for process in run.processes
         for phase, window in process.build.memory.items()
         for mib in (window.reserved_mib, window.device_mib)
-        if phase in BUILT and mib is not None
+        if phase in BUILDING and mib is not None
     ]
     if planned.case.build.recipe.scheme.search is not None or gpu is None or not peaks_mib:
         return False

@@ -26,10 +26,8 @@ class Planned:
 
     @property
     def is_compared(self) -> bool:
-        """Whether its layers and the transformer's answers are compared with bf16: not those of a case whose
-        pictures are its built twin's, nor of one without pictures."""
-        repeats = self.case.build.recipe.repeats_twin
-        return self.case.is_generating and not (self.verified_only or repeats)
+        """Whether its layers and the transformer's answers are compared with bf16."""
+        return self.case.is_compared and not self.verified_only
 
     @property
     def reference(self) -> Planned | None:

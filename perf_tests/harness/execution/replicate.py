@@ -219,19 +219,11 @@ class Replicate:
             Phase.QUANTIZE: self.quantized,
             Phase.COMPILE: self.compiled,
         }
-        answered = {phase.value: reply for phase, reply in phases.items() if reply}
-        memory = {phase: reply.memory for phase, reply in answered.items()}
+        memory = {phase.value: reply.memory for phase, reply in phases.items() if reply}
         if self.inspected:
             memory[Phase.GENERATE.value] = self.inspected.memory
         return BuildReport(
-            seconds={
-                **self._host_seconds(),
-                # The first case of the build in this worker paid for these.
-                **{p: reply.seconds for p, reply in answered.items() if not (self.switched and p in BUILT)},
-                **({Phase.BUILT_TWIN.value: self.made.host_s} if self.made else {}),
-                **self._search_seconds(),
-                **self._fidelity_seconds(),
-            },
+            seconds=self._seconds(),
             memory=memory,
             weights=self.loaded.weights,
             quantization=self.quantized.quantization if self.quantized else None,
@@ -272,23 +264,16 @@ class Replicate:
         scheme = self.planned.case.build.recipe.scheme
         return validity.roofline_ms(tflop, scheme=scheme, platform=self.planned.platform)
 
-    def _host_seconds(self) -> dict[str, float]:
+    def _seconds(self) -> dict[str, float]:
         spent_s = {
-            phase: self.worker.seconds.get(phase, 0.0) - self.spent_before_s.get(phase, 0.0)
-            for phase in (Phase.IMPORT, Phase.SWITCH_WORKLOAD, Phase.GENERATE)
+            phase: seconds - self.spent_before_s.get(phase, 0.0)
+            for phase, seconds in self.worker.seconds.items()
         }
-        return {phase.value: seconds for phase, seconds in spent_s.items() if seconds > 0}
-
-    def _search_seconds(self) -> dict[str, float]:
-        plan = self.quantized.quantization.plan if self.quantized else None
-        if plan is None or plan.search_s is None or self.switched:
-            return {}
-        return {Phase.SEARCH.value: plan.search_s}
-
-    def _fidelity_seconds(self) -> dict[str, float]:
-        recording_s = 0.0 if self.switched or self.quantized is None else self.quantized.fidelity_s
-        spent_s = recording_s + (self.inspected.fidelity_s if self.inspected else 0.0)
-        return {Phase.FIDELITY.value: spent_s} if spent_s > 0 else {}
+        # What a worker did once for all workloads, the first case of it paid for.
+        quantized = None if self.switched else self.quantized
+        return reported.phase_seconds(
+            spent_s, quantized, self.inspected, self.made.host_s if self.made else 0.0
+        )
 
     def ask(self, request: Request, reply_type: type[R], phase: Phase) -> R:
         """The worker's answer, within the time of `phase`.
@@ -310,8 +295,6 @@ class Replicate:
 
 TUNED = "tuned"
 """The folder beside the compile-cache artifacts with the kernels that were chosen by timing."""
-BUILT = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
-"""Phases that a worker goes through once for all the workloads it measures."""
 
 
 def _warmup_end(samples: Sequence[Sample], least: int, composed: bool) -> WarmUpEnd | None:

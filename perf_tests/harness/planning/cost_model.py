@@ -10,6 +10,8 @@ What each phase takes in one fresh process:
 * quantize, switch workload: as in the nearest record that has them; quantizing only from a case that is
   quantized if this one is.
 * fidelity: as in the nearest record that has it, and `FIDELITY_STEPS` times what a step takes longer.
+* inspect: as recorded; otherwise `INSPECTING` times a generation of two steps, and where memory is saved, a
+  whole one, whose peaks and copies are looked at.
 * generate: as recorded; otherwise from the nearest record, times (this generation / that generation), both
   composed of their stages: encode + first step + further steps + decode.
 * built twin: as in the nearest record of the same pipeline; otherwise what building it and one generation
@@ -56,6 +58,9 @@ FIDELITY_STEPS = 14.5
 steps take 0.02 to 2.9 s."""
 LEAST_FIDELITY = 0.3
 """Share of the seconds of another record, at least: not all of them are steps."""
+
+INSPECTING = 2.6
+"""What inspecting takes, over a generation of two steps: 2.3 to 3.0 (six rows of cogvideox-5b on an H200)."""
 
 COLD_IMPORT = 2.0
 """A record whose import took this many times the usual one is that of a machine's first worker."""
@@ -153,6 +158,7 @@ def expected_cost(
         Phase.COMPILE: cold_s,
         Phase.GENERATE: generation_s * generations(case, samples),
         Phase.FIDELITY: _fidelity_s(case, timed, known),
+        Phase.INSPECT: _inspect_s(case, stages, source),
         Phase.SWITCH_WORKLOAD: _first(nearest, Phase.SWITCH_WORKLOAD),
         Phase.BUILT_TWIN: _built_twin_s(case, platform, known, nearest),
     }
@@ -208,6 +214,14 @@ def _fidelity_s(case: Case, timed: Iterable[TimedRecord], known: KnownCosts) -> 
             longer_ms = scaled_to(before, case, each, known).step_ms - before.step_ms
             return max(spent_s * LEAST_FIDELITY, spent_s + FIDELITY_STEPS * longer_ms / 1e3)
     return None
+
+
+def _inspect_s(case: Case, stages: StageTimes, source: RecordedCase) -> float:
+    recorded_s = source.entry.seconds.get(Phase.INSPECT) if source.case == case else None
+    if recorded_s is not None:
+        return recorded_s
+    looked_at_s = stages.latency_s(case.steps) if case.build.recipe.saves_memory else 0.0
+    return INSPECTING * stages.latency_s(PRIMING_STEPS) + looked_at_s
 
 
 # To compile

@@ -13,7 +13,7 @@ from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import ANSWER, STAGES, TRAIN_STEP
 
-OF_DEVICE = (Phase.GENERATE, Phase.FIDELITY)
+OF_DEVICE = (Phase.GENERATE, Phase.FIDELITY, Phase.INSPECT)
 """Phases that the device decides; the host does most of the others."""
 
 

@@ -19,8 +19,8 @@ from perf_tests.tables.platforms import Platform
 
 BUILD_PHASES = (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE)
 """What the first case in a worker pays for all of its cases; the others pay `Phase.SWITCH_WORKLOAD`."""
-NOT_OF_TWINS = frozenset({Phase.FIDELITY})
-"""What the fp32 twin is not asked for, since only its time is used."""
+DESCRIBING = (Phase.FIDELITY, Phase.INSPECT)
+"""What a case is not asked for of which only the time is used, or that is only verified."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +169,7 @@ def _costs(
             spent[Phase.COMPILE] = cost.seconds[Phase.COMPILE] + cost.compile_again_s * (processes - 1)
         phases = (*first, Phase.COMPILE, Phase.GENERATE)
         if case.id not in verified_only:
-            phases = (*phases, Phase.FIDELITY)
+            phases = (*phases, *((Phase.FIDELITY,) if case.is_compared else ()), Phase.INSPECT)
         if case.built_twin is not None:
             phases = (*phases, Phase.BUILT_TWIN)
         yield CaseCost(
@@ -215,8 +215,8 @@ def _twin_cost(case: Case, platform: Platform, processes: int, known: KnownCosts
     seconds = {
         phase: spent * times if phase is Phase.GENERATE else spent
         for phase, spent in alone.seconds.items()
-        if phase not in NOT_OF_TWINS
+        if phase not in DESCRIBING
     }
     return replace(
-        alone, seconds=seconds, missing=tuple(phase for phase in alone.missing if phase not in NOT_OF_TWINS)
+        alone, seconds=seconds, missing=tuple(phase for phase in alone.missing if phase not in DESCRIBING)
     )

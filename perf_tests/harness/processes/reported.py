@@ -10,10 +10,38 @@ from pathlib import Path
 
 import msgspec
 
-from perf_tests.protocol.messages import Compiled, Loaded, Phase, Quantized
+from perf_tests.protocol.messages import Compiled, Inspected, Loaded, Phase, Quantized
 from perf_tests.protocol.packages import CompiledHere
 from perf_tests.protocol.reports import Arrays, BuiltTwin, Capture, MemoryWindow, Recorded, Sample
 from perf_tests.tables.metrics.spec import STEP
+
+WHOLE_PHASES = (Phase.IMPORT, Phase.LOAD, Phase.COMPILE, Phase.SWITCH_WORKLOAD, Phase.GENERATE)
+"""Phases of which no part is a phase of its own."""
+
+
+def phase_seconds(
+    spent_s: Mapping[Phase, float], quantized: Quantized | None, inspected: Inspected | None, made_s: float
+) -> dict[str, float]:
+    """Phase -> host seconds, each second in one phase; without phases that took none.
+
+    `spent_s` is how long the worker took to answer what was asked for the case, `made_s` what another one
+    took to make its built twin. `quantized` and `inspected` are its answers, None where there was none.
+    """
+    plan = quantized.quantization.plan if quantized else None
+    search_s = (plan.search_s or 0.0) if plan else 0.0
+    recording_s = quantized.fidelity_s if quantized else 0.0
+    comparing_s = inspected.fidelity_s if inspected else 0.0
+    # With a search, it is the search that was asked for.
+    quantizing_s = spent_s.get(Phase.QUANTIZE, 0.0) + spent_s.get(Phase.SEARCH, 0.0)
+    seconds = {
+        **{phase: spent_s.get(phase, 0.0) for phase in WHOLE_PHASES},
+        Phase.QUANTIZE: quantizing_s - search_s - recording_s,
+        Phase.SEARCH: search_s,
+        Phase.FIDELITY: recording_s + comparing_s,
+        Phase.INSPECT: spent_s.get(Phase.INSPECT, 0.0) - comparing_s,
+        Phase.BUILT_TWIN: made_s,
+    }
+    return {phase.value: spent for phase, spent in seconds.items() if spent > 0}
 
 
 def built_values(loaded: Loaded, quantized: Quantized | None) -> dict[str, float]:

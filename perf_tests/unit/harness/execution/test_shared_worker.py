@@ -72,7 +72,7 @@ def test_cases_of_one_build_share_a_worker_small_workloads_first(
 def test_a_later_workload_pays_for_no_build_and_has_its_build_report(conduct: Conduct) -> None:
     campaign = conduct(INT8WO, INT8WO_4)
     (process,) = campaign.run(INT8WO_4).processes
-    assert set(process.build.seconds) == {"turn", "compile", "generate"}
+    assert set(process.build.seconds) == {"turn", "compile", "generate", "inspect"}
     assert process.build.values["weight_bytes"] == 24 * 2**20
     assert process.build.quantization is not None
     assert process.log == f"logs/{INT8WO}.0.log"

@@ -49,6 +49,7 @@ def _expected(case: Case, *records: RecordedCase, **published_s: float) -> Proce
 
 def test_recorded_seconds_are_expected_again() -> None:
     spent = {"import": 2.0, "load": 12.0, "quantize": 0.4, "compile": 5.0, "generate": 8.0, "turn": 1.0}
+    spent |= {"inspect": 3.0}
     cost = _expected(case_of(), record_of(case_of(), spent))
     assert cost.seconds == pytest.approx(spent)
     assert (cost.basis, cost.source) == (CostBasis.RECORDED, case_of().id)
@@ -65,8 +66,21 @@ def test_the_first_process_compiles_cold_and_the_others_warm() -> None:
 
 def test_an_entry_without_seconds_is_estimated_from_its_metrics() -> None:
     cost = _expected(case_of(), record_of(case_of()))
-    assert cost.seconds == pytest.approx({Phase.GENERATE: 7.6, Phase.COMPILE: 1.1})
+    assert cost.seconds == pytest.approx({Phase.GENERATE: 7.6, Phase.COMPILE: 1.1, Phase.INSPECT: 2.6 * 1.1})
     assert (cost.basis, cost.source) == (CostBasis.ESTIMATED, case_of().id)
+
+
+@pytest.mark.parametrize(
+    ("case", "inspect_s"),
+    [
+        pytest.param(case_of(fused=True), 2.6 * 1.1, id="resident"),
+        pytest.param(case_of(offload=MODEL_OFFLOAD), 2.6 * 1.1 + 1.9, id="offloaded"),
+    ],
+)
+def test_a_relative_does_not_say_how_long_a_case_is_inspected(case: Case, inspect_s: float) -> None:
+    """One whole generation more, where memory is saved."""
+    cost = _expected(case, record_of(case_of(), {"inspect": 99.0}))
+    assert cost.seconds[Phase.INSPECT] == pytest.approx(inspect_s)
 
 
 def test_a_case_that_is_only_verified_generates_once_after_its_warm_up() -> None:
@@ -79,7 +93,7 @@ def test_a_model_that_generates_nothing_answers_as_often_and_is_quantized_as_lon
     spent = {"import": 0.5, "load": 12.0, "quantize": 2.0}
     entry = msgspec.structs.replace(make_entry({"answer_ms": [50.0]}, case=case), seconds=spent)
     cost = _expected(case, RecordedCase(case=case, entry=entry), record_of(case_of(), {"quantize": 9.0}))
-    assert cost.seconds == pytest.approx({**spent, "generate": 0.2, "compile": 0.1})
+    assert cost.seconds == pytest.approx({**spent, "generate": 0.2, "compile": 0.1, "inspect": 0.26})
     assert cost.source == case.id
 
 

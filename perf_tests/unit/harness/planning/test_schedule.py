@@ -16,7 +16,7 @@ from perf_tests.tables import platforms
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.flux import FLUX1_DEV
 from perf_tests.tables.platforms import CPU, Platform, WorkerStart
-from perf_tests.tables.recipes import CompileMode
+from perf_tests.tables.recipes import MODEL_OFFLOAD, CompileMode
 from perf_tests.tables.schemes.rows import FP8DQ, FP8DQROW
 from perf_tests.unit.builders import (
     MINI_BF16,
@@ -41,6 +41,7 @@ SPENT = {
     "generate": 16.0,
     "turn": 1.0,
     "fidelity": 0.0,
+    "inspect": 0.0,
 }
 
 
@@ -77,12 +78,13 @@ def _shown(expected: Forecast) -> list[tuple[str, bool]]:
 
 def test_the_first_case_of_a_worker_pays_for_the_build_and_the_others_for_a_switch() -> None:
     large = _of_batch(BF16, 4)
-    first, second = forecast([(large, H100), (BF16, H100)], _known(BF16, large, fidelity=7.0), 1).costs
+    first, second = forecast(
+        [(large, H100), (BF16, H100)], _known(BF16, large, fidelity=7.0, inspect=3.0), 1
+    ).costs
     assert (first.case, second.case) == (BF16, large)
-    assert first.seconds == pytest.approx(
-        {"import": 2.0, "load": 12.0, "quantize": 0.5, "compile": 20.0, "generate": 16.0, "fidelity": 7.0}
-    )
-    assert second.seconds == pytest.approx({"turn": 1.0, "compile": 20.0, "generate": 16.0, "fidelity": 7.0})
+    measured = {"compile": 20.0, "generate": 16.0, "fidelity": 7.0, "inspect": 3.0}
+    assert first.seconds == pytest.approx({"import": 2.0, "load": 12.0, "quantize": 0.5, **measured})
+    assert second.seconds == pytest.approx({"turn": 1.0, **measured})
     assert first.missing == second.missing == ()
 
 
@@ -95,7 +97,7 @@ def test_the_first_worker_of_a_session_reads_from_disk() -> None:
 
 def test_each_process_pays_for_the_build_and_all_but_the_first_compile_warm() -> None:
     (cost,) = forecast([(BF16, H100)], _known(BF16), 3).costs
-    paid = {"import": 6.0, "load": 36.0, "quantize": 1.5, "generate": 48.0, "fidelity": 0.0}
+    paid = {"import": 6.0, "load": 36.0, "quantize": 1.5, "generate": 48.0, "fidelity": 0.0, "inspect": 0.0}
     assert cost.seconds == pytest.approx({**paid, "compile": 20.0 + 2 * 4.0})
     assert cost.processes == 3
 
@@ -114,7 +116,14 @@ def test_a_selected_reference_is_paid_for_once() -> None:
 def test_a_case_that_is_only_verified_generates_twice_and_has_no_reference() -> None:
     (cost,) = forecast([(FP8, H100)], _known(BF16, FP8), 1, verified_only={FP8.id}).costs
     assert cost.seconds[Phase.GENERATE] == pytest.approx(16.0 / 4 * 2)
-    assert Phase.FIDELITY not in cost.seconds
+    assert not {Phase.FIDELITY, Phase.INSPECT} & cost.seconds.keys()
+
+
+def test_a_case_whose_pictures_are_its_built_twins_is_inspected_but_not_compared() -> None:
+    offloaded = BF16.with_recipe(dataclasses.replace(BF16.build.recipe, offload=MODEL_OFFLOAD))
+    *_, cost = forecast([(offloaded, H100)], _known(BF16, offloaded, inspect=60.0), 1).costs
+    assert cost.seconds[Phase.INSPECT] == 60.0
+    assert Phase.FIDELITY not in {*cost.seconds, *cost.missing}
 
 
 def test_a_phase_that_nobody_recorded_is_missing_and_not_zero() -> None:
@@ -123,7 +132,7 @@ def test_a_phase_that_nobody_recorded_is_missing_and_not_zero() -> None:
     first, second = forecast([(BF16, H100), (_of_batch(BF16, 4), H100)], known, 2).costs
     assert first.missing == (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE, Phase.COMPILE, Phase.FIDELITY)
     assert second.missing == (Phase.SWITCH_WORKLOAD, Phase.COMPILE, Phase.FIDELITY)
-    assert set(first.seconds) == {Phase.GENERATE}
+    assert set(first.seconds) == {Phase.GENERATE, Phase.INSPECT}
 
 
 def test_every_phase_is_missing_on_a_platform_without_records() -> None:
@@ -132,7 +141,7 @@ def test_every_phase_is_missing_on_a_platform_without_records() -> None:
     assert (cost.basis, cost.source, dict(cost.seconds)) == (CostBasis.UNKNOWN, None, {})
     assert cost.missing == (
         *(Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE),
-        *(Phase.COMPILE, Phase.GENERATE, Phase.FIDELITY),
+        *(Phase.COMPILE, Phase.GENERATE, Phase.FIDELITY, Phase.INSPECT),
     )
     assert expected.total_s == 0.0
 
@@ -143,7 +152,7 @@ def test_every_phase_is_missing_on_a_platform_without_records() -> None:
 def test_one_twin_serves_all_processes_of_all_cases_of_its_pipeline() -> None:
     expected = forecast([(MINI_INT8WO, CPU)], _known(MINI_BF16, MINI_INT8WO, platform=CPU, generate=6.0), 2)
     twin = MINI_INT8WO.fp32_twin
-    assert Phase.FIDELITY not in expected.costs[0].seconds
+    assert not {Phase.FIDELITY, Phase.INSPECT} & expected.costs[0].seconds.keys()
     assert _shown(expected) == [(twin.id, True), (MINI_BF16.id, True), (MINI_INT8WO.id, False)]
     # A second a generation: one warm-up, then five along with each of two processes of the case.
     assert expected.costs[0].seconds == pytest.approx(

@@ -34,8 +34,8 @@ def test_an_unchanged_tree_is_green_twice_and_ends_with_costs_and_table(suite: S
     second.stdout.re_match_lines(
         [
             r"CPU seconds .* by case and phase, all processes",
-            r"case +import +load +quantize +compile +generate +fidelity +total",
-            rf"{INT8WO} +\d.* 0.5 +0.2 ",
+            r"case +import +load +quantize +compile +generate +fidelity +inspect +total",
+            rf"{INT8WO} +\d+\.\d ",
             r"case +metric +baseline +now +change +limit +verdict",
             rf"{INT8WO} +compiled_graphs +0 +0 +- +0 +PASS",
             r" +time_ratio_vs_fp32 +0.3128 x +0.3128 x +\+0.00 % +0.5475 x +PASS",
@@ -100,7 +100,7 @@ def test_each_phase_is_a_line_in_place_of_the_letters_of_tests(suite: Suite) -> 
 
     result.stdout.re_match_lines(
         [
-            rf"\[0/2, .* left\]  {BF16}  import \d.* s",
+            rf"\[0/2, .*\]  {BF16}  import \d.* s",
             rf"\[0/2, .*\]  {BF16}  compile \d.* s",
             rf"\[0/2, .*\]  {BF16}  generate 6 times in \d.* s",
             rf"\[1/2, .* left\]  {INT8WO}  import \d.* s",

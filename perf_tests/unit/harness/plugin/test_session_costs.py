@@ -36,7 +36,7 @@ def test_the_plan_is_printed_without_measuring(suite: Suite) -> None:
     result.stdout.re_match_lines(
         [
             r"expected CPU seconds \(host clock\) on cpu, 1 process per case",
-            r"case +import +load +quantize +compile +generate +fidelity +total +basis",
+            r"case +import +load +quantize +compile +generate +fidelity +inspect +total +basis",
             rf"{INT8WO} .* recorded",
             r"total [0-9.]+ s = [0-9.]+ min: 3 cases and 1 reference",
         ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from perf_tests.harness.processes.reported import compile_values, package_values, twin_values
-from perf_tests.protocol.messages import Compiled, Loaded, Quantized
+from perf_tests.harness.processes.reported import compile_values, package_values, phase_seconds, twin_values
+from perf_tests.protocol.messages import Compiled, Inspected, Loaded, Phase, Quantized
 from perf_tests.protocol.packages import CompiledHere, LoadedPackages, Packages
-from perf_tests.protocol.reports import BuiltTwin, CompileCache, MemoryWindow, TunedChoices
+from perf_tests.protocol.reports import BuiltTwin, CompileCache, MemoryWindow, PlanReport, TunedChoices
 from perf_tests.unit.builders import make_quantization, make_sample, make_state
 
 
@@ -32,7 +32,44 @@ QUANTIZED = Quantized(
     state=STATE,
     tensors={"w as Int8Tensor": "0", "w.qdata": "1", "w.scale": "2"},
 )
+INSPECTED = Inspected(values={}, memory=window(None, 0.0), fidelity_s=13.0)
 BYTES = STATE.components["transformer"].weight_bytes
+
+
+def test_each_second_of_a_worker_is_in_one_phase() -> None:
+    spent_s = {
+        Phase.IMPORT: 2.0,
+        Phase.LOAD: 4.0,
+        Phase.QUANTIZE: 21.0,
+        Phase.COMPILE: 6.0,
+        Phase.GENERATE: 67.0,
+        Phase.INSPECT: 30.0,
+    }
+    quantized = msgspec.structs.replace(QUANTIZED, fidelity_s=12.0)
+    assert phase_seconds(spent_s, quantized, INSPECTED, 40.0) == {
+        **{
+            phase.value: spent_s[phase] for phase in (Phase.IMPORT, Phase.LOAD, Phase.COMPILE, Phase.GENERATE)
+        },
+        "quantize": 9.0,
+        "fidelity": 25.0,
+        "inspect": 17.0,
+        "built-twin": 40.0,
+    }
+
+
+def test_a_search_is_a_part_of_quantizing() -> None:
+    plan = PlanReport(file="plan.json", sha256="f" * 64, search_s=300.0, chosen={})
+    quantization = msgspec.structs.replace(QUANTIZED.quantization, plan=plan)
+    quantized = msgspec.structs.replace(QUANTIZED, quantization=quantization)
+    assert phase_seconds({Phase.SEARCH: 310.0}, quantized, None, 0.0) == {"quantize": 10.0, "search": 300.0}
+
+
+def test_a_worker_that_only_switched_paid_for_what_it_did_since() -> None:
+    spent_s = {Phase.LOAD: 0.0, Phase.QUANTIZE: 0.0, Phase.SWITCH_WORKLOAD: 0.5, Phase.INSPECT: 3.0}
+    assert phase_seconds(spent_s, None, msgspec.structs.replace(INSPECTED, fidelity_s=0.0), 0.0) == {
+        "turn": 0.5,
+        "inspect": 3.0,
+    }
 
 
 def test_file_is_set_against_the_tensors_and_loading_against_building() -> None:
