@@ -185,7 +185,7 @@ def _measure(out: Path, platform: Platform, cases: list[Case]) -> None:
     for case in cases:
         for group in Group:
             session.judge(session.measure(case.id), group)
-    session.close(interrupted=False)
+    session.close(cut_short=False)
 
 
 def _hear_ctrl_c() -> None:

@@ -202,7 +202,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
     if display := session.config.stash.get(DISPLAY, None):
         display.close()
     is_red = _owes_verdicts(session.config, exitstatus) and _is_red(
-        session.config.stash[SESSION], interrupted=exitstatus == pytest.ExitCode.INTERRUPTED
+        session.config.stash[SESSION],
+        cut_short=exitstatus == pytest.ExitCode.INTERRUPTED or _gave_up(session),
     )
     try:
         return (yield)
@@ -211,10 +212,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _is_red(perf: PerfSession, *, interrupted: bool) -> bool:
+def _gave_up(session: pytest.Session) -> bool:
+    """Whether pytest has left tests out, as with `-x` after the first failure."""
+    return bool(session.shouldfail or session.shouldstop)
+
+
+def _is_red(perf: PerfSession, *, cut_short: bool) -> bool:
     """Close the session; whether a verdict is red or still owed, or a case failed."""
     try:
-        record = perf.close(interrupted=interrupted)
+        record = perf.close(cut_short=cut_short)
     except PerfError as error:
         perf.problem = str(error)
         return True

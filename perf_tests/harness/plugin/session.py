@@ -243,13 +243,13 @@ class PerfSession:
         """The record so far; None where nothing was measured or asked for."""
         return self._campaign.record if self._campaign else None
 
-    def close(self, *, interrupted: bool) -> RunRecord | None:
-        """End all workers, judge what an interruption has left measured but not judged, and note what was
-        left unsaid; None where nothing was measured or asked for."""
+    def close(self, *, cut_short: bool) -> RunRecord | None:
+        """End all workers, judge what tests that did not run have left measured but not judged, and note what
+        was left unsaid; None where nothing was measured or asked for."""
         with self._held:
             if self._campaign is None:
                 return None
-            if interrupted:
+            if cut_short:
                 self._campaign.abort()
                 _judge_measured(self, self._campaign)
             self._campaign.set_missing(self.judging.ledger.missing())

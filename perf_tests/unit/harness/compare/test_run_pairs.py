@@ -212,7 +212,7 @@ def _measured(
         session.select(CASES[case_id], platform, group)
     for group in Group:
         session.judge(session.measure(case_id), group)
-    session.close(interrupted=False)
+    session.close(cut_short=False)
     return read_record(out)
 
 

@@ -42,7 +42,7 @@ def test_throttling_invalidates_times_and_leaves_counters(open_session: Open) ->
     by_name = {verdict.metric: verdict for verdict in session.judge(run, Group.LATENCY)}
     time = by_name["time_ratio_vs_fp32"]
     counters = session.judge(run, Group.COMPILE)
-    session.close(interrupted=False)
+    session.close(cut_short=False)
 
     assert (time.status, time.measured) == (Status.INVALID, None)
     assert "HwThermalSlowdown" in time.reason
@@ -158,7 +158,7 @@ def test_a_session_without_a_gpu_has_no_control(open_session: Open) -> None:
     session.measure(INT8WO)
     assert session.record is not None
     assert session.judging.control(session.record) is None
-    session.close(interrupted=False)
+    session.close(cut_short=False)
 
 
 # Failure texts
@@ -168,7 +168,7 @@ def test_several_violations_are_one_text_with_one_command(open_session: Open, tm
     session = open_session(baselines=tmp_path / "nowhere")
     run = session.measure(INT8WO)
     text = session.explain(run, session.judge(run, Group.QUANTIZATION))
-    session.close(interrupted=False)
+    session.close(cut_short=False)
 
     assert text.startswith(f"{INT8WO} on cpu: quantized_modules has no baseline")
     assert "  also       weight_bytes NO_BASELINE: no baseline is recorded" in text.splitlines()
@@ -181,7 +181,7 @@ def test_what_names_a_cause_is_explained_first(open_session: Open, tmp_path: Pat
     run = session.measure(INT8WO)
     verdicts = [make_verdict(name, Status.REGRESSED) for name in ("psnr_db", "ssim", "distinct_outputs")]
     text = session.explain(run, verdicts)
-    session.close(interrupted=False)
+    session.close(cut_short=False)
 
     assert text.startswith(f"{INT8WO} on cpu: distinct_outputs regressed")
     assert [line.split()[1] for line in text.splitlines() if line.startswith("  also ")] == [
@@ -199,4 +199,4 @@ def test_an_unproven_build_is_not_blamed_for_what_it_could_not_tell(open_session
 
     for group in Group:
         assert Status.INCONCLUSIVE not in {each.status for each in session.judge(run, group)}
-    session.close(interrupted=False)
+    session.close(cut_short=False)

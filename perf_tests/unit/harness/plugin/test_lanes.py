@@ -178,6 +178,21 @@ def test_an_interrupted_session_judges_what_its_cards_have_measured_ahead(
     assert suite.record().missing == ()
 
 
+def test_a_session_that_stops_at_its_first_failure_judges_what_its_cards_have_measured_ahead(
+    suite: Suite, plug_gpus: Plug, of_one_card: Verdicts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(judged: Judged) -> None:
+        assert until(lambda: len(judged._session.campaign.done) == 6, timeout_s=60)
+        pytest.fail("the first test")
+
+    monkeypatch.setattr(Judged, "check_build", fail)
+    result = suite.run(*SIX, "--perf-gpus=all", "-x", tests=JUDGED)
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert verdicts(suite) == of_one_card
+    assert suite.record().missing == ()
+
+
 def test_a_killed_session_goes_on_and_ends_with_the_same_verdicts(
     suite: Suite, of_one_card: Verdicts
 ) -> None:

@@ -53,7 +53,7 @@ def test_interrupted_session_has_a_page_too(open_session: Open, tmp_path: Path) 
     session.select(CASES[COMPILED], QUICK, None)
     session.measure(INT8WO)
 
-    session.close(interrupted=True)
+    session.close(cut_short=True)
 
     assert session.without_page is None
     assert "no verdict was given" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ def test_resumed_session_removes_the_page_of_what_was_measured_before(
 ) -> None:
     session = open_session()
     session.measure(INT8WO)
-    session.close(interrupted=True)
+    session.close(cut_short=True)
     page = tmp_path / "run" / "report.html"
     assert page.exists()
 
@@ -72,5 +72,5 @@ def test_resumed_session_removes_the_page_of_what_was_measured_before(
     assert resumed.measure(INT8WO).status is Status.INCONCLUSIVE
 
     assert not page.exists()
-    resumed.close(interrupted=False)
+    resumed.close(cut_short=False)
     assert page.exists()

@@ -38,7 +38,7 @@ def test_a_session_measures_judges_and_closes_its_ledger(open_session: Open, tmp
     run = session.measure(INT8WO)
     session.settle_build(run)
     verdicts = session.judge(run, Group.QUANTIZATION)
-    session.close(interrupted=False)
+    session.close(cut_short=False)
 
     assert [(each.metric, each.status) for each in verdicts] == [
         ("quantized_modules", Status.PASS),
@@ -58,7 +58,7 @@ def test_the_status_of_a_case_is_the_worst_of_all_its_groups(open_session: Open)
     session = open_session(drills=(parse_drill("latency:+150%"),))
     for group in (Group.LATENCY, Group.QUANTIZATION):
         session.judge(session.measure(INT8WO), group)
-    session.close(interrupted=False)
+    session.close(cut_short=False)
 
     assert session.record is not None
     (run,) = session.record.cases
@@ -68,13 +68,13 @@ def test_the_status_of_a_case_is_the_worst_of_all_its_groups(open_session: Open)
 def test_a_closed_session_records_the_missing_verdicts(open_session: Open, tmp_path: Path) -> None:
     session = open_session()
     session.measure(INT8WO)
-    session.close(interrupted=False)
+    session.close(cut_short=False)
     assert f"{INT8WO}: weight_bytes" in read_record(tmp_path / "run").missing
 
 
 def test_a_session_that_measured_nothing_leaves_no_directory(open_session: Open, tmp_path: Path) -> None:
     session = open_session()
-    assert session.close(interrupted=False) is None
+    assert session.close(cut_short=False) is None
     assert not (tmp_path / "run").exists()
 
 
@@ -100,7 +100,7 @@ def test_what_was_measured_before_an_interruption_is_judged(open_session: Open, 
     session = open_session(drills=(parse_drill("latency:+150%"),))
     session.select(CASES[INT8WO], QUICK, Group.LATENCY)
     session.measure(INT8WO)
-    session.close(interrupted=True)
+    session.close(cut_short=True)
 
     record = read_record(tmp_path / "run")
     assert record.missing == ()
@@ -127,7 +127,7 @@ def test_nothing_is_measured_to_judge_what_was_interrupted(
     session.measure(INT8WO)
     monkeypatch.setattr(RunStore, "usable_references", lambda *_, **__: [])
     monkeypatch.setattr(Launcher, "spawn", refuse)
-    session.close(interrupted=True)
+    session.close(cut_short=True)
 
     assert f"{INT8WO}: build" not in read_record(tmp_path / "run").missing
     assert f"{INT8WO}: weight_bytes" in read_record(tmp_path / "run").missing
@@ -140,7 +140,7 @@ def test_a_time_that_calls_for_another_stack_stays_owed_after_an_interruption(
     session = on_h100(tmp_path / "run", recorded, drills=drills, against=sys.executable)
     session.select(CASES[FP8DQROW], H100, Group.MEMORY)
     session.measure(FP8DQROW)
-    session.close(interrupted=True)
+    session.close(cut_short=True)
 
     record = read_record(tmp_path / "run")
     assert f"{FP8DQROW}: denoise_step_ms" in record.missing
@@ -151,7 +151,7 @@ def test_a_time_that_calls_for_another_stack_stays_owed_after_an_interruption(
 def test_a_failure_before_an_interruption_is_owed_nothing(open_session: Open, tmp_path: Path) -> None:
     session = open_session(drills=(parse_drill(f"oom@{INT8WO}"),))
     session.measure(INT8WO)
-    session.close(interrupted=True)
+    session.close(cut_short=True)
 
     record = read_record(tmp_path / "run")
     assert (record.cases[0].status, record.cases[0].verdicts, record.missing) == (Status.OOM, (), ())
@@ -173,7 +173,7 @@ def test_a_case_gets_as_many_processes_as_its_verdicts_take(
     session = on_h100(tmp_path / "run", recorded, drills=tuple(map(parse_drill, injected)))
     run = session.measure(FP8DQROW)
     verdicts = {each.metric: each.status for each in session.judge(run, Group.LATENCY)}
-    session.close(interrupted=False)
+    session.close(cut_short=False)
     assert (len(run.processes), verdicts["denoise_step_ms"]) == (processes, status)
 
 
@@ -182,7 +182,7 @@ def test_processes_beyond_the_bound_are_not_asked_for(tmp_path: Path, recorded: 
     session = on_h100(tmp_path / "run", recorded, drills=drills, max_processes=1)
     run = session.measure(FP8DQROW)
     (verdict, *_) = session.judge(run, Group.LATENCY)
-    session.close(interrupted=False)
+    session.close(cut_short=False)
     assert (len(run.processes), verdict.status) == (1, Status.REGRESSED)
 
 
@@ -212,7 +212,7 @@ def test_leaks_slowing_down_and_stalls_are_red(
     session.select(CASES[FP8DQROW], H100, Group.MEMORY)
     run = session.measure(FP8DQROW)
     verdicts = [each for group in (Group.LATENCY, Group.MEMORY) for each in session.judge(run, group)]
-    session.close(interrupted=False)
+    session.close(cut_short=False)
     verdict = next(each for each in verdicts if each.metric == metric)
     assert (verdict.status, len(run.processes)) == (status, processes), verdict.reason
     # What stalled does not stay among the samples.
@@ -222,5 +222,5 @@ def test_leaks_slowing_down_and_stalls_are_red(
 def test_a_process_that_is_precise_early_is_sampled_no_further(tmp_path: Path, recorded: Path) -> None:
     session = on_h100(tmp_path / "run", recorded)
     (process,) = session.measure(FP8DQROW).processes
-    session.close(interrupted=False)
+    session.close(cut_short=False)
     assert (len(process.samples), process.sampling_end) == (5, SamplingEnd.PRECISE)
