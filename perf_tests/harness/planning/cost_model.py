@@ -1,12 +1,13 @@
 """What one case will cost: seconds per phase, from its own baseline or from those of its relatives.
 
-The own baseline of another GPU counts as that of this one, with its generations scaled (see `elsewhere`).
+Baselines of other GPUs count as those of this one, with their generations scaled (see `elsewhere`).
 What each phase takes in one fresh process:
 
-* import, load: independent of what is done to the pipeline afterwards, so the median over everything that the
-  platform (import) or the pipeline (load) has recorded. The first worker on a machine reads everything from
-  disk: the median is not moved by it, and a record whose import gives it away counts without the cold start.
-  Where workers import ahead, so does a record without that, whose import gives it away as well.
+* import, load: independent of what is done to the pipeline afterwards, so the median over everything that has
+  been recorded, on this platform (import) or of the pipeline (load). The first worker on a machine reads
+  everything from disk: the median is not moved by it, and a record whose import gives it away counts without
+  the cold start. Where workers import ahead, so does a record without that, whose import gives it away as
+  well.
 * quantize, switch workload: as in the nearest record that has them; quantizing only from a case that is
   quantized if this one is.
 * fidelity: as in the nearest record that has it, and `FIDELITY_STEPS` times what a step takes longer.
@@ -31,7 +32,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from perf_tests.harness.planning import relatives
-from perf_tests.harness.planning.elsewhere import recorded_elsewhere
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.harness.planning.stages import StageTimes, scaled_to, stages_of
 from perf_tests.harness.runs.projection import least_samples
@@ -136,8 +136,7 @@ def expected_cost(
     `samples` of None stands for as many as it had when it was recorded, or as it usually has. The time to
     generate is scaled from the nearest record that has one (see `stages.scaled_to`).
     """
-    elsewhere = recorded_elsewhere(case, known)
-    nearest = [*([] if elsewhere is None else [elsewhere]), *known.nearest_first(case)]
+    nearest = known.nearest_first(case)
     timed = [(each, stages) for each in nearest if (stages := stages_of(each.entry)) is not None]
     if not timed:
         return UNKNOWN
@@ -165,7 +164,7 @@ def expected_cost(
     return ProcessCost(
         seconds={phase: seconds for phase, seconds in found.items() if seconds is not None},
         compile_again_s=cold_s if cold_s is None or again_s is None else again_s,
-        basis=CostBasis.ELSEWHERE if source is elsewhere else _basis(case, source),
+        basis=_basis(case, source),
         source=source.case.id,
     )
 
@@ -185,7 +184,7 @@ def _recorded_samples(case: Case, source: RecordedCase, platform: Platform) -> i
 
 def _basis(case: Case, source: RecordedCase) -> CostBasis:
     if source.case == case and Phase.GENERATE in source.entry.seconds:
-        return CostBasis.RECORDED
+        return CostBasis.ELSEWHERE if source.is_elsewhere else CostBasis.RECORDED
     same = source.case.build.pipeline.id == case.build.pipeline.id
     return CostBasis.ESTIMATED if same else CostBasis.GUESSED
 
@@ -270,7 +269,7 @@ def _imports_ahead(platform: Platform) -> bool:
 
 
 def _import_s(known: KnownCosts, platform: Platform) -> float | None:
-    usual_s = _median(known.records, Phase.IMPORT)
+    usual_s = _median((each for each in known.records if not each.is_elsewhere), Phase.IMPORT)
     return min(usual_s, AHEAD_IMPORT_S) if usual_s is not None and _imports_ahead(platform) else usual_s
 
 

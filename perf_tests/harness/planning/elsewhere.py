@@ -1,8 +1,9 @@
-"""What a case takes that only another GPU has recorded: as there, scaled by what both have measured; pure."""
+"""The records of other GPUs as those of this one, scaled by what both have measured; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -10,41 +11,45 @@ from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.harness.planning.stages import stages_of
 from perf_tests.protocol.messages import Phase
-from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import ANSWER, STAGES, TRAIN_STEP
 
 OF_DEVICE = (Phase.GENERATE, Phase.FIDELITY, Phase.INSPECT)
 """Phases that the device decides; the host does most of the others."""
 
 
-def recorded_elsewhere(case: Case, known: KnownCosts) -> RecordedCase | None:
-    """The record of `case` on another GPU, as if it had been made on this one.
+def with_others(known: KnownCosts, others: Iterable[Sequence[RecordedCase]]) -> KnownCosts:
+    """What is known about a GPU, and for each case that only `others` have recorded the record of one.
 
-    Its generations are as many times as long as those of the nearest case that both have recorded. None where
-    this GPU has recorded `case` itself, and where no GPU has both.
+    `others` are the records of each other GPU. The generations of a case are as many times as long here as
+    those of the nearest case that both GPUs have recorded; without one, its record says nothing.
     """
-    if any(each.case == case for each in known.records):
-        return None
-    recorded = [found for records in known.elsewhere if case.id in (found := _by_id(records))]
-    for here in known.nearest_first(case):
-        for of_gpu in recorded:
-            there = of_gpu.get(here.case.id)
-            longer = None if there is None else _longer(here, there)
+    gpus = [{each.case.id: each for each in records} for records in others]
+    here = {each.case.id for each in known.records}
+    missing = {each.case.id: each for gpu in gpus for each in gpu.values() if each.case.id not in here}
+    found = tuple(each for record in missing.values() for each in _here(record, known, gpus))
+    return replace(known, records=(*known.records, *found))
+
+
+def _here(
+    missing: RecordedCase, known: KnownCosts, gpus: Sequence[Mapping[str, RecordedCase]]
+) -> Iterator[RecordedCase]:
+    """The record of a case that is `missing` here, of the GPU that shares the nearest one; none without."""
+    case = missing.case
+    for mine in known.nearest_first(case):
+        for gpu in gpus:
+            theirs = gpu.get(mine.case.id) if case.id in gpu else None
+            longer = None if theirs is None else _longer(mine, theirs)
             if longer is not None:
-                return _scaled(of_gpu[case.id], longer)
-    return None
+                yield _scaled(gpu[case.id], longer)
+                return
 
 
-def _by_id(records: tuple[RecordedCase, ...]) -> Mapping[str, RecordedCase]:
-    return {each.case.id: each for each in records}
-
-
-def _longer(here: RecordedCase, there: RecordedCase) -> float | None:
+def _longer(mine: RecordedCase, theirs: RecordedCase) -> float | None:
     """How many times as long a generation of one case takes here; None where a record does not say."""
-    mine, theirs = stages_of(here.entry), stages_of(there.entry)
-    if mine is None or theirs is None:
+    here, there = stages_of(mine.entry), stages_of(theirs.entry)
+    if here is None or there is None:
         return None
-    return mine.latency_s(here.case.steps) / theirs.latency_s(there.case.steps)
+    return here.latency_s(mine.case.steps) / there.latency_s(theirs.case.steps)
 
 
 def _scaled(record: RecordedCase, longer: float) -> RecordedCase:
@@ -58,4 +63,4 @@ def _scaled(record: RecordedCase, longer: float) -> RecordedCase:
         phase: spent_s * (longer if phase in OF_DEVICE else 1.0) for phase, spent_s in entry.seconds.items()
     }
     scaled: Entry = msgspec.structs.replace(entry, metrics={**entry.metrics, **times}, seconds=seconds)
-    return RecordedCase(case=record.case, entry=scaled)
+    return RecordedCase(case=record.case, entry=scaled, is_elsewhere=True)

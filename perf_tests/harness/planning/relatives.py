@@ -23,6 +23,8 @@ class RecordedCase:
 
     case: Case
     entry: Entry
+    is_elsewhere: bool = False
+    """Whether another GPU has recorded it, and its times are scaled to this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +32,6 @@ class KnownCosts:
     """All that is known about one platform."""
 
     records: tuple[RecordedCase, ...] = ()
-    elsewhere: tuple[tuple[RecordedCase, ...], ...] = ()
-    """The records of each other GPU; empty for a CPU."""
     published_s: Published = field(default_factory=dict)
     is_tuned: bool = False
     """Whether an earlier run has left what it chose by timing."""

@@ -201,20 +201,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
     """Close the ledger, and fail the session where the record does, whatever became of its tests."""
     if display := session.config.stash.get(DISPLAY, None):
         display.close()
-    is_red = _owes_verdicts(session.config, exitstatus) and _is_red(
-        session.config.stash[SESSION],
-        cut_short=exitstatus == pytest.ExitCode.INTERRUPTED or _gave_up(session),
-    )
+    cut_short = exitstatus == pytest.ExitCode.INTERRUPTED or bool(session.shouldfail)  # the latter: -x
+    perf = session.config.stash[SESSION]
+    is_red = _owes_verdicts(session.config, exitstatus) and _is_red(perf, cut_short=cut_short)
     try:
         return (yield)
     finally:
         if is_red and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def _gave_up(session: pytest.Session) -> bool:
-    """Whether pytest has left tests out, as with `-x` after the first failure."""
-    return bool(session.shouldfail or session.shouldstop)
 
 
 def _is_red(perf: PerfSession, *, cut_short: bool) -> bool:

@@ -21,6 +21,7 @@ from perf_tests.harness.lanes.job_queue import Job
 from perf_tests.harness.planning import recording, relatives, schedule, sharding
 from perf_tests.harness.planning.budget import Budget
 from perf_tests.harness.planning.cost_model import CostBasis
+from perf_tests.harness.planning.elsewhere import with_others
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.harness.plugin.options import Drill, Options
 from perf_tests.harness.rebaseline import store
@@ -249,10 +250,9 @@ class Forecaster:
         published_s = published.latencies_s(self._options.baselines / "published")
         platforms = {platform.id: platform for _, platform in selection.cases.values()}
         return {
-            platform.id: KnownCosts(
-                records=self._records(platform),
-                elsewhere=tuple(self._records(other) for other in _other_gpus(platform)),
-                published_s=published_s,
+            platform.id: with_others(
+                KnownCosts(records=self._records(platform), published_s=published_s),
+                [self._records(other) for other in _other_gpus(platform)],
             )
             for platform in platforms.values()
         }

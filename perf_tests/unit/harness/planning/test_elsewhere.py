@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from perf_tests.harness.planning.cost_model import CostBasis, ProcessCost, expected_cost
-from perf_tests.harness.planning.elsewhere import recorded_elsewhere
+from perf_tests.harness.planning.elsewhere import with_others
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables import platforms
@@ -44,7 +44,15 @@ def _counted(record: RecordedCase, samples: int) -> RecordedCase:
 
 
 def _expected(case: Case, *here: RecordedCase, there: tuple[RecordedCase, ...]) -> ProcessCost:
-    return expected_cost(case, H100, KnownCosts(records=here, elsewhere=(there,)))
+    return expected_cost(case, H100, with_others(KnownCosts(records=here), [there]))
+
+
+def _found(
+    case: Case, here: tuple[RecordedCase, ...], *there: tuple[RecordedCase, ...]
+) -> RecordedCase | None:
+    """What is known of `case` here."""
+    known = with_others(KnownCosts(records=here), there)
+    return next((each for each in known.records if each.case == case), None)
 
 
 def test_a_case_of_another_gpu_takes_as_much_longer_as_what_both_have_recorded() -> None:
@@ -60,26 +68,22 @@ def test_a_case_of_another_gpu_takes_as_much_longer_as_what_both_have_recorded()
 
 def test_the_nearest_case_that_both_have_recorded_says_how_much_longer() -> None:
     near, far = case_of(batch=2), case_of(pipeline=COGVIDEOX_5B)
-    known = KnownCosts(
-        records=(record_of(far, step_ms=5000.0), record_of(near, step_ms=HALF_AS_LONG_AGAIN_MS)),
-        elsewhere=((record_of(near), record_of(far), record_of(RESIDENT)),),
-    )
-    found = recorded_elsewhere(RESIDENT, known)
+    here = (record_of(far, step_ms=5000.0), record_of(near, step_ms=HALF_AS_LONG_AGAIN_MS))
+    found = _found(RESIDENT, here, (record_of(near), record_of(far), record_of(RESIDENT)))
     assert found is not None
+    assert found.is_elsewhere
     assert found.entry.metrics["denoise_step_ms"] == pytest.approx((300.0,))
     assert found.entry.metrics["decode_ms"] == pytest.approx((750.0,))
 
 
 def test_of_two_gpus_that_which_shares_the_nearest_case_is_asked() -> None:
     near, far = case_of(batch=2), case_of(pipeline=COGVIDEOX_5B)
-    known = KnownCosts(
-        records=(record_of(far), record_of(near)),
-        elsewhere=(
-            (record_of(far), record_of(RESIDENT, step_ms=100.0)),
-            (record_of(near), record_of(RESIDENT, step_ms=800.0)),
-        ),
+    found = _found(
+        RESIDENT,
+        (record_of(far), record_of(near)),
+        (record_of(far), record_of(RESIDENT, step_ms=100.0)),
+        (record_of(near), record_of(RESIDENT, step_ms=800.0)),
     )
-    found = recorded_elsewhere(RESIDENT, known)
     assert found is not None
     assert found.entry.metrics["denoise_step_ms"] == pytest.approx((800.0,))
 
@@ -109,8 +113,7 @@ def test_without_a_case_in_common_the_nearest_relative_decides(there: tuple[Reco
 def test_a_case_without_the_times_of_its_stages_does_not_say_how_much_longer() -> None:
     half = make_case(FLUX1_DEV_SLIM)
     alone = RecordedCase(case=half, entry=make_entry({"denoise_step_ms": [1.0]}, case=half))
-    known = KnownCosts(records=(alone,), elsewhere=((alone, record_of(RESIDENT)),))
-    assert recorded_elsewhere(RESIDENT, known) is None
+    assert _found(RESIDENT, (alone,), (alone, record_of(RESIDENT))) is None
 
 
 def test_a_single_answer_is_scaled_as_well() -> None:
@@ -127,3 +130,18 @@ def test_a_compiled_case_compiles_as_long_as_on_the_other_gpu() -> None:
     here = record_of(RESIDENT, step_ms=HALF_AS_LONG_AGAIN_MS)
     cost = _expected(case, here, there=(record_of(RESIDENT), record))
     assert (cost.seconds[Phase.COMPILE], cost.compile_again_s) == (19.0, 4.5)
+
+
+def test_what_another_gpu_has_recorded_is_a_relative_of_what_none_has() -> None:
+    quantized = case_of(FP8DQ, offload=LEAF_OFFLOAD)
+    there = (record_of(RESIDENT), _counted(record_of(OFFLOADED, step_ms=900.0), 3))
+    here = (record_of(RESIDENT, step_ms=HALF_AS_LONG_AGAIN_MS), record_of(case_of(FP8DQ)))
+    cost = _expected(quantized, *here, there=there)
+    assert (cost.basis, cost.source) == (CostBasis.ESTIMATED, OFFLOADED.id)
+    # Stages of 0.9 s and five steps of 0.9, half as long again.
+    assert cost.seconds[Phase.GENERATE] == pytest.approx((1 + 3) * 1.5 * 5.4)
+
+
+def test_how_long_another_host_imports_says_nothing_about_this_one() -> None:
+    there = (record_of(RESIDENT), record_of(OFFLOADED, {"import": 40.0}))
+    assert Phase.IMPORT not in _expected(OFFLOADED, record_of(RESIDENT), there=there).seconds
