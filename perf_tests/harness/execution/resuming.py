@@ -58,7 +58,8 @@ def sentence(kept: Sequence[Run], selected: int, began: str) -> str:
     the session began that measured them."""
     units = sorted({process.environment.unit for run in kept for process in run.processes})
     on = f" on {', '.join(units)}" if units else ""
+    were = "was" if len(kept) == 1 else "were"
     return (
-        f"--perf-resume: {len(kept)} of {selected} cases were not measured again, but kept from the session "
-        f"of {began}{on}: {', '.join(run.id for run in kept)}"
+        f"--perf-resume: {len(kept)} of {selected} cases {were} not measured again, but kept from the "
+        f"session of {began}{on}: {', '.join(run.id for run in kept)}"
     )

@@ -103,7 +103,7 @@ def test_a_finished_run_is_judged_again_and_not_measured(suite: Suite, misbehave
     assert suite.case(BF16).processes == before.processes
     began = suite.record().created_at
     assert (
-        f"--perf-resume: 1 of 2 cases were not measured again, but kept from the session of {began} "
+        f"--perf-resume: 1 of 2 cases was not measured again, but kept from the session of {began} "
         f"on fake processor: {BF16}"
     ) in screen(result).splitlines()
 
