@@ -11,8 +11,8 @@ What each phase takes in one fresh process:
 * quantize, switch workload: as in the nearest record that has them; quantizing only from a case that is
   quantized if this one is.
 * fidelity: as in the nearest record that has it, and `FIDELITY_STEPS` times what a step takes longer.
-* inspect: as recorded; otherwise `INSPECTING` times a generation of two steps, and where memory is saved, a
-  whole one, whose peaks and copies are looked at.
+* inspect: as recorded; otherwise `INSPECTING` times a generation of two steps; where memory is saved, a whole
+  one, whose peaks and copies are looked at; and where shapes change, compiling and generating in the others.
 * generate: as recorded; otherwise from the nearest record, times (this generation / that generation), both
   composed of their stages: encode + first step + further steps + decode.
 * built twin: as in the nearest record of the same pipeline; otherwise what building it and one generation
@@ -157,7 +157,7 @@ def expected_cost(
         Phase.COMPILE: cold_s,
         Phase.GENERATE: generation_s * generations(case, samples),
         Phase.FIDELITY: _fidelity_s(case, timed, known),
-        Phase.INSPECT: _inspect_s(case, stages, source),
+        Phase.INSPECT: _inspect_s(case, stages, source, cold_s or 0.0),
         Phase.SWITCH_WORKLOAD: _first(nearest, Phase.SWITCH_WORKLOAD),
         Phase.BUILT_TWIN: _built_twin_s(case, platform, known, nearest),
     }
@@ -215,12 +215,23 @@ def _fidelity_s(case: Case, timed: Iterable[TimedRecord], known: KnownCosts) -> 
     return None
 
 
-def _inspect_s(case: Case, stages: StageTimes, source: RecordedCase) -> float:
+def _inspect_s(case: Case, stages: StageTimes, source: RecordedCase, cold_s: float) -> float:
+    """`cold_s` is what compiling takes in one shape."""
     recorded_s = source.entry.seconds.get(Phase.INSPECT) if source.case == case else None
     if recorded_s is not None:
         return recorded_s
     looked_at_s = stages.latency_s(case.steps) if case.build.recipe.saves_memory else 0.0
-    return INSPECTING * stages.latency_s(PRIMING_STEPS) + looked_at_s
+    return INSPECTING * stages.latency_s(PRIMING_STEPS) + looked_at_s + _other_shapes_s(case, stages, cold_s)
+
+
+def _other_shapes_s(case: Case, stages: StageTimes, cold_s: float) -> float:
+    reshaping, timed = case.build.recipe.reshaping, case.workload
+    if reshaping is None:
+        return 0.0
+    others = reshaping.workloads(timed)
+    # Each twice, and back in the shape that was timed.
+    images = 1 + 2 * sum(each.pixels for each in others) / timed.pixels
+    return (1 if reshaping.dynamic else len(others)) * cold_s + images * stages.latency_s(case.steps)
 
 
 # To compile

@@ -23,6 +23,7 @@ from perf_tests.tables.pipelines.flux import FLUX_MINI
 from perf_tests.tables.pipelines.llama import LLAMA_7B
 from perf_tests.tables.platforms import CPU, WorkerStart
 from perf_tests.tables.recipes import LEAF_OFFLOAD, MODEL_OFFLOAD, CompileMode, Setting
+from perf_tests.tables.reshaping import Reshaping
 from perf_tests.tables.schemes.rows import BF16, FP8DQ, INT8DQ, INT8WO
 from perf_tests.unit.builders import make_case, make_entry
 from perf_tests.unit.conftest import CASES
@@ -95,6 +96,15 @@ def test_a_model_that_generates_nothing_answers_as_often_and_is_quantized_as_lon
     cost = _expected(case, RecordedCase(case=case, entry=entry), record_of(case_of(), {"quantize": 9.0}))
     assert cost.seconds == pytest.approx({**spent, "generate": 0.2, "compile": 0.1, "inspect": 0.26})
     assert cost.source == case.id
+
+
+@pytest.mark.parametrize(("dynamic", "compiled"), [(False, 3), (True, 1)])
+def test_other_shapes_are_compiled_and_generated_twice(dynamic: bool, compiled: int) -> None:
+    """Three quarters, nine sixteenths and twice the pixels."""
+    case = case_of(compile=REGIONAL)
+    reshaped = case.with_recipe(dataclasses.replace(case.build.recipe, reshaping=Reshaping(dynamic=dynamic)))
+    cost = _expected(reshaped, record_of(case, compile_cold_s=[19.0]))
+    assert cost.seconds[Phase.INSPECT] == pytest.approx(2.6 * 1.1 + compiled * 19.0 + 7.625 * 1.9)
 
 
 # To generate
