@@ -205,8 +205,6 @@ def _overhead(source: RecordedCase, stages: StageTimes, platform: Platform) -> f
 
 def _fidelity_s(case: Case, timed: Iterable[TimedRecord], known: KnownCosts) -> float | None:
     """Recording and comparing answers takes eager steps, and what belongs to pipeline and compile mode."""
-    if not case.build.pipeline.generates:
-        return None
     for each, before in timed:
         spent_s = each.entry.seconds.get(Phase.FIDELITY)
         if spent_s is not None:

@@ -20,7 +20,7 @@ from perf_tests.tables.platforms import Platform
 BUILD_PHASES = (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE)
 """What the first case in a worker pays for all of its cases; the others pay `Phase.SWITCH_WORKLOAD`."""
 DESCRIBING = (Phase.FIDELITY, Phase.INSPECT)
-"""What a case is not asked for of which only the time is used, or that is only verified."""
+"""What a case goes through unless it is only verified, or an fp32 twin, of which only the time is used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +169,9 @@ def _costs(
             spent[Phase.COMPILE] = cost.seconds[Phase.COMPILE] + cost.compile_again_s * (processes - 1)
         phases = (*first, Phase.COMPILE, Phase.GENERATE)
         if case.id not in verified_only:
-            phases = (*phases, *((Phase.FIDELITY,) if case.is_compared else ()), Phase.INSPECT)
+            # Training compares its steps with those in bf16.
+            compares = case.is_compared or case.is_training
+            phases = (*phases, *(DESCRIBING if compares else (Phase.INSPECT,)))
         if case.built_twin is not None:
             phases = (*phases, Phase.BUILT_TWIN)
         yield CaseCost(

@@ -15,9 +15,11 @@ from perf_tests.protocol.messages import Phase
 from perf_tests.tables import platforms
 from perf_tests.tables.cases import Case
 from perf_tests.tables.pipelines.flux import FLUX1_DEV
+from perf_tests.tables.pipelines.llama import LLAMA_7B
 from perf_tests.tables.platforms import CPU, Platform, WorkerStart
 from perf_tests.tables.recipes import MODEL_OFFLOAD, CompileMode
-from perf_tests.tables.schemes.rows import FP8DQ, FP8DQROW
+from perf_tests.tables.schemes.rows import FP8DQ, FP8DQROW, INT8WO
+from perf_tests.tables.training.rows import ON_HOPPER
 from perf_tests.unit.builders import (
     MINI_BF16,
     MINI_INT8WO,
@@ -123,6 +125,19 @@ def test_a_case_whose_pictures_are_its_built_twins_is_inspected_but_not_compared
     offloaded = BF16.with_recipe(dataclasses.replace(BF16.build.recipe, offload=MODEL_OFFLOAD))
     *_, cost = forecast([(offloaded, H100)], _known(BF16, offloaded, inspect=60.0), 1).costs
     assert cost.seconds[Phase.INSPECT] == 60.0
+    assert Phase.FIDELITY not in {*cost.seconds, *cost.missing}
+
+
+def test_a_case_that_trains_is_compared_with_its_steps_in_bf16() -> None:
+    trained = BF16.with_recipe(dataclasses.replace(BF16.build.recipe, training=ON_HOPPER))
+    (cost,) = forecast([(trained, H100)], _known(trained, fidelity=9.8), 1).costs
+    assert cost.seconds[Phase.FIDELITY] == 9.8
+
+
+def test_a_case_that_shows_nothing_is_inspected_but_not_compared() -> None:
+    llama = make_case(LLAMA_7B, scheme=INT8WO)
+    *_, cost = forecast([(llama, H100)], _known(BF16, llama), 1).costs
+    assert Phase.INSPECT in cost.seconds
     assert Phase.FIDELITY not in {*cost.seconds, *cost.missing}
 
 
