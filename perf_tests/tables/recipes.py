@@ -79,21 +79,33 @@ class Offload:
     component, once for each image or video."""
     breaks_graphs: bool = field(metadata=NEVER)
     """Whether dynamo ends a graph at each of its hooks."""
+    streams: bool = field(metadata=NEVER)
+    """Whether a stream of its own copies weights on a GPU while kernels run."""
 
 
 MODEL_OFFLOAD = Offload(
-    id="modeloffload", hook="CpuOffload", waits_on="cpu", per_call=False, breaks_graphs=False
+    id="modeloffload", hook="CpuOffload", waits_on="cpu", per_call=False, breaks_graphs=False, streams=False
 )
 """diffusers' `enable_model_cpu_offload`: a component stays until the next one is called."""
 SEQUENTIAL_OFFLOAD = Offload(
-    id="seqoffload", hook="AlignDevicesHook", waits_on="meta", per_call=True, breaks_graphs=True
+    id="seqoffload",
+    hook="AlignDevicesHook",
+    waits_on="meta",
+    per_call=True,
+    breaks_graphs=True,
+    streams=False,
 )
 """diffusers' `enable_sequential_cpu_offload`: a module's weights leave with its call."""
 LEAF_OFFLOAD = Offload(
-    id="leafoffload", hook="GroupOffloadingHook", waits_on="cpu", per_call=True, breaks_graphs=True
+    id="leafoffload",
+    hook="GroupOffloadingHook",
+    waits_on="cpu",
+    per_call=True,
+    breaks_graphs=True,
+    streams=True,
 )
-"""diffusers' `enable_group_offload` by leaf: on a GPU, from pinned memory, and a stream of its own copies the
-weights of the next module meanwhile."""
+"""diffusers' `enable_group_offload` by leaf: on a GPU, from pinned memory, and the weights of the next module
+are copied meanwhile."""
 OFFLOADS = (MODEL_OFFLOAD, SEQUENTIAL_OFFLOAD, LEAF_OFFLOAD)
 
 

@@ -152,6 +152,8 @@ class Trait(StrEnum):
     """Another process made its transformer's weights, which it loads."""
     OFFLOADED = "offloaded"
     """Its weights are on the host until they are needed."""
+    STREAMED = "streamed"
+    """They are copied to a GPU while kernels run."""
     SAVES_MEMORY = "saves memory"
     """Its weights are offloaded, or its VAE decodes in parts."""
     PACKAGED = "packaged"
@@ -180,6 +182,7 @@ HAS_TRAIT: Mapping[Trait, Callable[[Case], bool]] = {
     Trait.MADE_HERE: lambda case: not case.build.recipe.is_loaded,
     Trait.LOADED: lambda case: case.build.recipe.is_loaded,
     Trait.OFFLOADED: lambda case: case.build.recipe.offload is not None,
+    Trait.STREAMED: lambda case: bool(case.build.recipe.offload and case.build.recipe.offload.streams),
     Trait.SAVES_MEMORY: lambda case: case.build.recipe.saves_memory,
     Trait.PACKAGED: lambda case: case.build.recipe.is_packaged,
     Trait.BUSY_TIMED: is_busy_timed,

@@ -109,7 +109,7 @@ def _by_module(pipeline: Any, device: torch.device) -> None:
 
 
 def _by_leaf(pipeline: Any, device: torch.device) -> None:
-    streams = device.type == "cuda"
+    streams = LEAF_OFFLOAD.streams and device.type == "cuda"
     pipeline.enable_group_offload(
         onload_device=device,
         offload_type="leaf_level",
