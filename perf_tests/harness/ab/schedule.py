@@ -12,7 +12,7 @@ RESERVE_MIB = 2048.0
 USABLE = 0.92
 """The share of a card's memory that two workers may use together."""
 MIB_PER_GIB = 1024
-BUILDING = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
+MAY_BE_UNQUANTIZED = frozenset({Phase.LOAD.value, Phase.QUANTIZE.value})
 """Phases in which weights that are not quantized yet may be on the card."""
 
 
@@ -53,7 +53,7 @@ def builds_together(planned: Planned, run: Run) -> bool:
         for process in run.processes
         for phase, window in process.build.memory.items()
         for mib in (window.reserved_mib, window.device_mib)
-        if phase in BUILDING and mib is not None
+        if phase in MAY_BE_UNQUANTIZED and mib is not None
     ]
     if planned.case.build.recipe.scheme.search is not None or gpu is None or not peaks_mib:
         return False

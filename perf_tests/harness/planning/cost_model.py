@@ -77,7 +77,7 @@ LEAST_IMPORT_S = 2.0
 nothing by it."""
 
 BUILDING = (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE)
-"""What a worker does before it compiles."""
+"""What a worker does before it compiles: once for all of its cases."""
 
 TimedRecord = tuple[RecordedCase, StageTimes]
 """A record that has stage times, and these."""

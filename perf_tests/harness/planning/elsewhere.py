@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -11,6 +11,7 @@ from perf_tests.harness.baselines.entry import Entry
 from perf_tests.harness.planning.relatives import KnownCosts, RecordedCase
 from perf_tests.harness.planning.stages import stages_of
 from perf_tests.protocol.messages import Phase
+from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import ANSWER, STAGES, TRAIN_STEP
 
 OF_DEVICE = (Phase.GENERATE, Phase.FIDELITY, Phase.INSPECT)
@@ -18,30 +19,30 @@ OF_DEVICE = (Phase.GENERATE, Phase.FIDELITY, Phase.INSPECT)
 
 
 def with_others(known: KnownCosts, others: Iterable[Sequence[RecordedCase]]) -> KnownCosts:
-    """What is known about a GPU, and for each case that only `others` have recorded the record of one.
+    """`known` with a record, scaled to its GPU, of each case that only other GPUs have recorded.
 
-    `others` are the records of each other GPU. The generations of a case are as many times as long here as
-    those of the nearest case that both GPUs have recorded; without one, its record says nothing.
+    `others` are the records of each of these. Generations count as many times as long as those of the nearest
+    case that both GPUs have recorded; a record of a GPU without one is left out.
     """
     gpus = [{each.case.id: each for each in records} for records in others]
     here = {each.case.id for each in known.records}
-    missing = {each.case.id: each for gpu in gpus for each in gpu.values() if each.case.id not in here}
-    found = tuple(each for record in missing.values() for each in _here(record, known, gpus))
-    return replace(known, records=(*known.records, *found))
+    missing = {each.case.id: each.case for gpu in gpus for each in gpu.values() if each.case.id not in here}
+    found = (_nearest(case, known, gpus) for case in missing.values())
+    return replace(known, records=(*known.records, *(each for each in found if each is not None)))
 
 
-def _here(
-    missing: RecordedCase, known: KnownCosts, gpus: Sequence[Mapping[str, RecordedCase]]
-) -> Iterator[RecordedCase]:
-    """The record of a case that is `missing` here, of the GPU that shares the nearest one; none without."""
-    case = missing.case
+def _nearest(
+    case: Case, known: KnownCosts, gpus: Sequence[Mapping[str, RecordedCase]]
+) -> RecordedCase | None:
+    """The record of `case` by the GPU that shares the nearest other one; None where no GPU shares any."""
+    of_case = [gpu for gpu in gpus if case.id in gpu]
     for mine in known.nearest_first(case):
-        for gpu in gpus:
-            theirs = gpu.get(mine.case.id) if case.id in gpu else None
+        for gpu in of_case:
+            theirs = gpu.get(mine.case.id)
             longer = None if theirs is None else _longer(mine, theirs)
             if longer is not None:
-                yield _scaled(gpu[case.id], longer)
-                return
+                return _scaled(gpu[case.id], longer)
+    return None
 
 
 def _longer(mine: RecordedCase, theirs: RecordedCase) -> float | None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from perf_tests.harness.planning.cost_model import CostBasis, expected_cost, generations
+from perf_tests.harness.planning.cost_model import BUILDING, CostBasis, expected_cost, generations
 from perf_tests.harness.planning.relatives import KnownCosts
 from perf_tests.harness.planning.sharding import BuildGroup, Selected, ShardItem, build_groups
 from perf_tests.harness.runs.record import Run, RunRecord
@@ -17,8 +17,6 @@ from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Platform
 
-BUILD_PHASES = (Phase.IMPORT, Phase.LOAD, Phase.QUANTIZE)
-"""What the first case in a worker pays for all of its cases; the others pay `Phase.SWITCH_WORKLOAD`."""
 DESCRIBING = (Phase.FIDELITY, Phase.INSPECT)
 """What a case goes through unless it is only verified, or an fp32 twin, of which only the time is used."""
 
@@ -163,7 +161,8 @@ def _costs(
 ) -> Iterator[CaseCost]:
     for place, case in enumerate(group.cases):
         cost = expected_cost(case, group.platform, known, 1 if case.id in verified_only else None)
-        first = BUILD_PHASES if place == 0 else (Phase.SWITCH_WORKLOAD,)
+        # The first case in a worker pays for the build of all.
+        first = BUILDING if place == 0 else (Phase.SWITCH_WORKLOAD,)
         spent = {phase: seconds * processes for phase, seconds in cost.seconds.items()}
         if cost.compile_again_s is not None:
             spent[Phase.COMPILE] = cost.seconds[Phase.COMPILE] + cost.compile_again_s * (processes - 1)

@@ -201,7 +201,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
     """Close the ledger, and fail the session where the record does, whatever became of its tests."""
     if display := session.config.stash.get(DISPLAY, None):
         display.close()
-    cut_short = exitstatus == pytest.ExitCode.INTERRUPTED or bool(session.shouldfail)  # the latter: -x
+    cut_short = exitstatus == pytest.ExitCode.INTERRUPTED or bool(session.shouldfail)  # that is -x
     perf = session.config.stash[SESSION]
     is_red = _owes_verdicts(session.config, exitstatus) and _is_red(perf, cut_short=cut_short)
     try:

@@ -69,7 +69,7 @@ def quantize(subject: Subject, request: Quantize) -> Quantized:
         quantization=_quantization(subject),
         layers=_layers(subject) if request.layers and is_quantized else {},
         recorded={each.case.id: _recorded(subject, each.case, each.stem) for each in request.traces},
-        fidelity_s=1e-6 if request.traces else 0.0,
+        fidelity_s=1e-6 if request.traces else 0.0,  # less than the answer takes, of which it is a part
         state=subject.state,
         tensors=_tensors(subject) if request.tensors else {},
         converted=0 if subject.is_loaded and not subject.has("quantizes-again") else subject.quantized,

@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 
 from perf_tests.unit.git import git
-from perf_tests.unit.harness.environments.homes import (
-    build,
-    calls,
-    written,
-)
+from perf_tests.unit.harness.environments.homes import build, calls, written
 
 
 @pytest.fixture
