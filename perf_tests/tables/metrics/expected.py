@@ -249,13 +249,31 @@ def loss_difference_pct(case: Case) -> Range | None:
 
 def gradient_error_vs_redrawn(case: Case) -> Range | None:
     """Of the distance (1 - cosine) of the adapters' gradients to those of bf16 eager, over the distance of
-    those that bf16 has with other noise; None for what does not train."""
+    those that bf16 has with other noise; None for what does not train.
+
+    Also None for what trains in float8: over many tokens noise averages out, and over many layers float8 adds
+    up (4.9 times as far with 6 blocks of FLUX.1-dev, 13.4 with all 57, on an H200).
+    """
     training = case.build.recipe.training
-    if training is None:
+    if training is None or training.float8 is not None:
         return None
     source = "what products round matters little to a gradient, beside which noise was drawn"
-    high = 1.0 if training.float8 is None else training.largest_gradient_error_vs_redrawn
-    return Range(low=0.0, high=high, source=source)
+    return Range(low=0.0, high=1.0, source=source)
+
+
+def gradient_error_vs_rounded(case: Case) -> Range | None:
+    """Of the distance (1 - cosine) of the adapters' gradients to those of bf16 eager, over the distance of
+    those that bf16 has once the same factors are rounded to float8; None for what does not train in float8.
+
+    Rounding is what float8 costs: 0.88 to 1.09 times that were seen with a scale for each tensor, and 1.00 to
+    1.02 with one for each row (the miniature, and FLUX.1-dev with 6 and with 57 blocks on an H200). On the
+    miniature, scales that are twice as large come to 22 times or more, and every other module left in bf16 to
+    0.65 times or less.
+    """
+    if not case.build.recipe.trains_in_float8:
+        return None
+    source = "float8 moves a gradient as far as the rounding of its factors does"
+    return Range(low=0.7, high=1.4, source=source)
 
 
 MOST_ALIKE_DB = 25.0

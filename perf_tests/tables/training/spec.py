@@ -48,9 +48,6 @@ class Training:
     """Linear modules that stay in the scheme's dtype under any `float8`: pattern -> reason."""
     largest_loss_difference_pct: float = field(default=3.0, metadata=NEVER)
     """How far the loss over all steps may lie from that of bf16."""
-    largest_gradient_error_vs_redrawn: float = field(default=1.0, metadata=NEVER)
-    """How far the adapters' gradients may lie from those of bf16, over how far other noise takes those; in
-    float8. Without it they may not lie further than 1."""
 
     @property
     def id(self) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from perf_tests.tables.cases import Case, Weights
+from perf_tests.tables.cases import Case
 from perf_tests.tables.matrix import MATRIX
-from perf_tests.tables.metrics.expected import gradient_error_vs_redrawn
+from perf_tests.tables.metrics.expected import gradient_error_vs_redrawn, gradient_error_vs_rounded
 from perf_tests.tables.metrics.rows import METRICS
-from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM
+from perf_tests.tables.pipelines.flux import FLUX1_DEV
 from perf_tests.tables.platforms import A100
 from perf_tests.tables.recipes import Activity, CompileMode, Loader
 from perf_tests.tables.schemes.rows import INT8WO
@@ -48,15 +48,19 @@ def test_a_case_that_generates_has_no_steps_of_training() -> None:
     assert MINI_BF16.steps == 4
 
 
-def test_only_float8_may_move_a_gradient_further_than_redrawn_noise() -> None:
-    """Ten times as far is twice of what float8 does: no limit for bf16."""
-    limits = {
-        row.recipe.training.id: implied.high
-        for row in MATRIX
-        if row.pipeline == FLUX1_DEV_SLIM and row.recipe.training is not None
-        if (implied := gradient_error_vs_redrawn(row.case(Weights.SYNTHETIC)))
-    }
-    assert limits == {"lora": 1.0, "lora-fp8tensor": 10.0, "lora-fp8row": 10.0}
+@pytest.mark.parametrize(
+    ("float8", "redrawn", "rounded"),
+    [(None, (0.0, 1.0), None), *((each, None, (0.7, 1.4)) for each in Float8Recipe)],
+)
+def test_a_gradient_in_bf16_is_held_against_noise_and_one_in_float8_against_rounding(
+    float8: Float8Recipe | None, redrawn: tuple[float, float] | None, rounded: tuple[float, float] | None
+) -> None:
+    case = training(float8=float8)
+    for implied, limits in (
+        (gradient_error_vs_redrawn(case), redrawn),
+        (gradient_error_vs_rounded(case), rounded),
+    ):
+        assert (None if implied is None else (implied.low, implied.high)) == limits
 
 
 def test_reference_of_training_trains_the_same_in_bf16() -> None:

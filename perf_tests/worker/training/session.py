@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +28,7 @@ from perf_tests.worker.measure.telemetry import GpuMonitor
 from perf_tests.worker.model import build
 from perf_tests.worker.phases import CompiledWorkload, LoadedPipeline
 from perf_tests.worker.quantization import state
-from perf_tests.worker.training import float8, products, steps
+from perf_tests.worker.training import float8, products, rounding, steps
 from perf_tests.worker.training.adapters import Adapters
 from perf_tests.worker.training.batches import batches
 from perf_tests.worker.training.steps import TrainingRun
@@ -47,6 +49,8 @@ class InBf16:
     """Of the first step."""
     redrawn: torch.Tensor
     """The same with other noise."""
+    rounded: torch.Tensor | None
+    """The same with what float8 would round, rounded; None where nothing is to multiply in float8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +109,7 @@ class TrainingSession:
             self._loaded.pipeline.transformer.enable_gradient_checkpointing()
         wanted = float8.wanted(self._transformer, training)
         started_s = time.perf_counter()
-        in_bf16 = self._train_in_bf16()
+        in_bf16 = self._train_in_bf16(wanted)
         fidelity_s = time.perf_counter() - started_s
         memory.clear_workspaces()
         loaded.release()
@@ -206,21 +210,26 @@ class TrainingSession:
             loaded.faults.before_mark,
         )
 
-    def _train_in_bf16(self) -> InBf16:
-        device, training = self._loaded.device, self._training
-        adapters = Adapters(self._transformer, training)
+    def _train_in_bf16(self, wanted: Collection[str]) -> InBf16:
+        device, training, transformer = self._loaded.device, self._training, self._transformer
         given = batches(self._case, device)
         redrawn = batches(self._case, device, redrawn=True)
-        try:
-            return InBf16(
-                losses=steps.train(
-                    self._transformer, adapters, training, given, self._loaded.stages.clock
-                ).losses,
-                gradients=steps.first_gradients(self._transformer, adapters, given[0]),
-                redrawn=steps.first_gradients(self._transformer, adapters, redrawn[0]),
+        with _adapted(transformer, training) as adapters:
+            in_bf16 = InBf16(
+                losses=steps.train(transformer, adapters, training, given, self._loaded.stages.clock).losses,
+                gradients=steps.first_gradients(transformer, adapters, given[0]),
+                redrawn=steps.first_gradients(transformer, adapters, redrawn[0]),
+                rounded=None,
             )
-        finally:
-            adapters.remove()
+        if training.float8 is None:
+            return in_bf16
+        # Before the adapters: from then on, the modules have other names.
+        with (
+            rounding.rounded(transformer, training.float8, wanted),
+            _adapted(transformer, training) as adapters,
+        ):
+            rounded = steps.first_gradients(transformer, adapters, given[0])
+        return dataclasses.replace(in_bf16, rounded=rounded)
 
     def _look_at_a_step(
         self, values: dict[str, float]
@@ -272,16 +281,28 @@ class TrainingSession:
         return {name: each for name, each in found.items() if name not in trained}
 
 
+@contextmanager
+def _adapted(transformer: nn.Module, training: Training) -> Iterator[Adapters]:
+    adapters = Adapters(transformer, training)
+    try:
+        yield adapters
+    finally:
+        adapters.remove()
+
+
 def _distances(gradients: torch.Tensor, in_bf16: InBf16) -> dict[str, float]:
-    """Metric name -> how close the gradients come to those of bf16, and how close other noise comes."""
-    mine, redrawn = (
-        float(F.cosine_similarity(each.double(), in_bf16.gradients.double(), dim=0))
-        for each in (gradients, in_bf16.redrawn)
-    )
+    """Metric name -> how close the gradients come to those of bf16, beside how close others come."""
+
+    def cosine(to: torch.Tensor) -> float:
+        return float(F.cosine_similarity(to.double(), in_bf16.gradients.double(), dim=0))
+
+    mine = cosine(gradients)
+    others = {"gradient_error_vs_redrawn": in_bf16.redrawn, "gradient_error_vs_rounded": in_bf16.rounded}
     values = {"gradient_cosine": mine}
-    # Noise that changes nothing would leave nothing to compare with.
-    if redrawn < 1:
-        values["gradient_error_vs_redrawn"] = max(0.0, 1 - mine) / (1 - redrawn)
+    for name, other in others.items():
+        error = 0.0 if other is None else 1 - cosine(other)
+        if error > 0:  # what changes nothing would leave nothing to compare with
+            values[name] = max(0.0, 1 - mine) / error
     return values
 
 

@@ -114,6 +114,7 @@ METRICS = (
         for name, units, implied in (
             ("loss_difference_pct", "%", expected.loss_difference_pct),
             ("gradient_error_vs_redrawn", "x", expected.gradient_error_vs_redrawn),
+            ("gradient_error_vs_rounded", "x", expected.gradient_error_vs_rounded),
         )
     ),
 )

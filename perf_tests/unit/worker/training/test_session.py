@@ -26,7 +26,11 @@ from perf_tests.protocol.messages import (
     Quantize,
 )
 from perf_tests.tables.cases import Case
-from perf_tests.tables.metrics.expected import gradient_error_vs_redrawn, loss_difference_pct
+from perf_tests.tables.metrics.expected import (
+    gradient_error_vs_redrawn,
+    gradient_error_vs_rounded,
+    loss_difference_pct,
+)
 from perf_tests.tables.platforms import Device
 from perf_tests.tables.training.spec import Float8Recipe, Training
 from perf_tests.unit.builders import make_build, make_case
@@ -69,6 +73,7 @@ class Trained:
         ranges = {
             "loss_difference_pct": loss_difference_pct(self.case),
             "gradient_error_vs_redrawn": gradient_error_vs_redrawn(self.case),
+            "gradient_error_vs_rounded": gradient_error_vs_rounded(self.case),
         }
         return {
             name
@@ -228,6 +233,17 @@ def test_a_gradient_that_is_mostly_noise_is_red() -> None:
 
     trained = Trained(IN_BF16, before_sample=disturb)
     assert trained.off == {"gradient_error_vs_redrawn"}
+
+
+def test_float8_whose_scales_are_twice_too_large_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchao.float8 import float8_utils  # here: takes seconds to import
+
+    right = float8_utils.amax_to_scale
+    monkeypatch.setattr(float8_utils, "amax_to_scale", lambda *given, **named: right(*given, **named) * 2)
+    trained = Trained(TENSORWISE)
+    assert trained.contradictions == ()
+    assert "gradient_error_vs_rounded" in trained.off
+    assert trained.inspected.values["gradient_error_vs_rounded"] > 20
 
 
 def test_float8_that_is_only_in_the_forward_pass_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
