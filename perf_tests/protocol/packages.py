@@ -32,6 +32,8 @@ class LoadedPackages(Struct):
     """What a worker loaded."""
 
     seconds: float
+    first_s: float
+    """Of these, until a first package was open: what is done once, however many blocks there are."""
     blocks: dict[str, int]
     """Class -> blocks that are called in packages."""
     constant_mib: float

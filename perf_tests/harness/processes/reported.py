@@ -110,6 +110,7 @@ def package_values(
         "package_s": twin.packages.compile_s,
         "packaged_blocks": float(sum(loaded.blocks.values())),
         "package_load_s": loaded.seconds,
+        "first_package_s": loaded.first_s,
     }
     if loaded.constant_mib:
         values["package_copied_share"] = loaded.added_mib / loaded.constant_mib

@@ -195,7 +195,9 @@ def _packages(subject: Subject, folder: str | None) -> LoadedPackages | None:
     if folder is None or not (Path(folder) / PACKAGE).exists():
         raise Failed(FailureKind.LOAD, f"there are no packages in {folder}")
     added_mib = 40.0 if subject.has("copies-weights") else 1.0
-    return LoadedPackages(seconds=0.25, blocks={"Block": 4}, constant_mib=40.0, added_mib=added_mib)
+    return LoadedPackages(
+        seconds=0.25, first_s=0.125, blocks={"Block": 4}, constant_mib=40.0, added_mib=added_mib
+    )
 
 
 def _tuned(subject: Subject, folder: str | None) -> TunedChoices | None:

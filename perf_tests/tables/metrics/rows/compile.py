@@ -206,6 +206,8 @@ METRICS = (
             ("export_s", "s", {Device.CUDA: HOST_WORK}),
             ("package_s", "s", {Device.CUDA: HOST_WORK}),
             ("package_load_s", "s", {Device.CUDA: HOST_WORK}),
+            # Of it, what is done once in a process, however many blocks it loads.
+            ("first_package_s", "s", {}),
             # From weights that are ready to the end of the first image.
             ("first_image_s", "s", {Device.CUDA: HOST_WORK}),
             ("first_image_s_vs_jit", "x", {}),

@@ -6,6 +6,7 @@ constants that it is given, as a package does. The row `pixart-mini-b1-int8wo-ao
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,17 @@ def test_each_package_computes_what_its_block_does(pipeline: Any, case: Case, fo
     assert found is not None
     assert found.blocks == {"FluxTransformerBlock": 2, "FluxSingleTransformerBlock": 4}
     assert packaged_blocks.values(pipeline, case) == {"package_sqnr_db": IDENTICAL_DB}
+
+
+def test_what_is_done_once_is_told_apart_from_what_each_block_takes(
+    monkeypatch: pytest.MonkeyPatch, pipeline: Any, case: Case, folder: str
+) -> None:
+    now_s = iter([10.0, 38.0, 39.5])  # at first, once a package is open, once all blocks have theirs
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now_s))
+    found = packaged_blocks.loaded(pipeline, case.build, folder, DEVICE)
+
+    assert found is not None
+    assert (found.first_s, found.seconds) == (28.0, 29.5)
 
 
 def test_packages_are_given_the_tensors_of_their_block_and_no_copies(

@@ -37,12 +37,14 @@ def loaded(pipeline: Any, build: Build, folder: str | None, device: torch.device
     started_s = time.perf_counter()
     for file in sorted(Path(folder).iterdir())[:1]:
         packages.opened(file)  # what the first one imports and registers is no copy of a weight
+    first_s = time.perf_counter() - started_s
     before_mib = memory.held_mib(device)
     found = packages.load(pipeline, build, Path(folder))
     added_mib = memory.held_mib(device) - before_mib
     constants = (each for group in found.values() for block in group for each in block.constants.values())
     return LoadedPackages(
         seconds=time.perf_counter() - started_s,
+        first_s=first_s,
         blocks={name: len(group) for name, group in found.items()},
         constant_mib=memory.stored_bytes(constants) / memory.MIB,
         added_mib=added_mib,
