@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
 from perf_tests.harness.processes.watch import Step
 from perf_tests.harness.report.wording import flat
@@ -99,6 +99,11 @@ class TimeLeft:
         return (total - len(done)) * elapsed / len(measured) if measured else None
 
 
+TOLD_AS: Final = {Phase.QUANTIZE: "quantize, fidelity", Phase.INSPECT: "inspect, fidelity"}
+"""Phase -> all that its request asks a worker for, where that is more. Only the record tells the seconds
+apart, since only the worker knows them."""
+
+
 @dataclass(slots=True)
 class _Generating:
     """The generations of one process so far."""
@@ -149,7 +154,7 @@ class PhaseLines:
 
     def _ended(self, step: Step, spent_s: float) -> None:
         if step.phase is not Phase.GENERATE:
-            self._print(step, f"{step.phase} {duration(spent_s)}")
+            self._print(step, f"{TOLD_AS.get(step.phase, step.phase)} {duration(spent_s)}")
             self.display.status(self._lane(step), "")
             return
         with self._lock:  # one line for all of them, when the process is inspected

@@ -113,7 +113,7 @@ def test_each_phase_is_a_line_in_place_of_the_letters_of_tests(suite: Suite) -> 
             rf"\[0/3, .*\]  {BF16}  compile \d.* s",
             rf"\[0/3, .*\]  {BF16}  generate 6 times in \d.* s",
             rf"\[1/3, .* left\]  {INT8WO}  import \d.* s",
-            rf"\[1/3, .* left\]  {INT8WO}  inspect \d.* s",
+            rf"\[1/3, .* left\]  {INT8WO}  inspect, fidelity \d.* s",
         ]
     )
     assert not any(line.startswith("perf_tests/test_") for line in result.outlines)
@@ -123,7 +123,7 @@ def test_a_verbose_session_names_its_tests_between_the_phases(suite: Suite) -> N
     result = suite.run(ONLY_BF16, "-v")
 
     result.stdout.re_match_lines(
-        [rf".*\[0/1, .*\]  {BF16}  inspect .*", rf".*test_build\.py::test_build\[{BF16}\] PASSED.*"]
+        [rf".*\[0/1, .*\]  {BF16}  inspect, fidelity .*", rf".*test_build\.py::test_build\[{BF16}\] PASSED.*"]
     )
 
 

@@ -104,6 +104,14 @@ def test_a_phase_is_a_line_with_how_far_the_session_is(begin: Begin, screen: Scr
     )
 
 
+def test_seconds_of_quantizing_that_hold_comparisons_are_said_to(
+    begin: Begin, screen: Screen, time: Time
+) -> None:
+    spend(begin(), time, Phase.QUANTIZE, 25.0)
+
+    assert screen.lines == ["[0/208, 25 s]  flux1-dev-b4-int8dq-regional  quantize, fidelity 25 s"]
+
+
 def test_one_device_has_no_name_and_later_processes_are_numbered(
     begin: Begin, screen: Screen, time: Time
 ) -> None:
@@ -126,13 +134,13 @@ def test_workers_of_several_stacks_are_told_apart(begin: Begin, screen: Screen, 
 
     assert [line.partition("]  ")[2].removeprefix(CASE) for line in screen.lines] == [
         "  process 4 in good  generate 2 times in 4.0 s",
-        "  process 4 in good  inspect 1.0 s",
+        "  process 4 in good  inspect, fidelity 1.0 s",
         "  process 4 in new  generate 1 times in 2.0 s",
-        "  process 4 in new  inspect 1.0 s",
+        "  process 4 in new  inspect, fidelity 1.0 s",
         "  in good  generate 2 times in 4.0 s",
-        "  in good  inspect 1.0 s",
+        "  in good  inspect, fidelity 1.0 s",
         "  in new  generate 1 times in 2.0 s",
-        "  in new  inspect 1.0 s",
+        "  in new  inspect, fidelity 1.0 s",
     ]
 
 
@@ -146,7 +154,7 @@ def test_all_generations_of_a_process_are_one_line(begin: Begin, screen: Screen,
 
     assert [line.rpartition("  ")[2] for line in screen.lines] == [
         "generate 5 times in 10 s",
-        "inspect 3.0 s",
+        "inspect, fidelity 3.0 s",
     ]
 
 
