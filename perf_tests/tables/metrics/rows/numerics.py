@@ -103,7 +103,7 @@ METRICS = (
         Metric(
             name=name,
             units=units,
-            better=Better.LOWER,
+            better=better,
             group=Group.NUMERICS,
             reader=Reader.BUILD,
             rule=Rule.EXPECTED_RANGE,
@@ -111,10 +111,11 @@ METRICS = (
             gates=BY_RULE_EVERYWHERE,
             activities=TRAINING,
         )
-        for name, units, implied in (
-            ("loss_difference_pct", "%", expected.loss_difference_pct),
-            ("gradient_error_vs_redrawn", "x", expected.gradient_error_vs_redrawn),
-            ("gradient_error_vs_rounded", "x", expected.gradient_error_vs_rounded),
+        for name, units, better, implied in (
+            ("loss_difference_pct", "%", Better.LOWER, expected.loss_difference_pct),
+            ("gradient_error_vs_redrawn", "x", Better.LOWER, expected.gradient_error_vs_redrawn),
+            # Less than rounding costs is as wrong as more: then something is not in float8.
+            ("gradient_error_vs_rounded", "x", Better.EXACT, expected.gradient_error_vs_rounded),
         )
     ),
 )

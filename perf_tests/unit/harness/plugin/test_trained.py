@@ -87,6 +87,17 @@ def test_a_number_of_training_that_is_off_has_regressed(
     assert red(suite) == {metric: Status.REGRESSED}
 
 
+@pytest.mark.parametrize(("error", "limit"), [(0.6, 0.7), (1.5, 1.4)])
+def test_a_gradient_that_float8_moves_too_little_or_too_far_is_held_against_that_end(
+    suite: Suite, misbehave: Misbehave, error: float, limit: float
+) -> None:
+    misbehave(f"reports:gradient_error_vs_rounded={error}@{TRAINED}")
+    suite.run(ONLY)
+
+    (verdict,) = (each for each in suite.case(TRAINED).verdicts if each.status is Status.REGRESSED)
+    assert (verdict.metric, verdict.measured, verdict.limit) == ("gradient_error_vs_rounded", error, limit)
+
+
 # On a GPU
 
 SLIM = "flux1-dev-slim-b1-bf16-regional-lora"
