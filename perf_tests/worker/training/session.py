@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import time
 import warnings
@@ -30,7 +29,7 @@ from perf_tests.worker.phases import CompiledWorkload, LoadedPipeline
 from perf_tests.worker.quantization import state
 from perf_tests.worker.training import float8, products, rounding, steps
 from perf_tests.worker.training.adapters import Adapters
-from perf_tests.worker.training.batches import batches
+from perf_tests.worker.training.batches import Batch, batches
 from perf_tests.worker.training.steps import TrainingRun
 
 TRANSFORMER: Final = "transformer"
@@ -50,7 +49,7 @@ class InBf16:
     redrawn: torch.Tensor
     """The same with other noise."""
     rounded: torch.Tensor | None
-    """The same with what float8 would round, rounded; None where nothing is to multiply in float8."""
+    """The same with the factors of each product rounded to float8; None where none is to be in float8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,22 +213,25 @@ class TrainingSession:
         device, training, transformer = self._loaded.device, self._training, self._transformer
         given = batches(self._case, device)
         redrawn = batches(self._case, device, redrawn=True)
+        rounded = self._rounded_gradients(wanted, given[0])
         with _adapted(transformer, training) as adapters:
-            in_bf16 = InBf16(
+            return InBf16(
                 losses=steps.train(transformer, adapters, training, given, self._loaded.stages.clock).losses,
                 gradients=steps.first_gradients(transformer, adapters, given[0]),
                 redrawn=steps.first_gradients(transformer, adapters, redrawn[0]),
-                rounded=None,
+                rounded=rounded,
             )
+
+    def _rounded_gradients(self, wanted: Collection[str], batch: Batch) -> torch.Tensor | None:
+        transformer, training = self._transformer, self._training
         if training.float8 is None:
-            return in_bf16
-        # Before the adapters: from then on, the modules have other names.
+            return None
+        # Rounding comes first, since a module with an adapter has another name.
         with (
             rounding.rounded(transformer, training.float8, wanted),
             _adapted(transformer, training) as adapters,
         ):
-            rounded = steps.first_gradients(transformer, adapters, given[0])
-        return dataclasses.replace(in_bf16, rounded=rounded)
+            return steps.first_gradients(transformer, adapters, batch)
 
     def _look_at_a_step(
         self, values: dict[str, float]

@@ -235,6 +235,13 @@ def test_a_gradient_that_is_mostly_noise_is_red() -> None:
     assert trained.off == {"gradient_error_vs_redrawn"}
 
 
+def test_gradients_that_float8_moves_too_little_are_red() -> None:
+    half = Injection(fault=Fault.DROP_QUANTIZATION, amount=30)
+    trained = Trained(TENSORWISE, half)
+    assert trained.off == {"gradient_error_vs_rounded"}
+    assert 0.2 < trained.inspected.values["gradient_error_vs_rounded"] < 0.5
+
+
 def test_float8_whose_scales_are_twice_too_large_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchao.float8 import float8_utils  # here: takes seconds to import
 
