@@ -256,6 +256,22 @@ INT8DQ_SHARED_INPUT = KnownIssue(
     then="remove UNCOMPILABLE from tables/matrix.py and this row, and record the compiled rows of PixArt",
 )
 
+PACKAGE_CPU_PROBES = KnownIssue(
+    id="package-cpu-probes",
+    script="tools/repro/package_cpu_probes.py",
+    figure="probes",
+    wording="programs are compiled to load a package that is already compiled",
+    # 6 on a CPU with AVX-512, in 6.5 s. Each imports torch before 2.13: 32 s on an H200 (torch 2.11).
+    reproduces_from=1.0,
+    platforms=(CPU,),
+    deadline_s=CPU_DEADLINE_S,
+    exhaustive=True,
+    link="https://github.com/pytorch/pytorch/issues/191715",
+    owner=OWNER,
+    expires=EXPIRES,
+    then="remove this row, and record the aoti rows again: they may start faster than JIT",
+)
+
 KNOWN_ISSUES = (
     INT8WO_COMPILED,
     FP8_ZERO_ROWS,
@@ -271,4 +287,5 @@ KNOWN_ISSUES = (
     LORA_INT8DQ,
     TAYLORSEER_COGVIDEOX,
     INT8DQ_SHARED_INPUT,
+    PACKAGE_CPU_PROBES,
 )

@@ -59,6 +59,7 @@ def test_known_issues_are_watched_where_they_are_seen() -> None:
         "lora-int8dq",
         "taylorseer-cogvideox",
         "int8dq-shared-input",
+        "package-cpu-probes",
     ]
 
 
