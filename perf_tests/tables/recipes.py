@@ -186,7 +186,8 @@ EAGER_CASTS = Setting(
     reason="inductor keeps in float32 what eager rounds to bf16 on the way, such as guidance x 1000",
 )
 
-COMPILE_LIMITS_S = {CompileMode.MAX_AUTOTUNE: 540.0}
+# FLUX.1-dev with 6 of its 57 blocks was not tuned after 585 s, and was 245 s later (H200, torch 2.11).
+COMPILE_LIMITS_S = {CompileMode.MAX_AUTOTUNE: 900.0}
 """Seconds after which a compilation is given up, where that says enough: a user would have given up, too."""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,10 +40,11 @@ class Lookups:
 
 @contextmanager
 def shared(folder: Path | None, *, compiles: bool) -> Iterator[Lookups]:
-    """Compile with what `folder` holds, and add to it what was tuned; None: with this process's cache alone.
+    """Compile with what `folder` holds, and add to it what is tuned; None: with this process's cache alone.
 
-    Nothing is done where nothing `compiles`: importing inductor takes seconds. Raises WorkerError(load) where
-    the folder cannot be read or written, or a file is broken.
+    Each product is added as soon as it was tuned, so that a compilation that is given up does not start anew
+    in the next process. Nothing is done where nothing `compiles`: importing inductor takes seconds. Raises
+    WorkerError(load) where the folder cannot be read or written, or a file is broken.
     """
     if not compiles:
         yield Lookups()
@@ -54,7 +55,14 @@ def shared(folder: Path | None, *, compiles: bool) -> Iterator[Lookups]:
     if folder is not None:
         with _reported(folder):
             merge(folder, own)
-    with _counted() as lookups:
+
+    def keep() -> None:
+        # Reported at the end: inductor would hide what is raised here in an error of its own.
+        if folder is not None:
+            with suppress(OSError, ValueError):
+                merge(own, folder)
+
+    with _counted(keep) as lookups:
         yield lookups
     if folder is not None and lookups.found:
         with _reported(folder):
@@ -101,9 +109,9 @@ def _merged(known: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any
 
 
 @contextmanager
-def _counted() -> Iterator[Lookups]:
-    """Note for each product whether it was found when inductor first asked its cache for it; nothing for a
-    torch that keeps its cache elsewhere, which compiles all the same."""
+def _counted(keep: Callable[[], None]) -> Iterator[Lookups]:
+    """Note for each product whether it was found when inductor first asked its cache for it, and `keep` what
+    was not; nothing for a torch that keeps its cache elsewhere, which compiles all the same."""
     from torch._inductor import codecache
 
     if not hasattr(codecache, "PersistentCache"):
@@ -126,6 +134,8 @@ def _counted() -> Iterator[Lookups]:
 
         found = lookup(self, choices, op, inputs, noted, **others)
         lookups.found.setdefault((op, inputs), not timed)
+        if timed:
+            keep()
         return found
 
     cache.lookup = noting  # type: ignore[assignment, method-assign]  # it has no hook

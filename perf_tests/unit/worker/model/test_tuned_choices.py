@@ -77,6 +77,15 @@ def test_what_was_tuned_is_saved_and_found_by_the_next_process(own: Path, tmp_pa
     assert timings(folder / "device", "4608x12288") == {"a": 2.0}
 
 
+def test_what_was_tuned_is_kept_where_the_process_is_killed_before_it_ends(own: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    with tuned_choices.shared(folder, compiles=True):
+        tune("int_mm", "4608x3072", Choice("a", 0.5))
+        assert timings(folder / "device") == {"a": 0.5}
+        tune("int_mm", "4608x12288", Choice("a", 2.0))
+        assert timings(folder / "device", "4608x12288") == {"a": 2.0}
+
+
 def test_a_kernel_whose_code_changed_is_a_miss_and_replaces_what_was_known(own: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()
