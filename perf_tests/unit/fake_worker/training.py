@@ -41,7 +41,9 @@ def values(subject: Subject) -> dict[str, float]:
         "float8_modules": float(_float8(subject)),
         "float8_gemms_forward": float(_wanted(subject)),
         "float8_gemms_backward": float(_wanted(subject)),
-        **({"kernels_per_train_step": 4000.0} if subject.device is Device.CUDA else {}),
+        **(
+            {"kernels_per_train_step": 4000.0, "train_busy_ms": 20.0} if subject.device is Device.CUDA else {}
+        ),
     }
 
 

@@ -1,4 +1,4 @@
-"""What carries out the float8 products of a training step, and how many kernels it runs in all."""
+"""What carries out the float8 products of a training step, and how many kernels it runs for how long."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from perf_tests.protocol.training import Float8Kernels
+from perf_tests.tables.metrics.spec import TRAIN_BUSY
+from perf_tests.worker.inspection import step_time
 from perf_tests.worker.inspection.kernels import EXTERNAL_ID, KERNEL, OPERATOR, Event, KinetoRecorder
 from perf_tests.worker.measure.clock import Clock
 
@@ -30,6 +32,8 @@ class Pass:
     """Kernels that these launched, by name; without a GPU, the operator itself."""
     kernels: int
     """All that ran on the GPU."""
+    busy_ms: float
+    """While at least one kernel, copy or fill ran there."""
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Pass:
@@ -44,6 +48,7 @@ class Pass:
             products=len(products),
             carried_out_by=dict(launched) or by_operator,
             kernels=len(kernels),
+            busy_ms=step_time.busy_ms(found) if kernels else 0.0,
         )
 
 
@@ -61,12 +66,16 @@ class RecordedStep:
 
     @property
     def values(self) -> dict[str, float]:
-        """Metric name -> value; without kernels where none ran on a GPU."""
+        """Metric name -> value; nothing of kernels where none ran on a GPU."""
         kernels = self.forward.kernels + self.backward.kernels
+        on_gpu = {
+            "kernels_per_train_step": float(kernels),
+            TRAIN_BUSY: self.forward.busy_ms + self.backward.busy_ms,
+        }
         return {
             "float8_gemms_forward": float(self.forward.products),
             "float8_gemms_backward": float(self.backward.products),
-            **({"kernels_per_train_step": float(kernels)} if kernels else {}),
+            **(on_gpu if kernels else {}),
         }
 
 

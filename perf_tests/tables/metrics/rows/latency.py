@@ -14,6 +14,7 @@ from perf_tests.tables.metrics.spec import (
     QUANTIZING,
     STEP,
     STEP_BUSY,
+    TRAIN_BUSY,
     TRAIN_STEP,
     TRAINING,
     UNTRAINED,
@@ -272,6 +273,19 @@ METRICS = (
         needs_verification=True,
         activities=TRAINING,
         only_for=(Trait.COMPARED,),
+    ),
+    # Of a step's two passes, without the optimizer's: whether the host decides `train_step_ms`.
+    Metric(
+        name=TRAIN_BUSY,
+        units="ms",
+        better=Better.LOWER,
+        group=Group.LATENCY,
+        reader=Reader.BUILD,
+        gates={},
+        per_unit=True,
+        needs_verification=True,
+        by_device=True,
+        activities=TRAINING,
     ),
     Metric(
         name="trained_samples_per_s",

@@ -112,6 +112,7 @@ def test_training_on_a_gpu_is_timed_beside_the_same_in_bf16(suite: Suite, plug_g
     assert run.reference == SLIM
     assert run.measured["train_step_ms"] == pytest.approx(22.5)
     assert run.measured["train_speedup_vs_bf16"] == pytest.approx(4 / 3)
+    assert run.measured["train_busy_ms"] == pytest.approx(20.0)
     assert run.measured["trained_samples_per_s"] == pytest.approx(1000 / 22.5)
     assert len(run.processes[0].samples) >= 5
     assert {"peak_allocated_mib", "kernels_per_train_step"} <= run.measured.keys()
