@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -75,7 +76,7 @@ def _apply(options: argparse.Namespace) -> int:
         first_reason=options.new_first_reference,
         replace_settled=options.replace_settled,
     )
-    patterns = (*(options.only or ()), *(_new(options, source) if options.only_new else ()))
+    patterns = _new(options, source) if options.only_new else tuple(options.only)
     proposal = propose(source, root=options.baselines, patterns=patterns, terms=terms)
     _print_proposal(proposal)
     if proposal.ineligible and not (options.eligible_only and proposal.baselines):
@@ -153,11 +154,19 @@ def _read(options: argparse.Namespace) -> Pool:
 
 
 def _new(options: argparse.Namespace, source: Pool) -> tuple[str, ...]:
-    """The ids of the cases with which nothing is wrong but that they have no baseline."""
-    new = tuple(run.id for run in source.record.cases if run.status is Status.NO_BASELINE)
-    if not new and not options.only:
+    """The ids of the cases, of those that `--only` names, that lack nothing but a baseline."""
+    patterns = tuple(options.only or ("*",))
+    new = tuple(
+        run.id
+        for run in source.record.cases
+        if run.status is Status.NO_BASELINE and any(fnmatchcase(run.id, each) for each in patterns)
+    )
+    if not new:
         runs = ", ".join(map(str, options.runs))
-        raise UsageError(f"--only-new: no case of {runs} lacks nothing but a baseline")
+        named = ", ".join(map(repr, patterns))
+        raise UsageError(
+            f"--only-new: no case of {runs} matches --only {named} and lacks nothing but a baseline"
+        )
     return new
 
 
@@ -268,7 +277,10 @@ ARGUMENTS = {
         PLATFORM,
         (
             "--only-new",
-            {"action": "store_true", "help": "select the cases that lack nothing but a baseline"},
+            {
+                "action": "store_true",
+                "help": "select the cases, of those that --only names, that lack nothing but a baseline",
+            },
         ),
         ("--reason", {"default": "", "metavar": "TEXT", "help": "why the new numbers are right"}),
         (

@@ -218,6 +218,23 @@ def test_only_new_selects_what_lacks_nothing_but_a_baseline(
     assert "lacks nothing but a baseline" in capsys.readouterr().err
 
 
+def test_only_new_narrows_what_only_selects(
+    cli: Callable[..., int],
+    run_of: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    new, other = make_run(status=Status.NO_BASELINE), make_run(MINI_BF16, status=Status.NO_BASELINE)
+    arguments = ("--only-new", "--only", ID, "--reason", "first recording", "--write")
+    assert cli("apply", run_of(make_record(new, other)), *arguments) == 0
+    assert list(files.load(tmp_path / "baselines", "cpu")["flux-mini"].cases) == [ID]
+
+    regressed = make_run(status=Status.REGRESSED)
+    assert cli("apply", run_of(make_record(regressed, other)), *arguments) == 2
+    error = capsys.readouterr().err
+    assert f"matches --only '{ID}' and lacks nothing but a baseline" in error
+
+
 def test_apply_writes_nothing_where_one_of_the_selected_cases_failed(
     cli: Callable[..., int], run_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
