@@ -4,9 +4,9 @@
     python tools/repro/package_cpu_probes.py --probes  # one line of JSON
 
 `aoti_load_package` warns where a package was made on another kind of CPU. To know its own, it has inductor
-compile and load a program for each kind, even if nothing of the package runs on the CPU, and in each process
-anew: all of what `first_package_s` shows on an H200 (torch 2.11: 31.9 of 31.9 s). A workaround is the loader
-in C++ that it hands over to. Needs a C++ compiler, and no GPU.
+compile and load a program for each kind, even if nothing of the package runs on the CPU. On the host of an
+H200 (torch 2.11) that took 33 s, and the first of six packages 31.9 s of 31.9. A workaround is the loader in
+C++ that it hands over to. Needs a C++ compiler, and no GPU.
 """
 
 from __future__ import annotations

@@ -274,7 +274,7 @@ METRICS = (
         activities=TRAINING,
         only_for=(Trait.COMPARED,),
     ),
-    # Of a step's two passes, without the optimizer's: whether the host decides `train_step_ms`.
+    # Tells whether the host decides `train_step_ms`, which has the optimizer's kernels as well.
     Metric(
         name=TRAIN_BUSY,
         units="ms",
