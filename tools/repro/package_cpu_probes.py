@@ -5,8 +5,8 @@
 
 `aoti_load_package` warns where a package was made on another kind of CPU. To know its own, it has inductor
 compile and load a program for each kind, even if nothing of the package runs on the CPU. On the host of an
-H200 (torch 2.11) that took 33 s, and the first of six packages 31.9 s of 31.9. A workaround is the loader in
-C++ that it hands over to. Needs a C++ compiler, and no GPU.
+H200 (torch 2.11) that took about 33 s, and the first of six packages 31.9 s of 31.9. A workaround is the
+loader in C++ that it hands over to. Needs a C++ compiler, and no GPU.
 """
 
 from __future__ import annotations
