@@ -261,7 +261,7 @@ PACKAGE_CPU_PROBES = KnownIssue(
     script="tools/repro/package_cpu_probes.py",
     figure="probes",
     wording="programs are compiled to load a package that is already compiled",
-    # 6 on a CPU with AVX-512, in 6.5 s. Each imports torch before 2.13: 32 s on an H200 (torch 2.11).
+    # 6 on a CPU with AVX-512, in 6.5 s. In torch 2.11 each imports torch as well: 32 s on an H200.
     reproduces_from=1.0,
     platforms=(CPU,),
     deadline_s=CPU_DEADLINE_S,

@@ -50,8 +50,8 @@ HOST_BOUND = tuple(
 
 # On an idle H200 the trained steps of bf16 lie 0.7 % apart in a process, at 42 ms. In float8, with twice the
 # kernels, it was as if the host had not yet found its pace: of 9 seeds the first took 50 (tensors) and 61 ms
-# (rows), the fastest 42 and 43, all at the full clock. How long the device is busy with the
-# gradients is shown, but no GPU has measured it yet (`train_busy_ms`).
+# (rows), the fastest 42 and 43, all at the full clock. How long the device is busy in a
+# step is shown, but no GPU has measured it yet (`train_busy_ms`).
 UNTIMED = (
     HostBound(
         cases="flux1-dev-slim-b1-bf16-regional-lora-fp8*",

@@ -26,7 +26,7 @@ STEP_BUSY: Final = "step_busy_ms"
 TRAIN_STEP: Final = "train_step_ms"
 """The same of training: the gradients of one batch, and the optimizer's step."""
 TRAIN_BUSY: Final = "train_busy_ms"
-"""How long the device is busy with the gradients alone."""
+"""How long the device is busy in one, but for the optimizer's step."""
 ANSWER: Final = "answer_ms"
 """Of a model that is only quantized and moved: what it answers to a few tokens."""
 STAGES: Final = ("encode_ms", "first_step_ms", STEP, "decode_ms")

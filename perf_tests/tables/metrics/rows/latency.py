@@ -274,7 +274,7 @@ METRICS = (
         activities=TRAINING,
         only_for=(Trait.COMPARED,),
     ),
-    # Tells whether the host decides `train_step_ms`, which has the optimizer's kernels as well.
+    # Far below `train_step_ms`, it says that the step waits for the host.
     Metric(
         name=TRAIN_BUSY,
         units="ms",

@@ -13,7 +13,7 @@ KERNEL: Event = {
     "dur": 500.0,
 }
 OTHER_KERNEL: Event = {
-    "cat": "kernel",
+    **KERNEL,
     "name": "nvjet_tst_128x256",
     "args": {"External id": 8},
     "ts": 3000.0,
