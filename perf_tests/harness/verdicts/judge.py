@@ -20,7 +20,7 @@ from perf_tests.harness.verdicts.noisy import Significance, count_of
 from perf_tests.harness.verdicts.rules import Facts, unjudged
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.host_bound import is_host_bound, unsteady_of
-from perf_tests.tables.metrics.spec import STEP_BUSY, Gate, Metric, Rule, Tolerance
+from perf_tests.tables.metrics.spec import BUSY_TIMES, Gate, Metric, Rule, Tolerance
 from perf_tests.tables.platforms import Platform
 
 OF_REFERENCE = "of the reference {}, "
@@ -78,7 +78,7 @@ def _refused(metric: Metric, case: Case, run: Run, reference: Run | None) -> Ver
     if why := _why(partial(validity.invalidity, host=not bound), run, divided_by):
         return unjudged(metric, Status.INVALID, why)
     if bound and metric.follows_host and (why := _why(validity.busy_host, run, divided_by)):
-        instead = f"; {STEP_BUSY} is judged instead" if metric.rests_on_step else ""
+        instead = f"; {BUSY_TIMES[case.build.activity]} is judged instead" if metric.rests_on_step else ""
         return unjudged(metric, Status.NOT_COMPARED, f"{why}{instead}")
     return None
 

@@ -29,29 +29,41 @@ class HostBound:
     """How far the wall clock may move: only a change of kind shows there."""
 
 
-HOST_BOUND = tuple(
-    HostBound(
-        cases=cases,
-        wall=Unsteady(
-            slower_pct=150.0,
-            reason=(
-                "host-bound: steps of 11 ms became 23 ms beside busy siblings, and bursts of the host hit 6 "
-                "of 31 generations, so the time of the device is tested instead (step_busy_ms)"
+# The whole model in bf16 trains in steps of 565 to 573 ms, of which an H200 is busy for 549. In float8, with
+# twice the kernels, it is busy for 511: a step that waits for nothing takes 531, and others of the same
+# process up to 646, on an idle host.
+TRAINED_WHOLE = Unsteady(
+    slower_pct=40.0,
+    reason=(
+        "host-bound: in single processes on idle hosts, steps took 531 to 646 ms and once 529 to 784, while "
+        "those of bf16 lay 2 % apart (`train_busy_ms` is the time of the device)"
+    ),
+)
+HOST_BOUND = (
+    *(
+        HostBound(
+            cases=cases,
+            wall=Unsteady(
+                slower_pct=150.0,
+                reason=(
+                    "host-bound: steps of 11 ms became 23 ms beside busy siblings, and bursts of the host "
+                    "hit 6 of 31 generations, so the time of the device is tested instead (step_busy_ms)"
+                ),
             ),
-        ),
-    )
-    # Blocks from packages are called from Python as well; a CUDA graph is not.
-    for cases in (
-        "flux1-dev-slim-b1-fp8dqrow-regional",
-        "flux1-dev-slim-b1-fp8dqrow-regional-reshaped*",
-        "flux1-dev-slim-b1-fp8dqrow-aoti",
-    )
+        )
+        # Blocks from packages are called from Python as well; a CUDA graph is not.
+        for cases in (
+            "flux1-dev-slim-b1-fp8dqrow-regional",
+            "flux1-dev-slim-b1-fp8dqrow-regional-reshaped*",
+            "flux1-dev-slim-b1-fp8dqrow-aoti",
+        )
+    ),
+    HostBound(cases="flux1-dev-b1-bf16-regional-lora-fp8tensor-ckpt", wall=TRAINED_WHOLE),
 )
 
 # On an idle H200 the trained steps of bf16 lie 0.7 % apart in a process, at 42 ms. In float8, with twice the
 # kernels, it was as if the host had not yet found its pace: of 9 seeds the first took 50 (tensors) and 61 ms
-# (rows), the fastest 42 and 43, all at the full clock. How long the device is busy in a
-# step is shown, but no GPU has measured it yet (`train_busy_ms`).
+# (rows), the fastest 42 and 43, all at the full clock.
 UNTIMED = (
     HostBound(
         cases="flux1-dev-slim-b1-bf16-regional-lora-fp8*",
@@ -60,8 +72,10 @@ UNTIMED = (
             reason="host-bound: in one process on an idle host, steps of 43 ms took up to 62 ms",
         ),
     ),
+    HostBound(cases="flux1-dev-b1-bf16-regional-lora-fp8row-ckpt", wall=TRAINED_WHOLE),
 )
-"""Rows of which only the wall clock is recorded, though the host decides it."""
+"""Rows that were recorded before the device's time was: until they are again, their wall clock alone is
+judged, though the host decides it."""
 
 COPYING = Unsteady(
     slower_pct=60.0,

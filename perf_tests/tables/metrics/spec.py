@@ -27,6 +27,8 @@ TRAIN_STEP: Final = "train_step_ms"
 """The same of training: the gradients of one batch, and the optimizer's step."""
 TRAIN_BUSY: Final = "train_busy_ms"
 """How long the device is busy in one, but for the optimizer's step."""
+BUSY_TIMES: Final = {Activity.GENERATING: STEP_BUSY, Activity.TRAINING: TRAIN_BUSY}
+"""What a case is doing while it is measured -> the metric of how long the device is busy in a step of it."""
 ANSWER: Final = "answer_ms"
 """Of a model that is only quantized and moved: what it answers to a few tokens."""
 STAGES: Final = ("encode_ms", "first_step_ms", STEP, "decode_ms")

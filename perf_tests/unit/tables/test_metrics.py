@@ -32,6 +32,7 @@ def test_drift_is_limited_only_for_positive_numbers_that_better_or_worsen() -> N
         "decode_ms",
         "speedup_vs_bf16",
         "train_step_ms",
+        "train_busy_ms",
         "train_speedup_vs_bf16",
         "model_memory_mib",
         "peak_allocated_mib",

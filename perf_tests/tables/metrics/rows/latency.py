@@ -10,6 +10,7 @@ from perf_tests.tables.metrics.spec import (
     BY_RULE,
     BY_RULE_EVERYWHERE,
     DRIFT_LIMIT_PCT,
+    GENERATING,
     INSTRUCTION_SET,
     QUANTIZING,
     STEP,
@@ -69,22 +70,32 @@ METRICS = (
         needs_verification=True,
         only_for=(Trait.COMPARED,),
     ),
-    Metric(
-        name=STEP_BUSY,
-        units="ms",
-        better=Better.LOWER,
-        group=Group.LATENCY,
-        reader=Reader.BUILD,
-        # Until processes on several cards have shown its noise.
-        gates={
-            Device.CUDA: Gate(tolerance=Tolerance(relative_pct=3.0), surprise=Tolerance(relative_pct=10.0))
-        },
-        per_unit=True,
-        drift_limit_pct=DRIFT_LIMIT_PCT,
-        needs_verification=True,
-        by_device=True,
-        only_for=(Trait.BUSY_TIMED,),
-        gated_for=(Trait.HOST_BOUND,),
+    # Far below the time of a step, it says that the step waits for the host.
+    *(
+        Metric(
+            name=name,
+            units="ms",
+            better=Better.LOWER,
+            group=Group.LATENCY,
+            reader=Reader.BUILD,
+            # Until processes on several cards have shown its noise.
+            gates={
+                Device.CUDA: Gate(
+                    tolerance=Tolerance(relative_pct=3.0), surprise=Tolerance(relative_pct=10.0)
+                )
+            },
+            per_unit=True,
+            drift_limit_pct=DRIFT_LIMIT_PCT,
+            needs_verification=True,
+            by_device=True,
+            activities=activities,
+            only_for=only_for,
+            gated_for=(Trait.HOST_BOUND,),
+        )
+        for name, activities, only_for in (
+            (STEP_BUSY, GENERATING, (Trait.BUSY_TIMED,)),
+            (TRAIN_BUSY, TRAINING, ()),
+        )
     ),
     Metric(
         name="time_ratio_vs_fp32",
@@ -273,19 +284,6 @@ METRICS = (
         needs_verification=True,
         activities=TRAINING,
         only_for=(Trait.COMPARED,),
-    ),
-    # Far below `train_step_ms`, it says that the step waits for the host.
-    Metric(
-        name=TRAIN_BUSY,
-        units="ms",
-        better=Better.LOWER,
-        group=Group.LATENCY,
-        reader=Reader.BUILD,
-        gates={},
-        per_unit=True,
-        needs_verification=True,
-        by_device=True,
-        activities=TRAINING,
     ),
     Metric(
         name="trained_samples_per_s",
