@@ -29,8 +29,8 @@ class HostBound:
     """How far the wall clock may move: only a change of kind shows there."""
 
 
-# The whole model in bf16 trains in steps of 565 to 573 ms, of which an H200 is busy for 549. In float8, with
-# twice the kernels, it is busy for 511: a step that waits for nothing takes 531, and others of the same
+# The whole model in bf16 trains in steps of 568 to 577 ms, of which an H200 is busy for 549. In float8, with
+# 1.9 times the kernels, it is busy for 511: a step that waits for nothing takes 531, and others of the same
 # process up to 646, on an idle host.
 TRAINED_WHOLE = Unsteady(
     slower_pct=40.0,
