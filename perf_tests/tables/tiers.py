@@ -81,7 +81,7 @@ UNRECORDED = (
     Unrecorded(
         platform=H100,
         cases="flux1-dev*-lora*",
-        reason="an H200 has recorded five of six, without cuDNN's attention, whose gradients fault",
+        reason="an H200 has recorded all six, without cuDNN's attention, whose gradients fault",
     ),
     Unrecorded(
         platform=H100,

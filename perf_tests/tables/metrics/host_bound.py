@@ -33,10 +33,11 @@ class HostBound:
 # 1.9 times the kernels, it is busy for 511: a step that waits for nothing takes 531, and others of the same
 # process up to 646, on an idle host.
 TRAINED_WHOLE = Unsteady(
-    slower_pct=40.0,
+    slower_pct=20.0,
     reason=(
         "host-bound: in single processes on idle hosts, steps took 531 to 646 ms and once 529 to 784, while "
-        "those of bf16 lay 2 % apart (`train_busy_ms` is the time of the device)"
+        "those of bf16 lay 2 % apart; processes were 0 to 6 % faster than bf16 (`train_busy_ms` is the time "
+        "of the device)"
     ),
 )
 HOST_BOUND = (

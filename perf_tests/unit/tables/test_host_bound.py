@@ -85,8 +85,8 @@ def test_wall_clock_of_a_host_bound_row_has_a_wide_limit() -> None:
     ("case_id", "step_pct", "speedup_pct"),
     [
         ("flux1-dev-slim-b1-bf16-regional-lora-fp8row", 150.0, 60.0),
-        ("flux1-dev-b1-bf16-regional-lora-fp8row-ckpt", 40.0, 40.0 / 1.4),
-        (TRAINED, 40.0, 40.0 / 1.4),
+        ("flux1-dev-b1-bf16-regional-lora-fp8row-ckpt", 20.0, 20.0 / 1.2),
+        (TRAINED, 20.0, 20.0 / 1.2),
     ],
 )
 def test_trained_steps_have_a_wide_limit_where_the_host_decides_them(
