@@ -6,6 +6,7 @@ from typing import Any
 
 from perf_tests.tables.cases import Build
 from perf_tests.tables.recipes import CompileMode
+from perf_tests.worker.model import inductor_settings
 from perf_tests.worker.model.compiled import cuda_graph
 from perf_tests.worker.model.lazy import construct
 
@@ -18,6 +19,8 @@ AUTOTUNED: dict[str, Any] = {**OPTIONS, "mode": "max-autotune", "fullgraph": Tru
 
 def apply(pipeline: Any, build: Build) -> None:
     """Apply the recipe's settings and mark modules for compilation, which happens at their first call."""
+    if build.recipe.compiles:
+        inductor_settings.use_ptxas_of_pool()
     for setting in build.recipe.settings:
         construct(setting.call)
     MODES[build.recipe.compile](pipeline, build)

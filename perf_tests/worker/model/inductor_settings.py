@@ -1,8 +1,8 @@
-"""Inductor's process-wide settings: set as a recipe says, and read back."""
+"""Inductor's process-wide settings: set as a recipe says, and read back; and the assembler that it uses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -26,6 +26,21 @@ def apply(**settings: Value) -> None:
             )
             raise WorkerError(Failure(kind=FailureKind.LOAD, phase=Phase.COMPILE, message=message))
         setattr(config, name, value)
+
+
+def use_ptxas_of_pool() -> None:
+    """Assemble Triton's kernels in this process as inductor's pool of processes does.
+
+    torch 2.9 to 2.11 for CUDA 13 bring a `ptxas` of their own, which only the pool takes
+    (https://github.com/pytorch/pytorch/pull/174716 removed it); here, Triton takes the one that it brings.
+    Kernels of another `ptxas` are other kernels to its cache: whatever is to be timed was compiled once more,
+    one by one. A user's TRITON_PTXAS_PATH stays as it is.
+    """
+    from torch._inductor.runtime import compile_tasks
+
+    take: Callable[[], None] | None = getattr(compile_tasks, "_set_triton_ptxas_path", None)
+    if take is not None:  # a torch that does without has no second one either
+        take()
 
 
 def read(names: Iterable[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from perf_tests.tables.pipelines.spec import PipelineSpec
 from perf_tests.tables.recipes import NO_ONEDNN, CompileMode, Recipe
 from perf_tests.tables.schemes.rows import BF16
 from perf_tests.unit.conftest import ROOT
-from perf_tests.worker.model import compile
+from perf_tests.worker.model import compile, inductor_settings
 from perf_tests.worker.model.compiled.cuda_graph import GraphedForward
 
 REPRO = ROOT / "tools" / "repro" / "int8wo_compile.py"
@@ -88,6 +88,27 @@ def test_each_mode_marks_its_modules(
     pipeline = make_pipeline(recipe, pipeline=spec)
     compile.apply(pipeline, make_case(recipe, pipeline=spec).build)
     assert sorted(marked(pipeline.transformer)) == sorted(modules)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "times"),
+    [
+        pytest.param(Recipe(scheme=BF16), 0, id="eager"),
+        pytest.param(Recipe(scheme=BF16, compile=CompileMode.REGIONAL), 1, id="blocks"),
+        pytest.param(Recipe(scheme=BF16, compile=CompileMode.MAX_AUTOTUNE), 1, id="tuned"),
+    ],
+)
+def test_what_compiles_assembles_kernels_as_the_pool_does(
+    make_pipeline: Make,
+    make_case: Callable[..., Case],
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: Recipe,
+    times: int,
+) -> None:
+    taken: list[None] = []
+    monkeypatch.setattr(inductor_settings, "use_ptxas_of_pool", lambda: taken.append(None))
+    compile.apply(make_pipeline(recipe), make_case(recipe).build)
+    assert len(taken) == times
 
 
 @pytest.mark.parametrize("is_on", [True, False])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from torch._inductor import config
+from torch._inductor.runtime import compile_tasks as compile_tasks_of_torch
 
 from perf_tests.protocol.errors import WorkerError
 from perf_tests.protocol.messages import FailureKind, Phase
@@ -32,6 +36,44 @@ def test_a_nested_setting_has_a_dotted_name() -> None:
     inductor_settings.apply(**{"triton.cudagraphs": True})
     assert config.triton.cudagraphs
     assert inductor_settings.read(["triton.cudagraphs"]) == {"triton.cudagraphs": "True"}
+
+
+@pytest.fixture
+def compile_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """torch's module of its pool, with a `ptxas` where torch looks for one, and none that a user names."""
+    take = compile_tasks_of_torch._set_triton_ptxas_path
+    monkeypatch.setattr(compile_tasks_of_torch, "_set_triton_ptxas_path", take.__wrapped__)  # looks anew
+    monkeypatch.setattr(compile_tasks_of_torch, "__file__", str(tmp_path / "_inductor" / "runtime" / "a.py"))
+    # In torch/bin with torch 2.11, in torch/_inductor/bin with torch 2.13, whose wheels have none.
+    for folder in (tmp_path, tmp_path / "_inductor"):
+        file = folder / "bin" / "ptxas"
+        file.parent.mkdir(parents=True)
+        file.touch(mode=0o755)
+    # Set before it is deleted, so that what the test sets is undone.
+    monkeypatch.setenv("TRITON_PTXAS_PATH", "")
+    monkeypatch.delenv("TRITON_PTXAS_PATH")
+    return compile_tasks_of_torch
+
+
+@pytest.mark.usefixtures("compile_tasks")
+def test_this_process_assembles_kernels_as_the_pool_does(tmp_path: Path) -> None:
+    inductor_settings.use_ptxas_of_pool()
+    assert Path(os.environ["TRITON_PTXAS_PATH"]).is_relative_to(tmp_path)
+
+
+@pytest.mark.usefixtures("compile_tasks")
+def test_the_assembler_that_a_user_names_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_PTXAS_PATH", "/opt/ptxas")
+    inductor_settings.use_ptxas_of_pool()
+    assert os.environ["TRITON_PTXAS_PATH"] == "/opt/ptxas"
+
+
+def test_a_torch_whose_pool_has_no_assembler_of_its_own_needs_none(
+    compile_tasks: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(compile_tasks, "_set_triton_ptxas_path")
+    inductor_settings.use_ptxas_of_pool()
+    assert "TRITON_PTXAS_PATH" not in os.environ
 
 
 def test_a_setting_that_this_torch_does_not_have_is_an_error_that_names_it() -> None:
