@@ -262,7 +262,8 @@ def _cold_s(record: RecordedCase) -> float | None:
     cold_s = record.entry.metrics.get("compile_cold_s")
     if cold_s is None:
         return record.entry.seconds.get(Phase.COMPILE)
-    return statistics.median(cold_s) - record.case.build.recipe.tuning_s
+    # A host that tunes faster than the recipe expects has not compiled in less than no time.
+    return max(0.0, statistics.median(cold_s) - record.case.build.recipe.tuning_s)
 
 
 def _warm_s(record: RecordedCase) -> float | None:

@@ -382,6 +382,7 @@ TUNED = case_of(INT8DQ, REGIONAL, settings=(TUNES,))
         pytest.param(TUNED, record_of(TUNED, compile_cold_s=[175.0]), 175.0, id="recorded-with-a-miss"),
         pytest.param(TUNED, record_of(TUNED, {"compile": 24.0}), 184.0, id="recorded-with-hits"),
         pytest.param(case_of(INT8DQ, REGIONAL), record_of(TUNED, compile_cold_s=[179.0]), 19.0, id="untuned"),
+        pytest.param(TUNED, record_of(TUNED, compile_cold_s=[45.0]), 160.0, id="tuned-faster-than-expected"),
     ],
 )
 def test_compiling_what_is_tuned_is_budgeted_as_if_nothing_were_known(
