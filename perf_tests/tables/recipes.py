@@ -367,7 +367,7 @@ class Recipe:
     @property
     def is_tuned(self) -> bool:
         """Whether kernels are chosen by timing them."""
-        return self.tuning_s > 0
+        return self.tuning_s > 0 or self.compile is CompileMode.MAX_AUTOTUNE
 
 
 def _compiled_at_run_time(mode: CompileMode) -> CompileMode:

@@ -28,6 +28,7 @@ from perf_tests.unit.harness.rebaseline.proposals import UNSTEADY, on_h100, time
 
 ID = MINI_INT8WO.id
 FLUX_TUNED = candidates.CASES["flux1-dev-b1-int8dq-regional-tuned"].case
+FLUX_WHOLE_TUNED = candidates.CASES["flux1-dev-b1-bf16-maxautotune-cl-cdt"].case
 NOISE = dict.fromkeys(("decode_ms", "denoise_step_ms", "speedup_vs_bf16"), Noise(sd_pct=0.36, dof=6))
 
 
@@ -219,8 +220,9 @@ def test_an_exact_metric_that_differs_between_processes_makes_the_run_ineligible
     [
         (FLUX_FP8, "kernels_per_step has no exact value, its processes differ: 1530, 1568"),
         (FLUX_TUNED, None),
+        (FLUX_WHOLE_TUNED, None),
     ],
-    ids=["untuned", "tuned"],
+    ids=["untuned", "tuned", "tuned-as-a-whole"],
 )
 def test_processes_that_choose_kernels_by_timing_may_run_different_numbers_of_them(
     case: Case, why: str | None
