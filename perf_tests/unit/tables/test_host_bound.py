@@ -10,7 +10,6 @@ from perf_tests.tables.matrix import GPU_ROWS
 from perf_tests.tables.metrics.host_bound import (
     BUSY_TIMED,
     HOST_BOUND,
-    UNTIMED,
     is_host_bound,
     unsteady_of,
 )
@@ -27,7 +26,7 @@ TRAINED_BF16 = "flux1-dev-b1-bf16-regional-lora-ckpt"
 GPU_CASES = [row.case(Weights.SYNTHETIC) for row in GPU_ROWS]
 
 
-@pytest.mark.parametrize("glob", [BUSY_TIMED, *(each.cases for each in (*HOST_BOUND, *UNTIMED))])
+@pytest.mark.parametrize("glob", [BUSY_TIMED, *(each.cases for each in HOST_BOUND)])
 def test_every_glob_matches_rows_of_a_gpu(glob: str) -> None:
     assert [case.id for case in GPU_CASES if fnmatchcase(case.id, glob)]
 
@@ -39,6 +38,9 @@ def test_what_is_host_bound_has_the_time_of_its_device_recorded() -> None:
         f"{SLIM}-reshaped-dynamic",
         SLIM_PACKAGED,
         TRAINED,
+        "flux1-dev-b1-bf16-regional-lora-fp8row-ckpt",
+        "flux1-dev-slim-b1-bf16-regional-lora-fp8tensor",
+        "flux1-dev-slim-b1-bf16-regional-lora-fp8row",
     }
     for case in filter(is_host_bound, GPU_CASES):
         gated = {each.name for each in gated_metrics(case, H100)}
