@@ -31,10 +31,10 @@ def apply(**settings: Value) -> None:
 def use_ptxas_of_pool() -> None:
     """Assemble Triton's kernels in this process as inductor's pool of processes does.
 
-    torch 2.9 to 2.11 for CUDA 13 bring a `ptxas` of their own, which only the pool takes
-    (https://github.com/pytorch/pytorch/pull/174716 removed it); here, Triton takes the one that it brings.
-    Kernels of another `ptxas` are other kernels to its cache: whatever is to be timed was compiled once more,
-    one by one. A user's TRITON_PTXAS_PATH stays as it is.
+    torch 2.11 for CUDA 13 brings a `ptxas` of its own, which only the pool takes; in this process Triton
+    would take the one that it brings. Kernels of another `ptxas` are other kernels to Triton's cache: whatever
+    is to be timed would be compiled once more, one by one. Later torch has no second one
+    (https://github.com/pytorch/pytorch/pull/174716). A user's TRITON_PTXAS_PATH stays as it is.
     """
     from torch._inductor.runtime import compile_tasks
 
