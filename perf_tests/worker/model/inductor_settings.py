@@ -32,7 +32,7 @@ def use_ptxas_of_pool() -> None:
     """Assemble Triton's kernels in this process as inductor's pool of processes does.
 
     torch 2.11 for CUDA 13 brings a `ptxas` of its own, which only the pool takes; in this process Triton
-    would take the one that it brings. Kernels of another `ptxas` are other kernels to Triton's cache: whatever
+    would take the one that it brings. Kernels of another `ptxas` are other kernels to Triton's cache: what
     is to be timed would be compiled once more, one by one. Later torch has no second one
     (https://github.com/pytorch/pytorch/pull/174716). A user's TRITON_PTXAS_PATH stays as it is.
     """
