@@ -186,8 +186,8 @@ EAGER_CASTS = Setting(
     reason="inductor keeps in float32 what eager rounds to bf16 on the way, such as guidance x 1000",
 )
 
-# Seen with torch 2.11 and an H200: FLUX.1-dev with 6 of its 57 blocks was tuned within 480 s by one host, and
-# not within 585 s by another; the whole model took 488 s where its products had been timed before.
+# Seen with torch 2.11 and an H200, in bf16: FLUX.1-dev with 6 of its 57 blocks was tuned in 385 s, the whole
+# model in 459 s. On another host that may take 1.6 times as long before `compile_cold_s` is red.
 COMPILE_LIMITS_S = {CompileMode.MAX_AUTOTUNE: 900.0}
 """Seconds after which a compilation is given up, where that says enough: a user would have given up, too."""
 

@@ -262,7 +262,7 @@ def _cold_s(record: RecordedCase) -> float | None:
     cold_s = record.entry.metrics.get("compile_cold_s")
     if cold_s is None:
         return record.entry.seconds.get(Phase.COMPILE)
-    # A host that tunes faster than the recipe expects has not compiled in less than no time.
+    # Not below zero where a host tuned faster than the recipe expects.
     return max(0.0, statistics.median(cold_s) - record.case.build.recipe.tuning_s)
 
 

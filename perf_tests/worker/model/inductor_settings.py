@@ -31,15 +31,15 @@ def apply(**settings: Value) -> None:
 def use_ptxas_of_pool() -> None:
     """Assemble Triton's kernels in this process as inductor's pool of processes does.
 
-    torch 2.11 for CUDA 13 brings a `ptxas` of its own, which only the pool takes; in this process Triton
-    would take the one that it brings. Kernels of another `ptxas` are other kernels to Triton's cache: what
-    is to be timed would be compiled once more, one by one. Later torch has no second one
+    torch 2.11 for CUDA 13 brings a `ptxas` of its own, which only the pool takes; in this process
+    Triton would take its own. Kernels of another `ptxas` are other kernels to Triton's cache: what
+    is to be timed would be compiled once more, one by one. The pool of torch 2.13 takes Triton's as well
     (https://github.com/pytorch/pytorch/pull/174716). A user's TRITON_PTXAS_PATH stays as it is.
     """
     from torch._inductor.runtime import compile_tasks
 
     take: Callable[[], None] | None = getattr(compile_tasks, "_set_triton_ptxas_path", None)
-    if take is not None:  # a torch that does without has no second one either
+    if take is not None:  # the pool of a torch without it takes Triton's
         take()
 
 

@@ -44,7 +44,7 @@ def compile_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType
     take = compile_tasks_of_torch._set_triton_ptxas_path
     monkeypatch.setattr(compile_tasks_of_torch, "_set_triton_ptxas_path", take.__wrapped__)  # looks anew
     monkeypatch.setattr(compile_tasks_of_torch, "__file__", str(tmp_path / "_inductor" / "runtime" / "a.py"))
-    # In torch/bin with torch 2.11, in torch/_inductor/bin with torch 2.13, whose wheels have none.
+    # torch 2.11 looks in torch/bin, and torch 2.13 in torch/_inductor/bin, where its CPU wheel has none.
     for folder in (tmp_path, tmp_path / "_inductor"):
         file = folder / "bin" / "ptxas"
         file.parent.mkdir(parents=True)
