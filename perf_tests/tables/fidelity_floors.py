@@ -8,7 +8,7 @@ from typing import Final
 from perf_tests.tables.cases import Case, Weights
 from perf_tests.tables.metrics.rows import METRIC_BY_NAME
 from perf_tests.tables.pipelines.auraflow import AURAFLOW
-from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_5B, COGVIDEOX_MINI
+from perf_tests.tables.pipelines.cogvideox import COGVIDEOX_2B, COGVIDEOX_5B, COGVIDEOX_MINI
 from perf_tests.tables.pipelines.flux import FLUX1_DEV, FLUX1_DEV_SLIM, FLUX1_SCHNELL, FLUX_MINI
 from perf_tests.tables.pipelines.pixart import PIXART_SIGMA
 from perf_tests.tables.pipelines.sd3 import SD3_MEDIUM
@@ -79,11 +79,23 @@ LOWEST_PAIRS = tuple(
         (FLUX1_DEV, AUTOQUANT, 34.5, 0.994, ON_H100),
         (FLUX1_DEV, INT8DQ_SPARSE24, 13.7, 0.560, ON_H100),
         (FLUX1_DEV_SLIM, FP8DQROW, 34.3, 0.994, ON_H200),
+        (FLUX1_SCHNELL, INT8DQ, 43.8, 0.999, ON_H200),
+        (FLUX1_SCHNELL, FP8WO, 34.1, 0.994, ON_H200),
+        (FLUX1_SCHNELL, FP8DQ, 32.3, 0.992, ON_H200),
         (FLUX1_SCHNELL, FP8DQROW, 31.9, 0.991, ON_H200),
+        (COGVIDEOX_2B, INT8DQ, 29.5, 0.986, ON_H200),
         (COGVIDEOX_5B, FP8DQROW, 23.3, 0.950, ON_H100),
         (COGVIDEOX_5B, INT8WO, 27.2, 0.978, ON_H200),
+        (SD3_MEDIUM, INT8WO, 40.5, 0.998, ON_H200),
+        (SD3_MEDIUM, INT8DQ, 43.0, 0.999, ON_H200),
+        (SD3_MEDIUM, FP8WO, 29.0, 0.987, ON_H200),
+        (SD3_MEDIUM, FP8DQ, 27.5, 0.977, ON_H200),
         (SD3_MEDIUM, FP8DQROW, 28.8, 0.984, ON_H200),
+        (PIXART_SIGMA, INT8WO, 38.1, 0.998, ON_H200),
+        (PIXART_SIGMA, INT8DQ, 33.7, 0.995, ON_H200),
+        (PIXART_SIGMA, FP8WO, 32.7, 0.992, ON_H200),
         (PIXART_SIGMA, FP8DQROW, 30.2, 0.986, ON_H200),
+        (AURAFLOW, INT8DQ, 36.2, 0.996, ON_H200),
         (AURAFLOW, FP8DQROW, 31.2, 0.989, ON_H200),
         (FLUX_MINI, INT8WO, 44.4, 0.999, ON_CPU),
         (FLUX_MINI, INT8DQ, 46.0, 0.999, ON_CPU),
