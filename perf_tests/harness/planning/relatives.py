@@ -12,6 +12,7 @@ from functools import partial
 from perf_tests.harness.baselines.entry import Baselines, Entry, find_accepted
 from perf_tests.tables.cases import Case
 from perf_tests.tables.metrics.spec import STEP
+from perf_tests.tables.recipes import CompileMode
 
 Published = Mapping[str, Mapping[str, float]]
 """Case id -> GPU -> published latency in seconds; only ratios on one GPU are used."""
@@ -61,9 +62,15 @@ def are_both_quantized_or_neither(case: Case, other: Case) -> bool:
 
 
 def compile_alike(case: Case, other: Case) -> bool:
-    """Whether the same parts of both are compiled, in the same mode."""
+    """Whether the same parts of both are compiled, in the same mode.
+
+    Where all kernels are tuned, that is most of the time, and other schemes have other kernels.
+    """
     mine, theirs = case.build.recipe, other.build.recipe
-    return mine.compile is theirs.compile and mine.compiles == theirs.compiles
+    alike = mine.compile is theirs.compile and mine.compiles == theirs.compiles
+    if not alike or mine.compile is not CompileMode.MAX_AUTOTUNE:
+        return alike
+    return (mine.scheme, mine.compile_vae) == (theirs.scheme, theirs.compile_vae)
 
 
 def _distance(case: Case, published_s: Published, other: RecordedCase) -> tuple[object, ...]:

@@ -402,6 +402,24 @@ def test_a_mode_that_was_never_compiled_is_unknown() -> None:
     assert cost.compile_again_s is None
 
 
+def test_a_whole_tuned_model_is_expected_to_compile_as_long_as_its_own_kernels_took() -> None:
+    bf16, casts, float8, decoder = (
+        CASES[f"flux1-dev-{rest}-maxautotune-{toggles}"]
+        for rest, toggles in (
+            ("slim-b1-bf16", "cl-cdt"),
+            ("slim-b1-bf16", "cl-cdt-casts"),
+            ("slim-b1-fp8dqrow", "cl-cdt"),
+            ("b1-fp8dqrow", "fused-cvae-cl-cdt"),
+        )
+    )
+    record = record_of(bf16, compile_cold_s=[385.0])
+    assert _expected(bf16, record).seconds[Phase.COMPILE] == pytest.approx(385.0)
+    assert _expected(casts, record).seconds[Phase.COMPILE] == pytest.approx(385.0)
+    # Quantizing kernels and a decoder are tuned in addition: as long as is allowed.
+    assert _expected(float8, record).seconds[Phase.COMPILE] == pytest.approx(1800.0)
+    assert _expected(decoder, record).seconds[Phase.COMPILE] == pytest.approx(1800.0)
+
+
 def test_another_pipeline_says_how_long_compiling_takes_where_its_own_was_only_eager() -> None:
     records = (
         record_of(case_of(pipeline=COGVIDEOX_5B)),
