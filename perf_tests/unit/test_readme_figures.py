@@ -1,4 +1,4 @@
-"""The figures of the H100 in README.md are those on record, ours and the published ones in brackets."""
+"""The figures of GPUs in README.md are those on record, ours and the published ones in brackets."""
 
 from __future__ import annotations
 
@@ -17,20 +17,31 @@ TEXT = " ".join(
 )
 LATENCY = "latency_s"
 WORDS = {
-    "{ours} s in bf16 ({theirs})": ("bf16-eager", "bf16-eager"),
-    "{ours} s compiled ({theirs})": ("bf16-regional", "bf16-regional"),
-    "{ours} s quantized to `fp8dqrow` and compiled ({theirs})": ("fp8dqrow-regional", "fp8dqrow-regional"),
+    "{ours} s in bf16 ({theirs})": ("h100", "bf16-eager", "bf16-eager"),
+    "{ours} s compiled ({theirs})": ("h100", "bf16-regional", "bf16-regional"),
+    "{ours} s quantized to `fp8dqrow` and compiled ({theirs})": (
+        "h100",
+        "fp8dqrow-regional",
+        "fp8dqrow-regional",
+    ),
     # Published with kernels that are chosen by timing them.
-    "{ours} s as `int8dq` ({theirs})": ("int8dq-regional", "int8dq-regional-tuned"),
-    "{ours} s as `int8wo` ({theirs})": ("int8wo-regional-noonednn", "int8wo-regional-noonednn"),
+    "{ours} s as `int8dq` ({theirs})": ("h100", "int8dq-regional", "int8dq-regional-tuned"),
+    "{ours} s as `int8wo` ({theirs})": ("h100", "int8wo-regional-noonednn", "int8wo-regional-noonednn"),
+    "On an H200, it is {ours} s as `int8dq` with tuned kernels ({theirs})": (
+        "h200",
+        "int8dq-regional-tuned",
+        "int8dq-regional-tuned",
+    ),
 }
-"""How the README words a latency of FLUX.1-dev -> the rows with our number and the published one."""
+"""How the README words a latency of FLUX.1-dev -> the platform and the row with our number, and the row with
+the one published for an H100."""
 
 
 @pytest.mark.parametrize("words", WORDS)
 def test_latency_of_the_readme_is_on_record(words: str) -> None:
-    ours, theirs = (f"flux1-dev-b1-{name}" for name in WORDS[words])
-    accepted = files.load(ROOT / "baselines", "h100")["flux1-dev"].cases[ours]
+    platform, *names = WORDS[words]
+    ours, theirs = (f"flux1-dev-b1-{name}" for name in names)
+    accepted = files.load(ROOT / "baselines", platform)["flux1-dev"].cases[ours]
     latency_s = statistics.median(accepted.metrics[LATENCY])
     published_s = published.latencies_s(ROOT / "baselines" / "published")[theirs]["H100"]
 

@@ -97,7 +97,7 @@ def test_a_plan_is_shared_by_the_processes_of_a_case_on_one_stack_and_device(
 
 
 @pytest.mark.parametrize(
-    ("compile_s", "allowed_s"), [(1800.0, 900.0), (300.0, 300.0)], ids=["of-the-recipe", "of-the-platform"]
+    ("compile_s", "allowed_s"), [(2400.0, 1800.0), (300.0, 300.0)], ids=["of-the-recipe", "of-the-platform"]
 )
 def test_compiling_is_given_up_at_the_earlier_of_two_limits(
     conduct: Conduct, monkeypatch: pytest.MonkeyPatch, compile_s: float, allowed_s: float
