@@ -115,6 +115,7 @@ HOPPER_PEAK_TFLOPS = {
     "int4": 1978.9,
     "int8-2:4": 3957.8,
 }
+# On an H200, tuning all kernels of a float8 transformer and a decoder took 1214 s: half as long again.
 GPU_TIMEOUTS = Timeouts(import_s=180, load_s=600, quantize_s=180, compile_s=1800, generate_s=900)
 
 CPU = Platform(

@@ -186,11 +186,6 @@ EAGER_CASTS = Setting(
     reason="inductor keeps in float32 what eager rounds to bf16 on the way, such as guidance x 1000",
 )
 
-# Seen with torch 2.11 and H200s: in bf16, FLUX.1-dev with 6 of its 57 blocks was tuned in 385 s, the whole
-# model in 459 s; the published recipe, float8 with a compiled decoder, in 1214 s. Half as long again.
-COMPILE_LIMITS_S = {CompileMode.MAX_AUTOTUNE: 1800.0}
-"""Seconds after which a compilation is given up, where that says enough: a user would have given up, too."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -353,11 +348,6 @@ class Recipe:
         told to: inductor keeps guidance x 1000 as 3500 in float32, where eager rounds it to 3504 in bf16."""
         whole = self.compile in (CompileMode.FULL, CompileMode.MAX_AUTOTUNE)
         return not whole or EAGER_CASTS in self.settings
-
-    @property
-    def compile_limit_s(self) -> float | None:
-        """Seconds after which its compilation is given up; None where the platform alone says so."""
-        return COMPILE_LIMITS_S.get(self.compile)
 
     @property
     def tuning_s(self) -> float:

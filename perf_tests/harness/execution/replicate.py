@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -313,7 +312,6 @@ def _warmup_end(samples: Sequence[Sample], least: int, composed: bool) -> WarmUp
 
 def _timeout_s(planned: Planned, phase: Phase) -> float:
     timeouts, recipe = planned.platform.timeouts, planned.case.build.recipe
-    limit_s = recipe.compile_limit_s
     reshaping_s = 0.0 if recipe.reshaping is None else timeouts.compile_s + timeouts.generate_s
     training_s = 0.0 if recipe.training is None else timeouts.generate_s
     return {
@@ -322,7 +320,7 @@ def _timeout_s(planned: Planned, phase: Phase) -> float:
         Phase.SEARCH: timeouts.quantize_s + timeouts.compile_s,  # a search compiles every candidate
         Phase.SAVE: timeouts.load_s + timeouts.quantize_s,  # some ways build and quantize for themselves
         Phase.PACKAGE: timeouts.compile_s,
-        Phase.COMPILE: min(timeouts.compile_s, limit_s or math.inf),
+        Phase.COMPILE: timeouts.compile_s,
         Phase.GENERATE: timeouts.generate_s,
         Phase.SWITCH_WORKLOAD: timeouts.quantize_s,
         Phase.PROFILE: timeouts.generate_s,

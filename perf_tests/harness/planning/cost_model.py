@@ -20,7 +20,8 @@ What each phase takes in one fresh process:
 * compile: contains a generation of two steps. What the nearest record of the same compile mode took beyond
   its own two steps, plus this case's two steps; with gradients, `COMPILING_GRADIENTS` times as much. A first
   process also takes what its recipe tunes by timing, unless an earlier run has left its choices; a record
-  that found such counts without.
+  that found such counts without. What tunes all of its kernels, and has no record, as long as the platform
+  allows.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from perf_tests.harness.stats import precision
 from perf_tests.protocol.messages import Phase
 from perf_tests.tables.cases import Case
 from perf_tests.tables.platforms import Platform, WorkerStart
+from perf_tests.tables.recipes import CompileMode
 
 COMPILING_GRADIENTS = 4.0
 """What compiling takes with gradients, over what it takes without: 36 s in bf16, 56 and 68 s in float8 where
@@ -148,6 +150,8 @@ def expected_cost(
     )
     tuning_s = 0.0 if known.is_tuned else case.build.recipe.tuning_s
     cold_s = _compile_s(case, stages, timed, _cold_s, tuning_s=tuning_s)
+    if cold_s is None and case.build.recipe.compile is CompileMode.MAX_AUTOTUNE:
+        cold_s = platform.timeouts.compile_s
     again_s = _compile_s(case, stages, timed, _warm_s, tuning_s=0.0)
     quantized_alike = [each for each in nearest if relatives.are_both_quantized_or_neither(case, each.case)]
     found = {
@@ -243,8 +247,8 @@ def _compile_s(
     *,
     tuning_s: float,
 ) -> float | None:
-    """`compile_s` says what a record spent without tuning, which takes `tuning_s` in addition; the recipe's
-    limit without a record."""
+    """`compile_s` says what a record spent without tuning, which takes `tuning_s` in addition; None without a
+    record."""
     priming_s = stages.latency_s(PRIMING_STEPS)
     for each, before in timed:
         spent_s = compile_s(each)
@@ -254,7 +258,7 @@ def _compile_s(
             return spent_s + tuning_s
         gradients = COMPILING_GRADIENTS if case.is_training and not each.case.is_training else 1.0
         return gradients * max(0.0, spent_s - before.latency_s(PRIMING_STEPS)) + priming_s + tuning_s
-    return case.build.recipe.compile_limit_s if case.build.recipe.compiles else priming_s
+    return None if case.build.recipe.compiles else priming_s
 
 
 def _cold_s(record: RecordedCase) -> float | None:

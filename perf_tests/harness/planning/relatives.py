@@ -64,7 +64,7 @@ def are_both_quantized_or_neither(case: Case, other: Case) -> bool:
 def compile_alike(case: Case, other: Case) -> bool:
     """Whether the same parts of both are compiled, in the same mode.
 
-    Where all kernels are tuned, that is most of the time, and other schemes have other kernels.
+    Tuning all kernels takes most of the time, and other schemes, and a decoder, have other kernels.
     """
     mine, theirs = case.build.recipe, other.build.recipe
     alike = mine.compile is theirs.compile and mine.compiles == theirs.compiles

@@ -68,11 +68,6 @@ def test_tuned_recipe_has_a_reference_that_is_compiled_alike() -> None:
     assert bf16_twin(autotuned(BF16)) == autotuned(BF16)
 
 
-def test_compiling_a_tuned_recipe_is_given_up_in_the_end() -> None:
-    assert AUTOTUNED.compile_limit_s == 1800.0
-    assert Recipe(scheme=FP8DQROW, compile=CompileMode.REGIONAL).compile_limit_s is None
-
-
 @pytest.mark.parametrize(
     ("mode", "is_floor"),
     [(CompileMode.REGIONAL, True), (CompileMode.FULL, False), (CompileMode.MAX_AUTOTUNE, False)],

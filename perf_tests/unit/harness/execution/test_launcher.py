@@ -96,11 +96,8 @@ def test_a_plan_is_shared_by_the_processes_of_a_case_on_one_stack_and_device(
     assert files == [(None, 60.0)] * 2 + [(str(tmp_path / "plans" / name), 360.0)] * 2
 
 
-@pytest.mark.parametrize(
-    ("compile_s", "allowed_s"), [(2400.0, 1800.0), (300.0, 300.0)], ids=["of-the-recipe", "of-the-platform"]
-)
-def test_compiling_is_given_up_at_the_earlier_of_two_limits(
-    conduct: Conduct, monkeypatch: pytest.MonkeyPatch, compile_s: float, allowed_s: float
+def test_what_is_tuned_may_compile_as_long_as_the_platform_allows(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask: Any = Worker.ask
     seconds: list[float] = []
@@ -111,10 +108,10 @@ def test_compiling_is_given_up_at_the_earlier_of_two_limits(
         return ask(worker, request, reply_type, timeout_s)
 
     monkeypatch.setattr(Worker, "ask", noted)
-    timeouts = dataclasses.replace(CPU_ALONE.timeouts, compile_s=compile_s)
+    timeouts = dataclasses.replace(CPU_ALONE.timeouts, compile_s=1900.0)
     autotuned = "flux-mini-b1-bf16-maxautotune-cl-cdt"
     conduct(autotuned, platform=dataclasses.replace(CPU_ALONE, timeouts=timeouts)).run(autotuned)
-    assert seconds == [allowed_s]
+    assert seconds == [1900.0]
 
 
 def test_plans_are_in_the_folder_of_the_stack(tmp_path: Path) -> None:
